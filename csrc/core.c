@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * core.c - life, time, role and next hops of a worker's core
+ */
+#include <errno.h>
+
+#include "nexthop.h"
+#include "session.h"
+#include "step.h"
+
+enum {
+	TOMBS_SHARE = 8,      /* at most 1/8 of the records may wait for the peer's acknowledgement */
+	RECLAIM_SHARE = 16,   /* below 1/16 free records, closed sessions go before their time */
+	RECLAIM_SCAN_MAX = 64 /* slots looked at in one core_expire() */
+};
+
+/* ---- memory ---- */
+
+struct layout {
+	uint32_t cap;
+	uint32_t n_buckets;
+	uint32_t dirty_cap;
+	uint32_t grave_cap;
+	size_t hot, cold, link, buckets, slices, wheel, dirty, graves, park, size;
+};
+
+static size_t place(size_t *at, size_t bytes)
+{
+	size_t here = *at;
+
+	*at += (bytes + CACHE_LINE - 1) & ~(size_t)(CACHE_LINE - 1);
+	return here;
+}
+
+static uint32_t pow2_at_least(uint32_t n)
+{
+	uint32_t p = 1;
+
+	while (p < n)
+		p *= 2;
+	return p;
+}
+
+static struct layout plan(const struct fp_config *cfg)
+{
+	struct layout l = { .cap = (cfg->flow_cap + cfg->n_workers - 1) / cfg->n_workers };
+	size_t at = 0, slots = (size_t)l.cap + 1; /* slot 0 is "none" */
+
+	l.n_buckets = hash_buckets(2 * l.cap);
+	l.dirty_cap = pow2_at_least(l.cap);
+	l.grave_cap = pow2_at_least(l.cap / TOMBS_SHARE + 1);
+	l.hot = place(&at, slots * sizeof(struct flow_hot));
+	l.cold = place(&at, slots * sizeof(struct flow_cold));
+	l.link = place(&at, slots * sizeof(struct flow_link));
+	l.buckets = place(&at, l.n_buckets * sizeof(struct hash_bucket));
+	l.slices = place(&at, nat_mem_size(cfg));
+	l.wheel = place(&at, wheel_mem_size());
+	l.dirty = place(&at, l.dirty_cap * sizeof(uint32_t));
+	l.graves = place(&at, l.grave_cap * sizeof(struct grave));
+	l.park = place(&at, park_mem_size());
+	l.size = at;
+	return l;
+}
+
+size_t core_mem_size(const struct fp_config *cfg)
+{
+	return plan(cfg).size;
+}
+
+static void init_ports(struct core *c)
+{
+	for (uint32_t i = 0; i < c->cfg->n_ports; i++) {
+		const struct fp_port_cfg *p = &c->cfg->ports[i];
+		struct core_port *port = &c->ports[i];
+
+		memcpy(port->mac, p->mac, ETH_ALEN);
+		memcpy(port->vmac, p->vmac, ETH_ALEN);
+		port->has_vmac = !mac_is_zero(p->vmac);
+		memcpy(port->tx_mac, port->has_vmac ? p->vmac : p->mac, ETH_ALEN);
+		port->outside = p->zone == FP_ZONE_OUTSIDE;
+		port->len_max = ETH_LEN + p->mtu;
+	}
+}
+
+static void init_timeouts(struct core *c)
+{
+	const struct fp_timeouts *t = &c->cfg->timeouts;
+
+	for (uint32_t state = 0; state < FP_ST_COUNT; state++) {
+		c->timeout_ticks[NAT_TCP][state] = wheel_ticks_s(t->tcp_transitory_s);
+		c->timeout_ticks[NAT_UDP][state] = wheel_ticks_s(t->udp_s);
+		c->timeout_ticks[NAT_ICMP][state] = wheel_ticks_s(t->icmp_s);
+	}
+	c->timeout_ticks[NAT_TCP][FP_ST_ESTABLISHED] = wheel_ticks_s(t->tcp_established_s);
+}
+
+int core_init(struct core *c, const struct fp_config *cfg, uint32_t worker, void *mem, size_t size)
+{
+	struct layout l = plan(cfg);
+	uint8_t *base = mem;
+
+	if (!mem || size < l.size || (uintptr_t)mem % CACHE_LINE || worker >= cfg->n_workers || !l.cap)
+		return -EINVAL;
+	memset(c, 0, sizeof(*c));
+	c->cfg = cfg;
+	c->worker = worker;
+	c->role = FP_ROLE_INIT;
+	init_ports(c);
+	init_timeouts(c);
+	c->table.hot = (struct flow_hot *)(void *)(base + l.hot);
+	c->table.cold = (struct flow_cold *)(void *)(base + l.cold);
+	c->table.link = (struct flow_link *)(void *)(base + l.link);
+	c->table.cap = l.cap;
+	c->table.n_free = l.cap;
+	c->table.key = hash_key_load(cfg->table_key);
+	c->hash.buckets = (struct hash_bucket *)(void *)(base + l.buckets);
+	c->hash.mask = l.n_buckets - 1;
+	nat_init(&c->nat, cfg, base + l.slices);
+	c->wheel.slots = (uint32_t *)(void *)(base + l.wheel);
+	c->changes.dirty = (uint32_t *)(void *)(base + l.dirty);
+	c->changes.dirty_cap = l.dirty_cap;
+	c->changes.graves = (struct grave *)(void *)(base + l.graves);
+	c->changes.grave_cap = l.grave_cap;
+	c->changes.tombs_max = l.cap / TOMBS_SHARE;
+	c->park.slots = (struct parked *)(void *)(base + l.park);
+	return 0;
+}
+
+/* ---- time ---- */
+
+/* With the table nearly full, sessions that are closed make room: a hand goes round the slots. */
+static void reclaim(struct core *c)
+{
+	struct flow_table *t = &c->table;
+
+	if (t->n_free >= t->cap / RECLAIM_SHARE)
+		return;
+	for (uint32_t i = 0; i < min_u32(RECLAIM_SCAN_MAX, t->n_fresh); i++) {
+		uint32_t idx = c->reclaim_slot % t->n_fresh + 1;
+
+		c->reclaim_slot = idx;
+		if (t->hot[idx].kind != REC_FLOW || t->hot[idx].state < FP_ST_TIME_WAIT)
+			continue;
+		counter_add(&c->stat.flows_closed, 1);
+		record_remove(c, idx, true);
+	}
+}
+
+static void drop_parked(struct core *c, uint64_t until_ns, enum fp_verdict verdict)
+{
+	uint32_t n = park_expire(&c->park, until_ns);
+
+	if (!n)
+		return;
+	counter_add(&c->verdicts[verdict], n);
+	counter_set(&c->stat.neigh_waiting, c->park.n);
+}
+
+uint32_t core_expire(struct core *c, uint64_t now_ns, uint32_t budget)
+{
+	uint32_t n = 0, idx;
+
+	c->now_ns = now_ns;
+	if (c->role != FP_ROLE_ACTIVE)
+		return 0;
+	drop_parked(c, now_ns, V_NEIGH_TIMEOUT);
+	reclaim(c);
+	for (; n < budget; n++) {
+		idx = wheel_next(&c->wheel, &c->table, wheel_tick(now_ns));
+		if (!idx)
+			break;
+		session_expire(c, idx);
+	}
+	return n;
+}
+
+/* ---- role ---- */
+
+void core_set_role(struct core *c, uint32_t role, uint64_t term, uint64_t now_ns)
+{
+	c->now_ns = now_ns;
+	if (role == FP_ROLE_ACTIVE && c->role != FP_ROLE_ACTIVE)
+		c->active_since_ns = now_ns;
+	c->role = role;
+	c->term = term;
+	if (role != FP_ROLE_ACTIVE)
+		drop_parked(c, UINT64_MAX, V_FENCED);
+}
+
+/* ---- next hops ---- */
+
+void core_set_fib(struct core *c, const struct fib *fib)
+{
+	c->fib = fib;
+}
+
+uint32_t core_retry_parked(struct core *c, struct fp_frame *out, uint32_t cap, uint64_t now_ns)
+{
+	uint32_t n = 0, i = 0;
+
+	c->now_ns = now_ns;
+	if (c->role != FP_ROLE_ACTIVE || !c->fib)
+		return 0;
+	while (i < c->park.n && n < cap) {
+		const struct parked *slot = &c->park.slots[c->park.order[i]];
+		uint32_t neigh = fib_neigh(c->fib, slot->port, &slot->next_hop);
+		struct fp_frame *frame = &out[n];
+
+		if (neigh == FIB_NO_NEIGH) {
+			i++;
+			continue;
+		}
+		memcpy(frame->data, slot->data, slot->len);
+		frame->len = slot->len;
+		frame->verdict = slot->verdict;
+		frame->port = (uint8_t)slot->port;
+		frame->src = FP_SRC_WIRE;
+		nexthop_dress(c, frame, slot->port, c->fib->neighs[neigh].mac);
+		park_remove(&c->park, i);
+		n++;
+	}
+	counter_set(&c->stat.neigh_waiting, c->park.n);
+	return n;
+}
+
+uint32_t core_neigh_wanted(struct core *c, struct neigh_want *out, uint32_t cap)
+{
+	uint32_t n = min_u32(c->wants.n, cap);
+
+	memcpy(out, c->wants.queue, n * sizeof(*out));
+	c->wants.n -= n;
+	memmove(c->wants.queue, c->wants.queue + n, c->wants.n * sizeof(*out));
+	return n;
+}
+
+/* ---- counters ---- */
+
+void core_stats_read(const struct core *c, struct fp_worker_stats *out)
+{
+	const struct core_counters *s = &c->stat;
+
+	out->steps = counter_read(&s->steps);
+	out->frames = counter_read(&s->frames);
+	out->flows = counter_read(&s->flows);
+	out->mappings = counter_read(&s->mappings);
+	out->tombstones = counter_read(&s->tombstones);
+	out->flows_created = counter_read(&s->flows_created);
+	out->flows_expired = counter_read(&s->flows_expired);
+	out->flows_closed = counter_read(&s->flows_closed);
+	out->flows_imported = counter_read(&s->flows_imported);
+	out->import_refused = counter_read(&s->import_refused);
+	out->import_conflicts = counter_read(&s->import_conflicts);
+	out->events_lost = counter_read(&s->events_lost);
+	out->dirty = counter_read(&s->dirty);
+	out->neigh_waiting = counter_read(&s->neigh_waiting);
+}
+
+uint32_t core_verdicts_read(const struct core *c, uint64_t *out, uint32_t cap)
+{
+	uint32_t n = min_u32(cap, V_COUNT);
+
+	for (uint32_t i = 0; i < n; i++)
+		out[i] = counter_read(&c->verdicts[i]);
+	return n;
+}

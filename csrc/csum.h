@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * csum.h - the Internet checksum, whole (RFC 1071) and incremental (RFC 1624)
+ *
+ * Sums are taken over 16-bit words as they lie in memory; one's complement addition does not care about
+ * byte order, so nothing is swapped.
+ */
+#ifndef CSUM_H
+#define CSUM_H
+
+#include "base.h"
+
+/**
+ * csum_sum() - One's complement sum of bytes, not yet folded
+ *
+ * A part other than the last must have an even length. Any length up to 64 KiB fits without overflow.
+ */
+uint64_t csum_sum(const uint8_t *data, uint32_t len);
+
+static inline uint16_t csum_fold(uint64_t sum)
+{
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (uint16_t)sum;
+}
+
+/**
+ * csum_pseudo_v4() - Sum of the IPv4 pseudo-header of TCP and UDP
+ * @len: of the TCP or UDP packet, header and data
+ */
+static inline uint64_t csum_pseudo_v4(be32 src, be32 dst, uint8_t proto, uint16_t len)
+{
+	return (uint64_t)src.raw + dst.raw + be16_of(proto).raw + be16_of(len).raw;
+}
+
+/* What changes a sum when a field changes: ~old + new (RFC 1624, equation 3). Deltas may be added up. */
+static inline uint32_t csum_delta16(be16 old, be16 new)
+{
+	return (uint32_t)(uint16_t)~old.raw + new.raw;
+}
+
+static inline uint32_t csum_delta32(be32 old, be32 new)
+{
+	uint32_t o = ~old.raw;
+
+	return (o & 0xffff) + (o >> 16) + (new.raw & 0xffff) + (new.raw >> 16);
+}
+
+static inline be16 csum_update(be16 csum, uint32_t delta)
+{
+	return (be16){ (uint16_t)~csum_fold((uint64_t)(uint16_t)~csum.raw + delta) };
+}
+
+/**
+ * csum_update_udp() - The same for UDP, where 0 means "no checksum"
+ *
+ * Spec: RFC 768: a zero stays zero; a result of zero is sent as all ones.
+ */
+static inline be16 csum_update_udp(be16 csum, uint32_t delta)
+{
+	be16 new;
+
+	if (csum.raw == 0)
+		return csum;
+	new = csum_update(csum, delta);
+	return new.raw ? new : (be16){ 0xffff };
+}
+
+#endif /* CSUM_H */

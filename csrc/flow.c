@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * flow.c - slots of the record table, and their keys in the index
+ */
+#include "flow.h"
+
+struct flow_key flow_key_of(const struct flow_table *t, uint32_t idx, uint32_t side)
+{
+	const struct flow_hot *f = &t->hot[idx];
+	struct flow_key key = { .proto = f->proto, .side = (uint8_t)side, .kind = f->kind };
+
+	if (side == SIDE_OUT) {
+		key.a = f->inside;
+		key.pa = f->inside_port;
+		key.pool = f->kind == REC_MAPPING ? f->pool : 0;
+	} else {
+		key.pa = f->external_port;
+		key.pool = f->pool;
+	}
+	if (f->kind == REC_FLOW) {
+		key.b = f->remote;
+		key.pb = f->remote_port;
+	}
+	return key;
+}
+
+uint32_t flow_alloc(struct flow_table *t)
+{
+	uint32_t idx = t->free;
+	uint8_t queued;
+
+	if (idx) {
+		t->free = t->link[idx].wheel_next;
+	} else {
+		if (t->n_fresh == t->cap)
+			return FLOW_NONE;
+		idx = ++t->n_fresh;
+	}
+	t->n_free--;
+	queued = t->cold[idx].admin & ADMIN_QUEUED;
+	memset(&t->hot[idx], 0, sizeof(t->hot[idx]));
+	memset(&t->cold[idx], 0, sizeof(t->cold[idx]));
+	memset(&t->link[idx], 0, sizeof(t->link[idx]));
+	t->cold[idx].admin = queued;
+	t->hot[idx].adj[SIDE_OUT] = ADJ_NONE;
+	t->hot[idx].adj[SIDE_IN] = ADJ_NONE;
+	return idx;
+}
+
+void flow_free(struct flow_table *t, uint32_t idx)
+{
+	FP_ASSERT(t->hot[idx].kind != REC_FREE);
+	t->hot[idx].kind = REC_FREE;
+	t->link[idx].wheel_next = t->free;
+	t->free = idx;
+	t->n_free++;
+}
+
+bool flow_index(struct flow_table *t, struct hash *h, uint32_t idx)
+{
+	struct flow_key out = flow_key_of(t, idx, SIDE_OUT), in = flow_key_of(t, idx, SIDE_IN);
+	uint64_t out_hash = flow_hash(t, &out);
+
+	if (!hash_insert(h, out_hash, idx << 1 | SIDE_OUT))
+		return false;
+	if (hash_insert(h, flow_hash(t, &in), idx << 1 | SIDE_IN))
+		return true;
+	hash_remove(h, out_hash, idx << 1 | SIDE_OUT);
+	return false;
+}
+
+void flow_unindex(struct flow_table *t, struct hash *h, uint32_t idx)
+{
+	for (uint32_t side = SIDE_OUT; side <= SIDE_IN; side++) {
+		struct flow_key key = flow_key_of(t, idx, side);
+
+		FP_ASSERT(hash_remove(h, flow_hash(t, &key), idx << 1 | side));
+	}
+}
+
+uint32_t flow_find(const struct flow_table *t, const struct hash *h, const struct flow_key *key, uint64_t hash)
+{
+	uint16_t tag = hash_tag(hash);
+
+	for (uint32_t probe = 0; probe < HASH_PROBES; probe++) {
+		const struct hash_bucket *b = hash_bucket(h, hash, probe);
+
+		for (uint32_t match = hash_match(b, tag); match; match &= match - 1) {
+			uint32_t entry = b->entry[__builtin_ctz(match)];
+
+			if (flow_matches(t, entry, key))
+				return entry;
+		}
+		if (probe == 0 && !b->spill)
+			break;
+	}
+	return 0;
+}

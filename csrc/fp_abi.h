@@ -1,0 +1,346 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * fp_abi.h - the boundary between the C fast path and the Python control plane
+ *
+ * The only C header that Python sees: C includes it, and ffi_build.py feeds what stands between the
+ * cdef-begin and cdef-end marks to cffi, so that there is one source and no drift. cffi rejects
+ * attributes, static asserts and computed macros, hence plain enums and explicit padding; sizes are
+ * asserted by C at compile time (fp_api.c) and by Python at import (flexha/fastpath/lib.py).
+ *
+ * Conventions
+ *   Threads    every fp_* call is made from one control thread, without any lock; the GIL is released.
+ *   Errors     int results are 0 (or a count >= 0), or -errno.
+ *   Addresses  struct fp_addr holds IPv6, or IPv4 as an IPv4-mapped address (::ffff:a.b.c.d).
+ *   Order      addresses, ports and frames are in network order; everything else is in host order.
+ *   Time       CLOCK_BOOTTIME in ns where a clock is meant; records carry remaining ms, because the
+ *              clocks of two nodes differ.
+ */
+#ifndef FP_ABI_H
+#define FP_ABI_H
+
+#include <stdint.h>
+
+/* cdef-begin */
+enum {
+	FP_ABI_VERSION = 1,
+	FP_PORTS_MAX = 8,     /* data-plane ports of a node */
+	FP_WORKERS_MAX = 16,
+	FP_SHARDS = 64,       /* units of ownership; worker = shard mod n_workers */
+	FP_POOLS_MAX = 8,
+	FP_VIPS_MAX = 4,      /* VRRP addresses of one port */
+	FP_PATHS_MAX = 9,     /* heartbeat paths: path 0 is xc, path 1 + i is port i */
+	FP_FRAME_MAX = 2048,  /* room for one frame */
+	FP_NAME_MAX = 16,     /* IFNAMSIZ, the terminating NUL included */
+	FP_BURST_MAX = 64,    /* frames of one step() */
+	FP_TX_BURST = 8       /* frames sent between two looks at the fence */
+};
+
+enum fp_role {            /* names as in flexha/core/role.py; only ACTIVE forwards */
+	FP_ROLE_INIT, FP_ROLE_JOINING, FP_ROLE_PASSIVE, FP_ROLE_ACTIVE, FP_ROLE_MAINTENANCE, FP_ROLE_FAULT
+};
+
+enum fp_driver { FP_DRIVER_TAP, FP_DRIVER_MEM };
+enum fp_zone { FP_ZONE_INSIDE, FP_ZONE_OUTSIDE };
+
+struct fp_addr { uint8_t b[16]; };
+
+struct fp_error { char text[200]; };
+
+/* A port: driver, addresses, VRRP. All-zero addresses mean "none". */
+struct fp_port_cfg {
+	char name[16];            /* "lan", "wan": what config and counters call it */
+	char wire_dev[16];        /* TAP to plug into the wire; made by fp_open in the caller's netns */
+	char host_dev[16];        /* companion TAP for the node's own kernel; its MAC is set to `mac` */
+	uint32_t driver;          /* enum fp_driver */
+	uint32_t zone;            /* enum fp_zone */
+	uint32_t mtu;             /* IP MTU of the wire, 576..1500 */
+	uint8_t plen;             /* prefix length of addr */
+	uint8_t n_vips;
+	uint8_t vrid;             /* VRRP virtual router id; VMAC = 00-00-5E-00-01-{vrid} */
+	uint8_t pad0;
+	uint8_t mac[6];           /* this node's port MAC (unicast, locally administered) */
+	uint8_t peer_mac[6];      /* the peer's port MAC, for heartbeats; zero = no heartbeat on this port */
+	uint8_t vmac[6];          /* zero = no VRRP on this port */
+	uint8_t pad1[2];
+	struct fp_addr addr;      /* the port's own address */
+	struct fp_addr peer_addr;
+	struct fp_addr vip[4];
+};
+
+struct fp_pool_cfg {
+	char name[16];
+	struct fp_addr addr;      /* external address; a VIP in this version */
+	uint16_t port_lo, port_hi; /* host order, inclusive; 1024..65535 */
+	uint32_t out_port;        /* index of the outside port that it serves */
+};
+
+struct fp_timeouts {          /* seconds; minima of RFC 5382 REQ-5, RFC 4787 REQ-5, RFC 5508 REQ-2 */
+	uint32_t tcp_transitory_s;  /* SYN_SENT .. half open, closing, TIME_WAIT: >= 240 */
+	uint32_t tcp_established_s; /* >= 7440 */
+	uint32_t udp_s;             /* >= 120, default 300 */
+	uint32_t icmp_s;            /* >= 60 */
+};
+
+struct fp_pulse_cfg {
+	uint32_t interval_ms;     /* heartbeat interval; default 50 */
+	uint32_t dead_after;      /* intervals of silence that make a path silent; default 3 */
+	uint32_t control_dead_ms; /* reserved for the lease; the liveness counter is sent today */
+	uint16_t udp_port;        /* heartbeat UDP port on every path, host order */
+	uint16_t pad0;
+	uint32_t pair_id;         /* CRC-32 of the pair's name: a heartbeat of another pair is dropped */
+	uint32_t node_index;      /* 0 = a, 1 = b */
+	uint64_t incarnation;     /* random per start of the daemon */
+	struct fp_addr xc_addr;   /* zero = no cross-connect path (tests) */
+	struct fp_addr xc_peer_addr;
+};
+
+struct fp_config {
+	uint32_t abi_version;     /* FP_ABI_VERSION */
+	uint32_t n_workers;       /* 1..16 */
+	uint32_t n_ports;
+	uint32_t n_pools;
+	uint32_t flow_cap;        /* records in all (flows and mappings), rounded up per worker */
+	uint32_t syn_check;       /* 1: a TCP segment without SYN opens no session (R10) */
+	uint32_t events_cap;      /* records per worker in the events ring, a power of two; 0 = 8192 */
+	uint32_t pad0;
+	uint16_t origin;          /* identity of the flows made here: origin = node_index + 1 */
+	uint16_t pad1[3];
+	uint8_t shard_key[16];    /* secret of the pair: both nodes compute the same shard */
+	uint8_t table_key[16];    /* secret of this process */
+	uint64_t flow_id_base;    /* ids made here start above; random per start, so ids never recur */
+	struct fp_timeouts timeouts;
+	struct fp_pulse_cfg pulse;
+	struct fp_port_cfg ports[8];
+	struct fp_pool_cfg pools[8];
+};
+
+enum fp_kind { FP_KIND_FLOW, FP_KIND_MAPPING };
+enum fp_op {
+	FP_OP_UPSERT, FP_OP_DELETE,
+	FP_OP_BULK_END            /* marker in the events ring: this worker's bulk walk is complete */
+};
+enum fp_state {               /* ordered: a merge never moves a session to a smaller state */
+	FP_ST_NONE,
+	FP_ST_NEW,                /* UDP and ICMP: one direction seen; mappings stay here */
+	FP_ST_SYN_SENT,           /* TCP: SYN from the initiator */
+	FP_ST_SYN_RECV,           /* SYN-ACK (or crossing SYN) seen */
+	FP_ST_ESTABLISHED,        /* TCP: handshake done; UDP and ICMP: both directions seen */
+	FP_ST_FIN_WAIT,           /* one FIN seen */
+	FP_ST_CLOSING,            /* both FINs seen, last ACK missing */
+	FP_ST_TIME_WAIT,          /* closed in order */
+	FP_ST_CLOSED,             /* closed by RST */
+	FP_ST_COUNT
+};
+enum {                        /* fp_flow_rec.flags */
+	FP_RF_FIN_ORIG = 1, FP_RF_FIN_REPLY = 2, /* FIN seen from inside / from outside */
+	FP_RF_IMPORTED = 4,       /* came from the peer */
+	FP_RF_BULK = 8            /* sent by the bulk walk, not by a change */
+};
+
+/* One direction's TCP window, after Guido van Rooij's "Real Stateful TCP Packet Filtering". */
+struct fp_tcp_win {
+	uint32_t end;             /* highest sequence number sent, + length */
+	uint32_t max_end;         /* highest ack of the other side + its window */
+	uint32_t max_win;         /* largest window advertised, scaled */
+	uint8_t scale;            /* window scale; 0 when not negotiated */
+	uint8_t flags;            /* 1: scale known, 2: SACK permitted */
+	uint8_t pad[2];
+};
+
+/*
+ * A record as it crosses the boundary: exported by events and walks, imported from the peer.
+ * Identity is (origin, id), never a slot. A flow has three endpoints: inside, remote, external.
+ * Mapping (RFC 4787 endpoint-independent): inside <-> external; remote is zero.
+ */
+struct fp_flow_rec {
+	uint64_t id;
+	uint64_t ev_seq;          /* worker-local sequence number of this event; 0 in walks */
+	uint16_t origin;
+	uint8_t op;               /* enum fp_op */
+	uint8_t kind;             /* enum fp_kind */
+	uint8_t proto;            /* IANA */
+	uint8_t state;            /* enum fp_state */
+	uint8_t flags;
+	uint8_t shard;
+	uint32_t version;         /* grows with every exported change of the record */
+	uint32_t remaining_ms;
+	struct fp_addr inside, remote, external;
+	uint16_t inside_port, remote_port, external_port; /* be16; ICMP: the identifier, remote_port 0 */
+	uint8_t in_port, out_port; /* index of the inside and of the outside port: a flow pins its zones */
+	uint32_t pool;
+	uint32_t rule;            /* matched rule; 0 = the built-in "inside to outside" rule */
+	struct fp_tcp_win win[2]; /* 0: inside's, 1: outside's */
+	uint64_t packets[2], bytes[2]; /* 0: outbound, 1: inbound */
+};
+
+struct fp_route {             /* one next hop a prefix in this version; longest prefix wins */
+	struct fp_addr prefix;
+	struct fp_addr gateway;   /* zero = on link */
+	uint8_t plen;             /* of the 128-bit form: IPv4 /24 is 120 */
+	uint8_t port;
+	uint8_t pad[6];
+};
+
+struct fp_neigh {
+	struct fp_addr addr;
+	uint8_t mac[6];
+	uint8_t port;
+	uint8_t pad;
+};
+
+enum fp_src { FP_SRC_WIRE, FP_SRC_HOST };
+enum fp_out { FP_OUT_NONE, FP_OUT_WIRE, FP_OUT_HOST, FP_OUT_PUNT, FP_OUT_PULSE, FP_OUT_WAIT, FP_OUT_HANDOFF };
+
+/* A frame in step(): rewritten in place; exactly one verdict; at most one frame out. */
+struct fp_frame {
+	uint8_t *data;            /* FP_FRAME_MAX bytes of room */
+	uint32_t len;
+	uint8_t port;             /* in: where it came from */
+	uint8_t src;              /* in: enum fp_src */
+	uint8_t out;              /* out: enum fp_out */
+	uint8_t out_port;         /* out */
+	uint16_t verdict;         /* out: enum fp_verdict (fp_verdict_name) */
+	uint16_t owner;           /* out: worker that must handle it, for FP_OUT_HANDOFF */
+	uint32_t fenced;          /* out: 1 = may leave only while ACTIVE (checked again before tx) */
+	struct fp_addr next_hop;  /* out: for FP_OUT_WAIT, the neighbour that is missing */
+};
+
+enum fp_punt_kind { FP_PUNT_FRAME, FP_PUNT_NEIGH_WANTED };
+struct fp_punt {              /* worker -> control: VRRP adverts, neighbours to resolve */
+	uint64_t t_ns;
+	uint32_t kind;
+	uint32_t port;
+	uint32_t len;
+	uint32_t pad;
+	struct fp_addr addr;      /* FP_PUNT_NEIGH_WANTED */
+	uint8_t data[256];        /* FP_PUNT_FRAME: the frame, from the Ethernet header, cut to 256 */
+};
+
+enum fp_pulse_kind {
+	FP_PULSE_PATH_UP,         /* first heartbeat heard on a path */
+	FP_PULSE_PATH_DOWN,       /* dead_after * interval of silence on a path */
+	FP_PULSE_PEER,            /* what the peer says of itself changed (role, term, flags, incarnation) */
+	FP_PULSE_FENCED           /* a higher term was heard while ACTIVE: C has fenced us already */
+};
+enum {                        /* heartbeat flags */
+	FP_HB_READY = 1,          /* PASSIVE and synced: may take over */
+	FP_HB_BYE = 2,            /* leaving on purpose: take over now */
+	FP_HB_LAN_UP = 4, FP_HB_WAN_UP = 8
+};
+struct fp_peer {
+	uint64_t incarnation;
+	uint64_t term;
+	uint32_t role;            /* enum fp_role */
+	uint32_t flags;
+	uint32_t priority;        /* configured priority of the peer */
+	uint32_t control_beat;    /* liveness counter of its control plane */
+};
+struct fp_pulse_event {
+	uint64_t t_ns;
+	uint32_t kind;            /* enum fp_pulse_kind */
+	uint32_t path;            /* 0 = xc, 1 + i = port i; the path of PATH_*, the first one for PEER */
+	struct fp_peer peer;
+};
+struct fp_path_stats {
+	uint64_t sent, received, lost, bad; /* lost: gaps in the sequence; bad: malformed or another pair's */
+	uint64_t last_heard_ns;
+	uint32_t alive;
+	uint32_t pad;
+};
+
+struct fp_worker_stats {
+	uint64_t steps, frames, wakeups;
+	uint64_t flows, mappings, tombstones;      /* gauges */
+	uint64_t flows_created, flows_expired, flows_closed, flows_imported, import_refused;
+	uint64_t events_lost;     /* changes that could not be tracked: a bulk pass is due */
+	uint64_t dirty;           /* gauge: records waiting to be drained */
+	uint64_t neigh_waiting;   /* gauge: frames parked for a neighbour */
+	uint64_t punts_lost, pulse_lost, inject_lost;
+	uint64_t import_conflicts; /* external endpoint held by another record: the peer's record won */
+};
+struct fp_port_stats {
+	uint64_t rx_frames, rx_bytes, tx_frames, tx_bytes, rx_errors, tx_errors, tx_dropped;
+	uint64_t host_rx_frames, host_tx_frames, host_tx_errors;
+};
+
+struct fp_cursor { uint32_t worker; uint32_t slot; uint64_t done; }; /* done = 1 at the end of the walk */
+
+/* Column buffers of one sync batch, in the order of the records (flexha/core/sync_wire.py). All
+ * little-endian, packed; the caller provides n elements each. */
+struct fp_cols {
+	uint8_t *id;              /* u64 */
+	uint8_t *op, *kind, *proto, *state, *flags, *in_port, *out_port; /* u8 */
+	uint8_t *origin;          /* u16 */
+	uint8_t *version, *remaining_ms, *pool, *rule; /* u32 */
+	uint8_t *inside, *remote, *external;    /* 4 bytes (family 4) or 16 bytes (family 6) each */
+	uint8_t *inside_port, *remote_port, *external_port; /* u16, network order (as on the wire) */
+	uint8_t *win;             /* 2 x 14 bytes: end, max_end, max_win u32; scale, flags u8 */
+	uint8_t *counters;        /* 4 x u64: packets[2], bytes[2] */
+};
+
+typedef struct fp_dp fp_dp;
+
+/* ---- life ---- */
+const char *fp_source_hash(void);     /* SHA-256 over csrc/, compiled in: a stale .so fails loudly */
+int fp_open(const struct fp_config *cfg, fp_dp **out, struct fp_error *err);
+int fp_start(fp_dp *dp, struct fp_error *err); /* starts the workers and the pulse thread */
+int fp_stop(fp_dp *dp);               /* idempotent; joins the threads */
+void fp_close(fp_dp *dp);
+
+/* ---- role and fence ---- */
+int fp_set_role(fp_dp *dp, uint32_t role, uint64_t term); /* returns once all workers obey; -ESTALE for an older term */
+int fp_fence_read(const fp_dp *dp, uint32_t *role, uint64_t *term);
+
+/* ---- host side of a port ---- */
+int fp_port_carrier(fp_dp *dp, uint32_t port, uint32_t up); /* mirror the wire's state to the host TAP (TUNSETCARRIER) */
+
+/* ---- pulse: heartbeats ---- */
+int fp_pulse_set(fp_dp *dp, uint32_t flags, uint32_t priority); /* what our heartbeats say beside role and term */
+int fp_pulse_burst(fp_dp *dp);        /* send one heartbeat on every path now (role changes, BYE) */
+int fp_control_beat(fp_dp *dp);       /* the control plane is alive: bump the counter */
+int fp_pulse_events(fp_dp *dp, struct fp_pulse_event *out, uint32_t cap);
+int fp_pulse_stats(const fp_dp *dp, struct fp_path_stats *out, uint32_t n_paths);
+
+/* ---- one eventfd for everything that waits to be drained ---- */
+int fp_events_fd(const fp_dp *dp);
+int fp_punts_drain(fp_dp *dp, struct fp_punt *out, uint32_t cap);
+int fp_inject(fp_dp *dp, uint32_t port, const uint8_t *frame, uint32_t len, uint32_t fenced); /* to the wire; fenced=1: only while ACTIVE */
+
+/* ---- next hops: an immutable snapshot, swapped between bursts ---- */
+int fp_fib_commit(fp_dp *dp, const struct fp_route *routes, uint32_t n_routes,
+		  const struct fp_neigh *neighs, uint32_t n_neighs);
+
+/* ---- sync: changes out, records in ---- */
+int fp_sync_track(fp_dp *dp, uint32_t on); /* off: changes are forgotten, tombstones freed at once */
+int fp_bulk_start(fp_dp *dp);         /* every worker walks its records into the events ring, then FP_OP_BULK_END */
+int fp_events_drain(fp_dp *dp, uint32_t worker, struct fp_flow_rec *out, uint32_t cap, uint64_t *lost);
+int fp_events_ack(fp_dp *dp, uint32_t worker, uint64_t ev_seq); /* live in the peer's table: frees tombstones */
+int fp_flows_import(fp_dp *dp, const struct fp_flow_rec *rec, uint32_t n); /* returns once live: count taken; -EPERM while ACTIVE */
+int fp_import_begin(fp_dp *dp);       /* bulk in: everything held so far is marked stale */
+int fp_import_end(fp_dp *dp);         /* ... and what the bulk did not refresh is swept; returns how many */
+int fp_flows_walk(fp_dp *dp, struct fp_cursor *cur, struct fp_flow_rec *out, uint32_t cap); /* count; cur->done at the end */
+
+/* ---- columns (pure functions) ---- */
+int fp_rec_family(const struct fp_flow_rec *rec);         /* 4 or 6 */
+int fp_cols_pack(const struct fp_flow_rec *rec, uint32_t n, uint32_t family, struct fp_cols *cols); /* packs those of `family`, skips FP_OP_BULK_END; returns how many */
+int fp_cols_unpack(const struct fp_cols *cols, uint32_t n, uint32_t family, struct fp_flow_rec *rec); /* null column = field stays zero; -EINVAL for values no peer sends, nothing of the batch is then used */
+
+/* ---- counters ---- */
+int fp_verdict_count(void);
+const char *fp_verdict_name(uint32_t verdict);  /* "snat", "syn_check", ... also the metric's name */
+const char *fp_verdict_help(uint32_t verdict);
+int fp_verdict_is_drop(uint32_t verdict);
+int fp_verdicts_read(const fp_dp *dp, uint32_t worker, uint64_t *out, uint32_t cap);
+int fp_worker_stats_read(const fp_dp *dp, uint32_t worker, struct fp_worker_stats *out);
+int fp_port_stats_read(const fp_dp *dp, uint32_t port, struct fp_port_stats *out);
+
+/* ---- tests: step() without threads, refused (-EBUSY) once workers run ---- */
+int fp_test_step(fp_dp *dp, uint32_t worker, uint64_t now_ns, struct fp_frame *io, uint32_t n);
+int fp_test_expire(fp_dp *dp, uint32_t worker, uint64_t now_ns); /* run the wheel up to now_ns */
+int fp_test_shard(const fp_dp *dp, const struct fp_addr *addr, uint16_t port_be, uint8_t proto);
+int fp_test_heartbeat(fp_dp *dp, uint8_t *out, uint32_t cap);    /* the payload that the pulse thread would send */
+int fp_test_pulse_rx(fp_dp *dp, uint32_t path, const uint8_t *payload, uint32_t len, uint64_t now_ns);
+int fp_test_pulse_tick(fp_dp *dp, uint64_t now_ns);
+/* cdef-end */
+
+#endif /* FP_ABI_H */

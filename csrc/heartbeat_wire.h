@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * heartbeat_wire.h - layout of a heartbeat: the payload of one UDP datagram, all in network order
+ *
+ *    0                   1                   2                   3
+ *    0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+ *   +---------------+---------------+---------------+---------------+
+ * 0 |                        magic "FXHB"                           |
+ *   +---------------+---------------+---------------+---------------+
+ * 4 |  version = 1  |  node index   |     role      |     flags     |
+ *   +---------------+---------------+---------------+---------------+
+ * 8 |                           pair_id                             |
+ *   +---------------------------------------------------------------+
+ * 12|                         interval_ms                           |
+ *   +---------------------------------------------------------------+
+ * 16|                      incarnation (64 bits)                    |
+ * 24|                         term (64 bits)                        |
+ * 32|               seq (64 bits): per path, from 1                 |
+ *   +---------------------------------------------------------------+
+ * 40|                          priority                             |
+ *   +---------------------------------------------------------------+
+ * 44|                        control_beat                           |
+ *   +---------------------------------------------------------------+
+ * 48|        t_ns (64 bits): CLOCK_BOOTTIME of the sender           |
+ * 56|        zero (64 bits): place of a MAC to come                 |
+ *   +---------------------------------------------------------------+
+ *
+ * A longer payload of the same version is accepted, and what follows is ignored: that is how fields are
+ * added. flexha/core/heartbeat_wire.py says the same in Python; a unit test holds both together.
+ */
+#ifndef HEARTBEAT_WIRE_H
+#define HEARTBEAT_WIRE_H
+
+#include "base.h"
+
+enum {
+	HB_VERSION = 1,
+	HB_LEN = 64,
+	HB_FRAME_LEN = 14 + 20 + 8 + HB_LEN, /* with Ethernet, IPv4 and UDP headers */
+	HB_TTL = 255,      /* a heartbeat is never routed: GTSM, RFC 5082 */
+	HB_DSCP_TOS = 0xc0 /* CS6, network control: RFC 4594 §3.1 */
+};
+
+struct heartbeat {
+	uint8_t node_index;
+	uint8_t role;
+	uint8_t flags;
+	uint32_t pair_id;
+	uint32_t interval_ms;
+	uint32_t priority;
+	uint32_t control_beat;
+	uint64_t incarnation;
+	uint64_t term;
+	uint64_t seq;
+	uint64_t t_ns;
+};
+
+/* heartbeat_encode() - @out: HB_LEN bytes */
+void heartbeat_encode(const struct heartbeat *hb, uint8_t *out);
+
+/* heartbeat_decode() - false for what is truncated, of another version or holds impossible values */
+bool heartbeat_decode(const uint8_t *payload, uint32_t len, struct heartbeat *hb);
+
+/**
+ * heartbeat_frame() - Ethernet, IPv4 and UDP around a heartbeat that leaves by a port
+ * @port:    port MAC to port MAC, never the virtual ones
+ * @payload: HB_LEN bytes
+ * @frame:   HB_FRAME_LEN bytes
+ */
+void heartbeat_frame(const struct fp_port_cfg *port, uint16_t udp_port, const uint8_t *payload, uint8_t *frame);
+
+#endif /* HEARTBEAT_WIRE_H */

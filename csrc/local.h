@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * local.h - frames that belong to no session: for the node itself, its kernel, VRRP, the pulse, or nobody
+ *
+ * Destination MAC first: what a frame may become depends on whom it is addressed to and on the role.
+ *
+ *   destination MAC   not ACTIVE                            ACTIVE
+ *   another's         not_for_us                            not_for_us
+ *   group             ARP, VRRP, kernel                     the same; ARP for the VIP is answered
+ *   port MAC          node's own: kernel; else not_active   node's own: kernel; IPv4: VIP, or routed
+ *   VMAC              vmac_not_active                       IPv4: the same; node's own: kernel
+ */
+#ifndef LOCAL_H
+#define LOCAL_H
+
+#include "pkt.h"
+#include "step.h"
+
+enum mac_class { MAC_OTHER, MAC_GROUP, MAC_PORT, MAC_VMAC };
+
+/**
+ * local_classify() - Whom is a frame from the wire addressed to?
+ */
+enum mac_class local_classify(const struct core *c, const struct fp_frame *frame);
+
+/**
+ * local_from_host() - A frame that the node's kernel sent: to the wire of its port
+ */
+uint32_t local_from_host(const struct core *c, struct fp_frame *frame);
+
+/**
+ * local_frame() - Any frame but unicast IPv4 to us
+ * @to: from local_classify()
+ * Return: the verdict.
+ */
+uint32_t local_frame(const struct core *c, struct fp_frame *frame, enum mac_class to);
+
+/**
+ * local_ipv4() - Unicast IPv4 to us that no session has taken
+ * @p:  after pkt_parse_ip()
+ * @l4: what pkt_parse_l4() said (V_GO_ON when @p is a fragment)
+ * Return: the verdict, or V_GO_ON: to be routed, but no session yet.
+ */
+uint32_t local_ipv4(const struct core *c, struct pkt *p, uint32_t l4);
+
+#endif /* LOCAL_H */

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * nat.h - external ports
+ *
+ * Port p of a pool belongs to shard (p >> 1) & 63: a packet for a pool address names its shard, and so its
+ * worker, by its port alone, and the lowest bit stays free to keep the parity of the inside port (RFC 4787
+ * REQ-4). For each (pool, protocol, shard) there are two bitmaps, even and odd, of 512 bits: bit b stands
+ * for port b << 7 | shard << 1 | parity. A set bit is taken, quarantined, or outside the pool's range.
+ * The search starts at a random place (RFC 6056: ports are not to be guessed).
+ */
+#ifndef NAT_H
+#define NAT_H
+
+#include "base.h"
+
+enum nat_proto { NAT_TCP, NAT_UDP, NAT_ICMP, NAT_PROTOS };
+enum { NAT_WORDS = 512 / 64, NAT_POOL_NONE = 0xff };
+
+/**
+ * struct nat_slice - Ports of one (pool, protocol, shard)
+ * @taken: by parity
+ */
+struct nat_slice {
+	uint64_t taken[2][NAT_WORDS];
+};
+
+/**
+ * struct nat - All slices
+ * @cfg:    pools
+ * @slices: [pool][enum nat_proto][shard]
+ * @rng:    state of xorshift64*, seeded from the table key; never 0
+ */
+struct nat {
+	const struct fp_config *cfg;
+	struct nat_slice *slices;
+	uint64_t rng;
+};
+
+/**
+ * nat_mem_size() - Bytes for the slices of @cfg
+ */
+size_t nat_mem_size(const struct fp_config *cfg);
+
+/**
+ * nat_init() - All ports of the pools' ranges are free
+ * @mem: nat_mem_size() bytes
+ */
+void nat_init(struct nat *n, const struct fp_config *cfg, void *mem);
+
+/**
+ * nat_proto_of() - Index of a protocol that can be translated; @proto is one of TCP, UDP, ICMP
+ */
+static inline enum nat_proto nat_proto_of(uint8_t proto)
+{
+	return proto == 6 ? NAT_TCP : proto == 17 ? NAT_UDP : NAT_ICMP;
+}
+
+/* Shard of an external port. */
+static inline uint32_t nat_port_shard(uint16_t port_host)
+{
+	return (port_host >> 1) & (FP_SHARDS - 1);
+}
+
+/**
+ * nat_port_alloc() - Pick a free external port
+ * @shard:  shard of the inside endpoint
+ * @proto:  IPPROTO_*
+ * @parity: of the inside port; the other parity is taken only when this one is exhausted
+ *
+ * Return:  port (never 0), or 0 when the slice is exhausted.
+ * Spec:    RFC 4787 REQ-3, REQ-4; RFC 6056.
+ */
+be16 nat_port_alloc(struct nat *n, uint32_t pool, uint8_t proto, uint32_t shard, uint32_t parity);
+
+/**
+ * nat_port_claim() - Take one certain port (an imported mapping)
+ * Return: false when it is taken or not in the pool's range.
+ */
+bool nat_port_claim(struct nat *n, uint32_t pool, uint8_t proto, be16 port);
+
+/**
+ * nat_port_free() - Give a port back
+ */
+void nat_port_free(struct nat *n, uint32_t pool, uint8_t proto, be16 port);
+
+/**
+ * nat_pool_of() - The pool that has this external endpoint
+ * Return: index, or NAT_POOL_NONE.
+ */
+uint32_t nat_pool_of(const struct nat *n, const struct fp_addr *addr, be16 port);
+
+/**
+ * nat_pool_for() - The pool that serves @inside when it leaves by @out_port
+ *
+ * Several pools of one port share the clients; a client always gets the same one.
+ * Return: index, or NAT_POOL_NONE.
+ * Spec:   RFC 4787 REQ-2 (IP address pooling: paired).
+ */
+uint32_t nat_pool_for(const struct nat *n, uint32_t out_port, const struct fp_addr *inside);
+
+#endif /* NAT_H */

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * nexthop.c - route, neighbour, Ethernet header
+ */
+#include "nexthop.h"
+
+static_assert((int)ADJ_NONE == (int)FIB_NO_NEIGH, "a record caches \"no neighbour\" as it comes");
+
+uint32_t nexthop_route(const struct core *c, const struct fp_addr *dst, bool outside, uint32_t denied,
+		       struct nexthop *nh)
+{
+	const struct fp_route *route = c->fib ? fib_route(c->fib, dst) : NULL;
+
+	if (!route || route->port >= c->cfg->n_ports)
+		return V_NO_ROUTE;
+	if (c->ports[route->port].outside != outside)
+		return denied;
+	nh->port = route->port;
+	nh->addr = addr_is_zero(&route->gateway) ? *dst : route->gateway;
+	nh->neigh = fib_neigh(c->fib, nh->port, &nh->addr);
+	return V_GO_ON;
+}
+
+uint32_t nexthop_flow(const struct core *c, uint32_t idx, uint32_t side, struct nexthop *nh)
+{
+	struct flow_hot *f = &c->table.hot[idx];
+	uint32_t verdict;
+
+	if (likely(c->fib && f->adj_gen == c->fib->generation && f->adj[side] != ADJ_NONE)) {
+		nh->neigh = f->adj[side];
+		nh->port = c->fib->neighs[nh->neigh].port;
+		return V_GO_ON; /* .addr is for a missing neighbour only */
+	}
+	verdict = nexthop_route(c, side == SIDE_OUT ? &f->remote : &f->inside, side == SIDE_OUT,
+				V_ZONE_UNREACHABLE, nh);
+	if (verdict != V_GO_ON)
+		return verdict;
+	if (f->adj_gen != c->fib->generation) {
+		f->adj_gen = c->fib->generation;
+		f->adj[side ^ 1] = ADJ_NONE;
+	}
+	f->adj[side] = (uint16_t)nh->neigh;
+	return V_GO_ON;
+}
+
+void nexthop_dress(const struct core *c, struct fp_frame *frame, uint32_t port, const uint8_t dst_mac[6])
+{
+	memcpy(frame->data + ETH_DST, dst_mac, ETH_ALEN);
+	memcpy(frame->data + ETH_SRC, c->ports[port].tx_mac, ETH_ALEN);
+	frame->out = FP_OUT_WIRE;
+	frame->out_port = (uint8_t)port;
+	frame->fenced = 1;
+}
+
+uint32_t nexthop_send(struct core *c, struct fp_frame *frame, const struct nexthop *nh, uint32_t verdict)
+{
+	if (likely(nh->neigh != FIB_NO_NEIGH)) {
+		nexthop_dress(c, frame, nh->port, c->fib->neighs[nh->neigh].mac);
+		return verdict;
+	}
+	neigh_wants_add(&c->wants, nh->port, &nh->addr, c->now_ns);
+	if (!park_frame(&c->park, frame, nh->port, &nh->addr, (uint16_t)verdict, c->now_ns))
+		return V_NEIGH_FULL;
+	counter_set(&c->stat.neigh_waiting, c->park.n);
+	frame->out = FP_OUT_WAIT;
+	frame->out_port = (uint8_t)nh->port;
+	frame->next_hop = nh->addr;
+	return V_NEIGH_WAIT;
+}

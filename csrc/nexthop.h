@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * nexthop.h - the last step of a routed packet: where to, and with which Ethernet addresses
+ */
+#ifndef NEXTHOP_H
+#define NEXTHOP_H
+
+#include "pkt.h"
+#include "step.h"
+
+/**
+ * struct nexthop - Where a packet goes
+ * @addr:  neighbour's address
+ * @port:  port that it is on
+ * @neigh: index into the FIB's neighbours, or FIB_NO_NEIGH while its MAC address is not known
+ */
+struct nexthop {
+	struct fp_addr addr;
+	uint32_t port;
+	uint32_t neigh;
+};
+
+/**
+ * nexthop_route() - Next hop towards an address
+ * @outside: zone that it must lie in
+ * @denied:  verdict if it lies in the other one
+ * Return: V_GO_ON, V_NO_ROUTE or @denied.
+ */
+uint32_t nexthop_route(const struct core *c, const struct fp_addr *dst, bool outside, uint32_t denied,
+		       struct nexthop *nh);
+
+/**
+ * nexthop_flow() - Next hop of a session in a direction, from the record's cache if it is current
+ *
+ * A flow pins its zones: where the route leads into another zone now, the packet is dropped.
+ * Return: V_GO_ON, V_NO_ROUTE or V_ZONE_UNREACHABLE.
+ */
+uint32_t nexthop_flow(const struct core *c, uint32_t idx, uint32_t side, struct nexthop *nh);
+
+/**
+ * nexthop_send() - Address a frame that is complete but for its Ethernet addresses, or park it
+ * @verdict: what it is if all goes well
+ * Return: the verdict; @frame says where it goes.
+ */
+uint32_t nexthop_send(struct core *c, struct fp_frame *frame, const struct nexthop *nh, uint32_t verdict);
+
+/**
+ * nexthop_dress() - Write the Ethernet addresses and destine the frame to the wire, fenced
+ */
+void nexthop_dress(const struct core *c, struct fp_frame *frame, uint32_t port, const uint8_t dst_mac[6]);
+
+#endif /* NEXTHOP_H */

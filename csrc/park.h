@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * park.h - frames that wait for a neighbour, and neighbours that the control plane must resolve
+ *
+ * The kernel of the node's namespace resolves neighbours; it is asked through the control plane, and the
+ * answer comes as a new FIB. Meanwhile a few frames wait here, complete but for their Ethernet addresses.
+ */
+#ifndef PARK_H
+#define PARK_H
+
+#include "base.h"
+
+enum {
+	PARK_FRAMES = 256,     /* of one worker */
+	PARK_PER_NEIGH = 8,    /* of one neighbour */
+	PARK_S = 3,            /* how long a frame waits */
+	WANTS_MAX = 64,        /* not yet fetched by the shell */
+	WANTS_RECENT = 256     /* remembered, so that a neighbour is asked for once a second */
+};
+
+/**
+ * struct parked - A frame that waits
+ * @next_hop: neighbour that is missing
+ * @until_ns: when to give up; 0 = the slot is free
+ * @len:      length
+ * @port:     port to leave by
+ * @verdict:  what the frame will have been
+ * @data:     the frame
+ */
+struct parked {
+	struct fp_addr next_hop;
+	uint64_t until_ns;
+	uint32_t len;
+	uint16_t port;
+	uint16_t verdict;
+	uint8_t data[FP_FRAME_MAX];
+};
+
+/**
+ * struct park - The frames of one worker that wait
+ * @slots: PARK_FRAMES
+ * @order: slots in order of arrival
+ * @n:     entries of @order
+ */
+struct park {
+	struct parked *slots;
+	uint16_t order[PARK_FRAMES];
+	uint32_t n;
+};
+
+/**
+ * struct neigh_want - A neighbour to resolve
+ * @addr: its address
+ * @port: port it is on
+ * @pad:  0
+ */
+struct neigh_want {
+	struct fp_addr addr;
+	uint32_t port;
+	uint32_t pad;
+};
+
+/**
+ * struct neigh_wants - Neighbours to resolve
+ * @queue:     not yet fetched
+ * @n:         entries of @queue
+ * @recent:    hashed by address: what was asked for lately
+ * @recent_ns: when; 0 = never
+ */
+struct neigh_wants {
+	struct neigh_want queue[WANTS_MAX];
+	uint32_t n;
+	struct neigh_want recent[WANTS_RECENT];
+	uint64_t recent_ns[WANTS_RECENT];
+};
+
+static inline size_t park_mem_size(void)
+{
+	return PARK_FRAMES * sizeof(struct parked);
+}
+
+/**
+ * park_frame() - Keep a copy of a frame until its neighbour is known
+ * @verdict: what the frame will have been
+ * Return: false when too many frames wait, in all or for this neighbour.
+ */
+bool park_frame(struct park *park, const struct fp_frame *frame, uint32_t port,
+		const struct fp_addr *next_hop, uint16_t verdict, uint64_t now_ns);
+
+/**
+ * park_remove() - Free the frame at place @i of the order of arrival
+ */
+void park_remove(struct park *park, uint32_t i);
+
+/**
+ * park_expire() - Drop frames that waited too long; at UINT64_MAX: all
+ * Return: how many.
+ */
+uint32_t park_expire(struct park *park, uint64_t now_ns);
+
+/**
+ * neigh_wants_add() - Ask the control plane for a neighbour, unless that was done within a second
+ */
+void neigh_wants_add(struct neigh_wants *w, uint32_t port, const struct fp_addr *addr, uint64_t now_ns);
+
+#endif /* PARK_H */

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * pkt.c - parsing of IPv4, TCP, UDP and ICMP headers
+ */
+#include "pkt.h"
+#include "csum.h"
+
+uint32_t pkt_parse_ip(struct pkt *p, struct fp_frame *frame)
+{
+	uint32_t room = frame->len - ETH_LEN, ihl;
+	uint8_t *ip = frame->data + ETH_LEN;
+	uint16_t frag;
+
+	if (frame->len < ETH_LEN + IPV4_LEN)
+		return V_IP_MALFORMED;
+	ihl = (uint32_t)(ip[0] & 0xf) * 4;
+	p->ip_len = be16_host(be16_load(ip + IP_TOTAL));
+	if (ip[0] >> 4 != 4 || ihl < IPV4_LEN || ihl > p->ip_len || p->ip_len > room)
+		return V_IP_MALFORMED;
+	if (csum_fold(csum_sum(ip, ihl)) != 0xffff)
+		return V_IP_CHECKSUM;
+	frag = be16_host(be16_load(ip + IP_FRAG));
+	p->frame = frame;
+	p->ip = ip;
+	p->l4 = ip + ihl;
+	p->l4_len = (uint16_t)(p->ip_len - ihl);
+	p->src = be32_load(ip + IP_SRC);
+	p->dst = be32_load(ip + IP_DST);
+	p->proto = ip[IP_PROTO];
+	p->options = ihl > IPV4_LEN;
+	p->fragment = (frag & 0x3fff) != 0; /* more fragments, or an offset */
+	p->sport = p->dport = be16_of(0);
+	p->tcp_flags = 0;
+	p->icmp_type = 0;
+	return V_GO_ON;
+}
+
+static uint32_t parse_tcp(struct pkt *p)
+{
+	uint32_t header;
+
+	if (p->l4_len < TCP_LEN)
+		return V_L4_MALFORMED;
+	header = (uint32_t)(p->l4[TCP_OFF] >> 4) * 4;
+	if (header < TCP_LEN || header > p->l4_len)
+		return V_L4_MALFORMED;
+	p->tcp_flags = p->l4[TCP_FLAGS];
+	p->sport = be16_load(p->l4 + L4_SPORT);
+	p->dport = be16_load(p->l4 + L4_DPORT);
+	return p->sport.raw && p->dport.raw ? V_GO_ON : V_L4_MALFORMED;
+}
+
+static uint32_t parse_udp(struct pkt *p)
+{
+	uint16_t len;
+
+	if (p->l4_len < UDP_LEN)
+		return V_L4_MALFORMED;
+	len = be16_host(be16_load(p->l4 + UDP_LENGTH));
+	if (len < UDP_LEN || len > p->l4_len)
+		return V_L4_MALFORMED;
+	p->sport = be16_load(p->l4 + L4_SPORT);
+	p->dport = be16_load(p->l4 + L4_DPORT);
+	return p->sport.raw && p->dport.raw ? V_GO_ON : V_L4_MALFORMED;
+}
+
+uint32_t pkt_parse_l4(struct pkt *p)
+{
+	switch (p->proto) {
+	case IPPROTO_NUM_TCP: return parse_tcp(p);
+	case IPPROTO_NUM_UDP: return parse_udp(p);
+	case IPPROTO_NUM_ICMP:
+		if (p->l4_len < ICMP_LEN)
+			return V_L4_MALFORMED;
+		p->icmp_type = p->l4[ICMP_TYPE];
+		if (p->icmp_type == ICMP_ECHO_REQUEST || p->icmp_type == ICMP_ECHO_REPLY)
+			p->sport = p->dport = be16_load(p->l4 + ICMP_ID);
+		return V_GO_ON;
+	default: return V_PROTOCOL;
+	}
+}
+
+bool pkt_l4_csum_ok(const struct pkt *p)
+{
+	uint64_t sum;
+
+	switch (p->proto) {
+	case IPPROTO_NUM_ICMP: sum = csum_sum(p->l4, p->l4_len); break;
+	case IPPROTO_NUM_TCP:
+		sum = csum_sum(p->l4, p->l4_len) + csum_pseudo_v4(p->src, p->dst, p->proto, p->l4_len);
+		break;
+	default: {
+		uint16_t len = be16_host(be16_load(p->l4 + UDP_LENGTH));
+
+		if (!be16_load(p->l4 + UDP_CSUM).raw)
+			return true;
+		sum = csum_sum(p->l4, len) + csum_pseudo_v4(p->src, p->dst, p->proto, len);
+	}
+	}
+	return csum_fold(sum) == 0xffff;
+}

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * pkt.h - headers: where they are in a frame, and what was found to be sound
+ *
+ * pkt_parse_*() look at raw lengths; whoever comes later uses only struct pkt, whose pointers are known to
+ * have the bytes that their comments promise.
+ */
+#ifndef PKT_H
+#define PKT_H
+
+#include "base.h"
+#include "flow.h"
+#include "verdict.h"
+
+enum {
+	ETH_LEN = 14,
+	ETH_ALEN = 6,
+	ETHERTYPE_IPV4 = 0x0800,
+	ETHERTYPE_ARP = 0x0806,
+	ETHERTYPE_IPV6 = 0x86dd,
+	IPV4_LEN = 20,
+	TCP_LEN = 20,
+	UDP_LEN = 8,
+	ICMP_LEN = 8,
+	IPPROTO_NUM_ICMP = 1,
+	IPPROTO_NUM_TCP = 6,
+	IPPROTO_NUM_UDP = 17,
+	IPPROTO_NUM_VRRP = 112,
+	ICMP_ECHO_REPLY = 0,
+	ICMP_UNREACHABLE = 3,
+	ICMP_ECHO_REQUEST = 8,
+	ICMP_TIME_EXCEEDED = 11,
+	ICMP_PARAMETER_PROBLEM = 12
+};
+
+/* Offsets within the headers. */
+enum {
+	ETH_DST = 0, ETH_SRC = 6, ETH_TYPE = 12,
+	IP_TOTAL = 2, IP_FRAG = 6, IP_TTL = 8, IP_PROTO = 9, IP_CSUM = 10, IP_SRC = 12, IP_DST = 16,
+	L4_SPORT = 0, L4_DPORT = 2,
+	TCP_SEQ = 4, TCP_ACK = 8, TCP_OFF = 12, TCP_FLAGS = 13, TCP_WINDOW = 14, TCP_CSUM = 16,
+	UDP_LENGTH = 4, UDP_CSUM = 6,
+	ICMP_TYPE = 0, ICMP_CODE = 1, ICMP_CSUM = 2, ICMP_ID = 4
+};
+
+enum tcp_flag { TCP_FIN = 1, TCP_SYN = 2, TCP_RST = 4, TCP_PSH = 8, TCP_ACK_FLAG = 16 };
+
+/**
+ * struct pkt - An IPv4 packet, parsed
+ * @frame:     the frame it came in
+ * @ip:        IPv4 header, @l4 - @ip bytes of it
+ * @l4:        what follows: @l4_len bytes, all within the frame
+ * @ip_len:    total length of the IP packet
+ * @l4_len:    without link padding
+ * @src:       source address
+ * @dst:       destination address
+ * @sport:     after pkt_parse_l4(): source port; ICMP echo: the identifier
+ * @dport:     after pkt_parse_l4(): destination port; ICMP echo: the identifier
+ * @proto:     IANA
+ * @tcp_flags: after pkt_parse_l4()
+ * @icmp_type: after pkt_parse_l4()
+ * @options:   there are IP options
+ * @fragment:  a fragment, the first one included
+ * @key:       what the index is asked for (step.c)
+ * @hash:      of @key (step.c)
+ * @entry:     guess of the record (step.c)
+ */
+struct pkt {
+	struct fp_frame *frame;
+	uint8_t *ip;
+	uint8_t *l4;
+	uint16_t ip_len, l4_len;
+	be32 src, dst;
+	be16 sport, dport;
+	uint8_t proto, tcp_flags, icmp_type;
+	bool options, fragment;
+	struct flow_key key;
+	uint64_t hash;
+	uint32_t entry;
+};
+
+/**
+ * pkt_parse_ip() - Check the IPv4 header of a frame, its checksum included
+ * Return: V_GO_ON, or why not.
+ */
+uint32_t pkt_parse_ip(struct pkt *p, struct fp_frame *frame);
+
+/**
+ * pkt_parse_l4() - Check the TCP, UDP or ICMP header; not their checksums
+ *
+ * The packet is not a fragment.
+ * Return: V_GO_ON, or why not.
+ */
+uint32_t pkt_parse_l4(struct pkt *p);
+
+/**
+ * pkt_l4_csum_ok() - Verify the TCP, UDP or ICMP checksum over the whole packet
+ *
+ * UDP without a checksum is fine.
+ */
+bool pkt_l4_csum_ok(const struct pkt *p);
+
+static inline bool mac_eq(const uint8_t *a, const uint8_t *b)
+{
+	return be32_load(a).raw == be32_load(b).raw && be16_load(a + 4).raw == be16_load(b + 4).raw;
+}
+
+static inline bool mac_is_zero(const uint8_t *mac)
+{
+	return !be32_load(mac).raw && !be16_load(mac + 4).raw;
+}
+
+static inline bool mac_is_group(const uint8_t *mac)
+{
+	return mac[0] & 1;
+}
+
+#endif /* PKT_H */

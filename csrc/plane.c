@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * plane.c - the workers together: how control asks them, starts and stops them
+ */
+#include <errno.h>
+#include <stdio.h>
+
+#include "plane.h"
+
+enum { ASK_TIMEOUT_S = 2 };
+
+/* ---- asking ---- */
+
+static void post(struct worker *w, const struct request *req)
+{
+	w->mailbox.req = *req;
+	atomic_store(&w->mailbox.state, MAILBOX_POSTED); /* pairs with serve_mailbox() */
+	doorbell_ring(&w->bell);
+}
+
+/* Wait until @answered is posted; false when the time is over. */
+static bool wait_answer(struct plane *pl, const struct timespec *deadline)
+{
+	while (sem_clockwait(&pl->answered, CLOCK_MONOTONIC, deadline)) {
+		if (errno != EINTR)
+			return false;
+	}
+	return true;
+}
+
+static struct timespec ask_deadline(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	ts.tv_sec += ASK_TIMEOUT_S;
+	return ts;
+}
+
+static int await(struct worker *w, const struct timespec *deadline)
+{
+	struct mailbox *mb = &w->mailbox;
+	uint32_t posted = MAILBOX_POSTED;
+	uint64_t patience = 0;
+
+	while (atomic_load(&mb->state) != MAILBOX_DONE) { /* pairs with serve_mailbox() */
+		struct timespec later = *deadline;
+
+		later.tv_sec += (time_t)patience;
+		if (wait_answer(w->plane, &later))
+			continue;
+		if (atomic_compare_exchange_strong(&mb->state, &posted, MAILBOX_IDLE))
+			return -ETIMEDOUT;
+		/* Taken: it works on our memory, and each request is bounded. */
+		posted = MAILBOX_POSTED;
+		patience += ASK_TIMEOUT_S;
+	}
+	atomic_store_explicit(&mb->state, MAILBOX_IDLE, memory_order_relaxed);
+	return mb->result;
+}
+
+int plane_ask(struct plane *pl, uint32_t worker, struct request *req, uint64_t now_ns)
+{
+	struct worker *w = &pl->workers[worker];
+	struct timespec deadline;
+	int rc;
+
+	if (!pl->running)
+		return worker_execute(w, req, now_ns);
+	deadline = ask_deadline();
+	post(w, req);
+	rc = await(w, &deadline);
+	if (rc != -ETIMEDOUT)
+		*req = w->mailbox.req;
+	return rc;
+}
+
+int plane_ask_all(struct plane *pl, const struct request *req, uint64_t now_ns)
+{
+	struct timespec deadline = ask_deadline();
+	int sum = 0, error = 0;
+
+	for (uint32_t i = 0; i < pl->n_workers && pl->running; i++)
+		post(&pl->workers[i], req);
+	for (uint32_t i = 0; i < pl->n_workers; i++) {
+		struct request own = *req;
+		int rc = pl->running ? await(&pl->workers[i], &deadline)
+				     : worker_execute(&pl->workers[i], &own, now_ns);
+
+		if (rc < 0 && error == 0)
+			error = rc;
+		sum += rc;
+	}
+	return error ? error : sum;
+}
+
+int plane_set_role(struct plane *pl, uint32_t role, uint64_t term, uint64_t now_ns)
+{
+	const uint64_t wanted = fence_word(role, term);
+	struct timespec deadline = ask_deadline();
+	int rc = fence_set(&pl->fence, role, term);
+
+	if (rc)
+		return rc;
+	for (uint32_t i = 0; i < pl->n_workers; i++) {
+		struct worker *w = &pl->workers[i];
+
+		if (!pl->running) {
+			worker_obey_fence(w, now_ns);
+			continue;
+		}
+		doorbell_ring(&w->bell);
+	}
+	for (uint32_t i = 0; i < pl->n_workers; i++) {
+		/* The pulse thread may lower the fence meanwhile: then wait no longer for the old word. */
+		while (atomic_load(&pl->workers[i].obeyed) != wanted) { /* pairs with worker_obey_fence() */
+			if (fence_read(&pl->fence) != wanted)
+				return -ESTALE;
+			if (!wait_answer(pl, &deadline))
+				return -ETIMEDOUT;
+		}
+	}
+	return 0;
+}
+
+/* ---- life ---- */
+
+static int open_rings(struct plane *pl)
+{
+	const uint32_t n = pl->n_workers;
+	int rc = ring_init(&pl->inject, sizeof(struct port_frame), INJECT_SLOTS);
+
+	pl->handoff = aligned_alloc(CACHE_LINE, sizeof(struct ring) * n * n);
+	if (!pl->handoff)
+		return -ENOMEM;
+	memset(pl->handoff, 0, sizeof(struct ring) * n * n);
+	for (uint32_t i = 0; i < n * n && rc == 0; i++) {
+		if (i / n != i % n) /* nobody hands on to himself */
+			rc = ring_init(&pl->handoff[i], sizeof(struct handoff_frame), HANDOFF_SLOTS);
+	}
+	return rc;
+}
+
+int plane_open(struct plane *pl, const struct fp_config *cfg, struct fp_error *err)
+{
+	int rc;
+
+	pl->cfg = cfg;
+	pl->n_workers = cfg->n_workers;
+	sem_init(&pl->answered, 0, 0);
+	pl->workers = aligned_alloc(CACHE_LINE, sizeof(struct worker) * cfg->n_workers);
+	if (!pl->workers)
+		return -ENOMEM;
+	memset(pl->workers, 0, sizeof(struct worker) * cfg->n_workers);
+	for (uint32_t i = 0; i < cfg->n_workers; i++)
+		pl->workers[i].epfd = pl->workers[i].bell.fd = -1;
+	for (uint32_t i = 0; i < cfg->n_workers; i++) {
+		rc = doorbell_init(&pl->workers[i].bell);
+		if (rc)
+			return rc;
+	}
+	rc = open_rings(pl);
+	for (uint32_t i = 0; i < cfg->n_ports && rc == 0; i++)
+		rc = port_open(&pl->ports[i], &cfg->ports[i], cfg->n_workers, err);
+	for (uint32_t i = 0; i < cfg->n_workers && rc == 0; i++)
+		rc = worker_open(&pl->workers[i], pl, i);
+	return rc;
+}
+
+void plane_close(struct plane *pl)
+{
+	if (!pl->cfg) /* never opened */
+		return;
+	plane_stop(pl);
+	for (uint32_t i = 0; i < FP_PORTS_MAX; i++) {
+		if (pl->ports[i].close)
+			pl->ports[i].close(&pl->ports[i]);
+	}
+	for (uint32_t i = 0; i < pl->n_workers && pl->workers; i++)
+		worker_close(&pl->workers[i]);
+	for (uint32_t i = 0; i < pl->n_workers * pl->n_workers && pl->handoff; i++)
+		ring_free(&pl->handoff[i]);
+	free(pl->handoff);
+	ring_free(&pl->inject);
+	free(pl->workers);
+	sem_destroy(&pl->answered);
+}
+
+int plane_start(struct plane *pl, struct fp_error *err)
+{
+	int rc = 0;
+
+	atomic_store(&pl->stop, false);
+	for (uint32_t i = 0; i < pl->n_workers; i++) {
+		rc = worker_start(&pl->workers[i]);
+		if (rc == 0)
+			continue;
+		snprintf(err->text, sizeof(err->text), "worker %u: %s", i, strerror(-rc));
+		atomic_store(&pl->stop, true);
+		while (i-- > 0) {
+			doorbell_ring(&pl->workers[i].bell);
+			pthread_join(pl->workers[i].thread, NULL);
+		}
+		return rc;
+	}
+	pl->running = true;
+	return 0;
+}
+
+void plane_stop(struct plane *pl)
+{
+	if (!pl->running)
+		return;
+	atomic_store(&pl->stop, true);
+	for (uint32_t i = 0; i < pl->n_workers; i++)
+		doorbell_ring(&pl->workers[i].bell);
+	for (uint32_t i = 0; i < pl->n_workers; i++)
+		pthread_join(pl->workers[i].thread, NULL);
+	pl->running = false;
+}

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * plane.h - the workers together, and how control asks them; worker.h has the table of who owns what
+ */
+#ifndef PLANE_H
+#define PLANE_H
+
+#include <semaphore.h>
+
+#include "fence.h"
+#include "port.h"
+#include "pulse.h"
+#include "ring.h"
+#include "worker.h"
+
+enum { HANDOFF_SLOTS = 128, INJECT_SLOTS = 64 };
+
+/* A frame on its way to the worker that owns its session. */
+struct handoff_frame {
+	uint32_t len;
+	uint8_t port;
+	uint8_t src;
+	uint8_t data[FP_FRAME_MAX];
+};
+
+/**
+ * struct plane - What the workers share
+ * @cfg:       the node's configuration, immutable
+ * @n_workers: of them
+ * @workers:   all of them
+ * @ports:     cfg->n_ports of them
+ * @handoff:   n_workers x n_workers rings, [from * n_workers + to]
+ * @inject:    control -> worker 0: struct port_frame
+ * @fence:     role and term
+ * @pulse:     where heartbeats go
+ * @events_fd: wakes control
+ * @answered:  posted when a mailbox is DONE or a fence word obeyed
+ * @stop:      the threads shall end
+ * @running:   the threads run; control's own
+ */
+struct plane {
+	const struct fp_config *cfg;
+	uint32_t n_workers;
+	struct worker *workers;
+	struct port ports[FP_PORTS_MAX];
+	struct ring *handoff;
+	struct ring inject;
+	struct fence fence;
+	struct pulse *pulse;
+	int events_fd;
+	sem_t answered;
+	_Atomic bool stop;
+	bool running;
+};
+
+/**
+ * plane_open() - Open ports, make cores and rings; no thread yet
+ * @pl:    zeroed, but for @pulse and @events_fd
+ *
+ * Return: 0, or -errno with @err saying what failed; plane_close() is due either way.
+ */
+int plane_open(struct plane *pl, const struct fp_config *cfg, struct fp_error *err);
+void plane_close(struct plane *pl);
+int plane_start(struct plane *pl, struct fp_error *err);
+void plane_stop(struct plane *pl);
+
+/**
+ * plane_set_role() - Set the fence; returns once every worker obeys it
+ * Return: 0, -ESTALE (fence_set(), or fenced by the pulse thread meanwhile) or -ETIMEDOUT.
+ */
+int plane_set_role(struct plane *pl, uint32_t role, uint64_t term, uint64_t now_ns);
+
+/**
+ * plane_ask() - Let one worker carry out a request; inline while no thread runs
+ * Return: what the request returns, or -ETIMEDOUT.
+ */
+int plane_ask(struct plane *pl, uint32_t worker, struct request *req, uint64_t now_ns);
+
+/**
+ * plane_ask_all() - Let all workers carry out the same request, at the same time
+ * Return: sum of what they return, or the first error.
+ */
+int plane_ask_all(struct plane *pl, const struct request *req, uint64_t now_ns);
+
+#endif /* PLANE_H */

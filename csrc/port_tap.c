@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * port_tap.c - port on two TAP devices: one is plugged into the wire, one faces the node's own kernel
+ *
+ * A TAP's queue hands out one frame a read and takes one a write; there is no batched call. The devices go
+ * when the process goes, whatever way it ends: a dead node leaves no link behind that looks alive.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <net/if_arp.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include "port.h"
+
+static __attribute__((format(printf, 3, 4))) int fail(struct fp_error *err, int rc, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(err->text, sizeof(err->text), fmt, args);
+	va_end(args);
+	return rc;
+}
+
+static int tap_rx(struct chan *ch, struct fp_frame *frames, uint32_t n)
+{
+	uint32_t i = 0;
+
+	while (i < n) {
+		ssize_t len = read(ch->fd, frames[i].data, FP_FRAME_MAX);
+
+		if (len < 0) {
+			if (errno == EINTR)
+				continue;
+			if (errno == EAGAIN || i > 0) /* a lasting error comes again with the next burst */
+				break;
+			return -errno;
+		}
+		frames[i++].len = (uint32_t)len;
+	}
+	return (int)i;
+}
+
+static int tap_tx(struct chan *ch, const uint8_t *data, uint32_t len)
+{
+	ssize_t sent;
+
+	do {
+		sent = write(ch->fd, data, len);
+	} while (sent < 0 && errno == EINTR);
+	return sent < 0 ? -errno : 0;
+}
+
+static const struct chan_ops tap_ops = { .rx = tap_rx, .tx = tap_tx };
+
+/* What TUNSETIFF's errno means here, for people. */
+static const char *why(int error)
+{
+	switch (error) {
+	case EBUSY: return "a device of that name exists already (is another flexhad running?)";
+	case EPERM: return "not permitted: CAP_NET_ADMIN is missing";
+	case EINVAL: return "that name is taken by a device that is no multi-queue TAP, or is no valid name";
+	case ENOENT: return "/dev/net/tun does not exist: load the module tun";
+	default: return strerror(error);
+	}
+}
+
+/**
+ * tap_queue() - Open one queue of a TAP, making the device with the first one
+ * @flags: beside IFF_TAP and IFF_NO_PI
+ *
+ * Return: file descriptor, or -errno.
+ */
+static int tap_queue(const char *dev, short flags)
+{
+	struct ifreq ifr = { .ifr_flags = (short)(IFF_TAP | IFF_NO_PI | flags) };
+	int fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
+	int rc;
+
+	if (fd < 0)
+		return -errno;
+	memcpy(ifr.ifr_name, dev, sizeof(ifr.ifr_name));
+	if (ioctl(fd, TUNSETIFF, &ifr) < 0) {
+		rc = -errno;
+		close(fd);
+		return rc;
+	}
+	return fd;
+}
+
+/* Give a device of the caller's namespace its MTU and, unless NULL, its MAC. */
+static int dress(const char *dev, uint32_t mtu, const uint8_t *mac)
+{
+	struct ifreq ifr = { .ifr_mtu = (int)mtu };
+	int sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	int rc = 0;
+
+	if (sock < 0)
+		return -errno;
+	memcpy(ifr.ifr_name, dev, sizeof(ifr.ifr_name));
+	if (ioctl(sock, SIOCSIFMTU, &ifr) < 0)
+		rc = -errno;
+	if (rc == 0 && mac) {
+		ifr.ifr_hwaddr = (struct sockaddr){ .sa_family = ARPHRD_ETHER };
+		memcpy(ifr.ifr_hwaddr.sa_data, mac, 6);
+		if (ioctl(sock, SIOCSIFHWADDR, &ifr) < 0)
+			rc = -errno;
+	}
+	close(sock);
+	return rc;
+}
+
+static void tap_close(struct port *port)
+{
+	for (uint32_t q = 0; q < port->n_queues; q++) {
+		if (port->wire[q].fd >= 0)
+			close(port->wire[q].fd);
+		port->wire[q].fd = -1;
+	}
+	/* All workers share the host TAP's only queue. */
+	if (port->host[0].fd >= 0)
+		close(port->host[0].fd);
+	for (uint32_t q = 0; q < port->n_queues; q++)
+		port->host[q].fd = -1;
+}
+
+static int tap_set_carrier(struct port *port, bool up)
+{
+	unsigned int carrier = up;
+
+	return ioctl(port->host[0].fd, TUNSETCARRIER, &carrier) < 0 ? -errno : 0;
+}
+
+static int open_wire(struct port *port, struct fp_error *err)
+{
+	const struct fp_port_cfg *cfg = port->cfg;
+	int rc;
+
+	for (uint32_t q = 0; q < port->n_queues; q++) {
+		/* IFF_TUN_EXCL: the first queue must make the device, not find somebody else's. */
+		int fd = tap_queue(cfg->wire_dev, (short)(IFF_MULTI_QUEUE | (q == 0 ? IFF_TUN_EXCL : 0)));
+
+		if (fd < 0)
+			return fail(err, fd, "port %s: wire TAP %s: %s", cfg->name, cfg->wire_dev, why(-fd));
+		port->wire[q] = (struct chan){ .ops = &tap_ops, .fd = fd };
+	}
+	/* Its own MAC stays the kernel's random one: a bridge swallows frames for its ports' own addresses. */
+	rc = dress(cfg->wire_dev, cfg->mtu, NULL);
+	if (rc)
+		return fail(err, rc, "port %s: MTU %u of %s: %s", cfg->name, cfg->mtu, cfg->wire_dev,
+			    strerror(-rc));
+	return 0;
+}
+
+static int open_host(struct port *port, struct fp_error *err)
+{
+	const struct fp_port_cfg *cfg = port->cfg;
+	int fd = tap_queue(cfg->host_dev, (short)IFF_TUN_EXCL);
+	int rc;
+
+	if (fd < 0)
+		return fail(err, fd, "port %s: host TAP %s: %s", cfg->name, cfg->host_dev, why(-fd));
+	for (uint32_t q = 0; q < port->n_queues; q++)
+		port->host[q] = (struct chan){ .ops = &tap_ops, .fd = fd };
+	rc = dress(cfg->host_dev, cfg->mtu, cfg->mac);
+	if (rc)
+		return fail(err, rc, "port %s: MTU and MAC of %s: %s", cfg->name, cfg->host_dev,
+			    strerror(-rc));
+	return 0;
+}
+
+int port_tap_open(struct port *port, const struct fp_port_cfg *cfg, uint32_t n_queues, struct fp_error *err)
+{
+	int rc;
+
+	port->cfg = cfg;
+	port->n_queues = n_queues;
+	port->set_carrier = tap_set_carrier;
+	port->close = tap_close;
+	for (uint32_t q = 0; q < n_queues; q++)
+		port->wire[q].fd = port->host[q].fd = -1;
+	rc = open_wire(port, err);
+	if (rc == 0)
+		rc = open_host(port, err);
+	if (rc)
+		tap_close(port);
+	return rc;
+}

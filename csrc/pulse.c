@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * pulse.c - what heartbeats say, and the rules of silence; time is an argument (pulse_thread.c has the clock)
+ */
+#include <errno.h>
+
+#include "pulse.h"
+
+static uint64_t dead_ns(const struct pulse *p)
+{
+	return p->cfg->pulse.dead_after * pulse_interval_ns(p);
+}
+
+void pulse_compose(const struct pulse *p, uint32_t path, uint64_t now_ns, uint8_t *out)
+{
+	const struct fp_pulse_cfg *cfg = &p->cfg->pulse;
+	const uint64_t word = fence_read(p->fence);
+	const uint64_t said = atomic_load_explicit(&p->said, memory_order_relaxed);
+	const struct heartbeat hb = {
+		.node_index = (uint8_t)cfg->node_index,
+		.role = (uint8_t)fence_role(word),
+		.flags = (uint8_t)(said >> 32),
+		.pair_id = cfg->pair_id,
+		.interval_ms = cfg->interval_ms,
+		.priority = (uint32_t)said,
+		.control_beat = atomic_load_explicit(&p->control_beat, memory_order_relaxed),
+		.incarnation = cfg->incarnation,
+		.term = fence_term(word),
+		.seq = p->paths[path].tx_seq + 1,
+		.t_ns = now_ns,
+	};
+
+	heartbeat_encode(&hb, out);
+}
+
+/* A peer that restarted counts from 1 again, on every path. */
+static void begin_incarnation(struct pulse *p, uint32_t path, uint64_t incarnation)
+{
+	if (p->peer_known)
+		p->retired = p->peer.incarnation;
+	p->peer = (struct fp_peer){ .incarnation = incarnation };
+	p->peer_t_ns = 0;
+	p->peer_path = path;
+	p->peer_known = true;
+	p->peer_reported = false;
+	for (uint32_t i = 0; i < pulse_n_paths(p); i++)
+		p->paths[i].rx_seq = 0;
+}
+
+static void learn_peer(struct pulse *p, uint32_t path, const struct heartbeat *hb)
+{
+	const struct fp_peer said = {
+		.incarnation = hb->incarnation,
+		.term = hb->term,
+		.role = hb->role,
+		.flags = hb->flags,
+		.priority = hb->priority,
+		.control_beat = hb->control_beat,
+	};
+
+	if (hb->t_ns < p->peer_t_ns) /* overtaken by a newer one on a faster path */
+		return;
+	p->peer_t_ns = hb->t_ns;
+	if (said.term != p->peer.term || said.role != p->peer.role || said.flags != p->peer.flags ||
+	    said.priority != p->peer.priority) {
+		p->peer_reported = false;
+		p->peer_path = path;
+	}
+	p->peer = said;
+}
+
+static void mark_heard(struct pulse *p, struct pulse_path *pp, uint64_t seq, uint64_t now_ns)
+{
+	bool was_silent = true;
+
+	for (uint32_t i = 0; i < pulse_n_paths(p); i++)
+		was_silent &= !p->paths[i].alive;
+	if (was_silent) /* whoever forgot the peer when it fell silent must hear who it is again */
+		p->peer_reported = false;
+	if (pp->rx_seq != 0)
+		counter_add(&pp->lost, seq - pp->rx_seq - 1);
+	pp->rx_seq = seq;
+	pp->alive = true;
+	pp->quiet_since_ns = now_ns;
+	counter_add(&pp->received, 1);
+	counter_set(&pp->last_heard_ns, now_ns);
+	counter_set(&pp->is_alive, 1);
+}
+
+int pulse_receive(struct pulse *p, uint32_t path, const uint8_t *payload, uint32_t len, uint64_t now_ns)
+{
+	struct pulse_path *pp = &p->paths[path];
+	struct heartbeat hb;
+
+	if (!pp->used || !heartbeat_decode(payload, len, &hb) || hb.pair_id != p->cfg->pulse.pair_id ||
+	    hb.node_index != 1 - p->cfg->pulse.node_index ||
+	    (p->retired != 0 && hb.incarnation == p->retired))
+		goto bad;
+	if (!p->peer_known || hb.incarnation != p->peer.incarnation)
+		begin_incarnation(p, path, hb.incarnation);
+	if (hb.seq <= pp->rx_seq) /* a duplicate, or replayed */
+		goto bad;
+	mark_heard(p, pp, hb.seq, now_ns);
+	learn_peer(p, path, &hb);
+	if (hb.role == FP_ROLE_ACTIVE && fence_heard(p->fence, hb.term))
+		p->fenced_unreported = true;
+	return 0;
+bad:
+	counter_add(&pp->bad, 1);
+	return -EBADMSG;
+}
+
+static bool report(struct pulse *p, enum fp_pulse_kind kind, uint32_t path, uint64_t now_ns)
+{
+	struct fp_pulse_event *ev = ring_reserve_one(&p->events);
+
+	if (!ev)
+		return false;
+	*ev = (struct fp_pulse_event){ .t_ns = now_ns, .kind = kind, .path = path, .peer = p->peer };
+	if (ring_submit(&p->events, 1))
+		eventfd_signal(p->events_fd);
+	return true;
+}
+
+static void report_changes(struct pulse *p, uint64_t now_ns)
+{
+	if (p->fenced_unreported)
+		p->fenced_unreported = !report(p, FP_PULSE_FENCED, p->peer_path, now_ns);
+	for (uint32_t i = 0; i < pulse_n_paths(p); i++) {
+		struct pulse_path *pp = &p->paths[i];
+
+		if (pp->alive != pp->reported &&
+		    report(p, pp->alive ? FP_PULSE_PATH_UP : FP_PULSE_PATH_DOWN, i, now_ns))
+			pp->reported = pp->alive;
+	}
+	if (p->peer_known && !p->peer_reported)
+		p->peer_reported = report(p, FP_PULSE_PEER, p->peer_path, now_ns);
+}
+
+void pulse_tick(struct pulse *p, uint64_t now_ns)
+{
+	const uint64_t away = now_ns - p->last_tick_ns;
+	/* The thread wakes once an interval at least; what is beyond that, it did not listen. */
+	const uint64_t not_listened = p->last_tick_ns && away > pulse_interval_ns(p)
+					      ? away - pulse_interval_ns(p)
+					      : 0;
+
+	for (uint32_t i = 0; i < pulse_n_paths(p); i++) {
+		struct pulse_path *pp = &p->paths[i];
+
+		if (!pp->alive)
+			continue;
+		/* Heard after the stall: nothing to give back. */
+		if (not_listened && pp->quiet_since_ns <= p->last_tick_ns)
+			pp->quiet_since_ns += not_listened;
+		if (now_ns >= pp->quiet_since_ns + dead_ns(p)) {
+			pp->alive = false;
+			counter_set(&pp->is_alive, 0);
+		}
+	}
+	p->last_tick_ns = now_ns;
+	report_changes(p, now_ns);
+}
+
+uint64_t pulse_next_deadline(const struct pulse *p)
+{
+	uint64_t deadline = p->next_send_ns;
+
+	for (uint32_t i = 0; i < pulse_n_paths(p); i++) {
+		const struct pulse_path *pp = &p->paths[i];
+
+		if (pp->alive && pp->quiet_since_ns + dead_ns(p) < deadline)
+			deadline = pp->quiet_since_ns + dead_ns(p);
+	}
+	return deadline;
+}
+
+/* ---- control thread ---- */
+
+void pulse_say(struct pulse *p, uint32_t flags, uint32_t priority)
+{
+	atomic_store_explicit(&p->said, (uint64_t)flags << 32 | priority, memory_order_relaxed);
+}
+
+void pulse_burst(struct pulse *p)
+{
+	atomic_fetch_add(&p->bursts_wanted, 1); /* also publishes what pulse_say() wrote */
+	doorbell_ring(&p->bell);
+}
+
+void pulse_stats_read(const struct pulse *p, uint32_t path, struct fp_path_stats *out)
+{
+	const struct pulse_path *pp = &p->paths[path];
+
+	*out = (struct fp_path_stats){
+		.sent = counter_read(&pp->sent),
+		.received = counter_read(&pp->received),
+		.lost = counter_read(&pp->lost),
+		.bad = counter_read(&pp->bad),
+		.last_heard_ns = counter_read(&pp->last_heard_ns),
+		.alive = (uint32_t)counter_read(&pp->is_alive),
+	};
+}

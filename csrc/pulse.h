@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * pulse.h - heartbeats: what we say on every path, and what silence on a path means
+ *
+ * DOC: Theory of Operation
+ *
+ * Path 0 is the cross-connect: a UDP socket of the pulse thread. Path 1 + i is port i: the thread builds
+ * whole Ethernet frames, worker 0 sends them, and whichever worker receives one passes its payload on.
+ * Python's interpreter lock has no say in any of this.
+ *
+ *   path       event                                      becomes   reported
+ *   silent     heartbeat of the peer                      alive     PATH_UP
+ *   alive      dead_after intervals without one           silent    PATH_DOWN
+ *   silent     silence                                    silent    nothing: a path never heard is no news
+ *
+ * Time during which this thread itself did not run is not silence: after a stall (SIGSTOP, a starved CPU)
+ * every path gets the time back, or the node that stopped would declare the one that went on dead.
+ *
+ * Reports are differences between what is and what was reported last, so a full events ring delays and
+ * merges them, and loses none. Whether the peer is dead is not decided here (flexha/core/heartbeat.py); one
+ * thing is done at once: a term above ours, claimed by an ACTIVE peer, fences us.
+ *
+ * pulse.c takes now_ns as an argument and does no I/O: tests drive it with a clock of their own.
+ */
+#ifndef PULSE_H
+#define PULSE_H
+
+#include <pthread.h>
+
+#include "doorbell.h"
+#include "fence.h"
+#include "heartbeat_wire.h"
+#include "port.h"
+#include "ring.h"
+
+enum {
+	PULSE_PATH_XC = 0,
+	PULSE_RX_SLOTS = 64,
+	PULSE_TX_SLOTS = 64,
+	PULSE_EVENT_SLOTS = 64,
+	PULSE_FIFO_BELOW_MS = 20 /* a shorter interval is refused without SCHED_FIFO */
+};
+
+/**
+ * struct pulse_path - One way to hear the peer
+ * @used:           configured
+ * @alive:          heard within dead_after intervals
+ * @reported:       @alive as control knows it
+ * @rx_seq:         highest sequence number heard of this incarnation; 0 = none
+ * @tx_seq:         last sequence number sent
+ * @quiet_since_ns: when silence began
+ */
+struct pulse_path {
+	bool used, alive, reported;
+	uint64_t rx_seq, tx_seq;
+	uint64_t quiet_since_ns;
+	counter sent, received, lost, bad, last_heard_ns, is_alive;
+};
+
+/* A payload that a worker heard on a port. */
+struct pulse_heard {
+	uint64_t t_ns;
+	uint32_t path;
+	uint32_t len;
+	uint8_t payload[HB_LEN];
+};
+
+/**
+ * struct pulse - The thread, its paths and its view of the peer
+ * @cfg:               the node's configuration
+ * @fence:             role and term: read for what we say, lowered when the peer reigns
+ * @said:              flags (upper half) and priority that we announce; written by control
+ * @control_beat:      bumped by control
+ * @bursts_wanted:     bumped by control: send on all paths now
+ * @bursts_done:       the thread's copy
+ * @paths:             PULSE_PATH_XC, then the ports
+ * @next_send_ns:      when the next heartbeats are due
+ * @last_tick_ns:      when silence was last judged
+ * @peer:              what the peer says of itself
+ * @peer_t_ns:         the peer's clock in the newest heartbeat: paths may reorder
+ * @peer_path:         where that one came from
+ * @peer_known:        @peer is valid
+ * @peer_reported:     control knows @peer
+ * @fenced_unreported: FP_PULSE_FENCED is due
+ * @retired:           the peer's incarnation before this one: its late datagrams are not news
+ * @rx:                one ring per worker: what it heard
+ * @n_rx:              workers
+ * @tx:                frames for worker 0 to send
+ * @tx_bell:           wakes worker 0
+ * @bell:              wakes the thread
+ * @events:            to control
+ * @events_fd:         signalled when @events was empty
+ * @xc_fd:             UDP socket; -1 = no cross-connect
+ * @thread:            valid while @running
+ * @running:           between pulse_start() and pulse_stop()
+ * @stop:              the thread shall end
+ */
+struct pulse {
+	const struct fp_config *cfg;
+	struct fence *fence;
+	_Atomic uint64_t said;
+	_Atomic uint32_t control_beat;
+	_Atomic uint32_t bursts_wanted;
+	uint32_t bursts_done;
+	struct pulse_path paths[FP_PATHS_MAX];
+	uint64_t next_send_ns;
+	uint64_t last_tick_ns;
+	struct fp_peer peer;
+	uint64_t peer_t_ns;
+	uint32_t peer_path;
+	bool peer_known, peer_reported, fenced_unreported;
+	uint64_t retired;
+	struct ring rx[FP_WORKERS_MAX];
+	uint32_t n_rx;
+	struct ring tx;
+	struct doorbell *tx_bell;
+	struct doorbell bell;
+	struct ring events;
+	int events_fd;
+	int xc_fd;
+	pthread_t thread;
+	bool running;
+	_Atomic bool stop;
+};
+
+/**
+ * pulse_open() - Bind the cross-connect's socket and make the rings
+ * @p:         zeroed
+ * @tx_bell:   worker 0's
+ * @events_fd: eventfd towards control
+ *
+ * Return: 0, or -errno with @err saying what failed; pulse_close() is due either way.
+ */
+int pulse_open(struct pulse *p, const struct fp_config *cfg, struct fence *fence, struct doorbell *tx_bell,
+	       int events_fd, struct fp_error *err);
+void pulse_close(struct pulse *p);
+
+/**
+ * pulse_start() - Start the thread, with SCHED_FIFO where the system allows it
+ *
+ * Return: 0, with a remark in @err if it runs without SCHED_FIFO; -errno.
+ */
+int pulse_start(struct pulse *p, struct fp_error *err);
+void pulse_stop(struct pulse *p);
+
+/* ---- control thread ---- */
+void pulse_say(struct pulse *p, uint32_t flags, uint32_t priority);
+void pulse_burst(struct pulse *p);
+void pulse_stats_read(const struct pulse *p, uint32_t path, struct fp_path_stats *out);
+
+/**
+ * pulse_hear() - A worker received a heartbeat
+ * @frame: an Ethernet frame that core_step() called FP_OUT_PULSE
+ *
+ * Context: worker thread @worker.
+ * Return:  false when the ring is full.
+ */
+bool pulse_hear(struct pulse *p, uint32_t worker, const struct fp_frame *frame, uint64_t now_ns);
+
+/* ---- the rules, with time as an argument ---- */
+
+/**
+ * pulse_compose() - Write the heartbeat that @path would carry next
+ * @out: HB_LEN bytes
+ */
+void pulse_compose(const struct pulse *p, uint32_t path, uint64_t now_ns, uint8_t *out);
+
+/**
+ * pulse_receive() - A datagram arrived on @path
+ *
+ * Return: 0; -EBADMSG for what is malformed, another pair's, our own, or not newer than what was heard.
+ */
+int pulse_receive(struct pulse *p, uint32_t path, const uint8_t *payload, uint32_t len, uint64_t now_ns);
+
+/**
+ * pulse_tick() - Judge silence, and report what changed
+ */
+void pulse_tick(struct pulse *p, uint64_t now_ns);
+
+/**
+ * pulse_next_deadline() - When the thread must look again even if nothing arrives
+ */
+uint64_t pulse_next_deadline(const struct pulse *p);
+
+static inline uint64_t pulse_interval_ns(const struct pulse *p)
+{
+	return p->cfg->pulse.interval_ms * NS_PER_MS;
+}
+
+static inline uint32_t pulse_n_paths(const struct pulse *p)
+{
+	return 1 + p->cfg->n_ports;
+}
+
+#endif /* PULSE_H */

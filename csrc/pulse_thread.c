@@ -1,0 +1,342 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * pulse_thread.c - the thread behind pulse.c: its socket on xc, its frames on the ports, its clock
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include "clock.h"
+#include "pulse.h"
+
+enum {
+	XC_BURST = 64,       /* datagrams read between two looks at the clock */
+	PULSE_FIFO_PRIO = 50 /* above ordinary work, below the kernel's own threads */
+};
+
+/* ---- sending ---- */
+
+static socklen_t sockaddr_of(const struct fp_addr *addr, uint16_t port, struct sockaddr_storage *ss)
+{
+	struct sockaddr_in *v4 = (struct sockaddr_in *)ss;
+	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)ss;
+
+	memset(ss, 0, sizeof(*ss));
+	if (addr_is_v4(addr)) {
+		*v4 = (struct sockaddr_in){ .sin_family = AF_INET, .sin_port = htons(port) };
+		memcpy(&v4->sin_addr, addr->b + 12, 4);
+		return sizeof(*v4);
+	}
+	*v6 = (struct sockaddr_in6){ .sin6_family = AF_INET6, .sin6_port = htons(port) };
+	memcpy(&v6->sin6_addr, addr->b, 16);
+	return sizeof(*v6);
+}
+
+static bool send_xc(struct pulse *p, const uint8_t *payload)
+{
+	const struct fp_pulse_cfg *cfg = &p->cfg->pulse;
+	struct sockaddr_storage peer;
+	const socklen_t len = sockaddr_of(&cfg->xc_peer_addr, cfg->udp_port, &peer);
+
+	/* A cross-connect that is down or has no route is a silent path, not an error of ours. */
+	return sendto(p->xc_fd, payload, HB_LEN, MSG_DONTWAIT, (struct sockaddr *)&peer, len) == HB_LEN;
+}
+
+static bool send_port(struct pulse *p, uint32_t port, const uint8_t *payload)
+{
+	struct port_frame *slot = ring_reserve_one(&p->tx);
+
+	if (!slot)
+		return false;
+	slot->len = HB_FRAME_LEN;
+	slot->port = (uint8_t)port;
+	slot->fenced = false;
+	heartbeat_frame(&p->cfg->ports[port], p->cfg->pulse.udp_port, payload, slot->data);
+	ring_submit(&p->tx, 1);
+	return true;
+}
+
+static void send_all(struct pulse *p, uint64_t now_ns)
+{
+	uint8_t payload[HB_LEN];
+
+	for (uint32_t i = 0; i < pulse_n_paths(p); i++) {
+		struct pulse_path *pp = &p->paths[i];
+
+		if (!pp->used)
+			continue;
+		pulse_compose(p, i, now_ns, payload);
+		/* The number is spent even if the send fails: the peer then counts the loss. */
+		pp->tx_seq++;
+		if (i == PULSE_PATH_XC ? send_xc(p, payload) : send_port(p, i - 1, payload))
+			counter_add(&pp->sent, 1);
+	}
+	doorbell_ring(p->tx_bell);
+}
+
+/* ---- receiving ---- */
+
+bool pulse_hear(struct pulse *p, uint32_t worker, const struct fp_frame *frame, uint64_t now_ns)
+{
+	const uint32_t offset = HB_FRAME_LEN - HB_LEN; /* core_step() takes no IP options */
+	struct pulse_heard *slot = ring_reserve_one(&p->rx[worker]);
+
+	if (!slot)
+		return false;
+	slot->t_ns = now_ns;
+	slot->path = 1 + frame->out_port;
+	slot->len = frame->len > offset ? min_u32(frame->len - offset, HB_LEN) : 0;
+	memcpy(slot->payload, frame->data + offset, slot->len);
+	ring_submit(&p->rx[worker], 1);
+	doorbell_ring(&p->bell);
+	return true;
+}
+
+static void receive_rings(struct pulse *p)
+{
+	for (uint32_t w = 0; w < p->n_rx; w++) {
+		const struct pulse_heard *slot;
+
+		while ((slot = ring_peek_one(&p->rx[w]))) {
+			pulse_receive(p, slot->path, slot->payload, slot->len, slot->t_ns);
+			ring_release(&p->rx[w], 1);
+		}
+	}
+}
+
+/* The TTL or hop limit that the kernel noted; -1 if it did not. */
+static int ttl_of(struct msghdr *msg)
+{
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
+		int ttl;
+
+		if ((c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_TTL) ||
+		    (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_HOPLIMIT)) {
+			memcpy(&ttl, CMSG_DATA(c), sizeof(ttl));
+			return ttl;
+		}
+	}
+	return -1;
+}
+
+static bool is_peer(const struct pulse *p, const struct sockaddr_storage *from)
+{
+	const struct fp_addr *peer = &p->cfg->pulse.xc_peer_addr;
+
+	if (from->ss_family == AF_INET)
+		return memcmp(&((const struct sockaddr_in *)from)->sin_addr, peer->b + 12, 4) == 0;
+	return memcmp(&((const struct sockaddr_in6 *)from)->sin6_addr, peer->b, 16) == 0;
+}
+
+static void receive_xc(struct pulse *p, uint64_t now_ns)
+{
+	for (uint32_t i = 0; i < XC_BURST; i++) {
+		uint8_t payload[2 * HB_LEN];
+		_Alignas(struct cmsghdr) char control[64];
+		struct sockaddr_storage from;
+		struct iovec iov = { .iov_base = payload, .iov_len = sizeof(payload) };
+		struct msghdr msg = {
+			.msg_name = &from,
+			.msg_namelen = sizeof(from),
+			.msg_iov = &iov,
+			.msg_iovlen = 1,
+			.msg_control = control,
+			.msg_controllen = sizeof(control),
+		};
+		ssize_t len = recvmsg(p->xc_fd, &msg, MSG_DONTWAIT);
+
+		if (len < 0 && errno == EAGAIN)
+			return;
+		if (len < 0) /* EINTR, or an ICMP error that somebody sent us: look on */
+			continue;
+		if (ttl_of(&msg) != HB_TTL || !is_peer(p, &from))
+			counter_add(&p->paths[PULSE_PATH_XC].bad, 1);
+		else
+			pulse_receive(p, PULSE_PATH_XC, payload, (uint32_t)len, now_ns);
+	}
+}
+
+/* ---- the thread ---- */
+
+static bool burst_is_due(struct pulse *p)
+{
+	const uint32_t wanted = atomic_load(&p->bursts_wanted);
+	const bool due = wanted != p->bursts_done;
+
+	p->bursts_done = wanted;
+	return due;
+}
+
+static void rest(struct pulse *p, int epfd)
+{
+	struct epoll_event ev[2];
+	uint64_t now_ns, deadline;
+	struct timespec timeout;
+	bool waits;
+
+	doorbell_lie_down(&p->bell);
+	waits = atomic_load(&p->stop) || atomic_load(&p->bursts_wanted) != p->bursts_done;
+	for (uint32_t w = 0; w < p->n_rx && !waits; w++)
+		waits = !ring_is_empty(&p->rx[w]);
+	now_ns = clock_now();
+	deadline = pulse_next_deadline(p);
+	if (!waits && now_ns < deadline) {
+		timeout = timespec_of(deadline - now_ns);
+		epoll_pwait2(epfd, ev, (int)ARRAY_SIZE(ev), &timeout, NULL);
+	}
+	doorbell_get_up(&p->bell);
+}
+
+static void *pulse_run(void *arg)
+{
+	struct pulse *p = arg;
+	struct epoll_event bell = { .events = EPOLLIN | EPOLLET };
+	struct epoll_event xc = { .events = EPOLLIN };
+	const int epfd = epoll_create1(EPOLL_CLOEXEC);
+
+	FP_ASSERT(epfd >= 0 && epoll_ctl(epfd, EPOLL_CTL_ADD, p->bell.fd, &bell) == 0);
+	if (p->xc_fd >= 0)
+		FP_ASSERT(epoll_ctl(epfd, EPOLL_CTL_ADD, p->xc_fd, &xc) == 0);
+	p->last_tick_ns = p->next_send_ns = clock_now();
+	while (!atomic_load(&p->stop)) {
+		uint64_t now_ns = clock_now();
+
+		if (p->xc_fd >= 0)
+			receive_xc(p, now_ns);
+		receive_rings(p);
+		pulse_tick(p, now_ns);
+		if (burst_is_due(p))
+			send_all(p, now_ns);
+		if (now_ns >= p->next_send_ns) {
+			send_all(p, now_ns);
+			p->next_send_ns += pulse_interval_ns(p);
+			if (p->next_send_ns <= now_ns) /* late: no catching up in a burst */
+				p->next_send_ns = now_ns + pulse_interval_ns(p);
+		}
+		rest(p, epfd);
+	}
+	if (burst_is_due(p)) /* the goodbye */
+		send_all(p, clock_now());
+	close(epfd);
+	return NULL;
+}
+
+/* ---- life ---- */
+
+static int open_xc(struct pulse *p, struct fp_error *err)
+{
+	const struct fp_pulse_cfg *cfg = &p->cfg->pulse;
+	const bool v4 = addr_is_v4(&cfg->xc_addr);
+	const int level = v4 ? IPPROTO_IP : IPPROTO_IPV6;
+	const int ttl = HB_TTL, on = 1, tos = HB_DSCP_TOS;
+	char text[INET6_ADDRSTRLEN] = "?";
+	struct sockaddr_storage self;
+	const socklen_t len = sockaddr_of(&cfg->xc_addr, cfg->udp_port, &self);
+	int rc;
+
+	p->xc_fd = socket(v4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (p->xc_fd < 0 || setsockopt(p->xc_fd, level, v4 ? IP_TTL : IPV6_UNICAST_HOPS, &ttl, sizeof(ttl)) ||
+	    setsockopt(p->xc_fd, level, v4 ? IP_RECVTTL : IPV6_RECVHOPLIMIT, &on, sizeof(on)) ||
+	    setsockopt(p->xc_fd, level, v4 ? IP_TOS : IPV6_TCLASS, &tos, sizeof(tos)) ||
+	    bind(p->xc_fd, (struct sockaddr *)&self, len)) {
+		rc = -errno;
+		inet_ntop(v4 ? AF_INET : AF_INET6, cfg->xc_addr.b + (v4 ? 12 : 0), text, sizeof(text));
+		snprintf(err->text, sizeof(err->text), "heartbeat socket on xc %s port %u: %s", text,
+			 cfg->udp_port, strerror(-rc));
+		return rc;
+	}
+	return 0;
+}
+
+int pulse_open(struct pulse *p, const struct fp_config *cfg, struct fence *fence, struct doorbell *tx_bell,
+	       int events_fd, struct fp_error *err)
+{
+	int rc;
+
+	p->cfg = cfg;
+	p->fence = fence;
+	p->tx_bell = tx_bell;
+	p->events_fd = events_fd;
+	p->xc_fd = -1;
+	p->n_rx = cfg->n_workers;
+	rc = doorbell_init(&p->bell);
+	if (rc == 0)
+		rc = ring_init(&p->tx, sizeof(struct port_frame), PULSE_TX_SLOTS);
+	if (rc == 0)
+		rc = ring_init(&p->events, sizeof(struct fp_pulse_event), PULSE_EVENT_SLOTS);
+	for (uint32_t w = 0; w < p->n_rx && rc == 0; w++)
+		rc = ring_init(&p->rx[w], sizeof(struct pulse_heard), PULSE_RX_SLOTS);
+	if (rc) {
+		snprintf(err->text, sizeof(err->text), "heartbeats: %s", strerror(-rc));
+		return rc;
+	}
+	for (uint32_t i = 0; i < cfg->n_ports; i++) {
+		static const uint8_t none[6];
+
+		p->paths[1 + i].used = memcmp(cfg->ports[i].peer_mac, none, sizeof(none)) != 0;
+	}
+	if (addr_is_zero(&cfg->pulse.xc_addr))
+		return 0;
+	p->paths[PULSE_PATH_XC].used = true;
+	return open_xc(p, err);
+}
+
+void pulse_close(struct pulse *p)
+{
+	if (!p->cfg) /* never opened */
+		return;
+	pulse_stop(p);
+	if (p->xc_fd >= 0)
+		close(p->xc_fd);
+	for (uint32_t w = 0; w < p->n_rx; w++)
+		ring_free(&p->rx[w]);
+	ring_free(&p->events);
+	ring_free(&p->tx);
+	doorbell_free(&p->bell);
+}
+
+int pulse_start(struct pulse *p, struct fp_error *err)
+{
+	const struct sched_param fifo = { .sched_priority = PULSE_FIFO_PRIO };
+	pthread_attr_t attr;
+	int rc;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setinheritsched(&attr, PTHREAD_EXPLICIT_SCHED);
+	pthread_attr_setschedpolicy(&attr, SCHED_FIFO);
+	pthread_attr_setschedparam(&attr, &fifo);
+	atomic_store(&p->stop, false);
+	rc = pthread_create(&p->thread, &attr, pulse_run, p);
+	pthread_attr_destroy(&attr);
+	if (rc == EPERM) {
+		if (p->cfg->pulse.interval_ms < PULSE_FIFO_BELOW_MS) {
+			snprintf(err->text, sizeof(err->text),
+				 "heartbeats every %u ms need SCHED_FIFO (CAP_SYS_NICE), which was refused",
+				 p->cfg->pulse.interval_ms);
+			return -EPERM;
+		}
+		snprintf(err->text, sizeof(err->text), "heartbeats run without SCHED_FIFO: not permitted");
+		rc = pthread_create(&p->thread, NULL, pulse_run, p);
+	}
+	if (rc) {
+		snprintf(err->text, sizeof(err->text), "heartbeat thread: %s", strerror(rc));
+		return -rc;
+	}
+	pthread_setname_np(p->thread, "fx-pulse");
+	p->running = true;
+	return 0;
+}
+
+void pulse_stop(struct pulse *p)
+{
+	if (!p->running)
+		return;
+	atomic_store(&p->stop, true);
+	doorbell_ring(&p->bell);
+	pthread_join(p->thread, NULL);
+	p->running = false;
+}

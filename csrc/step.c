@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * step.c - a burst of frames from rx to their verdicts
+ *
+ * Theory of operation
+ *   Memory latency is the cost, so a burst is worked on in passes, each of which asks for the memory that
+ *   the next one needs:
+ *     prepare   Ethernet, IP and L4 headers, whose worker; the key and its hash     -> bucket
+ *     match     tags of the bucket                                                  -> record
+ *     act       session, next hop, translation; or what else the frame is
+ *   What a session may take ("candidate") is looked up before anything else is asked about the packet:
+ *   a frame with a session pays for nothing more. Whatever is not a candidate, or finds no session, goes
+ *   the slow way through local.c, which can refuse it with the right reason, and then may open a session.
+ *   Frames act in the order of arrival, so the second packet of a session finds what the first one made.
+ */
+#include "step.h"
+#include "csum.h"
+#include "local.h"
+#include "nexthop.h"
+#include "pkt.h"
+#include "session.h"
+#include "tcptrack.h"
+
+uint32_t core_shard(const struct fp_config *cfg, const struct fp_addr *addr, be16 port, uint8_t proto)
+{
+	uint64_t w[3] = { u64_load(addr->b), u64_load(addr->b + 8),
+			  (uint64_t)(be16_host(port) >> 1) << 8 | proto };
+
+	return (uint32_t)hash_words3(hash_key_load(cfg->shard_key), w) & (FP_SHARDS - 1);
+}
+
+/* ---- pass 1: prepare ---- */
+
+/* Fill in p->key if a session may take the packet. */
+static bool candidate_key(const struct core *c, struct pkt *p, uint32_t *shard)
+{
+	bool outside = c->ports[p->frame->port].outside, icmp = p->proto == IPPROTO_NUM_ICMP;
+	struct flow_key key = { .proto = p->proto, .kind = REC_FLOW };
+	struct fp_addr dst = addr_from_v4(p->dst);
+	uint32_t pool;
+
+	if (icmp && p->icmp_type != (outside ? ICMP_ECHO_REPLY : ICMP_ECHO_REQUEST))
+		return false;
+	if (outside) {
+		pool = nat_pool_of(&c->nat, &dst, p->dport);
+		if (pool == NAT_POOL_NONE)
+			return false;
+		key.side = SIDE_IN;
+		key.pool = (uint8_t)pool;
+		key.b = addr_from_v4(p->src);
+		key.pa = p->dport;
+		if (!icmp)
+			key.pb = p->sport;
+	} else {
+		/* Heartbeats are not handed off: whichever worker reads them passes them on. */
+		if (p->proto == IPPROTO_NUM_UDP && be16_host(p->dport) == c->cfg->pulse.udp_port &&
+		    addr_eq(&dst, &c->cfg->ports[p->frame->port].addr))
+			return false;
+		key.side = SIDE_OUT;
+		key.a = addr_from_v4(p->src);
+		key.b = dst;
+		key.pa = p->sport;
+		if (!icmp)
+			key.pb = p->dport;
+	}
+	p->key = key;
+	if (c->cfg->n_workers > 1)
+		*shard = outside ? nat_port_shard(be16_host(key.pa)) :
+				   core_shard(c->cfg, &key.a, key.pa, key.proto);
+	return true;
+}
+
+/* Return: V_GO_ON when p->key is to be looked up. */
+static uint32_t prepare_ipv4(struct core *c, struct fp_frame *frame, struct pkt *p)
+{
+	uint32_t verdict = pkt_parse_ip(p, frame), l4 = V_GO_ON, shard = 0, owner;
+
+	if (verdict != V_GO_ON)
+		return verdict;
+	if (!p->fragment)
+		l4 = pkt_parse_l4(p);
+	if (c->role != FP_ROLE_ACTIVE || p->fragment || p->options || l4 != V_GO_ON ||
+	    !candidate_key(c, p, &shard)) {
+		verdict = local_ipv4(c, p, l4);
+		FP_ASSERT(verdict != V_GO_ON); /* it refuses whatever is not a candidate */
+		return verdict;
+	}
+	owner = c->cfg->n_workers > 1 ? shard % c->cfg->n_workers : c->worker;
+	if (owner != c->worker) {
+		frame->out = FP_OUT_HANDOFF;
+		frame->owner = (uint16_t)owner;
+		return V_HANDOFF;
+	}
+	return V_GO_ON;
+}
+
+static uint32_t prepare(struct core *c, struct fp_frame *frame, struct pkt *p)
+{
+	const struct core_port *port = &c->ports[frame->port];
+	enum mac_class to;
+
+	frame->out = FP_OUT_NONE;
+	frame->out_port = frame->port;
+	frame->fenced = 0;
+	if (frame->src == FP_SRC_HOST)
+		return local_from_host(c, frame);
+	if (frame->len < ETH_LEN)
+		return V_RUNT;
+	if (frame->len > port->len_max)
+		return V_OVERSIZED;
+	if (mac_eq(frame->data + ETH_SRC, port->mac))
+		return V_OWN_SOURCE;
+	to = local_classify(c, frame);
+	if (be16_host(be16_load(frame->data + ETH_TYPE)) != ETHERTYPE_IPV4 ||
+	    (to != MAC_PORT && (to != MAC_VMAC || c->role != FP_ROLE_ACTIVE)))
+		return local_frame(c, frame, to);
+	return prepare_ipv4(c, frame, p);
+}
+
+/* ---- pass 3: act ---- */
+
+/* Translate one end of the packet and decrement its TTL. Spec: RFC 1624, RFC 3022 section 4.1. */
+static void rewrite(const struct pkt *p, uint32_t side, be32 new_addr, be16 new_port)
+{
+	uint32_t addr_at = side == SIDE_OUT ? IP_SRC : IP_DST, port_at = side == SIDE_OUT ? L4_SPORT : L4_DPORT;
+	be32 old_addr = side == SIDE_OUT ? p->src : p->dst;
+	be16 old_port = side == SIDE_OUT ? p->sport : p->dport, ttl = be16_load(p->ip + IP_TTL);
+	uint32_t addr_delta = csum_delta32(old_addr, new_addr), port_delta = csum_delta16(old_port, new_port);
+	uint32_t delta = addr_delta + port_delta;
+	be16 new_ttl;
+
+	p->ip[IP_TTL]--;
+	new_ttl = be16_load(p->ip + IP_TTL);
+	be32_store(p->ip + addr_at, new_addr);
+	be16_store(p->ip + IP_CSUM,
+		   csum_update(be16_load(p->ip + IP_CSUM), addr_delta + csum_delta16(ttl, new_ttl)));
+	switch (p->proto) {
+	case IPPROTO_NUM_TCP:
+		be16_store(p->l4 + port_at, new_port);
+		be16_store(p->l4 + TCP_CSUM, csum_update(be16_load(p->l4 + TCP_CSUM), delta));
+		break;
+	case IPPROTO_NUM_UDP:
+		be16_store(p->l4 + port_at, new_port);
+		be16_store(p->l4 + UDP_CSUM, csum_update_udp(be16_load(p->l4 + UDP_CSUM), delta));
+		break;
+	default: /* ICMP has no pseudo-header */
+		be16_store(p->l4 + ICMP_ID, new_port);
+		be16_store(p->l4 + ICMP_CSUM, csum_update(be16_load(p->l4 + ICMP_CSUM), port_delta));
+	}
+}
+
+/* Move the state by a packet of a known session; @idx may get a new identity. */
+static uint32_t track(struct core *c, const struct pkt *p, uint32_t idx, uint32_t side)
+{
+	struct flow_hot *f = &c->table.hot[idx];
+	enum tcptrack_result result;
+
+	if (p->proto != IPPROTO_NUM_TCP) {
+		if (side == SIDE_OUT || f->state != FP_ST_NEW)
+			return V_GO_ON;
+		f->state = FP_ST_ESTABLISHED;
+		session_changed(c, idx);
+		return V_GO_ON;
+	}
+	/* A damaged segment must not move a state; for the rest the endpoints' check is enough. */
+	if ((p->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)) && !pkt_l4_csum_ok(p))
+		return V_L4_CHECKSUM;
+	result = tcptrack_segment(f, &c->table.cold[idx], side, p);
+	if (likely(result == TCPTRACK_PASS))
+		return V_GO_ON;
+	if (result == TCPTRACK_DROP)
+		return V_TCP_STATE;
+	if (result == TCPTRACK_REOPEN) {
+		session_reopen(c, idx, p);
+		return V_GO_ON;
+	}
+	f->deadline_tick = wheel_tick(c->now_ns) + session_timeout(c, f);
+	wheel_schedule(&c->wheel, &c->table, idx, f->deadline_tick);
+	session_changed(c, idx);
+	return V_GO_ON;
+}
+
+/* Count, translate, send. */
+static uint32_t forward(struct core *c, struct pkt *p, uint32_t idx, uint32_t side, const struct nexthop *nh)
+{
+	const struct flow_hot *f = &c->table.hot[idx];
+	struct flow_cold *cold = &c->table.cold[idx];
+
+	cold->packets[side]++;
+	cold->bytes[side] += p->ip_len;
+	if (side == SIDE_OUT)
+		rewrite(p, side, addr_v4(&c->cfg->pools[f->pool].addr), f->external_port);
+	else
+		rewrite(p, side, addr_v4(&f->inside), f->inside_port);
+	p->frame->len = ETH_LEN + p->ip_len; /* without padding of the link it came from */
+	return nexthop_send(c, p->frame, nh, side == SIDE_OUT ? V_SNAT : V_REVERSE);
+}
+
+static uint32_t check_egress(const struct core *c, const struct pkt *p, const struct nexthop *nh)
+{
+	if (p->ip[IP_TTL] <= 1)
+		return V_TTL_EXPIRED;
+	return (uint32_t)ETH_LEN + p->ip_len > c->ports[nh->port].len_max ? V_TOO_BIG : V_GO_ON;
+}
+
+static uint32_t session_packet(struct core *c, struct pkt *p, uint32_t idx, uint32_t side)
+{
+	struct nexthop nh;
+	uint32_t verdict = nexthop_flow(c, idx, side, &nh);
+
+	/* All that can refuse the packet comes before what it changes. */
+	if (likely(verdict == V_GO_ON))
+		verdict = check_egress(c, p, &nh);
+	if (likely(verdict == V_GO_ON))
+		verdict = track(c, p, idx, side);
+	if (unlikely(verdict != V_GO_ON))
+		return verdict;
+	session_touch(c, &c->table.hot[idx]);
+	return forward(c, p, idx, side, &nh);
+}
+
+/* May this packet open a session? R10: a segment that opens none and belongs to none is dropped. */
+static uint32_t check_opener(const struct core *c, const struct pkt *p)
+{
+	const uint8_t relevant = TCP_SYN | TCP_ACK_FLAG | TCP_RST | TCP_FIN;
+
+	if (p->proto == IPPROTO_NUM_TCP && (p->tcp_flags & relevant) != TCP_SYN &&
+	    (c->cfg->syn_check || (p->tcp_flags & (TCP_SYN | TCP_RST))))
+		return V_SYN_CHECK;
+	return pkt_l4_csum_ok(p) ? V_GO_ON : V_L4_CHECKSUM;
+}
+
+static uint32_t first_packet(struct core *c, struct pkt *p)
+{
+	struct fp_addr src = addr_from_v4(p->src), dst = addr_from_v4(p->dst);
+	struct session_path path = { .in_port = p->frame->port };
+	struct nexthop nh, back;
+	uint32_t idx, verdict;
+
+	verdict = local_ipv4(c, p, V_GO_ON);
+	if (verdict != V_GO_ON)
+		return verdict;
+	verdict = check_opener(c, p);
+	if (verdict == V_GO_ON)
+		verdict = nexthop_route(c, &dst, true, V_INSIDE_DENIED, &nh);
+	if (verdict == V_GO_ON)
+		verdict = check_egress(c, p, &nh);
+	if (verdict == V_GO_ON && nexthop_route(c, &src, false, V_NO_RETURN_ROUTE, &back) != V_GO_ON)
+		verdict = V_NO_RETURN_ROUTE;
+	if (verdict != V_GO_ON)
+		return verdict;
+	path.out_port = (uint8_t)nh.port;
+	verdict = session_open(c, p, &path, &idx);
+	return verdict == V_GO_ON ? forward(c, p, idx, SIDE_OUT, &nh) : verdict;
+}
+
+static uint32_t act(struct core *c, struct pkt *p)
+{
+	uint32_t entry = p->entry;
+
+	if (p->proto == IPPROTO_NUM_TCP && unlikely(!tcptrack_flags_ok(p->tcp_flags)))
+		return V_TCP_FLAGS;
+	/* The guess is wrong when the tag agreed by chance, or when this burst has changed the table. */
+	if (unlikely(!entry || !flow_matches(&c->table, entry, &p->key)))
+		entry = flow_find(&c->table, &c->hash, &p->key, p->hash);
+	if (likely(entry))
+		return session_packet(c, p, entry >> 1, entry & 1);
+	return first_packet(c, p);
+}
+
+/* ---- the burst ---- */
+
+static void step_burst(struct core *c, struct fp_frame *frames, uint32_t n)
+{
+	struct pkt pkts[FP_BURST_MAX];
+	uint32_t n_pkts = 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		struct pkt *p = &pkts[n_pkts];
+		uint32_t verdict = prepare(c, &frames[i], p);
+
+		frames[i].verdict = (uint16_t)verdict;
+		if (verdict != V_GO_ON)
+			continue;
+		p->hash = flow_hash(&c->table, &p->key);
+		hash_prefetch(&c->hash, p->hash);
+		n_pkts++;
+	}
+	for (uint32_t i = 0; i < n_pkts; i++) {
+		pkts[i].entry = flow_candidate(&c->hash, pkts[i].hash);
+		flow_prefetch(&c->table, pkts[i].entry);
+	}
+	for (uint32_t i = 0; i < n_pkts; i++)
+		pkts[i].frame->verdict = (uint16_t)act(c, &pkts[i]);
+}
+
+void core_step(struct core *c, struct fp_frame *frames, uint32_t n, uint64_t now_ns)
+{
+	c->now_ns = now_ns;
+	for (uint32_t i = 0; i < n; i += FP_BURST_MAX)
+		step_burst(c, frames + i, min_u32(n - i, FP_BURST_MAX));
+	counter_add(&c->stat.steps, 1);
+	counter_add(&c->stat.frames, n);
+}
+
+void core_account(struct core *c, const struct fp_frame *frames, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		FP_ASSERT(frames[i].verdict < V_COUNT);
+		counter_add(&c->verdicts[frames[i].verdict], 1);
+	}
+}

@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * step.h - one worker's core: everything between rx and tx, with time as an argument
+ *
+ * Theory of operation
+ *   A core owns the sessions of its shards (worker = shard mod n_workers) and nobody else touches them,
+ *   so nothing here locks, blocks, allocates, reads a clock or makes a system call. The shell (worker.c)
+ *   reads frames, hands them to core_step(), sends what comes out and calls core_account(); between
+ *   bursts it calls core_expire(), core_drain() and whatever the control thread asked for.
+ *
+ *   A frame comes out with exactly one verdict and at most one destination (fp_frame.out):
+ *     NONE     drop; or parked by the core (FP_OUT_WAIT tells the two apart)
+ *     WIRE     send on the wire of out_port; if `fenced`, only while ACTIVE (look again before tx)
+ *     HOST     write to the host TAP of out_port
+ *     PUNT     give to the control plane (VRRP)
+ *     PULSE    a heartbeat that came in on out_port, checked down to UDP: give it to the pulse thread
+ *     WAIT     next_hop is not resolved; the core keeps a copy, the shell forgets the frame
+ *     HANDOFF  unchanged; worker `owner` must core_step() it. Ownership is a function of the frame alone,
+ *              so the owner never hands it on.
+ *
+ *   Memory: one zeroed block of core_mem_size() bytes, aligned to a cache line, given to core_init().
+ *
+ * Context: the owning worker's thread, except where a function says "any thread"; before the workers
+ * start, the control thread.
+ */
+#ifndef STEP_H
+#define STEP_H
+
+#include "base.h"
+#include "changes.h"
+#include "fib.h"
+#include "flow.h"
+#include "hash.h"
+#include "nat.h"
+#include "park.h"
+#include "verdict.h"
+#include "wheel.h"
+
+/**
+ * struct core_port - What the packet path needs of a port, ready to use
+ * @mac:      port MAC
+ * @vmac:     virtual MAC, if @has_vmac
+ * @tx_mac:   source of what is routed: the virtual MAC, or the port MAC where there is none
+ * @has_vmac: VRRP runs on this port
+ * @outside:  zone
+ * @len_max:  longest frame
+ */
+struct core_port {
+	uint8_t mac[6], vmac[6], tx_mac[6];
+	bool has_vmac, outside;
+	uint32_t len_max;
+};
+
+/* What core_stats_read() reports: each field is explained at struct fp_worker_stats. */
+struct core_counters {
+	counter steps, frames;
+	counter flows, mappings, tombstones, dirty, neigh_waiting;
+	counter flows_created, flows_expired, flows_closed, flows_imported, import_refused;
+	counter events_lost, import_conflicts;
+};
+
+/**
+ * struct core - one worker's part of the data plane
+ * @cfg:             the configuration; outlives the core, never changes
+ * @fib:             current next hops; NULL until the first core_set_fib()
+ * @worker:          this worker's index
+ * @role:            enum fp_role as core_set_role() left it; only ACTIVE forwards
+ * @term:            its term
+ * @active_since_ns: when ACTIVE began; every session lives its full timeout from here on
+ * @now_ns:          time of the call in progress
+ * @flow_seq:        last flow id made here
+ * @ports:           ports
+ * @timeout_ticks:   lifetime by enum nat_proto and enum fp_state
+ * @table:           records
+ * @hash:            index of both directions of all records
+ * @nat:             external ports of the shards
+ * @wheel:           timers
+ * @changes:         what the peer has not heard yet
+ * @park:            frames that wait for a neighbour
+ * @wants:           neighbours that the control plane must resolve
+ * @import_epoch:    grows with core_import_begin(); records of an older epoch are stale
+ * @reclaim_slot:    hand of the clock that reclaims closed sessions when the table is nearly full
+ * @verdicts:        packets by verdict
+ * @stat:            other counters
+ */
+struct core {
+	const struct fp_config *cfg;
+	const struct fib *fib;
+	uint32_t worker;
+	uint32_t role;
+	uint64_t term;
+	uint64_t active_since_ns;
+	uint64_t now_ns;
+	uint64_t flow_seq;
+	struct core_port ports[FP_PORTS_MAX];
+	uint32_t timeout_ticks[NAT_PROTOS][FP_ST_COUNT];
+	struct flow_table table;
+	struct hash hash;
+	struct nat nat;
+	struct wheel wheel;
+	struct changes changes;
+	struct park park;
+	struct neigh_wants wants;
+	uint16_t import_epoch;
+	uint32_t reclaim_slot;
+	CACHE_ALIGNED counter verdicts[V_COUNT];
+	struct core_counters stat;
+};
+
+/* ---- life (core.c) ---- */
+
+/**
+ * core_mem_size() - Bytes that core_init() wants for one worker of @cfg
+ */
+size_t core_mem_size(const struct fp_config *cfg);
+
+/**
+ * core_init() - Set up a core
+ * @c:      storage for the core itself
+ * @cfg:    validated by the caller; kept by reference
+ * @worker: index of the worker, < cfg->n_workers
+ * @mem:    zeroed, aligned to CACHE_LINE (better: to a huge page)
+ * @size:   bytes at @mem, at least core_mem_size()
+ *
+ * Role is INIT, tracking is off, there is no FIB.
+ * Return: 0, or -EINVAL when @mem does not suit.
+ */
+int core_init(struct core *c, const struct fp_config *cfg, uint32_t worker, void *mem, size_t size);
+
+/* ---- packets (step.c) ---- */
+
+/**
+ * core_step() - Take frames from rx to their verdicts, in place
+ * @c:      core
+ * @frames: .data (FP_FRAME_MAX bytes of room), .len, .port and .src filled in; from rx or from a hand-off
+ * @n:      any number; worked on in bursts of FP_BURST_MAX
+ * @now_ns: CLOCK_BOOTTIME
+ */
+void core_step(struct core *c, struct fp_frame *frames, uint32_t n, uint64_t now_ns);
+
+/**
+ * core_account() - Count the verdicts, once what happened to the frames is known
+ * @frames: from core_step() or core_retry_parked(), after tx. Where the shell could not do what the core
+ *          decided, it has changed .verdict: V_FENCED, V_TX_FAILED, V_HANDOFF_FULL, V_HOST_FULL...
+ */
+void core_account(struct core *c, const struct fp_frame *frames, uint32_t n);
+
+/**
+ * core_shard() - Shard of an inside endpoint; pure, the same on both nodes of a pair
+ * @port:   as on the wire; for ICMP echo the identifier
+ * Return: 0..FP_SHARDS-1; the owner is worker (shard % cfg->n_workers).
+ */
+uint32_t core_shard(const struct fp_config *cfg, const struct fp_addr *addr, be16 port, uint8_t proto);
+
+/* ---- time and role (core.c) ---- */
+
+/**
+ * core_expire() - Let sessions that are due go; does nothing while not ACTIVE
+ * @budget: records to look at, at most; 1024 is fine for each pass of the worker's loop
+ *
+ * Also gives up parked frames that waited too long.
+ * Return: records looked at; == @budget means that there is more to do.
+ */
+uint32_t core_expire(struct core *c, uint64_t now_ns, uint32_t budget);
+
+/**
+ * core_set_role() - Obey the fence
+ *
+ * Becoming ACTIVE touches no record (takeover time must not depend on their number). Ceasing to be ACTIVE
+ * drops the parked frames (V_FENCED) and stops the wheel.
+ */
+void core_set_role(struct core *c, uint32_t role, uint64_t term, uint64_t now_ns);
+
+/* ---- next hops (core.c, park.c) ---- */
+
+/**
+ * core_set_fib() - Use another snapshot of next hops from the next burst on
+ * @fib: lives until it is replaced; shared by all workers, read only
+ *
+ * Call core_retry_parked() afterwards, until it returns 0.
+ */
+void core_set_fib(struct core *c, const struct fib *fib);
+
+/**
+ * core_retry_parked() - Complete parked frames whose neighbour is known by now
+ * @out: .data points to FP_FRAME_MAX bytes each; filled as by core_step(), the verdict included
+ * Return: frames filled in, to be sent and then given to core_account(); 0 when none is left that can go.
+ */
+uint32_t core_retry_parked(struct core *c, struct fp_frame *out, uint32_t cap, uint64_t now_ns);
+
+/**
+ * core_neigh_wanted() - Take neighbours to resolve (each at most once a second)
+ * Return: entries written to @out.
+ */
+uint32_t core_neigh_wanted(struct core *c, struct neigh_want *out, uint32_t cap);
+
+/* ---- sync: changes out (transfer.c) ---- */
+
+/**
+ * core_track() - Start or stop to remember changes for a peer; stopping frees all tombstones
+ */
+void core_track(struct core *c, bool on);
+
+/**
+ * core_drain() - Take changes: live ones first, then the bulk walk, then its FP_OP_BULK_END
+ * @out: records with .ev_seq growing by one each, never 0
+ *
+ * A record changed twice before it is drained comes out once.
+ * Return: records written; < @cap when nothing is left.
+ */
+uint32_t core_drain(struct core *c, struct fp_flow_rec *out, uint32_t cap, uint64_t now_ns);
+
+/**
+ * core_ack() - The peer holds everything up to @ev_seq: slots and ports of its deletes may be used again
+ */
+void core_ack(struct core *c, uint64_t ev_seq);
+
+/**
+ * core_bulk_start() - From now on core_drain() also walks the whole table, once, from its beginning
+ */
+void core_bulk_start(struct core *c);
+
+/**
+ * core_walk() - Copy records for display, no event
+ * @slot: in/out cursor, 0 at the beginning
+ * @done: set at the end of the table
+ * Return: records written.
+ */
+uint32_t core_walk(struct core *c, uint32_t *slot, struct fp_flow_rec *out, uint32_t cap, bool *done,
+		   uint64_t now_ns);
+
+/* ---- sync: records in (transfer.c) ---- */
+
+/**
+ * core_import() - Merge the peer's records
+ * @recs: any records of the pair; those whose shard belongs to another worker are skipped, so that the
+ *        same batch can be given to every worker
+ *
+ * Records that cannot be taken (unknown pool or port, a conflict, older than ours) are counted in
+ * import_refused. Nothing that stands in @recs can break the core.
+ * Return: records taken, or -EPERM while ACTIVE.
+ */
+int core_import(struct core *c, const struct fp_flow_rec *recs, uint32_t n, uint64_t now_ns);
+
+/**
+ * core_import_begin() - A bulk begins: all that is held so far is stale until a record refreshes it
+ * Return: 0, or -EPERM while ACTIVE.
+ */
+int core_import_begin(struct core *c);
+
+/**
+ * core_import_end() - The bulk is complete: forget what it did not refresh
+ * Return: records forgotten, or -EPERM while ACTIVE.
+ */
+int core_import_end(struct core *c);
+
+/* ---- counters (core.c); any thread ---- */
+
+/**
+ * core_stats_read() - Fill the core's fields of @out; the shell's own (wakeups, *_lost of its rings) stay
+ */
+void core_stats_read(const struct core *c, struct fp_worker_stats *out);
+
+/**
+ * core_verdicts_read() - Packets by verdict
+ * Return: entries written, min(@cap, V_COUNT).
+ */
+uint32_t core_verdicts_read(const struct core *c, uint64_t *out, uint32_t cap);
+
+#endif /* STEP_H */

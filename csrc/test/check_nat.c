@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * check_nat.c - external ports: shard and parity, range, exhaustion, claims, pools
+ */
+#include "../nat.h"
+#include "check.h"
+
+enum { TCP = 6, UDP = 17, ICMP = 1 };
+
+static struct fp_config config(uint16_t lo, uint16_t hi)
+{
+	return (struct fp_config){
+		.n_pools = 3,
+		.table_key = { 1, 2, 3 },
+		.pools = { { .addr = addr_from_v4(be32_of(0xcb007103)), .port_lo = lo, .port_hi = hi, .out_port = 1 },
+			   { .addr = addr_from_v4(be32_of(0xcb007104)), .port_lo = 1024, .port_hi = 65535, .out_port = 2 },
+			   { .addr = addr_from_v4(be32_of(0xcb007105)), .port_lo = 1024, .port_hi = 65535, .out_port = 1 } },
+	};
+}
+
+static void check_alloc(void)
+{
+	struct fp_config cfg = config(1024, 65535);
+	struct nat n;
+	void *mem = malloc(nat_mem_size(&cfg));
+	uint32_t got = 0, wrong_parity = 0, wrong_shard = 0, twice = 0;
+	static bool seen[65536];
+
+	nat_init(&n, &cfg, mem);
+	for (;; got++) {
+		uint16_t p = be16_host(nat_port_alloc(&n, 0, TCP, 37, 1));
+
+		if (!p)
+			break;
+		wrong_shard += nat_port_shard(p) != 37 || p < 1024;
+		wrong_parity += (p & 1) != 1 && got < 504;
+		twice += seen[p];
+		seen[p] = true;
+	}
+	CHECK_EQ(1, got, 1008); /* 64512 ports / 64 shards */
+	CHECK_EQ(2, wrong_shard, 0);
+	CHECK_EQ(3, wrong_parity, 0); /* the other parity only when this one is exhausted */
+	CHECK_EQ(4, twice, 0);
+	/* Other shards, protocols and pools have their own. */
+	CHECK(5, nat_port_alloc(&n, 0, TCP, 38, 1).raw);
+	CHECK(6, nat_port_alloc(&n, 0, UDP, 37, 1).raw);
+	CHECK(7, nat_port_alloc(&n, 1, TCP, 37, 1).raw);
+	nat_port_free(&n, 0, TCP, be16_of(1024 + 37 * 2));
+	CHECK_EQ(8, be16_host(nat_port_alloc(&n, 0, TCP, 37, 1)), 1024 + 37 * 2);
+	free(mem);
+}
+
+static void check_claim(void)
+{
+	struct fp_config cfg = config(20000, 20127);
+	struct nat n;
+	void *mem = malloc(nat_mem_size(&cfg));
+
+	nat_init(&n, &cfg, mem);
+	CHECK(20, nat_port_claim(&n, 0, ICMP, be16_of(20000)));
+	CHECK(21, !nat_port_claim(&n, 0, ICMP, be16_of(20000)));
+	CHECK(22, nat_port_claim(&n, 0, TCP, be16_of(20000)));
+	CHECK(23, !nat_port_claim(&n, 0, TCP, be16_of(19999)));
+	CHECK(24, !nat_port_claim(&n, 0, TCP, be16_of(20128)));
+	CHECK(25, nat_port_claim(&n, 0, TCP, be16_of(20127)));
+	/* A range of 128 ports has one even and one odd port of each shard. */
+	for (uint32_t shard = 0; shard < FP_SHARDS; shard++) {
+		uint16_t a = be16_host(nat_port_alloc(&n, 0, UDP, shard, 0));
+		uint16_t b = be16_host(nat_port_alloc(&n, 0, UDP, shard, 0));
+
+		CHECK(26, a >= 20000 && a <= 20127 && b >= 20000 && b <= 20127);
+		CHECK(27, (a & 1) == 0 && (b & 1) == 1);
+		CHECK_EQ(28, nat_port_alloc(&n, 0, UDP, shard, 0).raw, 0);
+	}
+	/* What was claimed is never given to a new connection. */
+	CHECK(29, be16_host(nat_port_alloc(&n, 0, TCP, nat_port_shard(20000), 0)) == 20001);
+	nat_port_free(&n, 0, TCP, be16_of(20000));
+	CHECK_EQ(30, be16_host(nat_port_alloc(&n, 0, TCP, nat_port_shard(20000), 0)), 20000);
+	free(mem);
+}
+
+static void check_random(void)
+{
+	struct fp_config cfg = config(1024, 65535);
+	struct nat n;
+	void *mem = malloc(nat_mem_size(&cfg));
+	uint32_t ascending = 0;
+	uint16_t last = 0;
+
+	nat_init(&n, &cfg, mem);
+	for (uint32_t i = 0; i < 100; i++) {
+		uint16_t p = be16_host(nat_port_alloc(&n, 0, TCP, 5, 0));
+
+		ascending += p > last;
+		last = p;
+	}
+	CHECK(40, ascending > 25 && ascending < 75);
+	free(mem);
+}
+
+static void check_pools(void)
+{
+	struct fp_config cfg = config(30000, 40000);
+	struct fp_addr vip = addr_from_v4(be32_of(0xcb007103)), other = addr_from_v4(be32_of(0xcb007109));
+	struct fp_addr even = addr_from_v4(be32_of(0x0a000002)), odd = addr_from_v4(be32_of(0x0a000003));
+	struct nat n;
+	void *mem = malloc(nat_mem_size(&cfg));
+
+	nat_init(&n, &cfg, mem);
+	CHECK_EQ(60, nat_pool_of(&n, &vip, be16_of(30000)), 0);
+	CHECK_EQ(61, nat_pool_of(&n, &vip, be16_of(29999)), NAT_POOL_NONE);
+	CHECK_EQ(62, nat_pool_of(&n, &other, be16_of(30000)), NAT_POOL_NONE);
+	CHECK_EQ(63, nat_pool_for(&n, 2, &even), 1);
+	CHECK_EQ(64, nat_pool_for(&n, 7, &even), NAT_POOL_NONE);
+	/* Two pools of one port share the clients; a client keeps its own. */
+	CHECK_EQ(65, nat_pool_for(&n, 1, &even), 0);
+	CHECK_EQ(66, nat_pool_for(&n, 1, &odd), 2);
+	free(mem);
+}
+
+int main(void)
+{
+	check_alloc();
+	check_claim();
+	check_random();
+	check_pools();
+	return check_done("nat");
+}

@@ -1,0 +1,376 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * check_pulse.c - the rules of silence with a clock in hand, the fence, and two pulse threads that talk
+ */
+#include <poll.h>
+
+#include "../clock.h"
+#include "../pulse.h"
+#include "check.h"
+#include "frames.h"
+
+enum { PAIR = 7, N_PATHS = 1 + N_PORTS };
+
+#define MS(n) ((uint64_t)(n) * NS_PER_MS)
+
+static struct fp_config config(uint32_t node_index)
+{
+	struct fp_config cfg = frames_config(1, 64);
+
+	cfg.pulse = (struct fp_pulse_cfg){
+		.interval_ms = 50,
+		.dead_after = 3,
+		.udp_port = 47850,
+		.pair_id = PAIR,
+		.node_index = node_index,
+		.incarnation = 100 + node_index,
+	};
+	memcpy(cfg.ports[WAN].peer_mac, mac_peer, ETH_ALEN);
+	return cfg;
+}
+
+/* A pulse without its thread, and what it stands on. */
+struct bench {
+	struct fp_config cfg;
+	struct fence fence;
+	struct doorbell tx_bell;
+	struct pulse pulse;
+	int events_fd;
+};
+
+static struct bench *bench_open(struct fp_config cfg)
+{
+	struct bench *b = aligned_alloc(CACHE_LINE, (sizeof(*b) + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE);
+	struct fp_error err = { "" };
+
+	REQUIRE(b != NULL);
+	memset(b, 0, sizeof(*b));
+	b->cfg = cfg;
+	b->events_fd = eventfd(0, EFD_NONBLOCK);
+	REQUIRE(b->events_fd >= 0 && doorbell_init(&b->tx_bell) == 0);
+	REQUIRE(pulse_open(&b->pulse, &b->cfg, &b->fence, &b->tx_bell, b->events_fd, &err) == 0);
+	return b;
+}
+
+static void bench_close(struct bench *b)
+{
+	pulse_close(&b->pulse);
+	doorbell_free(&b->tx_bell);
+	close(b->events_fd);
+	free(b);
+}
+
+/* The peer says something on a path. */
+static int hear(struct bench *b, uint32_t path, uint64_t seq, uint8_t role, uint64_t term, uint64_t now_ns)
+{
+	const struct heartbeat hb = {
+		.node_index = 1 - (uint8_t)b->cfg.pulse.node_index,
+		.role = role,
+		.pair_id = PAIR,
+		.interval_ms = 50,
+		.incarnation = 55,
+		.term = term,
+		.seq = seq,
+		.t_ns = now_ns,
+	};
+	uint8_t payload[HB_LEN];
+
+	heartbeat_encode(&hb, payload);
+	return pulse_receive(&b->pulse, path, payload, HB_LEN, now_ns);
+}
+
+/* The next report, or a kind that does not exist. */
+static struct fp_pulse_event next_event(struct bench *b)
+{
+	const struct fp_pulse_event none = { .kind = UINT32_MAX };
+	const struct fp_pulse_event *slot = ring_peek_one(&b->pulse.events);
+	struct fp_pulse_event ev = slot ? *slot : none;
+
+	if (slot)
+		ring_release(&b->pulse.events, 1);
+	return ev;
+}
+
+static void expect(struct bench *b, int n, uint32_t kind, uint32_t path)
+{
+	const struct fp_pulse_event ev = next_event(b);
+
+	CHECK_EQ(n, ev.kind, kind);
+	CHECK_EQ(n, ev.path, path);
+}
+
+static void expect_nothing(struct bench *b, int n)
+{
+	CHECK_EQ(n, next_event(b).kind, UINT32_MAX);
+}
+
+static void check_codec(void)
+{
+	const struct heartbeat in = {
+		.node_index = 1,
+		.role = FP_ROLE_ACTIVE,
+		.flags = FP_HB_READY | FP_HB_BYE,
+		.pair_id = 0x01020304,
+		.interval_ms = 50,
+		.priority = 150,
+		.control_beat = 99,
+		.incarnation = UINT64_C(0x1122334455667788),
+		.term = 12345,
+		.seq = 6,
+		.t_ns = UINT64_C(0xfedcba9876543210),
+	};
+	struct heartbeat out;
+	uint8_t bytes[HB_LEN];
+
+	heartbeat_encode(&in, bytes);
+	CHECK(1, heartbeat_decode(bytes, HB_LEN, &out));
+	CHECK(2, memcmp(&in, &out, sizeof(in)) == 0);
+	CHECK(3, memcmp(bytes, "FXHB\1\1\3\3\1\2\3\4", 12) == 0);
+	CHECK(4, !heartbeat_decode(bytes, HB_LEN - 1, &out));
+	bytes[4] = 2;
+	CHECK(5, !heartbeat_decode(bytes, HB_LEN, &out)); /* version */
+	bytes[4] = 1;
+	bytes[6] = FP_ROLE_FAULT + 1;
+	CHECK(6, !heartbeat_decode(bytes, HB_LEN, &out));
+	bytes[6] = FP_ROLE_ACTIVE;
+	bytes[24] = 0xff; /* a term that nobody can follow */
+	CHECK(7, !heartbeat_decode(bytes, HB_LEN, &out));
+	bytes[24] = 0;
+	memset(bytes + 12, 0, 4);
+	CHECK(8, !heartbeat_decode(bytes, HB_LEN, &out)); /* interval 0 */
+}
+
+static void check_silence(void)
+{
+	struct bench *b = bench_open(config(0));
+	uint64_t t = MS(1000);
+
+	pulse_tick(&b->pulse, t);
+	pulse_tick(&b->pulse, t += MS(50));
+	expect_nothing(b, 10); /* a path never heard is no news */
+	CHECK_EQ(11, hear(b, 1, 1, FP_ROLE_PASSIVE, 4, t), 0);
+	pulse_tick(&b->pulse, t);
+	expect(b, 12, FP_PULSE_PATH_UP, 1);
+	expect(b, 13, FP_PULSE_PEER, 1);
+	expect_nothing(b, 14);
+	/* The same on another path: the path is news, the peer is not. */
+	CHECK_EQ(15, hear(b, 2, 1, FP_ROLE_PASSIVE, 4, t += MS(10)), 0);
+	pulse_tick(&b->pulse, t);
+	expect(b, 16, FP_PULSE_PATH_UP, 2);
+	expect_nothing(b, 17);
+	/* Path 1 falls silent, path 2 goes on. */
+	for (uint64_t i = 0; i < 5; i++) {
+		t += MS(30);
+		hear(b, 2, 2 + i, FP_ROLE_PASSIVE, 4, t);
+		pulse_tick(&b->pulse, t);
+	}
+	expect(b, 18, FP_PULSE_PATH_DOWN, 1);
+	expect_nothing(b, 19);
+	CHECK_EQ(20, pulse_next_deadline(&b->pulse), 0); /* next_send_ns: the thread never ran */
+	for (int i = 0; i < 4; i++)
+		pulse_tick(&b->pulse, t += MS(50));
+	expect(b, 21, FP_PULSE_PATH_DOWN, 2);
+	/* The peer comes back as it was: whoever forgot it hears who it is again. */
+	hear(b, 1, 50, FP_ROLE_PASSIVE, 4, t);
+	pulse_tick(&b->pulse, t);
+	expect(b, 22, FP_PULSE_PATH_UP, 1);
+	expect(b, 23, FP_PULSE_PEER, 1);
+	CHECK_EQ(24, counter_read(&b->pulse.paths[1].lost), 48);
+	bench_close(b);
+}
+
+static void check_exact_limit(void)
+{
+	struct bench *b = bench_open(config(0));
+
+	pulse_tick(&b->pulse, MS(1000));
+	hear(b, 1, 1, FP_ROLE_PASSIVE, 4, MS(1000));
+	pulse_tick(&b->pulse, MS(1000));
+	next_event(b);
+	next_event(b);
+	pulse_tick(&b->pulse, MS(1050));
+	pulse_tick(&b->pulse, MS(1100));
+	pulse_tick(&b->pulse, MS(1150) - 1);
+	expect_nothing(b, 30);
+	pulse_tick(&b->pulse, MS(1150));
+	expect(b, 31, FP_PULSE_PATH_DOWN, 1);
+	bench_close(b);
+}
+
+/* We were stopped for a second: the peer, which was not, must not look dead. */
+static void check_own_stall_is_no_silence(void)
+{
+	struct bench *b = bench_open(config(0));
+
+	pulse_tick(&b->pulse, MS(1000));
+	hear(b, 1, 1, FP_ROLE_PASSIVE, 4, MS(1000));
+	pulse_tick(&b->pulse, MS(1010));
+	next_event(b);
+	next_event(b);
+	pulse_tick(&b->pulse, MS(2010));
+	expect_nothing(b, 40);
+	pulse_tick(&b->pulse, MS(2060));
+	expect_nothing(b, 41);
+	pulse_tick(&b->pulse, MS(2110)); /* 10 + 50 + 50 + 50 ms were listened to */
+	expect(b, 42, FP_PULSE_PATH_DOWN, 1);
+	bench_close(b);
+}
+
+static void check_what_is_bad(void)
+{
+	struct bench *b = bench_open(config(0));
+	struct heartbeat hb = {
+		.node_index = 1, .role = FP_ROLE_ACTIVE, .pair_id = PAIR, .interval_ms = 50, .term = 5, .seq = 5
+	};
+	uint8_t bytes[HB_LEN];
+
+#define TRY(n, want)                                                                     \
+	heartbeat_encode(&hb, bytes);                                                    \
+	CHECK_EQ(n, pulse_receive(&b->pulse, 1, bytes, HB_LEN, MS(1000)), (uint64_t)(int64_t)(want))
+	hb.pair_id = PAIR + 1;
+	TRY(50, -EBADMSG);
+	hb.pair_id = PAIR;
+	hb.node_index = 0; /* our own, reflected */
+	TRY(51, -EBADMSG);
+	hb.node_index = 1;
+	TRY(52, 0);
+	TRY(53, -EBADMSG); /* a duplicate */
+	hb.seq = 4;
+	TRY(54, -EBADMSG); /* overtaken */
+	hb.incarnation = 9;
+	hb.seq = 1;
+	TRY(55, 0); /* the peer restarted */
+	hb.incarnation = 0;
+	hb.seq = 6;
+	TRY(56, -EBADMSG); /* a straggler of its past life */
+	CHECK_EQ(57, pulse_receive(&b->pulse, 0, bytes, HB_LEN, MS(1000)), (uint64_t)-EBADMSG); /* no xc here */
+	CHECK_EQ(58, counter_read(&b->pulse.paths[1].bad), 5);
+	CHECK_EQ(59, counter_read(&b->pulse.paths[1].received), 2);
+#undef TRY
+	bench_close(b);
+}
+
+static void check_paths_may_reorder(void)
+{
+	struct bench *b = bench_open(config(0));
+
+	hear(b, 1, 1, FP_ROLE_PASSIVE, 4, MS(1000));
+	hear(b, 1, 2, FP_ROLE_ACTIVE, 5, MS(1050));
+	hear(b, 2, 1, FP_ROLE_PASSIVE, 4, MS(1000)); /* sent before, heard after */
+	CHECK_EQ(60, b->pulse.peer.role, FP_ROLE_ACTIVE);
+	CHECK_EQ(61, b->pulse.peer.term, 5);
+	bench_close(b);
+}
+
+static void check_fence(void)
+{
+	struct bench *b = bench_open(config(0));
+
+	CHECK_EQ(70, fence_set(&b->fence, FP_ROLE_ACTIVE, 4), 0);
+	hear(b, 1, 1, FP_ROLE_ACTIVE, 3, MS(1000)); /* an older reign */
+	CHECK(71, fence_is_active(&b->fence));
+	hear(b, 1, 2, FP_ROLE_PASSIVE, 9, MS(1010)); /* a higher term that nobody reigns in */
+	CHECK(72, fence_is_active(&b->fence));
+	hear(b, 1, 3, FP_ROLE_ACTIVE, 5, MS(1020));
+	CHECK(73, !fence_is_active(&b->fence));
+	CHECK_EQ(74, fence_term(fence_read(&b->fence)), 4);
+	pulse_tick(&b->pulse, MS(1020));
+	expect(b, 75, FP_PULSE_FENCED, 1);
+	CHECK_EQ(76, fence_set(&b->fence, FP_ROLE_ACTIVE, 4), (uint64_t)-ESTALE);
+	CHECK_EQ(77, fence_set(&b->fence, FP_ROLE_PASSIVE, 3), (uint64_t)-ESTALE);
+	CHECK_EQ(78, fence_set(&b->fence, FP_ROLE_PASSIVE, 5), 0);
+	CHECK_EQ(79, fence_set(&b->fence, FP_ROLE_ACTIVE, 6), 0);
+	bench_close(b);
+}
+
+/* Reports wait for room, and come out merged. */
+static void check_full_events_ring(void)
+{
+	struct bench *b = bench_open(config(0));
+
+	while (ring_reserve_one(&b->pulse.events))
+		ring_submit(&b->pulse.events, 1);
+	hear(b, 1, 1, FP_ROLE_PASSIVE, 4, MS(1000));
+	pulse_tick(&b->pulse, MS(1000));
+	hear(b, 1, 2, FP_ROLE_ACTIVE, 5, MS(1010));
+	pulse_tick(&b->pulse, MS(1010));
+	for (uint32_t i = 0; i < PULSE_EVENT_SLOTS; i++)
+		next_event(b);
+	expect_nothing(b, 80);
+	pulse_tick(&b->pulse, MS(1020));
+	expect(b, 81, FP_PULSE_PATH_UP, 1);
+	CHECK_EQ(82, next_event(b).peer.role, FP_ROLE_ACTIVE);
+	expect_nothing(b, 83);
+	bench_close(b);
+}
+
+/* ---- two threads over the loopback ---- */
+
+static void xc(struct fp_config *cfg, be32 self, be32 peer)
+{
+	cfg->pulse.interval_ms = 20;
+	cfg->pulse.xc_addr = addr_from_v4(self);
+	cfg->pulse.xc_peer_addr = addr_from_v4(peer);
+}
+
+static bool wait_event(struct bench *b, uint32_t kind)
+{
+	const uint64_t deadline = clock_now() + 5 * NS_PER_S;
+
+	while (clock_now() < deadline) {
+		struct pollfd pfd = { .fd = b->events_fd, .events = POLLIN };
+		struct fp_pulse_event ev;
+		uint64_t n;
+
+		if (poll(&pfd, 1, 1000) == 1 && read(b->events_fd, &n, sizeof(n)) < 0)
+			return false;
+		while ((ev = next_event(b)).kind != UINT32_MAX) {
+			if (ev.kind == kind)
+				return true;
+		}
+	}
+	return false;
+}
+
+static void check_threads_talk(void)
+{
+	struct fp_config cfg_a = config(0), cfg_b = config(1);
+	struct fp_error err = { "" };
+	struct bench *a, *b;
+
+	xc(&cfg_a, IP4(127, 0, 0, 21), IP4(127, 0, 0, 22));
+	xc(&cfg_b, IP4(127, 0, 0, 22), IP4(127, 0, 0, 21));
+	a = bench_open(cfg_a);
+	b = bench_open(cfg_b);
+	pulse_say(&a->pulse, FP_HB_READY, 150);
+	REQUIRE(pulse_start(&a->pulse, &err) == 0);
+	REQUIRE(pulse_start(&b->pulse, &err) == 0);
+	CHECK(90, wait_event(a, FP_PULSE_PATH_UP));
+	CHECK(91, wait_event(b, FP_PULSE_PATH_UP));
+	CHECK_EQ(92, fence_set(&a->fence, FP_ROLE_ACTIVE, 4), 0);
+	pulse_burst(&a->pulse);
+	CHECK(93, wait_event(b, FP_PULSE_PEER));
+	/* Both claim to be ACTIVE: the lower term goes. */
+	CHECK_EQ(94, fence_set(&b->fence, FP_ROLE_ACTIVE, 5), 0);
+	CHECK(95, wait_event(a, FP_PULSE_FENCED));
+	CHECK(96, !fence_is_active(&a->fence) && fence_is_active(&b->fence));
+	pulse_stop(&b->pulse);
+	CHECK(97, wait_event(a, FP_PULSE_PATH_DOWN));
+	pulse_stop(&a->pulse);
+	bench_close(a);
+	bench_close(b);
+}
+
+int main(void)
+{
+	check_codec();
+	check_silence();
+	check_exact_limit();
+	check_own_stall_is_no_silence();
+	check_what_is_bad();
+	check_paths_may_reorder();
+	check_fence();
+	check_full_events_ring();
+	check_threads_talk();
+	return check_done("pulse");
+}

@@ -1,0 +1,668 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * check_step.c - frames in, verdicts and frames out: sessions, roles, the node itself, bad input
+ */
+#include "rig.h"
+
+static void check_tcp(void)
+{
+	struct rig *r = rig_active();
+	struct fp_frame f = rig_in(r, LAN, &spec_syn);
+	struct fp_addr client = addr_from_v4(CLIENT);
+	struct spec reply;
+	uint16_t external = out_sport(&f);
+
+	CHECK_EQ(1, f.verdict, V_SNAT);
+	CHECK_EQ(2, f.out, FP_OUT_WIRE);
+	CHECK_EQ(3, f.out_port, WAN);
+	CHECK_EQ(4, f.fenced, 1);
+	CHECK_EQ(5, out_src(&f).raw, WAN_VIP.raw); /* R12 */
+	CHECK_EQ(6, out_dst(&f).raw, SERVER.raw);
+	CHECK_EQ(7, out_dport(&f), 80);
+	CHECK_EQ(8, external & 1, 40001 & 1); /* RFC 4787 REQ-4 */
+	CHECK_EQ(9, nat_port_shard(external), core_shard(&r->cfg, &client, be16_of(40001), IPPROTO_NUM_TCP));
+	CHECK(10, mac_eq(f.data + ETH_DST, mac_isp) && mac_eq(f.data + ETH_SRC, mac_virtual[WAN]));
+	CHECK_EQ(11, f.data[ETH_LEN + IP_TTL], 63);
+	CHECK(12, frames_csums_ok(&f));
+	reply = rig_reply(&spec_syn, external);
+	reply.tcp_flags = TCP_SYN | TCP_ACK_FLAG;
+	reply.ack = 101;
+	f = rig_in(r, WAN, &reply);
+	CHECK_EQ(13, f.verdict, V_REVERSE);
+	CHECK_EQ(14, f.out_port, LAN);
+	CHECK_EQ(15, out_dst(&f).raw, CLIENT.raw);
+	CHECK_EQ(16, out_dport(&f), 40001);
+	CHECK_EQ(17, out_src(&f).raw, SERVER.raw);
+	CHECK(18, mac_eq(f.data + ETH_DST, mac_client) && mac_eq(f.data + ETH_SRC, mac_virtual[LAN]));
+	CHECK(19, frames_csums_ok(&f));
+	CHECK_EQ(20, rig_stats(r).flows, 1);
+	CHECK_EQ(21, rig_stats(r).mappings, 1);
+	/* Another remote, same inside endpoint: the same external endpoint (RFC 4787 REQ-1). */
+	struct spec other = spec_syn;
+	other.dst = IP4(192, 0, 2, 11);
+	f = rig_in(r, LAN, &other);
+	CHECK_EQ(22, out_sport(&f), external);
+	CHECK_EQ(23, rig_stats(r).mappings, 1);
+	/* A stranger at the right port: filtered by address and port. */
+	reply.src = IP4(192, 0, 2, 99);
+	CHECK_EQ(24, rig_in(r, WAN, &reply).verdict, V_NO_SESSION);
+	rig_free(r);
+}
+
+static void check_udp_and_echo(void)
+{
+	struct rig *r = rig_active();
+	struct fp_flow_rec rec[8];
+	struct fp_frame f = rig_in(r, LAN, &spec_udp);
+	struct spec reply = rig_reply(&spec_udp, out_sport(&f));
+
+	CHECK_EQ(40, f.verdict, V_SNAT);
+	CHECK(41, frames_csums_ok(&f));
+	f = rig_in(r, WAN, &reply);
+	CHECK_EQ(42, f.verdict, V_REVERSE);
+	CHECK_EQ(43, out_dport(&f), 5000);
+	CHECK(44, frames_csums_ok(&f));
+	/* Without a checksum it stays without. */
+	f = frames_ipv4(r->data, LAN, mac_virtual[LAN], &spec_udp);
+	be16_store(r->data + ETH_LEN + IPV4_LEN + UDP_CSUM, be16_of(0));
+	CHECK_EQ(45, rig_step(r, &f), V_SNAT);
+	CHECK_EQ(46, be16_load(r->data + ETH_LEN + IPV4_LEN + UDP_CSUM).raw, 0);
+	f = rig_in(r, LAN, &spec_echo);
+	CHECK_EQ(47, f.verdict, V_SNAT);
+	CHECK(48, frames_csums_ok(&f));
+	reply = rig_reply(&spec_echo, be16_host(be16_load(f.data + ETH_LEN + IPV4_LEN + ICMP_ID)));
+	f = rig_in(r, WAN, &reply);
+	CHECK_EQ(49, f.verdict, V_REVERSE);
+	CHECK_EQ(50, be16_host(be16_load(f.data + ETH_LEN + IPV4_LEN + ICMP_ID)), 77);
+	CHECK(51, frames_csums_ok(&f));
+	CHECK_EQ(52, rig_walk(r, rec, 8), 4);
+	for (uint32_t i = 0; i < 4; i++)
+		if (rec[i].kind == FP_KIND_FLOW) {
+			CHECK_EQ(53, rec[i].state, FP_ST_ESTABLISHED);
+			CHECK_EQ(54, rec[i].packets[0], rec[i].proto == IPPROTO_NUM_UDP ? 2 : 1);
+			CHECK_EQ(55, rec[i].packets[1], 1);
+		}
+	/* Link padding is cut off. */
+	f = frames_ipv4(r->data, LAN, mac_virtual[LAN], &spec_udp);
+	f.len += 11;
+	CHECK_EQ(56, rig_step(r, &f), V_SNAT);
+	CHECK_EQ(57, f.len, ETH_LEN + IPV4_LEN + UDP_LEN + 31);
+	rig_free(r);
+}
+
+/* R10 */
+static void check_syn_check(void)
+{
+	struct rig *r = rig_active();
+	static const uint8_t flags[] = { TCP_ACK_FLAG, TCP_SYN | TCP_ACK_FLAG, TCP_RST, TCP_FIN | TCP_ACK_FLAG };
+	struct spec s = spec_syn;
+
+	for (uint32_t i = 0; i < ARRAY_SIZE(flags); i++) {
+		s.tcp_flags = flags[i];
+		CHECK_EQ(60, rig_in(r, LAN, &s).verdict, V_SYN_CHECK);
+	}
+	CHECK_EQ(61, rig_stats(r).flows, 0);
+	s.tcp_flags = TCP_SYN | TCP_FIN;
+	CHECK_EQ(62, rig_in(r, LAN, &s).verdict, V_TCP_FLAGS);
+	r->cfg.syn_check = 0;
+	s.tcp_flags = TCP_ACK_FLAG;
+	CHECK_EQ(63, rig_in(r, LAN, &s).verdict, V_SNAT);
+	s.sport++;
+	s.tcp_flags = TCP_RST;
+	CHECK_EQ(64, rig_in(r, LAN, &s).verdict, V_SYN_CHECK);
+	rig_free(r);
+}
+
+static void check_bad_input(void)
+{
+	struct rig *r = rig_active();
+	struct spec s = spec_syn;
+	struct fp_frame f;
+
+	s.ttl = 1;
+	CHECK_EQ(80, rig_in(r, LAN, &s).verdict, V_TTL_EXPIRED);
+	s = spec_udp;
+	s.frag = 0x2000;
+	CHECK_EQ(81, rig_in(r, LAN, &s).verdict, V_FRAGMENT);
+	s.frag = 185;
+	CHECK_EQ(82, rig_in(r, LAN, &s).verdict, V_FRAGMENT);
+	f = frames_ipv4(r->data, LAN, mac_virtual[LAN], &spec_syn);
+	r->data[ETH_LEN + IP_CSUM] ^= 1;
+	CHECK_EQ(83, rig_step(r, &f), V_IP_CHECKSUM);
+	f = frames_ipv4(r->data, LAN, mac_virtual[LAN], &spec_syn);
+	r->data[ETH_LEN + IPV4_LEN + TCP_SEQ] ^= 1;
+	CHECK_EQ(84, rig_step(r, &f), V_L4_CHECKSUM);
+	for (uint32_t len = 0; len < ETH_LEN; len++) {
+		f = frames_ipv4(r->data, LAN, mac_virtual[LAN], &spec_syn);
+		f.len = len;
+		CHECK_EQ(85, rig_step(r, &f), V_RUNT);
+	}
+	f = frames_ipv4(r->data, LAN, mac_virtual[LAN], &spec_syn);
+	f.len = 1515;
+	CHECK_EQ(86, rig_step(r, &f), V_OVERSIZED);
+	s = spec_syn;
+	s.proto = 47;
+	CHECK_EQ(87, rig_in(r, LAN, &s).verdict, V_PROTOCOL);
+	s = spec_echo;
+	s.type = ICMP_UNREACHABLE;
+	CHECK_EQ(88, rig_in(r, LAN, &s).verdict, V_ICMP_ERROR);
+	s.type = 13;
+	CHECK_EQ(89, rig_in(r, LAN, &s).verdict, V_ICMP_TYPE);
+	s.type = ICMP_ECHO_REPLY;
+	CHECK_EQ(90, rig_in(r, LAN, &s).verdict, V_ICMP_TYPE);
+	s = spec_syn;
+	s.src = IP4(127, 0, 0, 1);
+	CHECK_EQ(91, rig_in(r, LAN, &s).verdict, V_MARTIAN_SOURCE);
+	s.src = LAN_VIP;
+	CHECK_EQ(92, rig_in(r, LAN, &s).verdict, V_MARTIAN_SOURCE);
+	s = spec_syn;
+	s.dst = IP4(239, 1, 1, 1);
+	CHECK_EQ(93, rig_in(r, LAN, &s).verdict, V_MARTIAN_DESTINATION);
+	s = spec_syn;
+	s.src = IP4(10, 9, 9, 9); /* would be routed back to the Internet */
+	CHECK_EQ(94, rig_in(r, LAN, &s).verdict, V_NO_RETURN_ROUTE);
+	s = spec_syn;
+	s.dst = CLIENT2;
+	CHECK_EQ(95, rig_in(r, LAN, &s).verdict, V_INSIDE_DENIED);
+	s.dst = WAN_VIP;
+	CHECK_EQ(96, rig_in(r, LAN, &s).verdict, V_HAIRPIN);
+	s.dst = LAN_VIP;
+	CHECK_EQ(97, rig_in(r, LAN, &s).verdict, V_VIP_SERVICE);
+	CHECK_EQ(98, rig_stats(r).flows, 0);
+	/* IP options: a header of 24 bytes. */
+	f = frames_ipv4(r->data, LAN, mac_virtual[LAN], &spec_udp);
+	r->data[ETH_LEN] = 0x46;
+	frames_fix_ip_csum(r->data + ETH_LEN);
+	CHECK_EQ(99, rig_step(r, &f), V_IP_OPTIONS);
+	rig_free(r);
+}
+
+static void check_from_outside(void)
+{
+	struct rig *r = rig_active();
+	struct spec s = { .src = SERVER, .dst = WAN_VIP, .proto = IPPROTO_NUM_TCP, .sport = 80, .dport = 40000,
+			  .tcp_flags = TCP_SYN };
+
+	CHECK_EQ(120, rig_in(r, WAN, &s).verdict, V_NO_SESSION);
+	s.dport = 80; /* below the pool's range */
+	CHECK_EQ(121, rig_in(r, WAN, &s).verdict, V_VIP_SERVICE);
+	s.dst = CLIENT;
+	CHECK_EQ(122, rig_in(r, WAN, &s).verdict, V_OUTSIDE_DENIED);
+	s.dst = WAN_VIP;
+	s.proto = IPPROTO_NUM_ICMP;
+	s.type = ICMP_TIME_EXCEEDED;
+	CHECK_EQ(123, rig_in(r, WAN, &s).verdict, V_ICMP_ERROR);
+	s.type = ICMP_ECHO_REPLY;
+	s.sport = 40000;
+	CHECK_EQ(124, rig_in(r, WAN, &s).verdict, V_NO_SESSION);
+	rig_free(r);
+}
+
+static void check_arp(void)
+{
+	struct rig *r = rig_active();
+	struct fp_frame f = frames_arp(r->data, LAN, mac_broadcast, 1, CLIENT, LAN_VIP);
+	const uint8_t *arp = r->data + ETH_LEN;
+
+	CHECK_EQ(140, rig_step(r, &f), V_ARP_VIP);
+	CHECK_EQ(141, f.out, FP_OUT_WIRE);
+	CHECK_EQ(142, f.out_port, LAN);
+	CHECK_EQ(143, f.fenced, 1);
+	CHECK(144, mac_eq(r->data + ETH_DST, mac_client) && mac_eq(r->data + ETH_SRC, mac_virtual[LAN]));
+	CHECK_EQ(145, arp[7], 2);
+	CHECK(146, mac_eq(arp + 8, mac_virtual[LAN]) && mac_eq(arp + 18, mac_client));
+	CHECK_EQ(147, be32_load(arp + 14).raw, LAN_VIP.raw);
+	CHECK_EQ(148, be32_load(arp + 24).raw, CLIENT.raw);
+	f = frames_arp(r->data, LAN, mac_broadcast, 1, IP4(0, 0, 0, 0), LAN_VIP); /* RFC 5227 probe */
+	CHECK_EQ(149, rig_step(r, &f), V_ARP_VIP);
+	f = frames_arp(r->data, LAN, mac_broadcast, 1, LAN_VIP, LAN_VIP); /* gratuitous */
+	CHECK_EQ(150, rig_step(r, &f), V_ARP_VIP_CLAIM);
+	f = frames_arp(r->data, LAN, mac_broadcast, 1, CLIENT, LAN_SELF);
+	CHECK_EQ(151, rig_step(r, &f), V_HOST_ARP);
+	CHECK_EQ(152, f.out, FP_OUT_HOST);
+	CHECK(153, mac_eq(r->data + ETH_DST, mac_broadcast));
+	f = frames_arp(r->data, WAN, mac_broadcast, 1, CLIENT, LAN_VIP); /* on the wrong wire */
+	CHECK_EQ(154, rig_step(r, &f), V_HOST_ARP);
+	f = frames_arp(r->data, LAN, mac_self[LAN], 2, CLIENT, LAN_SELF);
+	CHECK_EQ(155, rig_step(r, &f), V_HOST_ARP);
+	for (uint32_t len = ETH_LEN; len < ETH_LEN + 28; len++) {
+		f = frames_arp(r->data, LAN, mac_broadcast, 1, CLIENT, LAN_VIP);
+		f.len = len;
+		CHECK_EQ(156, rig_step(r, &f), V_ARP_MALFORMED);
+	}
+	f = frames_arp(r->data, LAN, mac_broadcast, 1, CLIENT, LAN_VIP);
+	r->data[ETH_LEN + 4] = 8;
+	CHECK_EQ(157, rig_step(r, &f), V_ARP_MALFORMED);
+	core_set_role(&r->core, FP_ROLE_PASSIVE, 3, r->now_ns);
+	f = frames_arp(r->data, LAN, mac_broadcast, 1, CLIENT, LAN_VIP);
+	CHECK_EQ(158, rig_step(r, &f), V_ARP_VIP_NOT_ACTIVE);
+	CHECK_EQ(159, f.out, FP_OUT_NONE);
+	rig_free(r);
+}
+
+static void check_vip_echo(void)
+{
+	struct rig *r = rig_active();
+	struct spec s = spec_echo;
+	struct fp_frame f;
+
+	s.dst = LAN_VIP;
+	f = rig_in(r, LAN, &s);
+	CHECK_EQ(160, f.verdict, V_VIP_ECHO);
+	CHECK_EQ(161, f.out_port, LAN);
+	CHECK_EQ(162, out_src(&f).raw, LAN_VIP.raw);
+	CHECK_EQ(163, out_dst(&f).raw, CLIENT.raw);
+	CHECK_EQ(164, f.data[ETH_LEN + IPV4_LEN], ICMP_ECHO_REPLY);
+	CHECK(165, frames_csums_ok(&f));
+	CHECK(166, mac_eq(f.data + ETH_SRC, mac_virtual[LAN]) && mac_eq(f.data + ETH_DST, mac_client));
+	s.dst = WAN_VIP;
+	s.src = SERVER;
+	f = rig_in(r, WAN, &s);
+	CHECK_EQ(167, f.verdict, V_VIP_ECHO);
+	f = frames_ipv4(r->data, WAN, mac_virtual[WAN], &s);
+	r->data[f.len - 1] ^= 1;
+	CHECK_EQ(168, rig_step(r, &f), V_L4_CHECKSUM);
+	core_set_role(&r->core, FP_ROLE_PASSIVE, 3, r->now_ns);
+	CHECK_EQ(169, rig_in(r, WAN, &s).verdict, V_VMAC_NOT_ACTIVE);
+	rig_free(r);
+}
+
+/* What a node does that is not ACTIVE: everything for itself, nothing for others. */
+static void check_passive(void)
+{
+	struct rig *r = rig_new(0, 1, 1000);
+	static const uint32_t roles[] = { FP_ROLE_INIT, FP_ROLE_JOINING, FP_ROLE_PASSIVE, FP_ROLE_MAINTENANCE,
+					  FP_ROLE_FAULT };
+	struct spec s = spec_syn;
+	struct fp_frame f;
+
+	for (uint32_t i = 0; i < ARRAY_SIZE(roles); i++) {
+		core_set_role(&r->core, roles[i], 2, r->now_ns);
+		f = rig_in(r, LAN, &spec_syn);
+		CHECK_EQ(180, f.verdict, V_VMAC_NOT_ACTIVE);
+		CHECK_EQ(181, f.out, FP_OUT_NONE);
+		f = frames_ipv4(r->data, LAN, mac_self[LAN], &spec_syn);
+		CHECK_EQ(182, rig_step(r, &f), V_NOT_ACTIVE);
+		s.dst = LAN_SELF;
+		f = frames_ipv4(r->data, LAN, mac_self[LAN], &s);
+		CHECK_EQ(183, rig_step(r, &f), V_HOST);
+		CHECK_EQ(184, f.out, FP_OUT_HOST);
+		CHECK_EQ(185, f.fenced, 0);
+	}
+	CHECK_EQ(186, rig_stats(r).flows, 0);
+	rig_free(r);
+}
+
+static void check_ethernet(void)
+{
+	struct rig *r = rig_active();
+	struct fp_frame f = frames_ipv4(r->data, LAN, mac_stranger, &spec_syn);
+
+	CHECK_EQ(200, rig_step(r, &f), V_NOT_FOR_US);
+	f = frames_ipv4(r->data, LAN, mac_virtual[WAN], &spec_syn); /* the other port's virtual MAC */
+	CHECK_EQ(201, rig_step(r, &f), V_NOT_FOR_US);
+	f = frames_ipv4(r->data, LAN, mac_virtual[LAN], &spec_syn);
+	memcpy(r->data + ETH_SRC, mac_self[LAN], 6);
+	CHECK_EQ(202, rig_step(r, &f), V_OWN_SOURCE);
+	f = frames_ipv4(r->data, LAN, mac_virtual[LAN], &spec_syn);
+	be16_store(r->data + ETH_TYPE, be16_of(ETHERTYPE_IPV6));
+	CHECK_EQ(203, rig_step(r, &f), V_IPV6_NOT_FORWARDED);
+	be16_store(r->data + ETH_TYPE, be16_of(0x88cc));
+	CHECK_EQ(204, rig_step(r, &f), V_ETHERTYPE);
+	memcpy(r->data + ETH_DST, mac_self[LAN], 6);
+	CHECK_EQ(205, rig_step(r, &f), V_HOST);
+	be16_store(r->data + ETH_TYPE, be16_of(ETHERTYPE_IPV6));
+	CHECK_EQ(206, rig_step(r, &f), V_HOST);
+	memcpy(r->data + ETH_DST, mac_broadcast, 6);
+	CHECK_EQ(207, rig_step(r, &f), V_HOST_MULTICAST);
+	/* Routed as well when it is sent to the port MAC. */
+	f = frames_ipv4(r->data, LAN, mac_self[LAN], &spec_syn);
+	CHECK_EQ(208, rig_step(r, &f), V_SNAT);
+	/* For the node, but sent to the virtual MAC: the kernel wants to see its own. */
+	struct spec s = spec_syn;
+	s.dst = WAN_SELF;
+	f = rig_in(r, LAN, &s);
+	CHECK_EQ(209, f.verdict, V_HOST);
+	CHECK(210, mac_eq(f.data + ETH_DST, mac_self[LAN]));
+	/* From the kernel. */
+	f = frames_ipv4(r->data, LAN, mac_client, &spec_syn);
+	f.src = FP_SRC_HOST;
+	CHECK_EQ(211, rig_step(r, &f), V_HOST_OUT);
+	CHECK_EQ(212, f.out, FP_OUT_WIRE);
+	CHECK_EQ(213, f.fenced, 0);
+	memcpy(r->data + ETH_SRC, mac_virtual[LAN], 6);
+	CHECK_EQ(214, rig_step(r, &f), V_HOST_VMAC);
+	rig_free(r);
+}
+
+static void check_vrrp_and_pulse(void)
+{
+	struct rig *r = rig_active();
+	struct spec s = { .src = LAN_PEER, .dst = IP4(224, 0, 0, 18), .proto = IPPROTO_NUM_VRRP, .ttl = 255, .payload = 12 };
+	struct fp_frame f = frames_ipv4(r->data, LAN, mac_vrrp, &s);
+
+	CHECK_EQ(220, rig_step(r, &f), V_VRRP);
+	CHECK_EQ(221, f.out, FP_OUT_PUNT);
+	s.ttl = 1; /* wrong, but the VRRP machine counts that */
+	f = frames_ipv4(r->data, LAN, mac_vrrp, &s);
+	CHECK_EQ(222, rig_step(r, &f), V_VRRP);
+	s.dst = IP4(224, 0, 0, 5);
+	f = frames_ipv4(r->data, LAN, mac_vrrp, &s);
+	CHECK_EQ(223, rig_step(r, &f), V_HOST_MULTICAST);
+	s = (struct spec){ .src = LAN_PEER, .dst = LAN_SELF, .proto = IPPROTO_NUM_UDP, .sport = 1, .dport = 47850,
+			   .ttl = 255, .payload = 64 };
+	f = frames_ipv4(r->data, LAN, mac_self[LAN], &s);
+	CHECK_EQ(224, rig_step(r, &f), V_PULSE);
+	CHECK_EQ(225, f.out, FP_OUT_PULSE);
+	core_set_role(&r->core, FP_ROLE_PASSIVE, 3, r->now_ns);
+	f = frames_ipv4(r->data, LAN, mac_self[LAN], &s);
+	CHECK_EQ(226, rig_step(r, &f), V_PULSE);
+	s.ttl = 254;
+	f = frames_ipv4(r->data, LAN, mac_self[LAN], &s);
+	CHECK_EQ(227, rig_step(r, &f), V_PULSE_BAD);
+	s.ttl = 255;
+	s.src = CLIENT;
+	f = frames_ipv4(r->data, LAN, mac_self[LAN], &s);
+	CHECK_EQ(228, rig_step(r, &f), V_PULSE_BAD);
+	s.src = LAN_PEER;
+	f = frames_ipv4(r->data, LAN, mac_self[LAN], &s);
+	r->data[f.len - 1] ^= 1;
+	CHECK_EQ(229, rig_step(r, &f), V_PULSE_BAD);
+	/* The same UDP port of a host on the Internet is nobody's business. */
+	core_set_role(&r->core, FP_ROLE_ACTIVE, 4, r->now_ns);
+	s = spec_udp;
+	s.dport = 47850;
+	CHECK_EQ(230, rig_in(r, LAN, &s).verdict, V_SNAT);
+	rig_free(r);
+}
+
+static void check_neighbours(void)
+{
+	struct rig *r = rig_active();
+	uint8_t room[4][FP_FRAME_MAX];
+	struct fp_frame f, out[4];
+	struct neigh_want wants[4];
+	struct fp_addr isp = addr_from_v4(ISP);
+
+	for (uint32_t i = 0; i < 4; i++)
+		out[i] = (struct fp_frame){ .data = room[i] };
+	rig_fib(r, false);
+	f = rig_in(r, LAN, &spec_syn);
+	CHECK_EQ(240, f.verdict, V_NEIGH_WAIT);
+	CHECK_EQ(241, f.out, FP_OUT_WAIT);
+	CHECK(242, addr_eq(&f.next_hop, &isp));
+	CHECK_EQ(243, core_neigh_wanted(&r->core, wants, 4), 1);
+	CHECK(244, wants[0].port == WAN && addr_eq(&wants[0].addr, &isp));
+	rig_in(r, LAN, &spec_syn);
+	CHECK_EQ(245, core_neigh_wanted(&r->core, wants, 4), 0); /* once a second */
+	for (uint32_t i = 0; i < PARK_PER_NEIGH - 2; i++)
+		CHECK_EQ(246, rig_in(r, LAN, &spec_syn).verdict, V_NEIGH_WAIT);
+	CHECK_EQ(247, rig_in(r, LAN, &spec_syn).verdict, V_NEIGH_FULL);
+	CHECK_EQ(248, rig_stats(r).neigh_waiting, PARK_PER_NEIGH);
+	CHECK_EQ(249, core_retry_parked(&r->core, out, 4, r->now_ns), 0);
+	rig_fib(r, true);
+	CHECK_EQ(250, core_retry_parked(&r->core, out, 4, r->now_ns), 4);
+	CHECK_EQ(251, out[0].verdict, V_SNAT);
+	CHECK_EQ(252, out[0].out, FP_OUT_WIRE);
+	CHECK(253, mac_eq(out[0].data, mac_isp) && frames_csums_ok(&out[0]));
+	CHECK_EQ(254, core_retry_parked(&r->core, out, 4, r->now_ns), 4);
+	CHECK_EQ(255, core_retry_parked(&r->core, out, 4, r->now_ns), 0);
+	CHECK_EQ(256, rig_in(r, LAN, &spec_syn).verdict, V_SNAT);
+	/* Nobody answers; then the fence falls. */
+	rig_fib(r, false);
+	rig_in(r, LAN, &spec_syn);
+	rig_sleep(r, PARK_S + 1);
+	CHECK_EQ(257, rig_count(r, V_NEIGH_TIMEOUT), 1);
+	rig_in(r, LAN, &spec_syn);
+	CHECK_EQ(258, core_neigh_wanted(&r->core, wants, 4), 1);
+	core_set_role(&r->core, FP_ROLE_PASSIVE, 3, r->now_ns);
+	CHECK_EQ(259, rig_count(r, V_FENCED), 1);
+	CHECK_EQ(260, rig_stats(r).neigh_waiting, 0);
+	rig_free(r);
+}
+
+static void check_next_hops(void)
+{
+	struct rig *r = rig_active();
+	const struct fp_route lan_only = frames_route(IP4(198, 51, 100, 0), 24, IP4(0, 0, 0, 0), LAN);
+	const struct fp_route to_lan[] = { frames_route(IP4(0, 0, 0, 0), 0, CLIENT2, LAN) };
+	const struct fp_route to_wan[] = { frames_route(IP4(0, 0, 0, 0), 0, ISP, WAN) };
+	struct fib *a = fib_build(aligned_alloc(64, fib_mem_size(1, 0)), 100, &lan_only, 1, NULL, 0);
+	struct fib *b = fib_build(aligned_alloc(64, fib_mem_size(1, 0)), 101, to_lan, 1, NULL, 0);
+	struct fib *d = fib_build(aligned_alloc(64, fib_mem_size(1, 0)), 102, to_wan, 1, NULL, 0);
+	struct spec reply, syn2 = spec_syn;
+	uint16_t external = rig_connect(r, 40001);
+
+	reply = rig_reply(&spec_syn, external);
+	reply.tcp_flags = TCP_ACK_FLAG;
+	core_set_fib(&r->core, a);
+	syn2.sport = 40003;
+	CHECK_EQ(280, rig_in(r, LAN, &syn2).verdict, V_NO_ROUTE);
+	CHECK_EQ(281, rig_in(r, LAN, &spec_syn).verdict, V_NO_ROUTE);
+	core_set_fib(&r->core, b);
+	CHECK_EQ(282, rig_in(r, LAN, &spec_syn).verdict, V_ZONE_UNREACHABLE);
+	/* The client's zone is gone: a reply must not follow the default route to the ISP. */
+	core_set_fib(&r->core, d);
+	CHECK_EQ(283, rig_in(r, WAN, &reply).verdict, V_ZONE_UNREACHABLE);
+	core_set_fib(&r->core, r->fib);
+	CHECK_EQ(284, rig_in(r, WAN, &reply).verdict, V_REVERSE);
+	/* Too long for the port that it leaves by. */
+	r->core.ports[WAN].len_max = ETH_LEN + 576;
+	syn2.payload = 600;
+	CHECK_EQ(285, rig_in(r, LAN, &syn2).verdict, V_TOO_BIG);
+	free(a);
+	free(b);
+	free(d);
+	rig_free(r);
+}
+
+static void check_expiry(void)
+{
+	struct rig *r = rig_active();
+	struct spec syn = spec_syn;
+
+	rig_connect(r, 40001);
+	syn.sport = 40003;
+	rig_in(r, LAN, &syn); /* stays SYN_SENT */
+	rig_in(r, LAN, &spec_udp);
+	rig_in(r, LAN, &spec_echo);
+	CHECK_EQ(300, rig_stats(r).flows, 4);
+	rig_sleep(r, 59);
+	CHECK_EQ(301, rig_stats(r).flows, 4);
+	rig_sleep(r, 3); /* 62 s: echo is gone */
+	CHECK_EQ(302, rig_stats(r).flows, 3);
+	rig_sleep(r, 176);
+	CHECK_EQ(303, rig_stats(r).flows, 3);
+	rig_sleep(r, 4); /* 242 s: the half-open one is gone */
+	CHECK_EQ(304, rig_stats(r).flows, 2);
+	rig_in(r, LAN, &spec_udp); /* keeps it */
+	rig_sleep(r, 298);
+	CHECK_EQ(305, rig_stats(r).flows, 2);
+	rig_sleep(r, 4);
+	CHECK_EQ(306, rig_stats(r).flows, 1);
+	CHECK_EQ(307, rig_stats(r).mappings, 1);
+	rig_sleep(r, 7440 - 242 - 302 - 1);
+	CHECK_EQ(308, rig_stats(r).flows, 1);
+	rig_sleep(r, 4);
+	CHECK_EQ(309, rig_stats(r).flows, 0);
+	CHECK_EQ(310, rig_stats(r).mappings, 0);
+	CHECK_EQ(311, rig_stats(r).flows_expired, 4);
+	CHECK_EQ(312, r->core.table.n_free, r->core.table.cap);
+	rig_free(r);
+}
+
+/* A closed session runs out early, and a SYN on it is a new one. */
+static void check_close(void)
+{
+	struct rig *r = rig_active();
+	uint16_t external = rig_connect(r, 40001);
+	struct spec rst = spec_syn;
+	struct fp_flow_rec rec[2];
+	uint64_t id;
+	struct fp_frame f;
+
+	rig_walk(r, rec, 2);
+	id = rec[1].id;
+	rst.tcp_flags = TCP_RST | TCP_ACK_FLAG;
+	rst.seq = 101;
+	rst.ack = 501;
+	CHECK_EQ(320, rig_in(r, LAN, &rst).verdict, V_SNAT);
+	f = rig_in(r, LAN, &spec_syn);
+	CHECK_EQ(321, f.verdict, V_SNAT);
+	CHECK_EQ(322, out_sport(&f), external);
+	CHECK_EQ(323, rig_walk(r, rec, 2), 2);
+	CHECK_EQ(324, rec[1].state, FP_ST_SYN_SENT);
+	CHECK(325, rec[1].id != id && rec[1].version == 1 && rec[1].packets[0] == 1);
+	rig_connect(r, 40001);
+	rig_in(r, LAN, &rst);
+	rig_sleep(r, 243); /* not 7,440 s */
+	CHECK_EQ(326, rig_stats(r).flows, 0);
+	rig_free(r);
+}
+
+static void check_limits(void)
+{
+	struct rig *r = rig_new(0, 1, 20);
+	struct spec s = spec_udp;
+	uint32_t passed = 0;
+
+	core_set_role(&r->core, FP_ROLE_ACTIVE, 2, r->now_ns);
+	for (uint32_t i = 0; i < 30; i++) {
+		s.sport = (uint16_t)(5000 + i);
+		passed += rig_in(r, LAN, &s).verdict == V_SNAT;
+	}
+	CHECK_EQ(340, passed, 10); /* a flow and a mapping each */
+	CHECK_EQ(341, rig_count(r, V_TABLE_FULL), 20);
+	s.sport = 5000;
+	CHECK_EQ(342, rig_in(r, LAN, &s).verdict, V_SNAT); /* the old ones go on */
+	rig_sleep(r, 302);
+	CHECK_EQ(343, r->core.table.n_free, 20);
+	s.sport = 6000;
+	CHECK_EQ(344, rig_in(r, LAN, &s).verdict, V_SNAT);
+	rig_free(r);
+	r = rig_active();
+	r->cfg.pools[0].out_port = LAN;
+	CHECK_EQ(345, rig_in(r, LAN, &spec_udp).verdict, V_NO_POOL);
+	rig_free(r);
+}
+
+static void check_ports_exhausted(void)
+{
+	struct rig *r = rig_new(0, 1, 8000);
+	struct spec s = spec_udp;
+	uint64_t passed = 0, exhausted = 0;
+
+	/* Two external ports in each shard, and no more. */
+	for (uint32_t shard = 0; shard < FP_SHARDS; shard++)
+		for (uint32_t i = 0; i < 1006; i++)
+			nat_port_alloc(&r->core.nat, 0, IPPROTO_NUM_UDP, shard, 0);
+	core_set_role(&r->core, FP_ROLE_ACTIVE, 2, r->now_ns);
+	for (uint32_t i = 0; i < 2000; i++) {
+		s.sport = (uint16_t)(1024 + i);
+		uint32_t verdict = rig_in(r, LAN, &s).verdict;
+
+		passed += verdict == V_SNAT;
+		exhausted += verdict == V_PORTS_EXHAUSTED;
+	}
+	CHECK_EQ(360, passed, 2 * FP_SHARDS);
+	CHECK_EQ(361, passed + exhausted, 2000);
+	CHECK_EQ(362, rig_stats(r).mappings, 2 * FP_SHARDS);
+	rig_free(r);
+}
+
+/* Two workers: each frame has one owner, both ways, and the owner never hands it on. */
+static void check_handoff(void)
+{
+	struct rig *w[2] = { rig_new(0, 2, 4000), rig_new(1, 2, 4000) };
+	uint32_t handed = 0;
+
+	for (uint32_t i = 0; i < 2; i++)
+		core_set_role(&w[i]->core, FP_ROLE_ACTIVE, 2, w[i]->now_ns);
+	for (uint32_t i = 0; i < 200; i++) {
+		struct spec s = spec_udp, reply;
+		struct fp_frame f;
+		uint32_t owner = 0;
+
+		s.sport = (uint16_t)(5000 + i * 3);
+		f = rig_in(w[0], LAN, &s);
+		if (f.out == FP_OUT_HANDOFF) {
+			handed++;
+			owner = f.owner;
+			CHECK_EQ(380, owner, 1);
+			CHECK_EQ(381, rig_step(w[owner], &f), V_SNAT);
+		} else {
+			CHECK_EQ(382, f.verdict, V_SNAT);
+		}
+		reply = rig_reply(&s, out_sport(&f));
+		f = rig_in(w[owner ^ 1], WAN, &reply);
+		CHECK_EQ(383, f.verdict, V_HANDOFF);
+		CHECK_EQ(384, f.owner, owner);
+		CHECK_EQ(385, rig_step(w[owner], &f), V_REVERSE);
+		CHECK_EQ(386, out_dport(&f), s.sport);
+	}
+	CHECK(387, handed > 50 && handed < 150);
+	rig_free(w[0]);
+	rig_free(w[1]);
+}
+
+/* More than one burst in one step, the packets of one session among them. */
+static void check_burst(void)
+{
+	enum { N = 2 * FP_BURST_MAX + 5 };
+	static uint8_t room[N][FP_FRAME_MAX];
+	struct rig *r = rig_active();
+	struct fp_frame frames[N];
+	uint64_t total = 0;
+
+	for (uint32_t i = 0; i < N; i++) {
+		struct spec s = spec_udp;
+
+		s.sport = (uint16_t)(5000 + i % 40);
+		frames[i] = frames_ipv4(room[i], LAN, mac_virtual[LAN], &s);
+	}
+	core_step(&r->core, frames, N, r->now_ns);
+	core_account(&r->core, frames, N);
+	CHECK_EQ(400, rig_count(r, V_SNAT), N);
+	CHECK_EQ(401, rig_stats(r).flows, 40);
+	for (uint32_t i = 0; i < N; i++)
+		CHECK_EQ(402, out_sport(&frames[i]), out_sport(&frames[i % 40]));
+	for (uint32_t v = 0; v < V_COUNT; v++)
+		total += rig_count(r, v);
+	CHECK_EQ(403, total, N);
+	rig_free(r);
+}
+
+static void check_verdicts(void)
+{
+	for (uint32_t v = 0; v < V_COUNT; v++) {
+		CHECK(420, verdict_name(v) && verdict_help(v));
+		for (uint32_t u = 0; u < v; u++)
+			CHECK(421, strcmp(verdict_name(u), verdict_name(v)) != 0);
+	}
+	CHECK(422, !verdict_name(V_COUNT) && !verdict_help(V_COUNT) && !verdict_is_drop(V_COUNT));
+	CHECK(423, verdict_is_drop(V_SYN_CHECK) && !verdict_is_drop(V_SNAT) && !verdict_is_drop(V_HANDOFF));
+}
+
+int main(void)
+{
+	check_tcp();
+	check_udp_and_echo();
+	check_syn_check();
+	check_bad_input();
+	check_from_outside();
+	check_arp();
+	check_vip_echo();
+	check_passive();
+	check_ethernet();
+	check_vrrp_and_pulse();
+	check_neighbours();
+	check_next_hops();
+	check_expiry();
+	check_close();
+	check_limits();
+	check_ports_exhausted();
+	check_handoff();
+	check_burst();
+	check_verdicts();
+	return check_done("step");
+}

@@ -1,0 +1,510 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * transfer.c - records between the two nodes: changes and bulk out, import in
+ *
+ * Theory of operation
+ *   Out: a change queues the record's index, once; draining copies what the record is by then. A delete is
+ *   a tombstone in the same queue, so the order of events is kept: whoever reuses an endpoint of a deleted
+ *   record is queued behind it. The bulk walk runs when no change is waiting.
+ *
+ *   In: identity is (origin, id), but records are merged by key (inside and remote endpoint, protocol), for
+ *   a slot or an index hash means nothing on the other node. The peer is ACTIVE and this node is not, so
+ *   the peer's word wins:
+ *
+ *     here                                        what is imported
+ *     nothing under the key                       inserted
+ *     same identity, older version or state       refused: a merge never goes backwards
+ *     same identity                               updated
+ *     another identity                            replaced
+ *     external port held by another endpoint      that mapping goes with its flows: a conflict, counted
+ *     a delete                                    removes the record if the identity is the same
+ *
+ *   A flow whose mapping has not come (a bulk goes by slot, not by birth) makes an implied one; the
+ *   mapping's own record gives it its identity later.
+ */
+#include <errno.h>
+
+#include "nexthop.h"
+#include "session.h"
+#include "step.h"
+#include "tcptrack.h"
+
+/* ---- out ---- */
+
+static uint32_t remaining_ms(const struct core *c, const struct flow_hot *f)
+{
+	uint64_t due_ns = (uint64_t)session_deadline(c, f) << WHEEL_TICK_SHIFT;
+
+	return due_ns > c->now_ns ? (uint32_t)((due_ns - c->now_ns) / NS_PER_MS) : 0;
+}
+
+static void export_windows(const struct flow_cold *cold, struct fp_flow_rec *out)
+{
+	for (uint32_t side = SIDE_OUT; side <= SIDE_IN; side++) {
+		out->win[side].end = cold->end[side];
+		out->win[side].max_end = cold->max_end[side];
+		out->win[side].max_win = cold->max_win[side];
+		out->win[side].scale = cold->scale[side];
+		out->win[side].flags = cold->wflags[side] & (TCP_WIN_SCALE_KNOWN | TCP_WIN_SACK);
+		out->packets[side] = cold->packets[side];
+		out->bytes[side] = cold->bytes[side];
+	}
+}
+
+static void export_record(const struct core *c, uint32_t idx, struct fp_flow_rec *out)
+{
+	const struct flow_hot *f = &c->table.hot[idx];
+	const struct flow_cold *cold = &c->table.cold[idx];
+	bool tomb = f->kind == REC_TOMB_FLOW || f->kind == REC_TOMB_MAPPING;
+
+	memset(out, 0, sizeof(*out));
+	out->id = c->table.link[idx].id;
+	out->origin = cold->origin;
+	out->op = tomb ? FP_OP_DELETE : FP_OP_UPSERT;
+	out->kind = f->kind == REC_FLOW || f->kind == REC_TOMB_FLOW ? FP_KIND_FLOW : FP_KIND_MAPPING;
+	out->proto = f->proto;
+	out->state = f->state;
+	out->flags = f->flags;
+	out->shard = cold->shard;
+	out->version = f->version;
+	out->remaining_ms = tomb ? 0 : remaining_ms(c, f);
+	out->inside = f->inside;
+	out->remote = f->remote;
+	out->external = c->cfg->pools[f->pool].addr;
+	out->inside_port = f->inside_port.raw;
+	out->remote_port = f->remote_port.raw;
+	out->external_port = f->external_port.raw;
+	out->in_port = f->zones >> 4;
+	out->out_port = f->zones & 0xf;
+	out->pool = f->pool;
+	export_windows(cold, out);
+}
+
+/* An implied mapping that this node tells of gets an identity of its own first. */
+static void settle_identity(struct core *c, uint32_t idx)
+{
+	if (!(c->table.cold[idx].admin & ADMIN_IMPLIED))
+		return;
+	c->table.cold[idx].admin &= (uint8_t)~ADMIN_IMPLIED;
+	record_identify(c, idx);
+	c->table.hot[idx].version++;
+}
+
+static uint32_t drain_changes(struct core *c, struct fp_flow_rec *out, uint32_t cap)
+{
+	struct changes *ch = &c->changes;
+	uint32_t n = 0;
+
+	while (n < cap && changes_pending(ch)) {
+		uint32_t idx = changes_pop(ch);
+		const struct flow_hot *f = &c->table.hot[idx];
+
+		c->table.cold[idx].admin &= (uint8_t)~ADMIN_QUEUED;
+		if (f->kind == REC_FREE)
+			continue; /* its tombstone was given up */
+		settle_identity(c, idx);
+		export_record(c, idx, &out[n]);
+		out[n].ev_seq = ++ch->ev_seq;
+		if (out[n].op == FP_OP_DELETE)
+			changes_dig(ch, idx, ch->ev_seq);
+		n++;
+	}
+	counter_set(&c->stat.dirty, changes_pending(ch));
+	return n;
+}
+
+static bool is_live(const struct core *c, uint32_t idx)
+{
+	return c->table.hot[idx].kind == REC_FLOW || c->table.hot[idx].kind == REC_MAPPING;
+}
+
+static uint32_t drain_bulk(struct core *c, struct fp_flow_rec *out, uint32_t cap)
+{
+	struct changes *ch = &c->changes;
+	uint32_t n = 0;
+
+	for (; n < cap && ch->bulk_slot <= c->table.n_fresh; ch->bulk_slot++) {
+		if (!is_live(c, ch->bulk_slot))
+			continue;
+		settle_identity(c, ch->bulk_slot);
+		export_record(c, ch->bulk_slot, &out[n]);
+		out[n].flags |= FP_RF_BULK;
+		out[n].ev_seq = ++ch->ev_seq;
+		n++;
+	}
+	if (n < cap) {
+		out[n++] = (struct fp_flow_rec){ .op = FP_OP_BULK_END, .ev_seq = ++ch->ev_seq };
+		ch->bulk = false;
+	}
+	return n;
+}
+
+uint32_t core_drain(struct core *c, struct fp_flow_rec *out, uint32_t cap, uint64_t now_ns)
+{
+	uint32_t n;
+
+	c->now_ns = now_ns;
+	n = drain_changes(c, out, cap);
+	if (c->changes.bulk && n < cap)
+		n += drain_bulk(c, out + n, cap - n);
+	return n;
+}
+
+static void free_tomb(struct core *c, uint32_t idx)
+{
+	record_release(c, idx);
+	counter_set(&c->stat.tombstones, --c->changes.n_tombs);
+}
+
+void core_ack(struct core *c, uint64_t ev_seq)
+{
+	struct changes *ch = &c->changes;
+
+	while (changes_has_grave(ch) && changes_oldest_grave(ch)->ev_seq <= ev_seq) {
+		free_tomb(c, changes_oldest_grave(ch)->idx);
+		ch->grave_head++;
+	}
+}
+
+/* Forget what was to be told: the queue, and with it all tombstones. */
+static void forget_changes(struct core *c)
+{
+	core_ack(c, UINT64_MAX);
+	while (changes_pending(&c->changes)) {
+		uint32_t idx = changes_pop(&c->changes);
+
+		c->table.cold[idx].admin &= (uint8_t)~ADMIN_QUEUED;
+		if (c->table.hot[idx].kind == REC_TOMB_FLOW || c->table.hot[idx].kind == REC_TOMB_MAPPING)
+			free_tomb(c, idx);
+	}
+	counter_set(&c->stat.dirty, 0);
+}
+
+void core_track(struct core *c, bool on)
+{
+	if (!on) {
+		forget_changes(c);
+		c->changes.bulk = false;
+	}
+	c->changes.track = on;
+}
+
+void core_bulk_start(struct core *c)
+{
+	c->changes.bulk = true;
+	c->changes.bulk_slot = 1;
+}
+
+uint32_t core_walk(struct core *c, uint32_t *slot, struct fp_flow_rec *out, uint32_t cap, bool *done,
+		   uint64_t now_ns)
+{
+	uint32_t n = 0;
+
+	c->now_ns = now_ns;
+	for (*slot = max_u32(*slot, 1); n < cap && *slot <= c->table.n_fresh; ++*slot)
+		if (is_live(c, *slot))
+			export_record(c, *slot, &out[n++]);
+	*done = *slot > c->table.n_fresh;
+	return n;
+}
+
+/* ---- in ---- */
+
+static bool addrs_sane(const struct fp_flow_rec *r)
+{
+	if (!addr_is_v4(&r->inside) || !addr_v4(&r->inside).raw)
+		return false; /* IPv6 sessions come with a later version */
+	if (r->kind == FP_KIND_MAPPING)
+		return addr_is_zero(&r->remote) && !r->remote_port;
+	return addr_is_v4(&r->remote) && addr_v4(&r->remote).raw;
+}
+
+static bool ports_sane(const struct core *c, const struct fp_flow_rec *r)
+{
+	const struct fp_config *cfg = c->cfg;
+
+	if (r->in_port >= cfg->n_ports || r->out_port >= cfg->n_ports)
+		return false;
+	if (c->ports[r->in_port].outside || !c->ports[r->out_port].outside)
+		return false;
+	if (r->proto == IPPROTO_NUM_ICMP)
+		return r->remote_port == 0;
+	return r->inside_port && (r->remote_port || r->kind == FP_KIND_MAPPING);
+}
+
+/**
+ * check_record() - May this record be merged at all? Nothing of it has been used yet.
+ * @shard: of its inside endpoint, computed here; the peer's word is not asked
+ */
+static bool check_record(const struct core *c, const struct fp_flow_rec *r, uint32_t shard, uint32_t *pool)
+{
+	be16 external_port = { r->external_port };
+
+	if (r->proto != IPPROTO_NUM_TCP && r->proto != IPPROTO_NUM_UDP && r->proto != IPPROTO_NUM_ICMP)
+		return false;
+	if (r->kind > FP_KIND_MAPPING || r->op > FP_OP_DELETE || r->state == FP_ST_NONE ||
+	    r->state >= FP_ST_COUNT || !r->id || !r->origin)
+		return false;
+	if (r->proto != IPPROTO_NUM_TCP && r->state != FP_ST_NEW && r->state != FP_ST_ESTABLISHED)
+		return false;
+	if (r->kind == FP_KIND_MAPPING ? r->state != FP_ST_NEW :
+					 r->proto == IPPROTO_NUM_TCP && r->state < FP_ST_SYN_SENT)
+		return false;
+	*pool = nat_pool_of(&c->nat, &r->external, external_port);
+	return *pool != NAT_POOL_NONE && nat_port_shard(be16_host(external_port)) == shard && addrs_sane(r) &&
+	       ports_sane(c, r);
+}
+
+static bool same_identity(const struct core *c, uint32_t idx, const struct fp_flow_rec *r)
+{
+	return c->table.link[idx].id == r->id && c->table.cold[idx].origin == r->origin;
+}
+
+static bool same_external(const struct flow_hot *f, const struct flow_hot *want)
+{
+	return f->pool == want->pool && f->external_port.raw == want->external_port.raw;
+}
+
+static struct flow_hot hot_of(const struct fp_flow_rec *r, uint32_t pool)
+{
+	return (struct flow_hot){
+		.inside = r->inside,
+		.remote = r->remote,
+		.inside_port = { r->inside_port },
+		.remote_port = { r->remote_port },
+		.external_port = { r->external_port },
+		.proto = r->proto,
+		.pool = (uint8_t)pool,
+		.zones = (uint8_t)(r->in_port << 4 | r->out_port),
+		.kind = r->kind == FP_KIND_FLOW ? REC_FLOW : REC_MAPPING,
+	};
+}
+
+/* Look up by one side of the key that @f would have with @kind. */
+static uint32_t find(const struct core *c, const struct flow_hot *f, uint8_t kind, uint32_t side)
+{
+	struct flow_key key = { .proto = f->proto, .side = (uint8_t)side, .kind = kind };
+	uint32_t entry;
+
+	if (side == SIDE_OUT) {
+		key.a = f->inside;
+		key.pa = f->inside_port;
+		key.pool = kind == REC_MAPPING ? f->pool : 0;
+	} else {
+		key.pa = f->external_port;
+		key.pool = f->pool;
+	}
+	if (kind == REC_FLOW) {
+		key.b = f->remote;
+		key.pb = f->remote_port;
+	}
+	entry = flow_find(&c->table, &c->hash, &key, flow_hash(&c->table, &key));
+	return entry >> 1;
+}
+
+static void conflict(struct core *c, uint32_t idx)
+{
+	counter_add(&c->stat.import_conflicts, 1);
+	record_remove(c, idx, false);
+}
+
+static void import_time(struct core *c, uint32_t idx, uint32_t remaining)
+{
+	struct flow_hot *f = &c->table.hot[idx];
+	uint64_t due_ns = c->now_ns + (uint64_t)remaining * NS_PER_MS;
+	uint32_t timeout = session_timeout(c, f);
+
+	/* Beyond the timeout of its state nobody lives, whatever the peer says. */
+	f->deadline_tick = min_u32(wheel_tick(due_ns) + 1, wheel_tick(c->now_ns) + timeout);
+	wheel_schedule(&c->wheel, &c->table, idx, f->deadline_tick);
+}
+
+static void import_identity(struct core *c, uint32_t idx, const struct fp_flow_rec *r)
+{
+	c->table.link[idx].id = r->id;
+	c->table.link[idx].epoch = c->import_epoch;
+	c->table.cold[idx].origin = r->origin;
+	c->table.cold[idx].admin &= (uint8_t)~ADMIN_IMPLIED;
+	c->table.hot[idx].version = r->version;
+	c->table.hot[idx].flags |= FP_RF_IMPORTED;
+}
+
+/*
+ * The mapping for imported endpoints: as it is, or made, after whatever contradicts it has gone.
+ * Return: index, or FLOW_NONE when there is no room.
+ */
+static uint32_t import_mapping_for(struct core *c, const struct flow_hot *want, uint32_t shard)
+{
+	uint32_t idx = find(c, want, REC_MAPPING, SIDE_OUT), holder;
+
+	if (idx && c->table.hot[idx].external_port.raw == want->external_port.raw)
+		return idx;
+	if (idx)
+		conflict(c, idx);
+	holder = find(c, want, REC_MAPPING, SIDE_IN);
+	if (holder)
+		conflict(c, holder);
+	if (!nat_port_claim(&c->nat, want->pool, want->proto, want->external_port))
+		return FLOW_NONE;
+	idx = mapping_insert(c, want, shard);
+	if (!idx) {
+		nat_port_free(&c->nat, want->pool, want->proto, want->external_port);
+		return FLOW_NONE;
+	}
+	c->table.cold[idx].admin |= ADMIN_IMPLIED;
+	c->table.hot[idx].flags |= FP_RF_IMPORTED;
+	import_time(c, idx, UINT32_MAX);
+	return idx;
+}
+
+static bool import_mapping(struct core *c, const struct fp_flow_rec *r, const struct flow_hot *want,
+			   uint32_t shard)
+{
+	uint32_t idx = import_mapping_for(c, want, shard);
+
+	if (!idx)
+		return false;
+	c->table.link[idx].epoch = c->import_epoch;
+	if (same_identity(c, idx, r) && r->version < c->table.hot[idx].version)
+		return false;
+	import_identity(c, idx, r);
+	import_time(c, idx, r->remaining_ms);
+	return true;
+}
+
+static void import_progress(struct core *c, uint32_t idx, const struct fp_flow_rec *r)
+{
+	const uint8_t fins = FP_RF_FIN_ORIG | FP_RF_FIN_REPLY;
+	struct flow_cold *cold = &c->table.cold[idx];
+
+	c->table.hot[idx].state = r->state;
+	c->table.hot[idx].flags |= r->flags & fins;
+	cold->admin |= ADMIN_LENIENT;
+	for (uint32_t side = SIDE_OUT; side <= SIDE_IN; side++) {
+		/* Without TCP_WIN_END_KNOWN the next segment of each side says where the connection is by now. */
+		cold->end[side] = r->win[side].end;
+		cold->max_end[side] = 0;
+		cold->max_win[side] = r->win[side].max_win;
+		cold->scale[side] = r->win[side].scale > TCP_SCALE_MAX ? TCP_SCALE_MAX : r->win[side].scale;
+		cold->wflags[side] = r->win[side].flags & (TCP_WIN_SCALE_KNOWN | TCP_WIN_SACK);
+		cold->packets[side] = r->packets[side];
+		cold->bytes[side] = r->bytes[side];
+	}
+	import_time(c, idx, r->remaining_ms);
+}
+
+/* Takeover must not begin with a pile of unresolved neighbours: keep those of both directions warm. */
+static void warm_neighbours(struct core *c, uint32_t idx)
+{
+	for (uint32_t side = SIDE_OUT; side <= SIDE_IN; side++) {
+		struct nexthop nh;
+
+		if (nexthop_flow(c, idx, side, &nh) == V_GO_ON && nh.neigh == FIB_NO_NEIGH)
+			neigh_wants_add(&c->wants, nh.port, &nh.addr, c->now_ns);
+	}
+}
+
+static bool import_flow(struct core *c, const struct fp_flow_rec *r, const struct flow_hot *want,
+			uint32_t shard)
+{
+	uint32_t idx = find(c, want, REC_FLOW, SIDE_OUT), map;
+
+	if (idx && same_identity(c, idx, r) &&
+	    (r->version < c->table.hot[idx].version || r->state < c->table.hot[idx].state)) {
+		c->table.link[idx].epoch = c->import_epoch;
+		c->table.link[c->table.hot[idx].map].epoch = c->import_epoch;
+		return false;
+	}
+	if (idx && !(same_identity(c, idx, r) && same_external(&c->table.hot[idx], want)))
+		record_remove(c, idx, false);
+	/* This may remove the flow too, if its mapping contradicts; hence the second look. */
+	map = import_mapping_for(c, want, shard);
+	if (!map)
+		return false;
+	idx = find(c, want, REC_FLOW, SIDE_OUT);
+	if (!idx)
+		idx = flow_insert(c, want, map);
+	if (!idx)
+		return false;
+	c->table.link[map].epoch = c->import_epoch;
+	import_identity(c, idx, r);
+	import_progress(c, idx, r);
+	warm_neighbours(c, idx);
+	return true;
+}
+
+static void import_delete(struct core *c, const struct fp_flow_rec *r, const struct flow_hot *want)
+{
+	uint32_t idx = find(c, want, want->kind, SIDE_OUT);
+
+	if (idx && (same_identity(c, idx, r) || (c->table.cold[idx].admin & ADMIN_IMPLIED)))
+		record_remove(c, idx, false);
+}
+
+/* Return: 1 taken, 0 refused or somebody else's. */
+static int import_record(struct core *c, const struct fp_flow_rec *r)
+{
+	uint32_t shard = core_shard(c->cfg, &r->inside, (be16){ r->inside_port }, r->proto), pool;
+	struct flow_hot want;
+	bool taken = true;
+
+	if (shard % c->cfg->n_workers != c->worker)
+		return 0;
+	if (!check_record(c, r, shard, &pool)) {
+		counter_add(&c->stat.import_refused, 1);
+		return 0;
+	}
+	want = hot_of(r, pool);
+	if (r->op == FP_OP_DELETE)
+		import_delete(c, r, &want);
+	else if (r->kind == FP_KIND_MAPPING)
+		taken = import_mapping(c, r, &want, shard);
+	else
+		taken = import_flow(c, r, &want, shard);
+	counter_add(taken ? &c->stat.flows_imported : &c->stat.import_refused, 1);
+	return taken;
+}
+
+int core_import(struct core *c, const struct fp_flow_rec *recs, uint32_t n, uint64_t now_ns)
+{
+	int taken = 0;
+
+	if (c->role == FP_ROLE_ACTIVE)
+		return -EPERM;
+	c->now_ns = now_ns;
+	/* Who listens has nothing to tell any more; quarantined ports must not refuse the peer's. */
+	forget_changes(c);
+	for (uint32_t i = 0; i < n; i++)
+		taken += import_record(c, &recs[i]);
+	return taken;
+}
+
+int core_import_begin(struct core *c)
+{
+	if (c->role == FP_ROLE_ACTIVE)
+		return -EPERM;
+	forget_changes(c);
+	c->import_epoch++;
+	return 0;
+}
+
+static int sweep(struct core *c, enum rec_kind kind)
+{
+	int n = 0;
+
+	for (uint32_t idx = 1; idx <= c->table.n_fresh; idx++) {
+		if (c->table.hot[idx].kind != kind || c->table.link[idx].epoch == c->import_epoch)
+			continue;
+		record_remove(c, idx, false);
+		n++;
+	}
+	return n;
+}
+
+int core_import_end(struct core *c)
+{
+	if (c->role == FP_ROLE_ACTIVE)
+		return -EPERM;
+	/* Flows first: a fresh flow has made its mapping fresh. */
+	return sweep(c, REC_FLOW) + sweep(c, REC_MAPPING);
+}

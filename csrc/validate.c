@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * validate.c - what fp_open() refuses before anything is made
+ *
+ * People meet the configuration's schema first, with all its errors at once (flexha/config). This is the
+ * last line: a value that gets past here must not be able to break the C code.
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "validate.h"
+
+enum {
+	FLOW_CAP_MIN = 64,
+	FLOW_CAP_MAX = 1 << 24,
+	EVENTS_CAP_MIN = 64,
+	EVENTS_CAP_MAX = 1 << 20,
+	TIMEOUT_S_MAX = 7 * 24 * 3600,
+	INTERVAL_MS_MIN = 5,
+	INTERVAL_MS_MAX = 10000,
+	DEAD_AFTER_MIN = 2,
+	DEAD_AFTER_MAX = 100,
+	MTU_MIN = 576,
+	MTU_MAX = 1500,
+	NAT_PORT_MIN = 1024
+};
+
+static __attribute__((format(printf, 2, 3))) int refuse(struct fp_error *err, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(err->text, sizeof(err->text), fmt, args);
+	va_end(args);
+	return -EINVAL;
+}
+
+static int in_range(struct fp_error *err, const char *where, const char *what, uint32_t value, uint32_t min,
+		    uint32_t max)
+{
+	if (value >= min && value <= max)
+		return 0;
+	return refuse(err, "%s%s: %u is not within %u..%u", where, what, value, min, max);
+}
+
+static bool is_name(const char *name)
+{
+	return name[0] != '\0' && memchr(name, '\0', FP_NAME_MAX) != NULL;
+}
+
+static bool is_zero_mac(const uint8_t *mac)
+{
+	static const uint8_t zero[6];
+
+	return memcmp(mac, zero, sizeof(zero)) == 0;
+}
+
+static bool is_unicast_mac(const uint8_t *mac)
+{
+	return !is_zero_mac(mac) && !(mac[0] & 1);
+}
+
+static int check_limits(const struct fp_config *cfg, struct fp_error *err)
+{
+	const struct fp_timeouts *t = &cfg->timeouts;
+	int rc = in_range(err, "", "abi_version", cfg->abi_version, FP_ABI_VERSION, FP_ABI_VERSION);
+
+	if (rc == 0)
+		rc = in_range(err, "", "n_workers", cfg->n_workers, 1, FP_WORKERS_MAX);
+	if (rc == 0)
+		rc = in_range(err, "", "n_ports", cfg->n_ports, 1, FP_PORTS_MAX);
+	if (rc == 0)
+		rc = in_range(err, "", "n_pools", cfg->n_pools, 0, FP_POOLS_MAX);
+	if (rc == 0)
+		rc = in_range(err, "", "flow_cap", cfg->flow_cap, FLOW_CAP_MIN, FLOW_CAP_MAX);
+	if (rc == 0 && cfg->events_cap)
+		rc = in_range(err, "", "events_cap", cfg->events_cap, EVENTS_CAP_MIN, EVENTS_CAP_MAX);
+	if (rc == 0 && (cfg->events_cap & (cfg->events_cap - 1)))
+		rc = refuse(err, "events_cap: %u is no power of two", cfg->events_cap);
+	if (rc == 0)
+		rc = in_range(err, "timeouts.", "tcp_transitory_s", t->tcp_transitory_s, 1, TIMEOUT_S_MAX);
+	if (rc == 0)
+		rc = in_range(err, "timeouts.", "tcp_established_s", t->tcp_established_s, 1, TIMEOUT_S_MAX);
+	if (rc == 0)
+		rc = in_range(err, "timeouts.", "udp_s", t->udp_s, 1, TIMEOUT_S_MAX);
+	if (rc == 0)
+		rc = in_range(err, "timeouts.", "icmp_s", t->icmp_s, 1, TIMEOUT_S_MAX);
+	return rc;
+}
+
+static int check_pulse(const struct fp_config *cfg, struct fp_error *err)
+{
+	const struct fp_pulse_cfg *p = &cfg->pulse;
+	int rc = in_range(err, "pulse.", "interval_ms", p->interval_ms, INTERVAL_MS_MIN, INTERVAL_MS_MAX);
+
+	if (rc == 0)
+		rc = in_range(err, "pulse.", "dead_after", p->dead_after, DEAD_AFTER_MIN, DEAD_AFTER_MAX);
+	if (rc == 0)
+		rc = in_range(err, "pulse.", "udp_port", p->udp_port, 1, UINT16_MAX);
+	if (rc == 0)
+		rc = in_range(err, "pulse.", "node_index", p->node_index, 0, 1);
+	if (rc == 0 && cfg->origin != p->node_index + 1)
+		rc = refuse(err, "origin: %u is not pulse.node_index + 1", cfg->origin);
+	if (rc == 0 && addr_is_zero(&p->xc_addr) != addr_is_zero(&p->xc_peer_addr))
+		rc = refuse(err, "pulse.xc_addr and pulse.xc_peer_addr: one is missing");
+	if (rc == 0 && addr_is_v4(&p->xc_addr) != addr_is_v4(&p->xc_peer_addr))
+		rc = refuse(err, "pulse.xc_addr and pulse.xc_peer_addr: not of one address family");
+	return rc;
+}
+
+static int check_vrrp(const struct fp_port_cfg *port, const char *where, struct fp_error *err)
+{
+	if (port->n_vips > FP_VIPS_MAX)
+		return refuse(err, "%sn_vips: %u is more than %u", where, port->n_vips, FP_VIPS_MAX);
+	for (uint32_t i = 0; i < port->n_vips; i++) {
+		if (!addr_is_v4(&port->vip[i]))
+			return refuse(err, "%svip[%u]: not an IPv4 address", where, i);
+		if (addr_eq(&port->vip[i], &port->addr))
+			return refuse(err, "%svip[%u]: is the port's own address", where, i);
+	}
+	if (is_zero_mac(port->vmac))
+		return port->n_vips ? refuse(err, "%svmac: missing, but there are VIPs", where) : 0;
+	if (!is_unicast_mac(port->vmac) || memcmp(port->vmac, port->mac, sizeof(port->mac)) == 0)
+		return refuse(err, "%svmac: not unicast, or the port's own", where);
+	return 0;
+}
+
+static int check_devices(const struct fp_config *cfg, uint32_t index, const char *where, struct fp_error *err)
+{
+	const struct fp_port_cfg *port = &cfg->ports[index];
+
+	if (port->driver == FP_DRIVER_MEM)
+		return 0;
+	if (!is_name(port->wire_dev) || !is_name(port->host_dev) || !strcmp(port->wire_dev, port->host_dev))
+		return refuse(err, "%swire_dev, host_dev: two different device names are needed", where);
+	for (uint32_t i = 0; i < index; i++) {
+		const struct fp_port_cfg *other = &cfg->ports[i];
+
+		if (!strcmp(port->wire_dev, other->wire_dev) || !strcmp(port->host_dev, other->host_dev) ||
+		    !strcmp(port->wire_dev, other->host_dev) || !strcmp(port->host_dev, other->wire_dev))
+			return refuse(err, "%swire_dev, host_dev: taken by port %s", where, other->name);
+	}
+	return 0;
+}
+
+static int check_port(const struct fp_config *cfg, uint32_t index, struct fp_error *err)
+{
+	const struct fp_port_cfg *port = &cfg->ports[index];
+	char where[24];
+	int rc;
+
+	snprintf(where, sizeof(where), "ports[%u].", index);
+	if (!is_name(port->name))
+		return refuse(err, "%sname: empty, or too long", where);
+	for (uint32_t i = 0; i < index; i++) {
+		if (strcmp(port->name, cfg->ports[i].name) == 0)
+			return refuse(err, "%sname: %s is taken", where, port->name);
+	}
+	rc = in_range(err, where, "driver", port->driver, FP_DRIVER_TAP, FP_DRIVER_MEM);
+	if (rc == 0)
+		rc = in_range(err, where, "zone", port->zone, FP_ZONE_INSIDE, FP_ZONE_OUTSIDE);
+	if (rc == 0)
+		rc = in_range(err, where, "mtu", port->mtu, MTU_MIN, MTU_MAX);
+	if (rc == 0 && !addr_is_v4(&port->addr))
+		rc = refuse(err, "%saddr: not an IPv4 address", where);
+	if (rc == 0)
+		rc = in_range(err, where, "plen", port->plen, 1, 32);
+	if (rc == 0 && !is_unicast_mac(port->mac))
+		rc = refuse(err, "%smac: not a unicast address", where);
+	if (rc == 0 && !is_zero_mac(port->peer_mac) &&
+	    (!is_unicast_mac(port->peer_mac) || !addr_is_v4(&port->peer_addr) ||
+	     memcmp(port->peer_mac, port->mac, sizeof(port->mac)) == 0))
+		rc = refuse(err, "%speer_mac, peer_addr: not a unicast MAC and an IPv4 address of the peer",
+			    where);
+	if (rc == 0)
+		rc = check_vrrp(port, where, err);
+	return rc ? rc : check_devices(cfg, index, where, err);
+}
+
+static int check_pool(const struct fp_config *cfg, uint32_t index, struct fp_error *err)
+{
+	const struct fp_pool_cfg *pool = &cfg->pools[index];
+	char where[24];
+
+	snprintf(where, sizeof(where), "pools[%u].", index);
+	if (!is_name(pool->name))
+		return refuse(err, "%sname: empty, or too long", where);
+	if (!addr_is_v4(&pool->addr))
+		return refuse(err, "%saddr: not an IPv4 address", where);
+	if (pool->port_lo < NAT_PORT_MIN || pool->port_lo > pool->port_hi)
+		return refuse(err, "%sport_lo, port_hi: %u..%u is not within %u..65535", where, pool->port_lo,
+			      pool->port_hi, NAT_PORT_MIN);
+	if (pool->out_port >= cfg->n_ports || cfg->ports[pool->out_port].zone != FP_ZONE_OUTSIDE)
+		return refuse(err, "%sout_port: %u is no outside port", where, pool->out_port);
+	for (uint32_t i = 0; i < index; i++) {
+		const struct fp_pool_cfg *other = &cfg->pools[i];
+
+		if (addr_eq(&pool->addr, &other->addr) && pool->port_lo <= other->port_hi &&
+		    other->port_lo <= pool->port_hi)
+			return refuse(err, "%sport_lo, port_hi: overlap with pool %s", where, other->name);
+	}
+	return 0;
+}
+
+int validate_config(const struct fp_config *cfg, struct fp_error *err)
+{
+	int rc = check_limits(cfg, err);
+
+	if (rc == 0)
+		rc = check_pulse(cfg, err);
+	for (uint32_t i = 0; i < cfg->n_ports && rc == 0; i++)
+		rc = check_port(cfg, i, err);
+	for (uint32_t i = 0; i < cfg->n_pools && rc == 0; i++)
+		rc = check_pool(cfg, i, err);
+	return rc;
+}

@@ -1,0 +1,556 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * worker.c - the loop of the data path: the only one, and the only clock in it
+ *
+ * A pass reads a burst from every source that may have one, and sends what core_step() made of it before it
+ * reads the next. Between bursts the worker obeys the fence, does what control asked for, turns the wheel
+ * and drains changes; each of these is bounded, so that none delays packets for long.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+
+#include "clock.h"
+#include "plane.h"
+
+enum {
+	SOURCE_WIRE = 0,                          /* + port */
+	SOURCE_HOST = SOURCE_WIRE + FP_PORTS_MAX, /* + port */
+	SOURCE_BELL = SOURCE_HOST + FP_PORTS_MAX,
+	N_SOURCES,
+	EXPIRE_BUDGET = 1024, /* records looked at in one pass */
+	DRAIN_BURST = 256,    /* records drained in one pass */
+	WANTS_BURST = 16,
+	IDLE_SLEEP_MS = 1000,
+	HUGE_PAGE = 2 << 20
+};
+
+/* ---- tx ---- */
+
+static void send_wire(struct worker *w, struct fp_frame *f, bool active)
+{
+	struct chan *ch = &w->plane->ports[f->out_port].wire[w->index];
+	struct port_counters *pc = &w->ports[f->out_port];
+
+	if (f->fenced && !active) {
+		f->verdict = V_FENCED;
+		counter_add(&pc->tx_dropped, 1);
+	} else if (ch->ops->tx(ch, f->data, f->len)) {
+		f->verdict = V_TX_FAILED;
+		counter_add(&pc->tx_errors, 1);
+	} else {
+		counter_add(&pc->tx_frames, 1);
+		counter_add(&pc->tx_bytes, f->len);
+	}
+}
+
+static void send_host(struct worker *w, struct fp_frame *f)
+{
+	struct chan *ch = &w->plane->ports[f->out_port].host[w->index];
+	struct port_counters *pc = &w->ports[f->out_port];
+
+	if (ch->ops->tx(ch, f->data, f->len)) {
+		f->verdict = V_HOST_FULL;
+		counter_add(&pc->host_tx_errors, 1);
+	} else {
+		counter_add(&pc->host_tx_frames, 1);
+	}
+}
+
+static struct ring *handoff_ring(const struct plane *pl, uint32_t from, uint32_t to)
+{
+	return &pl->handoff[from * pl->n_workers + to];
+}
+
+static void send_handoff(struct worker *w, struct fp_frame *f)
+{
+	struct plane *pl = w->plane;
+	struct ring *ring = handoff_ring(pl, w->index, f->owner);
+	struct handoff_frame *slot = ring_reserve_one(ring);
+
+	if (!slot) {
+		f->verdict = V_HANDOFF_FULL;
+		return;
+	}
+	slot->len = f->len;
+	slot->port = f->port;
+	slot->src = f->src;
+	memcpy(slot->data, f->data, f->len);
+	ring_submit(ring, 1);
+	doorbell_ring(&pl->workers[f->owner].bell);
+}
+
+/* A slot of the punt ring, or NULL and a count. */
+static struct fp_punt *reserve_punt(struct worker *w)
+{
+	struct fp_punt *punt = ring_reserve_one(&w->punts);
+
+	if (!punt)
+		counter_add(&w->stat_punts_lost, 1);
+	return punt;
+}
+
+static void send_punt(struct worker *w, struct fp_frame *f, uint64_t now_ns)
+{
+	struct fp_punt *punt = reserve_punt(w);
+
+	if (!punt) {
+		f->verdict = V_PUNT_FULL;
+		return;
+	}
+	*punt = (struct fp_punt){
+		.t_ns = now_ns,
+		.kind = FP_PUNT_FRAME,
+		.port = f->out_port,
+		.len = min_u32(f->len, sizeof(punt->data)),
+	};
+	memcpy(punt->data, f->data, punt->len);
+	w->signal |= ring_submit(&w->punts, 1);
+}
+
+static void send_pulse(struct worker *w, struct fp_frame *f, uint64_t now_ns)
+{
+	if (!pulse_hear(w->plane->pulse, w->index, f, now_ns)) {
+		f->verdict = V_PUNT_FULL;
+		counter_add(&w->stat_pulse_lost, 1);
+	}
+}
+
+/* Send what core_step() decided. The fence is read again before each FP_TX_BURST transmissions. */
+static void send_burst(struct worker *w, struct fp_frame *frames, uint32_t n, uint64_t now_ns)
+{
+	bool active = false;
+	uint32_t until_fence = 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		struct fp_frame *f = &frames[i];
+
+		switch (f->out) {
+		case FP_OUT_WIRE:
+			if (until_fence == 0) {
+				active = fence_is_active(&w->plane->fence);
+				until_fence = FP_TX_BURST;
+			}
+			until_fence--;
+			send_wire(w, f, active);
+			break;
+		case FP_OUT_HOST: send_host(w, f); break;
+		case FP_OUT_PUNT: send_punt(w, f, now_ns); break;
+		case FP_OUT_PULSE: send_pulse(w, f, now_ns); break;
+		case FP_OUT_HANDOFF: send_handoff(w, f); break;
+		default: break; /* dropped, or parked by the core */
+		}
+	}
+	core_account(&w->core, frames, n);
+}
+
+/* ---- rx ---- */
+
+static void step_and_send(struct worker *w, struct fp_frame *frames, uint32_t n, uint64_t now_ns)
+{
+	core_step(&w->core, frames, n, now_ns);
+	send_burst(w, frames, n, now_ns);
+}
+
+static void forget_source(struct worker *w, struct chan *ch)
+{
+	/* The device is gone, with the namespace that it was moved to; epoll would report it for ever. */
+	epoll_ctl(w->epfd, EPOLL_CTL_DEL, ch->fd, NULL);
+}
+
+static void receive(struct worker *w, uint32_t port, enum fp_src src, uint64_t now_ns)
+{
+	struct port *p = &w->plane->ports[port];
+	struct chan *ch = src == FP_SRC_HOST ? &p->host[w->index] : &p->wire[w->index];
+	struct port_counters *pc = &w->ports[port];
+	const uint32_t bit = 1u << ((src == FP_SRC_HOST ? SOURCE_HOST : SOURCE_WIRE) + port);
+	uint64_t n_bytes = 0;
+	int n = ch->ops->rx(ch, w->frames, FP_BURST_MAX);
+
+	if (n < FP_BURST_MAX)
+		w->ready &= ~bit;
+	if (n < 0) {
+		counter_add(&pc->rx_errors, 1);
+		if (n == -EBADFD)
+			forget_source(w, ch);
+		return;
+	}
+	for (int i = 0; i < n; i++) {
+		w->frames[i].port = (uint8_t)port;
+		w->frames[i].src = (uint8_t)src;
+		n_bytes += w->frames[i].len;
+	}
+	if (src == FP_SRC_HOST) {
+		counter_add(&pc->host_rx_frames, (uint64_t)n);
+	} else {
+		counter_add(&pc->rx_frames, (uint64_t)n);
+		counter_add(&pc->rx_bytes, n_bytes);
+	}
+	if (n > 0)
+		step_and_send(w, w->frames, (uint32_t)n, now_ns);
+}
+
+static bool receive_handoffs(struct worker *w, uint64_t now_ns)
+{
+	struct plane *pl = w->plane;
+	bool any = false;
+
+	for (uint32_t from = 0; from < pl->n_workers; from++) {
+		struct ring *ring = handoff_ring(pl, from, w->index);
+		uint32_t n = FP_BURST_MAX;
+		struct handoff_frame *slots;
+
+		if (from == w->index)
+			continue;
+		slots = ring_peek(ring, &n);
+		if (n == 0)
+			continue;
+		for (uint32_t i = 0; i < n; i++) {
+			w->handoff[i] = (struct fp_frame){
+				.data = slots[i].data,
+				.len = slots[i].len,
+				.port = slots[i].port,
+				.src = slots[i].src,
+			};
+		}
+		step_and_send(w, w->handoff, n, now_ns);
+		ring_release(ring, n); /* only now: the frames were worked on in place */
+		any = true;
+	}
+	return any;
+}
+
+/* Frames of control or of the pulse thread; worker 0 sends them. */
+static bool send_for_others(struct worker *w, struct ring *ring)
+{
+	uint32_t n = FP_TX_BURST;
+	struct port_frame *slots = ring_peek(ring, &n);
+	const bool active = fence_is_active(&w->plane->fence);
+
+	for (uint32_t i = 0; i < n; i++) {
+		struct fp_frame f = {
+			.data = slots[i].data,
+			.len = slots[i].len,
+			.out_port = slots[i].port,
+			.fenced = slots[i].fenced,
+			.verdict = V_COUNT,
+		};
+
+		send_wire(w, &f, active);
+		if (f.verdict != V_COUNT && ring == &w->plane->inject)
+			counter_add(&w->stat_inject_lost, 1);
+	}
+	ring_release(ring, n);
+	return n > 0;
+}
+
+/* ---- between bursts ---- */
+
+void worker_obey_fence(struct worker *w, uint64_t now_ns)
+{
+	const uint64_t word = fence_read(&w->plane->fence);
+
+	if (word == w->fence_word)
+		return;
+	core_set_role(&w->core, fence_role(word), fence_term(word), now_ns);
+	w->fence_word = word;
+	atomic_store(&w->obeyed, word); /* pairs with plane_set_role() */
+	sem_post(&w->plane->answered);
+}
+
+static void retry_parked(struct worker *w, uint64_t now_ns)
+{
+	uint32_t n;
+
+	while ((n = core_retry_parked(&w->core, w->frames, FP_BURST_MAX, now_ns)) > 0)
+		send_burst(w, w->frames, n, now_ns);
+}
+
+int worker_execute(struct worker *w, struct request *req, uint64_t now_ns)
+{
+	switch (req->kind) {
+	case REQ_FIB:
+		core_set_fib(&w->core, req->fib);
+		retry_parked(w, now_ns);
+		return 0;
+	case REQ_TRACK: core_track(&w->core, req->on); return 0;
+	case REQ_BULK: core_bulk_start(&w->core); return 0;
+	case REQ_IMPORT: return core_import(&w->core, req->in, req->n, now_ns);
+	case REQ_IMPORT_BEGIN: return core_import_begin(&w->core);
+	case REQ_IMPORT_END: return core_import_end(&w->core);
+	case REQ_WALK: return (int)core_walk(&w->core, &req->slot, req->out, req->n, &req->done, now_ns);
+	}
+	return -EINVAL;
+}
+
+static bool serve_mailbox(struct worker *w, uint64_t now_ns)
+{
+	struct mailbox *mb = &w->mailbox;
+	uint32_t posted = MAILBOX_POSTED;
+
+	/* The cheap look first; the exchange pairs with plane.c: post(). */
+	if (atomic_load_explicit(&mb->state, memory_order_relaxed) != MAILBOX_POSTED ||
+	    !atomic_compare_exchange_strong(&mb->state, &posted, MAILBOX_TAKEN))
+		return false;
+	mb->result = worker_execute(w, &mb->req, now_ns);
+	atomic_store(&mb->state, MAILBOX_DONE); /* pairs with plane.c: await() */
+	sem_post(&w->plane->answered);
+	return true;
+}
+
+bool worker_drain(struct worker *w, uint64_t now_ns)
+{
+	uint32_t n = DRAIN_BURST;
+	struct fp_flow_rec *out = ring_reserve(&w->events, &n);
+	uint32_t got;
+
+	if (n == 0) {
+		/* Asking again before lying down (rest()) pairs with fp_events_drain(), which releases first. */
+		atomic_store(&w->events_blocked, true);
+		return false;
+	}
+	got = core_drain(&w->core, out, n, now_ns);
+	w->signal |= ring_submit(&w->events, got);
+	return got == n;
+}
+
+void worker_ask_neighbours(struct worker *w, uint64_t now_ns)
+{
+	struct neigh_want wants[WANTS_BURST];
+	const uint32_t n = core_neigh_wanted(&w->core, wants, WANTS_BURST);
+
+	for (uint32_t i = 0; i < n; i++) {
+		struct fp_punt *punt = reserve_punt(w);
+
+		if (!punt)
+			return;
+		*punt = (struct fp_punt){
+			.t_ns = now_ns,
+			.kind = FP_PUNT_NEIGH_WANTED,
+			.port = wants[i].port,
+			.addr = wants[i].addr,
+		};
+		w->signal |= ring_submit(&w->punts, 1);
+	}
+}
+
+static void obey_acks(struct worker *w)
+{
+	const uint64_t acked = atomic_load_explicit(&w->acked, memory_order_acquire); /* worker_ack() */
+
+	if (acked == w->acked_seen)
+		return;
+	core_ack(&w->core, acked);
+	w->acked_seen = acked;
+}
+
+static bool turn_wheel(struct worker *w, uint64_t now_ns)
+{
+	const uint32_t tick = wheel_tick(now_ns);
+
+	if (tick == w->expire_tick)
+		return false;
+	if (core_expire(&w->core, now_ns, EXPIRE_BUDGET) == EXPIRE_BUDGET)
+		return true;
+	w->expire_tick = tick;
+	return false;
+}
+
+/* ---- the loop ---- */
+
+/* A burst of everything that is ready; true if there is more to do beside the sources. */
+static bool pass(struct worker *w)
+{
+	struct plane *pl = w->plane;
+	uint64_t now_ns = clock_now();
+	bool busy;
+
+	worker_obey_fence(w, now_ns);
+	busy = serve_mailbox(w, now_ns);
+	for (uint32_t p = 0; p < pl->cfg->n_ports && w->ready; p++) {
+		if (w->ready & 1u << (SOURCE_WIRE + p))
+			receive(w, p, FP_SRC_WIRE, now_ns);
+		if (w->ready & 1u << (SOURCE_HOST + p))
+			receive(w, p, FP_SRC_HOST, now_ns);
+	}
+	busy |= receive_handoffs(w, now_ns);
+	if (w->index == 0) {
+		busy |= send_for_others(w, &pl->pulse->tx);
+		busy |= send_for_others(w, &pl->inject);
+	}
+	obey_acks(w);
+	busy |= turn_wheel(w, now_ns);
+	worker_ask_neighbours(w, now_ns);
+	busy |= worker_drain(w, now_ns);
+	if (w->signal) {
+		w->signal = false;
+		eventfd_signal(pl->events_fd);
+	}
+	return busy;
+}
+
+/* Whether something was published that nobody would ring for. */
+static bool anything_waits(struct worker *w)
+{
+	struct plane *pl = w->plane;
+
+	if (atomic_load(&pl->stop) || atomic_load(&pl->fence.word) != w->fence_word ||
+	    atomic_load(&w->mailbox.state) == MAILBOX_POSTED)
+		return true;
+	if (w->index == 0 && !(ring_is_empty(&pl->inject) && ring_is_empty(&pl->pulse->tx)))
+		return true;
+	for (uint32_t from = 0; from < pl->n_workers; from++) {
+		if (from != w->index && !ring_is_empty(handoff_ring(pl, from, w->index)))
+			return true;
+	}
+	return atomic_load(&w->events_blocked) && !ring_is_full(&w->events);
+}
+
+static int sleep_ms(const struct worker *w)
+{
+	const uint64_t tick_ns = UINT64_C(1) << WHEEL_TICK_SHIFT;
+
+	if (fence_role(w->fence_word) != FP_ROLE_ACTIVE)
+		return IDLE_SLEEP_MS;
+	return (int)((tick_ns - clock_now() % tick_ns) / NS_PER_MS) + 1;
+}
+
+/*
+ * Learn which sources are ready; sleep until one is, unless @busy. Done after every pass, because a source
+ * that is never empty must not keep the others from being looked at.
+ */
+static void rest(struct worker *w, bool busy)
+{
+	struct epoll_event ev[N_SOURCES];
+	int n;
+
+	if (busy || w->ready) {
+		n = epoll_wait(w->epfd, ev, N_SOURCES, 0);
+	} else {
+		doorbell_lie_down(&w->bell);
+		n = epoll_wait(w->epfd, ev, N_SOURCES, anything_waits(w) ? 0 : sleep_ms(w));
+		doorbell_get_up(&w->bell);
+		atomic_store_explicit(&w->events_blocked, false, memory_order_relaxed);
+		counter_add(&w->stat_wakeups, 1);
+	}
+	for (int i = 0; i < n; i++) {
+		if (ev[i].data.u32 != SOURCE_BELL)
+			w->ready |= 1u << ev[i].data.u32;
+	}
+}
+
+static void *worker_run(void *arg)
+{
+	struct worker *w = arg;
+
+	while (!atomic_load_explicit(&w->plane->stop, memory_order_acquire))
+		rest(w, pass(w));
+	if (w->index == 0) {
+		/* The last words: priority 0 adverts, goodbye heartbeats. */
+		while (send_for_others(w, &w->plane->inject) || send_for_others(w, &w->plane->pulse->tx))
+			;
+	}
+	return NULL;
+}
+
+/* ---- control thread ---- */
+
+void worker_ack(struct worker *w, uint64_t ev_seq)
+{
+	atomic_store_explicit(&w->acked, ev_seq, memory_order_release); /* pairs with obey_acks() */
+	if (!w->plane->running)
+		obey_acks(w);
+}
+
+/* ---- life ---- */
+
+/* Core memory: aligned for huge pages, and touched now, so that no packet pays for a page fault. */
+static int map_core(struct worker *w)
+{
+	uint8_t *raw;
+
+	w->core_mem_size = (core_mem_size(w->plane->cfg) + HUGE_PAGE - 1) & ~(size_t)(HUGE_PAGE - 1);
+	raw = mmap(NULL, w->core_mem_size + HUGE_PAGE, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (raw == MAP_FAILED)
+		return -ENOMEM;
+	w->core_mem = raw + (-(uintptr_t)raw & (HUGE_PAGE - 1));
+	/* Give back what alignment left over, so that munmap() of the block is all there is to do. */
+	if (w->core_mem != raw)
+		munmap(raw, (size_t)((uint8_t *)w->core_mem - raw));
+	munmap((uint8_t *)w->core_mem + w->core_mem_size, (size_t)(raw + HUGE_PAGE - (uint8_t *)w->core_mem));
+	madvise(w->core_mem, w->core_mem_size, MADV_HUGEPAGE);
+	if (madvise(w->core_mem, w->core_mem_size, MADV_POPULATE_WRITE) && errno == ENOMEM)
+		return -ENOMEM;
+	return 0;
+}
+
+static int watch(struct worker *w, int fd, uint32_t source, uint32_t events)
+{
+	struct epoll_event ev = { .events = events, .data.u32 = source };
+
+	return epoll_ctl(w->epfd, EPOLL_CTL_ADD, fd, &ev) ? -errno : 0;
+}
+
+static int watch_sources(struct worker *w)
+{
+	struct plane *pl = w->plane;
+	int rc = watch(w, w->bell.fd, SOURCE_BELL, EPOLLIN | EPOLLET);
+
+	for (uint32_t p = 0; p < pl->cfg->n_ports && rc == 0; p++) {
+		rc = watch(w, pl->ports[p].wire[w->index].fd, SOURCE_WIRE + p, EPOLLIN);
+		if (rc == 0 && w->index == 0)
+			rc = watch(w, pl->ports[p].host[0].fd, SOURCE_HOST + p, EPOLLIN);
+	}
+	return rc;
+}
+
+int worker_open(struct worker *w, struct plane *pl, uint32_t index)
+{
+	const uint32_t events_cap = pl->cfg->events_cap ? pl->cfg->events_cap : EVENTS_CAP_DEFAULT;
+	int rc;
+
+	w->plane = pl;
+	w->index = index;
+	w->epfd = epoll_create1(EPOLL_CLOEXEC);
+	if (w->epfd < 0)
+		return -errno;
+	w->room = aligned_alloc(CACHE_LINE, (size_t)FP_BURST_MAX * FP_FRAME_MAX);
+	if (!w->room)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < FP_BURST_MAX; i++)
+		w->frames[i].data = w->room + (size_t)i * FP_FRAME_MAX;
+	rc = ring_init(&w->events, sizeof(struct fp_flow_rec), events_cap);
+	if (rc == 0)
+		rc = ring_init(&w->punts, sizeof(struct fp_punt), PUNT_SLOTS);
+	if (rc == 0)
+		rc = map_core(w);
+	if (rc == 0)
+		rc = core_init(&w->core, pl->cfg, index, w->core_mem, w->core_mem_size);
+	return rc ? rc : watch_sources(w);
+}
+
+void worker_close(struct worker *w)
+{
+	if (w->core_mem)
+		munmap(w->core_mem, w->core_mem_size);
+	ring_free(&w->events);
+	ring_free(&w->punts);
+	free(w->room);
+	doorbell_free(&w->bell);
+	if (w->epfd >= 0)
+		close(w->epfd);
+}
+
+int worker_start(struct worker *w)
+{
+	char name[16];
+	int rc = pthread_create(&w->thread, NULL, worker_run, w);
+
+	if (rc)
+		return -rc;
+	snprintf(name, sizeof(name), "fx-worker%u", w->index);
+	pthread_setname_np(w->thread, name);
+	return 0;
+}

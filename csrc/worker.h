@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * worker.h - a thread of the data plane: rx, core_step(), fence, tx
+ *
+ * DOC: Theory of Operation
+ *
+ * A worker owns one core (step.h), one queue of every port's wire, and the consumer's end of everything
+ * that others want from it; worker 0 also reads the host TAPs and sends for the control plane and the pulse
+ * thread. Nothing is shared but what stands in the table:
+ *
+ *   what                 producer        consumer       when full
+ *   handoff[from][to]    worker `from`   worker `to`    V_HANDOFF_FULL
+ *   events               worker          control        changes stay marked in the core, and coalesce
+ *   punts                worker          control        V_PUNT_FULL, punts_lost
+ *   pulse->rx[worker]    worker          pulse          V_PUNT_FULL, pulse_lost
+ *   pulse->tx            pulse           worker 0       the heartbeat counts as lost
+ *   inject               control         worker 0       -ENOBUFS
+ *   mailbox              control         worker         one request at a time; control waits for it
+ *   fence, acked         one word each, written by control (fence: pulse too), read by workers
+ *
+ * The mailbox is no ring because control waits for each answer anyway: a request is posted, taken, done. One
+ * that its worker has not taken when control's patience ends is withdrawn, so a late worker never touches
+ * memory that control took back.
+ *
+ *   mailbox    by          becomes     prohibited
+ *   IDLE       control     POSTED      a worker never touches the request while IDLE
+ *   POSTED     worker      TAKEN       control must not change the request any more
+ *   POSTED     control     IDLE        withdrawn: -ETIMEDOUT
+ *   TAKEN      worker      DONE        control must not withdraw it: it waits on
+ *   DONE       control     IDLE
+ */
+#ifndef WORKER_H
+#define WORKER_H
+
+#include <pthread.h>
+
+#include "doorbell.h"
+#include "fence.h"
+#include "port.h"
+#include "pulse.h"
+#include "ring.h"
+#include "step.h"
+
+enum { PUNT_SLOTS = 256, EVENTS_CAP_DEFAULT = 8192 };
+
+enum request_kind {
+	REQ_FIB,          /* use another snapshot */
+	REQ_TRACK,        /* core_track() */
+	REQ_BULK,         /* core_bulk_start() */
+	REQ_IMPORT,       /* core_import() */
+	REQ_IMPORT_BEGIN, /* core_import_begin() */
+	REQ_IMPORT_END,   /* core_import_end() */
+	REQ_WALK          /* core_walk() */
+};
+
+/**
+ * struct request - What control wants of one worker; each kind uses a few of the fields
+ * @kind: what
+ * @on:   REQ_TRACK
+ * @n:    records at @in, or room at @out
+ * @slot: REQ_WALK: cursor, updated
+ * @done: REQ_WALK: set at the end of the table
+ * @fib:  REQ_FIB
+ * @in:   REQ_IMPORT
+ * @out:  REQ_WALK
+ */
+struct request {
+	enum request_kind kind;
+	bool on;
+	uint32_t n;
+	uint32_t slot;
+	bool done;
+	const struct fib *fib;
+	const struct fp_flow_rec *in;
+	struct fp_flow_rec *out;
+};
+
+enum mailbox_state { MAILBOX_IDLE, MAILBOX_POSTED, MAILBOX_TAKEN, MAILBOX_DONE };
+
+struct mailbox {
+	_Atomic uint32_t state; /* enum mailbox_state */
+	int result;
+	struct request req;
+};
+
+struct port_counters {
+	counter rx_frames, rx_bytes, tx_frames, tx_bytes, rx_errors, tx_errors, tx_dropped;
+	counter host_rx_frames, host_tx_frames, host_tx_errors;
+};
+
+/**
+ * struct worker - One thread and what it owns
+ * @core:           its sessions
+ * @core_mem:       memory of the core
+ * @core_mem_size:  bytes at @core_mem
+ * @plane:          what all workers share (plane.h)
+ * @index:          its number
+ * @epfd:           what it sleeps in
+ * @ready:          sources that may have frames, a bit each (worker.c: SOURCE_*)
+ * @expire_tick:    wheel tick up to which core_expire() is through
+ * @fence_word:     the fence as the core was told
+ * @signal:         events_fd must be signalled at the end of the pass
+ * @frames:         rx burst
+ * @room:           FP_BURST_MAX buffers for it
+ * @handoff:        scratch for frames of a hand-off ring
+ * @stat_wakeups:   returns from epoll
+ * @stat_punts_lost: punts that found the ring full
+ * @stat_pulse_lost: heartbeats that found the ring full
+ * @stat_inject_lost: injected frames that were fenced, or that the port refused
+ * @ports:          counters of each port's share
+ * @bell:           wakes the thread
+ * @obeyed:         copy of @fence_word for control to wait for
+ * @events_blocked: the thread found @events full and has more to say
+ * @acked:          written by control: what the peer holds
+ * @acked_seen:     the thread's copy
+ * @events:         to control
+ * @punts:          to control
+ * @mailbox:        from control
+ * @lost_seen:      control's copy of the core's events_lost
+ * @thread:         valid while the plane runs
+ */
+struct worker {
+	struct core core;
+	void *core_mem;
+	size_t core_mem_size;
+	struct plane *plane;
+	uint32_t index;
+	int epfd;
+	uint32_t ready;
+	uint32_t expire_tick;
+	uint64_t fence_word;
+	bool signal;
+	struct fp_frame frames[FP_BURST_MAX];
+	uint8_t *room;
+	struct fp_frame handoff[FP_BURST_MAX];
+	counter stat_wakeups, stat_punts_lost, stat_pulse_lost, stat_inject_lost;
+	struct port_counters ports[FP_PORTS_MAX];
+	struct doorbell bell;
+	_Atomic uint64_t obeyed;
+	_Atomic bool events_blocked;
+	_Atomic uint64_t acked;
+	uint64_t acked_seen;
+	struct ring events;
+	struct ring punts;
+	struct mailbox mailbox;
+	uint64_t lost_seen;
+	pthread_t thread;
+};
+
+/**
+ * worker_open() - Make core and rings, and watch the queues of the ports, which are open
+ * @w: zeroed, but for .bell
+ *
+ * Return: 0 or -errno; worker_close() is due either way.
+ */
+int worker_open(struct worker *w, struct plane *pl, uint32_t index);
+void worker_close(struct worker *w);
+
+/* worker_start() - Start the thread; it ends once plane.stop is set and its bell rings */
+int worker_start(struct worker *w);
+
+/* ---- the worker's own thread; control while no thread runs ---- */
+
+/* worker_obey_fence() - Tell the core what the fence says */
+void worker_obey_fence(struct worker *w, uint64_t now_ns);
+
+/* worker_execute() - Carry out a request; returns what it returns */
+int worker_execute(struct worker *w, struct request *req, uint64_t now_ns);
+
+/**
+ * worker_drain() - Move changes from the core to the events ring
+ *
+ * Return:  true if it stopped before it was through.
+ */
+bool worker_drain(struct worker *w, uint64_t now_ns);
+
+/* worker_ask_neighbours() - Tell control which neighbours are missing */
+void worker_ask_neighbours(struct worker *w, uint64_t now_ns);
+
+/* ---- control thread ---- */
+
+/* worker_ack() - The peer holds this worker's changes up to @ev_seq */
+void worker_ack(struct worker *w, uint64_t ev_seq);
+
+#endif /* WORKER_H */

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The other end of the control socket."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flexha.config.load import load
+from flexha.config.naming import control_path
+from flexha.config.schema import NODE_NAMES
+from flexha.errors import FlexhaError, UnreachableError
+
+RUN_DIR = Path("/run/flexha")
+TIMEOUT_S = 20.0
+
+
+class RefusedError(FlexhaError):
+    """The daemon answered no."""
+
+
+def find_socket(path: Path | None, config: Path | None, node: str | None) -> Path:
+    """The control socket that the options name; without any, the only one of this machine.
+
+    Raises: UnreachableError if that is none or not unique, ConfigError if the file is wrong.
+    """
+    if path is not None:
+        return path
+    if config is not None:
+        pair = load(config)
+        names = [name for name in NODE_NAMES if name in pair.nodes and node in {None, name}]
+        candidates = [control_path(pair, name) for name in names]
+        remedy = "choose one with --node"
+    else:
+        candidates = sorted(RUN_DIR.glob(f"*-{node}.sock" if node else "*.sock"))
+        remedy = "choose one with --socket, or with --config and --node"
+    alive = [candidate for candidate in candidates if candidate.is_socket()] or candidates
+    if len(alive) == 1:
+        return alive[0]
+    if not alive:
+        raise UnreachableError(
+            f"no control socket in {RUN_DIR}; start flexhad, or name its socket with --socket (or --config, "
+            "--node)"
+        )
+    raise UnreachableError(f"several nodes run here: {', '.join(map(str, alive))}; {remedy}")
+
+
+def request(path: Path, command: str, args: Mapping[str, object]) -> dict[str, Any]:
+    """Ask the daemon one thing.
+
+    Raises: UnreachableError if it cannot be asked, RefusedError if it says no.
+    """
+    line = json.dumps({"id": 1, "cmd": command, "args": dict(args)}).encode() + b"\n"
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(TIMEOUT_S)
+            connection.connect(str(path))
+            connection.sendall(line)
+            with connection.makefile("rb") as answers:
+                answer = answers.readline()
+    except TimeoutError as error:
+        raise UnreachableError(
+            f"{path}: no answer within {TIMEOUT_S:g} s; is flexhad stopped or stuck?"
+        ) from error
+    except PermissionError as error:
+        raise UnreachableError(
+            f"{path}: permission denied; run as root, or join the socket's group"
+        ) from error
+    except OSError as error:
+        raise UnreachableError(
+            f"{path}: {error.strerror}; does flexhad run? (systemctl status 'flexhad@*')"
+        ) from error
+    try:
+        reply = json.loads(answer)
+    except ValueError as error:
+        raise UnreachableError(f"{path}: the daemon hung up without an answer; see its log") from error
+    if not reply.get("ok"):
+        raise RefusedError(str(reply.get("error", "the daemon refused without a reason")))
+    result = reply.get("result")
+    return result if isinstance(result, dict) else {}

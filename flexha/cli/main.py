@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``flexhactl``: asks a node, over its control socket only.
+
+Exit codes: 0 done, 1 the daemon says no, 2 bad arguments or configuration, 3 the daemon cannot be reached.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import RenderableType
+
+from flexha.cli import client, render
+from flexha.errors import FlexhaError
+from flexha.version import flexha_version
+
+LIMIT_MAX = 100_000
+"""Sessions in one answer."""
+
+app = typer.Typer(
+    name="flexhactl",
+    help="Ask a flexha node for its role and health, or tell it to move the role.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+ha = typer.Typer(help="High availability: role and decisions.", no_args_is_help=True)
+app.add_typer(ha, name="ha")
+
+
+@dataclass(slots=True)
+class Target:
+    """Which daemon, and how to show its answer."""
+
+    socket: Path | None = None
+    config: Path | None = None
+    node: str | None = None
+    json: bool = False
+
+    def ask(self, command: str, **args: object) -> dict[str, Any]:
+        """One request; arguments that are None are left out."""
+        path = client.find_socket(self.socket, self.config, self.node)
+        return client.request(path, command, {key: value for key, value in args.items() if value is not None})
+
+    def show(self, result: dict[str, Any], table: RenderableType) -> None:
+        """As JSON on one line, or as a table."""
+        if self.json:
+            print(json.dumps(result))
+        else:
+            render.console().print(table)
+
+
+Json = Annotated[bool, typer.Option("--json", help="Answer in JSON, for scripts.")]
+
+
+def _target(context: typer.Context, as_json: bool) -> Target:
+    target = context.find_object(Target) or Target()
+    target.json = target.json or as_json
+    return target
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"flexhactl {flexha_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    config: Annotated[Path | None, typer.Option(help="The pair's configuration; finds the socket.")] = None,
+    node: Annotated[str | None, typer.Option(help="Which node: a or b.")] = None,
+    socket: Annotated[Path | None, typer.Option(help="The control socket itself.")] = None,
+    as_json: Json = False,
+    version: Annotated[  # noqa: ARG001 - handled by its callback
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options that come before the command."""
+    context.obj = Target(socket, config, node, as_json)
+
+
+@app.command()
+def status(context: typer.Context, as_json: Json = False) -> None:
+    """Role, peer, virtual routers, ports and sync of the node."""
+    target = _target(context, as_json)
+    result = target.ask("status")
+    target.show(result, render.status(result))
+
+
+@ha.command("status")
+def ha_status(context: typer.Context, as_json: Json = False) -> None:
+    """The same as `flexhactl status`."""
+    status(context, as_json)
+
+
+@ha.command("history")
+def ha_history(
+    context: typer.Context,
+    limit: Annotated[int | None, typer.Option(min=1, max=1000, help="The newest so many records.")] = None,
+    as_json: Json = False,
+) -> None:
+    """What the node decided, when and why."""
+    target = _target(context, as_json)
+    result = target.ask("ha_history", limit=limit)
+    target.show(result, render.history(result))
+
+
+@app.command()
+def sessions(
+    context: typer.Context,
+    proto: Annotated[str | None, typer.Option(help="tcp, udp, icmp or a number.")] = None,
+    inside: Annotated[
+        str | None, typer.Option(help="Client: ADDRESS, ADDRESS:PORT, :PORT or a prefix.")
+    ] = None,
+    remote: Annotated[str | None, typer.Option(help="Server, likewise.")] = None,
+    external: Annotated[str | None, typer.Option(help="Address and port after NAT, likewise.")] = None,
+    state: Annotated[str | None, typer.Option(help="Such as established, syn_sent or new.")] = None,
+    kind: Annotated[str | None, typer.Option(help="flow (the default), mapping or all.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=LIMIT_MAX, help="At most so many; 100, or with --json all.")
+    ] = None,
+    cursor: Annotated[int | None, typer.Option(min=0, help="Go on where an answer was truncated.")] = None,
+    count: Annotated[bool, typer.Option("--count", help="Only count.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Sessions in the node's tables, live and imported."""
+    target = _target(context, as_json)
+    result = target.ask(
+        "sessions",
+        proto=proto,
+        inside=inside,
+        remote=remote,
+        external=external,
+        state=state,
+        kind=kind,
+        limit=limit or (LIMIT_MAX if target.json else None),
+        cursor=cursor,
+        count_only=True if count else None,
+    )
+    target.show(result, str(result.get("count", 0)) if count else render.sessions(result))
+
+
+@app.command()
+def counters(
+    context: typer.Context,
+    everything: Annotated[bool, typer.Option("--all", help="Zeros too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Packets by verdict, and every other counter."""
+    target = _target(context, as_json)
+    result = target.ask("counters")
+    target.show(result, render.counters(result, everything=everything))
+
+
+@app.command()
+def failover(context: typer.Context, as_json: Json = False) -> None:
+    """Hand the role over to the peer."""
+    target = _target(context, as_json)
+    result = target.ask("failover")
+    target.show(result, str(result.get("text", "")))
+
+
+class Mode(StrEnum):
+    """Of ``flexhactl maintenance``."""
+
+    ENTER = "enter"
+    EXIT = "exit"
+
+
+@app.command()
+def maintenance(context: typer.Context, mode: Mode, as_json: Json = False) -> None:
+    """Take the node out of service (its role goes to the peer first), or back in."""
+    target = _target(context, as_json)
+    result = target.ask("maintenance", mode=mode.value)
+    target.show(result, str(result.get("text", "")))
+
+
+def main() -> None:
+    """Entry point of ``flexhactl``."""
+    try:
+        app()
+    except FlexhaError as error:
+        for line in str(error).splitlines():
+            print(f"flexhactl: {line}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

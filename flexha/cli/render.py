@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Answers of the daemon as tables for people. Scripts use ``--json``: these tables may change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+Result = Mapping[str, Any]
+
+_ROLE_STYLES = {"active": "bold green", "passive": "cyan", "fault": "bold red", "maintenance": "yellow"}
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Full width when piped, so that nothing is cut."""
+    out = Console(stderr=stderr, highlight=False)
+    if not out.is_terminal:
+        out = Console(stderr=stderr, highlight=False, width=240)
+    return out
+
+
+def _role(value: object) -> Text:
+    text = str(value if value is not None else "-")
+    return Text(text.upper(), style=_ROLE_STYLES.get(text.lower(), ""))
+
+
+def _yes(value: object) -> Text:
+    if value is None:
+        return Text("-")
+    return Text("yes", style="green") if value else Text("no", style="red")
+
+
+def _shown(value: object) -> str:
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:,.1f}"
+        case int():
+            return f"{value:,}"
+        case list() | tuple():
+            return ", ".join(map(str, value)) or "-"
+        case Mapping():
+            return ", ".join(f"{key} {_shown(item)}" for key, item in value.items()) or "-"
+        case _:
+            return str(value)
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _facts(rows: Iterable[tuple[str, RenderableType]]) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim")
+    table.add_column()
+    for name, value in rows:
+        table.add_row(name, value)
+    return table
+
+
+def duration(seconds: object) -> str:
+    """``93784`` to ``1d 2h 3m``: two or three units are enough."""
+    if not isinstance(seconds, int | float):
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    days, rest = divmod(int(seconds), 86400)
+    hours, rest = divmod(rest, 3600)
+    minutes, secs = divmod(rest, 60)
+    parts = [(days, "d"), (hours, "h"), (minutes, "m"), (secs, "s")]
+    first = next(i for i, (n, _) in enumerate(parts) if n)
+    return " ".join(f"{n}{unit}" for n, unit in parts[first : first + 3] if n)
+
+
+def status(result: Result) -> RenderableType:
+    """``flexhactl status``."""
+    return Group(
+        _node(result),
+        _peer(result.get("peer") or {}),
+        _vrrp(result.get("vrrp") or []),
+        _ports(result.get("ports") or []),
+        _sync(result.get("sync") or {}),
+    )
+
+
+def _node(result: Result) -> RenderableType:
+    flows = result.get("flows") or {}
+    table = f"{_shown(flows.get('flows'))} flows, {_shown(flows.get('mappings'))} mappings"
+    used = (flows.get("flows") or 0) + (flows.get("mappings") or 0)
+    capacity = flows.get("capacity") or 0
+    return _facts(
+        [
+            ("node", Text(f"{result.get('pair')}/{result.get('node')}", style="bold")),
+            ("role", _role(result.get("role"))),
+            ("term", _shown(result.get("term"))),
+            ("for", duration(result.get("since_s"))),
+            ("may take over", _yes(result.get("ready"))),
+            ("sessions", f"{table} ({100 * used / capacity:.1f} % of {capacity:,})" if capacity else table),
+            ("up", f"{duration(result.get('uptime_s'))}, version {result.get('version')}"),
+        ]
+    )
+
+
+def _peer(peer: Result) -> RenderableType:
+    facts = _facts(
+        [
+            ("peer", _yes(peer.get("alive")) if "alive" in peer else Text("none")),
+            ("peer's role", _role(peer.get("role"))),
+            ("peer's term", _shown(peer.get("term"))),
+            ("peer may take over", _yes(peer.get("ready"))),
+        ]
+    )
+    table = _table("path", "heard", "ms ago", "sent", "received", "lost", "bad")
+    for name, path in (peer.get("paths") or {}).items():
+        numbers = (_shown(path.get(key)) for key in ("last_heard_ms", "sent", "received", "lost", "bad"))
+        table.add_row(name, _yes(path.get("alive")), *numbers)
+    return Group("", facts, table)
+
+
+def _vrrp(routers: list[Result]) -> RenderableType:
+    table = _table(
+        "port",
+        "vrid",
+        "state",
+        "priority",
+        "virtual addresses",
+        "virtual MAC",
+        "adverts every",
+        "active router",
+    )
+    for router in routers:
+        interval = router.get("adver_int_cs")
+        table.add_row(
+            str(router.get("port")),
+            _shown(router.get("vrid")),
+            _role(router.get("state")),
+            _shown(router.get("priority")),
+            _shown(router.get("vips")),
+            _shown(router.get("vmac")),
+            f"{interval * 10} ms" if isinstance(interval, int) else "-",
+            _shown(router.get("active_router")),
+        )
+    return table
+
+
+def _ports(ports: list[Result]) -> RenderableType:
+    table = _table("port", "up", "address", "MAC", "wire device", "host device")
+    for port in ports:
+        table.add_row(
+            str(port.get("name")),
+            _yes(port.get("up")),
+            *(_shown(port.get(key)) for key in ("address", "mac", "wire_dev", "host_dev")),
+        )
+    return table
+
+
+def _sync(sync: Result) -> RenderableType:
+    rows: list[tuple[str, RenderableType]] = [("sync", _yes(sync.get("connected")))]
+    rows += [(f"  {key}", _shown(value)) for key, value in sync.items() if key != "connected"]
+    return _facts(rows)
+
+
+def sessions(result: Result) -> RenderableType:
+    """``flexhactl sessions``."""
+    table = _table(
+        "proto", "state", "inside", "remote", "external", "left", "packets out/in", "bytes out/in", "from"
+    )
+    for session in result.get("sessions") or []:
+        packets, size = session["packets"], session["bytes"]
+        table.add_row(
+            str(session["proto"]),
+            str(session["state"]),
+            _shown(session["inside"]),
+            _shown(session["remote"]),
+            _shown(session["external"]),
+            duration(session["remaining_ms"] / 1000),
+            f"{packets[0]:,}/{packets[1]:,}",
+            f"{size[0]:,}/{size[1]:,}",
+            "peer" if session["imported"] else "here",
+        )
+    shown, count = len(result.get("sessions") or []), result.get("count", 0)
+    foot = (
+        f"{shown:,} of {count:,} shown; see more with --limit"
+        if result.get("truncated")
+        else f"{count:,} sessions"
+    )
+    return Group(table, Text(foot, style="dim"))
+
+
+def counters(result: Result, *, everything: bool) -> RenderableType:
+    """``flexhactl counters``; zeros are left out unless ``everything``."""
+    verdicts = _table("verdict", "packets", "", "meaning", title="Packets")
+    for name, row in (result.get("verdicts") or {}).items():
+        if row["value"] or everything:
+            verdicts.add_row(name, _shown(row["value"]), "drop" if row["drop"] else "", str(row["help"]))
+    parts: list[RenderableType] = [verdicts]
+    for title, groups in (
+        ("Ports", result.get("ports") or {}),
+        ("Workers", {f"worker {i}": stats for i, stats in enumerate(result.get("workers") or [])}),
+    ):
+        table = _table("of", "counter", "value", title=title)
+        for group, values in groups.items():
+            for name, value in values.items():
+                if value or everything:
+                    table.add_row(group, name, _shown(value))
+        parts.append(table)
+    control = _table("counter", "value", title="Control plane")
+    for name, value in (result.get("control") or {}).items():
+        control.add_row(name, _shown(value))
+    return Group(*parts, control)
+
+
+def history(result: Result) -> RenderableType:
+    """``flexhactl ha history``."""
+    table = _table("time (UTC)", "boot ms", "node", "event", "why")
+    for record in result.get("events") or []:
+        stamp = datetime.fromtimestamp(record["wall"], UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+        why = ", ".join(
+            f"{key}={_shown(value) if not isinstance(value, int) else value}"
+            for key, value in record.items()
+            if key not in {"t_ms", "wall", "node", "event"}
+        )
+        table.add_row(stamp, f"{record['t_ms']:.1f}", str(record["node"]), str(record["event"]), why)
+    return table

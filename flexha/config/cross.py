@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks that span several keys of the configuration.
+
+They work on a ``View``: the pieces of a file that are valid by themselves, each under its concrete path. A
+piece that is not valid is absent here (the schema reports it), and no check stumbles over its absence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from flexha.config.naming import default_host_dev, default_wire_dev, port_mac
+from flexha.config.schema import NODE_NAMES, NodeName, NodePort, Pool, Port, Route, Section, Xc
+
+S = TypeVar("S", bound=Section)
+Findings = Iterator[str]
+
+POOL_PORTS_MIN = 128
+"""A pair of ports for each of the 64 shards (RFC 4787 REQ-4 keeps parity)."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The valid pieces. ``port_names`` and ``node_ports_named`` hold names whose table may be invalid."""
+
+    pair_name: str
+    port_names: tuple[str, ...]
+    ports: Mapping[str, Port]
+    pools: Mapping[int, Pool]
+    routes: Mapping[int, Route]
+    node_names: tuple[NodeName, ...]
+    node_ports_named: Mapping[NodeName, tuple[str, ...]]
+    node_ports: Mapping[tuple[NodeName, str], NodePort]
+    xcs: Mapping[NodeName, Xc]
+    xcs_named: frozenset[NodeName]
+    paths: Mapping[NodeName, tuple[object, object]]
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> View:
+        """Cut a parsed TOML file into its pieces."""
+        pair, ports = _table(raw.get("pair")), _table(raw.get("ports"))
+        nodes = {name: _table(_table(raw.get("nodes")).get(name)) for name in NODE_NAMES}
+        node_names = tuple(name for name in NODE_NAMES if name in _table(raw.get("nodes")))
+        node_ports = {
+            (node, name): piece
+            for node in node_names
+            for name, value in _table(nodes[node].get("ports")).items()
+            if (piece := _valid(NodePort, value)) is not None
+        }
+        return cls(
+            pair_name=str(pair.get("name", "")),
+            port_names=tuple(sorted(ports)),
+            ports=_valid_pieces(Port, ports.items()),
+            pools=_valid_pieces(Pool, enumerate(_list(raw.get("pools")))),
+            routes=_valid_pieces(Route, enumerate(_list(raw.get("routes")))),
+            node_names=node_names,
+            node_ports_named={
+                node: tuple(_table(nodes[node]["ports"])) for node in node_names if "ports" in nodes[node]
+            },
+            node_ports=node_ports,
+            xcs=_valid_pieces(Xc, ((node, nodes[node].get("xc")) for node in node_names)),
+            xcs_named=frozenset(node for node in node_names if "xc" in nodes[node]),
+            paths={node: (nodes[node].get("control"), nodes[node].get("state_dir")) for node in node_names},
+        )
+
+
+def _table(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _valid(model: type[S], value: object) -> S | None:
+    try:
+        return model.model_validate(value)
+    except ValidationError:
+        return None
+
+
+K = TypeVar("K")
+
+
+def _valid_pieces(model: type[S], items: Any) -> dict[Any, S]:
+    return {key: piece for key, value in items if (piece := _valid(model, value)) is not None}
+
+
+def problems(view: View) -> list[str]:
+    """All findings, in the order of the file."""
+    checks: tuple[Callable[[View], Findings], ...] = (
+        _check_ports,
+        _check_pools,
+        _check_routes,
+        _check_node_ports,
+        _check_devices,
+        _check_macs,
+        _check_xc,
+        _check_paths,
+    )
+    return [finding for check in checks for finding in check(view)]
+
+
+def _outside(address: IPv4Address, network: IPv4Network) -> str | None:
+    """Why a host of this wire cannot have the address."""
+    if address not in network:
+        return f"is not in {network}; choose an address of that subnet"
+    if network.prefixlen < 31 and address in {network.network_address, network.broadcast_address}:
+        return f"is the network or broadcast address of {network}; choose a host address"
+    return None
+
+
+def _check_ports(view: View) -> Findings:
+    owners: dict[IPv4Address, str] = {}
+    vrids: dict[int, str] = {}
+    for name, port in view.ports.items():
+        for index, vip in enumerate(port.vips):
+            key = f"ports.{name}.vips[{index}]"
+            if reason := _outside(vip, port.prefix):
+                yield f"{key}: {vip} {reason}"
+            if vip in owners:
+                yield f"{key}: {vip} stands at {owners[vip]} too; remove one of them"
+            owners.setdefault(vip, key)
+        if port.vrid in vrids:
+            yield (
+                f"ports.{name}.vrid: {port.vrid} is taken by {vrids[port.vrid]}; give each port its own, so "
+                "that virtual MAC addresses stay distinct"
+            )
+        vrids.setdefault(port.vrid, f"ports.{name}")
+        for other, seen in view.ports.items():
+            if other < name and seen.prefix.overlaps(port.prefix):
+                yield (
+                    f"ports.{name}.prefix: {port.prefix} overlaps ports.{other}.prefix {seen.prefix}; part "
+                    "them"
+                )
+    if len(view.ports) == len(view.port_names) > 0:
+        for zone in ("inside", "outside"):
+            if not any(port.zone == zone for port in view.ports.values()):
+                yield f"ports: no port has zone {zone!r}; a NAT gateway needs one inside and one outside"
+
+
+def _check_pools(view: View) -> Findings:
+    names: dict[str, int] = {}
+    addresses: dict[IPv4Address, int] = {}
+    for index, pool in view.pools.items():
+        key = f"pools[{index}]"
+        if pool.name in names:
+            yield f"{key}.name: {pool.name!r} is taken by pools[{names[pool.name]}]; choose another"
+        names.setdefault(pool.name, index)
+        if pool.address in addresses:
+            yield (
+                f"{key}.address: {pool.address} is that of pools[{addresses[pool.address]}]; merge the two "
+                "pools"
+            )
+        addresses.setdefault(pool.address, index)
+        if pool.port_hi - pool.port_lo + 1 < POOL_PORTS_MIN:
+            yield (
+                f"{key}.port_hi: {pool.port_lo}..{pool.port_hi} has fewer than {POOL_PORTS_MIN} ports; widen "
+                "the range, each of the 64 shards needs a pair"
+            )
+        if pool.port not in view.port_names:
+            yield f"{key}.port: there is no ports.{pool.port}; use one of: {_names(view.port_names)}"
+        elif port := view.ports.get(pool.port):
+            if port.zone != "outside":
+                yield f"{key}.port: ports.{pool.port} has zone {port.zone!r}; a pool serves an outside port"
+            if pool.address not in port.vips:
+                yield (
+                    f"{key}.address: {pool.address} is not in ports.{pool.port}.vips; add it there, or "
+                    "sessions of this pool would not survive a failover"
+                )
+
+
+def _check_routes(view: View) -> Findings:
+    seen: dict[tuple[IPv4Network, int], int] = {}
+    for index, route in view.routes.items():
+        key = f"routes[{index}]"
+        identity = (route.prefix, route.metric)
+        if identity in seen:
+            yield (
+                f"{key}.prefix: {route.prefix} stands at routes[{seen[identity]}] too; give it another metric"
+            )
+        seen.setdefault(identity, index)
+        if route.port not in view.port_names:
+            yield f"{key}.port: there is no ports.{route.port}; use one of: {_names(view.port_names)}"
+        elif port := view.ports.get(route.port):
+            if reason := _outside(route.via, port.prefix):
+                yield f"{key}.via: {route.via} {reason}"
+            if route.via in port.vips:
+                yield f"{key}.via: {route.via} is our own virtual address; name the router behind it"
+        for (node, name), own in view.node_ports.items():
+            if own.address == route.via:
+                yield f"{key}.via: {route.via} is nodes.{node}.ports.{name}.address; name another router"
+
+
+def _check_node_ports(view: View) -> Findings:
+    owners: dict[IPv4Address, str] = {}
+    for node, named in view.node_ports_named.items():
+        for name in named:
+            if name not in view.port_names:
+                yield f"nodes.{node}.ports.{name}: there is no ports.{name}; use: {_names(view.port_names)}"
+        for name in view.port_names:
+            if name not in named:
+                yield (
+                    f"nodes.{node}.ports.{name}: is missing; add the table, with this node's address on "
+                    f"{name}"
+                )
+    for (node, name), own in view.node_ports.items():
+        key = f"nodes.{node}.ports.{name}"
+        if own.address in owners:
+            yield f"{key}.address: {own.address} is {owners[own.address]}.address too; give each node its own"
+        owners.setdefault(own.address, key)
+        if own.uplink is not None and own.bridge is None:
+            yield f"{key}.uplink: needs {key}.bridge; name the bridge that {own.uplink} is a port of"
+        if port := view.ports.get(name):
+            if reason := _outside(own.address, port.prefix):
+                yield f"{key}.address: {own.address} {reason}"
+            if own.address in port.vips:
+                yield (
+                    f"{key}.address: {own.address} is a vip of ports.{name}; a node needs an address of its "
+                    "own"
+                )
+
+
+def _check_devices(view: View) -> Findings:
+    """Within a node no two devices share a name; wire devices of both nodes may meet in one namespace."""
+    places: dict[tuple[str, str], str] = {}
+    for (node, name), own in view.node_ports.items():
+        key = f"nodes.{node}.ports.{name}"
+        wire, host = own.wire_dev or default_wire_dev(name, node), own.host_dev or default_host_dev(name)
+        for field, device, place in (
+            ("wire_dev", wire, f"netns {own.netns}" if own.netns else f"node {node}"),
+            ("wire_dev", wire, f"node {node}"),  # where it is made, before it is moved
+            ("host_dev", host, f"node {node}"),
+        ):
+            taken = places.setdefault((place, device), f"{key}.{field}")
+            if taken != f"{key}.{field}":
+                yield f"{key}.{field}: {device!r} is {taken} too; choose another name"
+        xc = view.xcs.get(node)
+        if xc and xc.device in {wire, host}:
+            yield f"nodes.{node}.xc.device: {xc.device!r} is a device of {key}; choose another name"
+
+
+def _check_macs(view: View) -> Findings:
+    owners: dict[str, str] = {}
+    for (node, name), own in view.node_ports.items():
+        if name not in view.port_names:
+            continue
+        key = f"nodes.{node}.ports.{name}.mac"
+        index = view.port_names.index(name)
+        mac = own.mac or port_mac(view.pair_name, NODE_NAMES.index(node), index).hex(":")
+        if mac in owners:
+            yield f"{key}: {mac} is {owners[mac]} too; give each port its own"
+        owners.setdefault(mac, key)
+
+
+def _check_xc(view: View) -> Findings:
+    if len(view.node_names) == len(NODE_NAMES):
+        for node in view.node_names:
+            if node not in view.xcs_named:
+                yield f"nodes.{node}.xc: is missing; a pair needs a cross-connect, add device and address"
+    networks: dict[NodeName, IPv4Network] = {}
+    for node, xc in view.xcs.items():
+        key = f"nodes.{node}.xc"
+        network = networks[node] = IPv4Network((xc.address, xc.prefix_len), strict=False)
+        if reason := _outside(xc.address, network):
+            yield f"{key}.address: {xc.address} {reason}"
+        for name, port in view.ports.items():
+            if network.overlaps(port.prefix):
+                yield f"{key}.address: {network} overlaps ports.{name}.prefix {port.prefix}; part them"
+    if len(networks) == len(NODE_NAMES):
+        a, b = view.xcs["a"], view.xcs["b"]
+        if a.address == b.address:
+            yield f"nodes.b.xc.address: {b.address} is nodes.a.xc.address too; give each node its own"
+        elif networks["a"] != networks["b"]:
+            yield (
+                f"nodes.b.xc.address: {networks['b']} is not the subnet of nodes.a.xc, {networks['a']}; put "
+                "both in one (address and prefix_len)"
+            )
+
+
+def _check_paths(view: View) -> Findings:
+    if len(view.paths) == len(NODE_NAMES):
+        for field, a, b in zip(("control", "state_dir"), view.paths["a"], view.paths["b"], strict=True):
+            if a is not None and a == b:
+                yield f"nodes.b.{field}: {b!r} is nodes.a.{field} too; give each node its own"
+
+
+def _names(names: tuple[str, ...]) -> str:
+    return ", ".join(names) or "none yet"

@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the pair's configuration and a node's name to what each part of that node must know.
+
+Pure: what is random per start (incarnation, table key, flow ids) comes in as ``Draw``.
+
+Indices. Ports are numbered by the rank of their name, pools by their place in the file; synced records carry
+these numbers, so both nodes must derive the same ones. Port ``i`` is heartbeat path ``1 + i``; path 0 is xc.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import Path
+
+from flexha.config.naming import (
+    control_path,
+    default_host_dev,
+    default_wire_dev,
+    pair_id,
+    peer_name,
+    port_mac,
+    state_path,
+    virtual_mac,
+)
+from flexha.config.schema import NODE_NAMES, Config, NodeName, NodePort
+from flexha.core.node import ChecksumForm, NodeConfig, SyncLimits, VrrpPort
+from flexha.fastpath import records as fp
+
+XC_PATH = "xc"
+"""Name of the heartbeat path over the cross-connect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What is drawn anew at each start of the daemon."""
+
+    incarnation: int
+    """64 bits: tells this start of the daemon from an earlier one."""
+    table_key: bytes
+    """16 bytes: key of the flow table's hash, never shared."""
+    flow_id_base: int
+    """Flow ids made in this life start above, so that ids never recur."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlugPlan:
+    """How a port is attached to the wire and to the node's own kernel."""
+
+    port: str
+    index: int
+    wire_dev: str
+    host_dev: str
+    mac: bytes
+    interface: IPv4Interface
+    vips: tuple[IPv4Address, ...]
+    mtu: int
+    netns: str | None
+    bridge: str | None
+    uplink: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StaticRoute:
+    """A route for the kernel's main table."""
+
+    prefix: IPv4Network
+    via: IPv4Address
+    device: str
+    metric: int
+
+
+@dataclass(frozen=True, slots=True)
+class XcPlan:
+    """The cross-connect, seen from one node."""
+
+    device: str
+    interface: IPv4Interface
+    peer: IPv4Address | None
+    sync_port: int
+    connects: bool
+    """Node b connects to node a; node a listens."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlan:
+    """All that ``flexha.shell`` needs to run one node."""
+
+    pair: str
+    name: NodeName
+    core: NodeConfig
+    plugs: tuple[PlugPlan, ...]
+    routes: tuple[StaticRoute, ...]
+    xc: XcPlan | None
+    control: Path
+    state_dir: Path
+    metrics: tuple[str, int] | None
+    pool_names: tuple[str, ...]
+
+    @property
+    def port_names(self) -> tuple[str, ...]:
+        """Names in the order of their indices."""
+        return tuple(plug.port for plug in self.plugs)
+
+
+def _ports(config: Config) -> tuple[str, ...]:
+    return tuple(sorted(config.ports))
+
+
+def _mac(config: Config, name: NodeName, port: str) -> bytes:
+    own = config.nodes[name].ports[port]
+    if own.mac is not None:
+        return bytes.fromhex(own.mac.replace(":", ""))
+    return port_mac(config.pair.name, NODE_NAMES.index(name), _ports(config).index(port))
+
+
+def _peer_port(config: Config, name: NodeName, port: str) -> NodePort | None:
+    peer = config.nodes.get(peer_name(name))
+    return peer.ports[port] if peer else None
+
+
+def node_config(config: Config, name: NodeName) -> NodeConfig:
+    """What the pure core must know."""
+    peer = peer_name(name) in config.nodes
+    ports = []
+    for port in _ports(config):
+        shared, own = config.ports[port], config.nodes[name].ports[port]
+        other = _peer_port(config, name, port)
+        ports.append(
+            VrrpPort(
+                name=port,
+                vrid=shared.vrid,
+                vips=shared.vips,
+                address=own.address,
+                peer_address=other.address if other else None,
+                mac=_mac(config, name, port),
+            )
+        )
+    return NodeConfig(
+        pair=config.pair.name,
+        index=NODE_NAMES.index(name),
+        priority=config.nodes[name].priority,
+        ports=tuple(ports),
+        paths=(XC_PATH, *_ports(config)),
+        has_peer=peer,
+        preempt=config.ha.preempt,
+        interval_ms=config.ha.interval_ms,
+        dead_after=config.ha.dead_after,
+        start_hold_ms=config.ha.start_hold_ms,
+        adver_int_cs=config.vrrp.adver_int_cs,
+        checksum=ChecksumForm(config.vrrp.checksum),
+        sync=SyncLimits(
+            window_batches=config.sync.window_batches,
+            batch_records=config.sync.batch_records,
+            resume_hold_s=float(config.sync.resume_hold_s),
+        ),
+    )
+
+
+def fastpath_config(config: Config, name: NodeName, draw: Draw) -> fp.FastpathConfig:
+    """What the C fast path must know."""
+    node, peer = config.nodes[name], config.nodes.get(peer_name(name))
+    names = _ports(config)
+    ports = []
+    for port in names:
+        shared, own = config.ports[port], node.ports[port]
+        other = _peer_port(config, name, port)
+        ports.append(
+            fp.PortConfig(
+                name=port,
+                zone=fp.Zone.INSIDE if shared.zone == "inside" else fp.Zone.OUTSIDE,
+                address=own.address,
+                plen=shared.prefix.prefixlen,
+                mac=_mac(config, name, port),
+                wire_dev=own.wire_dev or default_wire_dev(port, name),
+                host_dev=own.host_dev or default_host_dev(port),
+                mtu=shared.mtu,
+                vrid=shared.vrid,
+                vmac=virtual_mac(shared.vrid),
+                vips=shared.vips,
+                peer_address=other.address if other else None,
+                peer_mac=_mac(config, peer_name(name), port) if other else None,
+            )
+        )
+    return fp.FastpathConfig(
+        ports=tuple(ports),
+        pools=tuple(
+            fp.PoolConfig(
+                name=pool.name,
+                address=pool.address,
+                out_port=names.index(pool.port),
+                port_lo=pool.port_lo,
+                port_hi=pool.port_hi,
+            )
+            for pool in config.pools
+        ),
+        pulse=fp.PulseConfig(
+            pair_id=pair_id(config.pair.name),
+            node_index=NODE_NAMES.index(name),
+            incarnation=draw.incarnation,
+            interval_ms=config.ha.interval_ms,
+            dead_after=config.ha.dead_after,
+            udp_port=config.ha.heartbeat_port,
+            xc_address=node.xc.address if node.xc and peer else None,
+            xc_peer_address=peer.xc.address if node.xc and peer and peer.xc else None,
+        ),
+        shard_key=bytes.fromhex(config.pair.secret),
+        table_key=draw.table_key,
+        flow_id_base=draw.flow_id_base,
+        n_workers=config.fastpath.workers,
+        flow_cap=config.fastpath.flow_cap,
+        syn_check=config.fastpath.syn_check,
+        timeouts=fp.Timeouts(
+            tcp_transitory_s=config.timeouts.tcp_transitory_s,
+            tcp_established_s=config.timeouts.tcp_established_s,
+            udp_s=config.timeouts.udp_s,
+            icmp_s=config.timeouts.icmp_s,
+        ),
+    )
+
+
+def node_plan(config: Config, name: NodeName) -> NodePlan:
+    """All that the shell needs, the fast path's own configuration apart."""
+    node, peer = config.nodes[name], config.nodes.get(peer_name(name))
+    plugs = []
+    for index, port in enumerate(_ports(config)):
+        shared, own = config.ports[port], node.ports[port]
+        plugs.append(
+            PlugPlan(
+                port=port,
+                index=index,
+                wire_dev=own.wire_dev or default_wire_dev(port, name),
+                host_dev=own.host_dev or default_host_dev(port),
+                mac=_mac(config, name, port),
+                interface=IPv4Interface((own.address, shared.prefix.prefixlen)),
+                vips=shared.vips,
+                mtu=shared.mtu,
+                netns=own.netns,
+                bridge=own.bridge,
+                uplink=own.uplink,
+            )
+        )
+    host_devs = {plug.port: plug.host_dev for plug in plugs}
+    xc = None
+    if node.xc:
+        xc = XcPlan(
+            device=node.xc.device,
+            interface=IPv4Interface((node.xc.address, node.xc.prefix_len)),
+            peer=peer.xc.address if peer and peer.xc else None,
+            sync_port=config.ha.sync_port,
+            connects=name == "b",
+        )
+    metrics = None
+    if node.metrics:
+        host, _, port_number = node.metrics.rpartition(":")
+        metrics = (host, int(port_number))
+    return NodePlan(
+        pair=config.pair.name,
+        name=name,
+        core=node_config(config, name),
+        plugs=tuple(plugs),
+        routes=tuple(
+            StaticRoute(route.prefix, route.via, host_devs[route.port], route.metric)
+            for route in config.routes
+        ),
+        xc=xc,
+        control=control_path(config, name),
+        state_dir=state_path(config, name),
+        metrics=metrics,
+        pool_names=tuple(pool.name for pool in config.pools),
+    )

@@ -1,0 +1,343 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The configuration of a pair: one TOML file, the same on both nodes; a node is told which one it is.
+
+Every key, its default and its range stand here and nowhere else: ``flexhad --print-schema`` and the man page
+flexha.toml(5) are made from these models. Models are strict (no string is taken for a number) and frozen;
+an unknown key is an error. What spans several keys is checked in ``flexha.config.load``.
+
+Addresses are IPv4 in this version; nothing below the configuration is.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+NodeName = Literal["a", "b"]
+NODE_NAMES: tuple[NodeName, NodeName] = ("a", "b")
+"""The position is the node's index: node 0 reigns in even terms, node 1 in odd ones."""
+
+
+# ---- types of a value, parsed from the strings that TOML holds --------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Metadata of a type: what ``--print-schema`` calls it."""
+
+    name: str
+
+
+def _parse_address(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError(f'{value!r} is no IPv4 address; write it as "203.0.113.3"')  # noqa: TRY004
+    try:
+        return IPv4Address(value)
+    except ValueError:
+        raise ValueError(f'{value!r} is no IPv4 address; write it as "203.0.113.3"') from None
+
+
+def _parse_prefix(value: object) -> object:
+    if not isinstance(value, str) or "/" not in value:
+        raise ValueError(f'{value!r} is no IPv4 prefix; write it as "203.0.113.0/29"')
+    try:
+        network = IPv4Network(value, strict=False)
+    except ValueError:
+        raise ValueError(f'{value!r} is no IPv4 prefix; write it as "203.0.113.0/29"') from None
+    if value.split("/")[0] != str(network.network_address):
+        raise ValueError(f'{value!r} has host bits set; write it as "{network}"')
+    return network
+
+
+def _check_mac(value: str) -> str:
+    if not re.fullmatch(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}", value):
+        raise ValueError(f'{value!r} is no MAC address; write it as "02:00:5e:10:00:01"')
+    mac = value.lower().replace("-", ":")
+    if int(mac[:2], 16) & 1:
+        raise ValueError(f'{value!r} is a group address; take a unicast one, such as "02{mac[2:]}"')
+    if mac.startswith("00:00:5e:00:01:"):
+        raise ValueError(
+            f"{value!r} is a virtual router's MAC address (RFC 9568 §7.3); take one of the port's own"
+        )
+    return mac
+
+
+def _check_listen(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    try:
+        IPv4Address(host)
+        ok = 1 <= int(port) <= 65535
+    except ValueError:
+        ok = False
+    if not ok:
+        raise ValueError(f'{value!r} is no address:port; write it as "127.0.0.1:9101"')
+    return value
+
+
+def _matching(pattern: str, remedy: str) -> AfterValidator:
+    """A string of this shape, or an error that says which shape is wanted."""
+    compiled = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if not compiled.fullmatch(value):
+            raise ValueError(f"{value!r} does not do; {remedy}")
+        return value
+
+    return AfterValidator(check)
+
+
+Address = Annotated[IPv4Address, BeforeValidator(_parse_address), Kind("IPv4 address")]
+Prefix = Annotated[IPv4Network, BeforeValidator(_parse_prefix), Kind("IPv4 prefix")]
+Mac = Annotated[str, AfterValidator(_check_mac), Kind("MAC address")]
+Listen = Annotated[str, AfterValidator(_check_listen), Kind("address:port")]
+Name = Annotated[
+    str,
+    _matching(r"[A-Za-z0-9][A-Za-z0-9_-]{0,14}", "use 1 to 15 letters, digits, - or _"),
+    Kind("name"),
+]
+# Short, because device names (15 characters at most) are made of it; the cross-connect's name is taken.
+PortName = Annotated[
+    str,
+    _matching(
+        r"(?!xc$)[a-z][a-z0-9_]{0,9}", "use 1 to 10 characters a-z, 0-9, _, a letter first, and not xc"
+    ),
+    Kind("port name"),
+]
+PairName = Annotated[
+    str,
+    _matching(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}", "use 1 to 31 letters, digits, - or _"),
+    Kind("name"),
+]
+NetnsName = Annotated[
+    str, _matching(r"(?!\.{1,2}$)[^\s/]{1,255}", "name a file in /run/netns, without a slash"), Kind("name")
+]
+Device = Annotated[
+    str, _matching(r"(?!\.{1,2}$)[^\s/:]{1,15}", "use a device name of 1 to 15 characters"), Kind("device")
+]
+AbsolutePath = Annotated[str, _matching(r"/\S+", "give an absolute path without spaces"), Kind("path")]
+HexKey = Annotated[
+    str, _matching(r"[0-9a-fA-F]{32}", "give 32 hex digits, from: openssl rand -hex 16"), Kind("hex")
+]
+
+
+class Section(BaseModel):
+    """Base of every table of the file."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+# ---- what both nodes share --------------------------------------------------------------------------------
+class Pair(Section):
+    """``[pair]``"""
+
+    name: PairName = Field(
+        description="name of the pair; heartbeats and sync peers of another pair are refused"
+    )
+    secret: HexKey = Field(
+        description="secret of the pair, 16 bytes in hex (openssl rand -hex 16): both nodes compute the "
+        "same shard"
+    )
+
+
+class Port(Section):
+    """``[ports.NAME]``: a data-plane attachment that both nodes have."""
+
+    zone: Literal["inside", "outside"] = Field(description="side of the NAT")
+    prefix: Prefix = Field(description="the wire's subnet")
+    vips: Annotated[tuple[Address, ...], Field(strict=False, min_length=1, max_length=4)] = Field(
+        description="virtual addresses (VRRP): ACTIVE answers for them with the virtual MAC"
+    )
+    vrid: int = Field(ge=1, le=255, description="virtual router id (RFC 9568), unique on the wire")
+    mtu: int = Field(default=1500, ge=576, le=1500, description="IP MTU of the wire, bytes")
+
+
+class Pool(Section):
+    """``[[pools]]``: an external address for source NAT."""
+
+    name: Name = Field(description="name of the pool")
+    port: PortName = Field(description="the outside port that it serves")
+    address: Address = Field(
+        description="external address; one of that port's vips, so that it moves with the role"
+    )
+    port_lo: int = Field(
+        default=1024, ge=1024, le=65535, description="lowest external port or ICMP identifier"
+    )
+    port_hi: int = Field(
+        default=65535, ge=1024, le=65535, description="highest external port or ICMP identifier"
+    )
+
+
+class Route(Section):
+    """``[[routes]]``: a static route, installed in the kernel's main table of the node's namespace."""
+
+    prefix: Prefix = Field(description="destination; 0.0.0.0/0 is the default route")
+    via: Address = Field(description="next hop, on the port's subnet")
+    port: PortName = Field(description="port that it leaves by")
+    metric: int = Field(
+        default=4000,
+        ge=1,
+        le=0xFFFFFFFF,
+        description="priority in the kernel, lower wins; high by default, so that a management default route "
+        "and what a routing daemon learns are preferred",
+    )
+
+
+class Ha(Section):
+    """``[ha]``: heartbeats and role."""
+
+    interval_ms: int = Field(
+        default=50,
+        ge=5,
+        le=1000,
+        description="heartbeat interval on every path, ms; below 20 needs SCHED_FIFO",
+    )
+    dead_after: int = Field(
+        default=3, ge=2, le=20, description="intervals of silence that make a path silent"
+    )
+    preempt: bool = Field(
+        default=False, description="a better priority takes the role from a live ACTIVE, once it is in sync"
+    )
+    start_hold_ms: int = Field(
+        default=1000,
+        ge=0,
+        le=60000,
+        description="time to listen for a live ACTIVE before the first claim, ms",
+    )
+    heartbeat_port: int = Field(default=47850, ge=1024, le=65535, description="UDP port of heartbeats")
+    sync_port: int = Field(
+        default=47851, ge=1024, le=65535, description="TCP port of sync, on the cross-connect"
+    )
+
+
+class Vrrp(Section):
+    """``[vrrp]``: all virtual routers of the pair (RFC 9568)."""
+
+    version: Literal[3] = Field(default=3, description="protocol version")
+    adver_int_cs: int = Field(default=100, ge=1, le=4095, description="Advertisement_Interval, centiseconds")
+    checksum: Literal["rfc5798", "rfc9568"] = Field(
+        default="rfc5798",
+        description="checksum of what we send: with the pseudo-header, as keepalived and FRR demand, or of "
+        "the message alone; both are accepted",
+    )
+
+
+class FastpathSection(Section):
+    """``[fastpath]``"""
+
+    workers: int = Field(default=1, ge=1, le=16, description="worker threads; nodes may differ")
+    flow_cap: int = Field(
+        default=131072,
+        ge=1024,
+        le=16777216,
+        description="records in all (flows and mappings), 128 bytes each",
+    )
+    syn_check: bool = Field(
+        default=True, description="drop a TCP segment that belongs to no session and does not open one"
+    )
+
+
+class Timeouts(Section):
+    """``[timeouts]``: idle time after which a session ends."""
+
+    tcp_established_s: int = Field(
+        default=7440, ge=7440, le=864000, description="TCP, established, seconds (RFC 5382 REQ-5)"
+    )
+    tcp_transitory_s: int = Field(
+        default=240, ge=240, le=86400, description="TCP, opening or closing, seconds (RFC 5382 REQ-5)"
+    )
+    udp_s: int = Field(default=300, ge=120, le=86400, description="UDP, seconds (RFC 4787 REQ-5)")
+    icmp_s: int = Field(default=60, ge=60, le=86400, description="ICMP query, seconds (RFC 5508 REQ-2)")
+
+
+class Sync(Section):
+    """``[sync]``: replication of sessions over the cross-connect."""
+
+    batch_records: int = Field(default=1024, ge=16, le=4096, description="records in one batch at most")
+    window_batches: int = Field(
+        default=64, ge=2, le=1024, description="batches sent and not yet acknowledged at most"
+    )
+    resume_hold_s: int = Field(
+        default=60,
+        ge=0,
+        le=3600,
+        description="how long changes are tracked for a peer that went away, seconds",
+    )
+
+
+# ---- what each node has of its own ------------------------------------------------------------------------
+class Xc(Section):
+    """``[nodes.X.xc]``: this node's end of the cross-connect."""
+
+    device: Device = Field(description="network device in the node's namespace")
+    address: Address = Field(description="this node's address; the daemon adds it and brings the link up")
+    prefix_len: int = Field(
+        default=30, ge=8, le=31, description="prefix length of the cross-connect's subnet"
+    )
+
+
+class NodePort(Section):
+    """``[nodes.X.ports.NAME]``: a port as this node has it."""
+
+    address: Address = Field(description="the node's own address on the wire; it never moves")
+    mac: Mac | None = Field(
+        default=None, description="the port's own MAC; by default derived from pair, node and port (02:...)"
+    )
+    netns: NetnsName | None = Field(
+        default=None, description="network namespace (/run/netns/NAME) that the wire device is moved to"
+    )
+    bridge: Device | None = Field(default=None, description="bridge that the wire device is enslaved to")
+    uplink: Device | None = Field(
+        default=None, description="NIC that is a port of the same bridge: its carrier is the port's state"
+    )
+    wire_dev: Device | None = Field(
+        default=None, description="name of the TAP towards the wire; default fx-PORT-NODE"
+    )
+    host_dev: Device | None = Field(
+        default=None, description="name of the TAP towards the node's kernel; default PORT0, such as wan0"
+    )
+
+
+class Node(Section):
+    """``[nodes.a]``, ``[nodes.b]``"""
+
+    priority: int = Field(
+        default=100,
+        ge=1,
+        le=254,
+        description="VRRP priority, and who starts as ACTIVE; the higher one, or node a",
+    )
+    control: AbsolutePath | None = Field(
+        default=None, description="control socket; default /run/flexha/PAIR-NODE.sock"
+    )
+    state_dir: AbsolutePath | None = Field(
+        default=None,
+        description="directory of what must outlive the daemon; default /var/lib/flexha/PAIR-NODE",
+    )
+    metrics: Listen | None = Field(
+        default=None, description="address:port of the Prometheus endpoint; none by default"
+    )
+    xc: Xc | None = Field(default=None, description="cross-connect; required when the pair has two nodes")
+    ports: dict[PortName, NodePort] = Field(description="one table for each of [ports]")
+
+
+class Config(Section):
+    """The whole file."""
+
+    pair: Pair = Field(description="the pair")
+    ports: Annotated[dict[PortName, Port], Field(min_length=1, max_length=8)] = Field(
+        description="data-plane ports"
+    )
+    pools: Annotated[tuple[Pool, ...], Field(strict=False, max_length=8)] = Field(
+        default=(), description="NAT pools, the first that serves a port wins"
+    )
+    routes: Annotated[tuple[Route, ...], Field(strict=False)] = Field(default=(), description="static routes")
+    ha: Ha = Field(default_factory=Ha, description="heartbeats and role")
+    vrrp: Vrrp = Field(default_factory=Vrrp, description="virtual routers")
+    fastpath: FastpathSection = Field(default_factory=FastpathSection, description="workers and tables")
+    timeouts: Timeouts = Field(default_factory=Timeouts, description="session timeouts")
+    sync: Sync = Field(default_factory=Sync, description="replication")
+    nodes: Annotated[dict[NodeName, Node], Field(min_length=1)] = Field(
+        description="the nodes a and b; with only one, it has no peer"
+    )

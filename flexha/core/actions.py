@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a node wants done: the only outputs of the pure core.
+
+Actions are imperatives. The caller performs them **in order**, and reports an outcome as a later event.
+Ordering duties, which the core keeps and the caller must not undo:
+
+* ``PersistTerm(t)`` is on disk (``TermPersisted``) before any ``SetRole(ACTIVE, t)``.
+* ``SetRole`` to anything but ACTIVE (the fence) precedes what tells the wire that we left.
+* ``SetRole(ACTIVE)`` precedes ``SendFrame`` of adverts and gratuitous ARPs, which announce it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from flexha.core.events import Role
+from flexha.units import Term
+
+
+@dataclass(frozen=True, slots=True)
+class PersistTerm:
+    """Write the term to disk and fsync; then ``TermPersisted``."""
+
+    term: Term
+
+
+@dataclass(frozen=True, slots=True)
+class SetRole:
+    """Set role and term in the fence (C), and in what heartbeats say; then ``RoleSet``."""
+
+    role: Role
+    term: Term
+
+
+@dataclass(frozen=True, slots=True)
+class SetPulse:
+    """What our heartbeats say beside role and term; ``burst``: send one on every path at once."""
+
+    ready: bool
+    bye: bool = False
+    burst: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SendFrame:
+    """Put an Ethernet frame on a port's wire. ``fenced``: only while ACTIVE (VMAC frames)."""
+
+    port: str
+    frame: bytes
+    fenced: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SendSync:
+    """Write bytes to the sync connection."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSync:
+    """End the sync connection; the shell reconnects with its own back-off."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrackChanges:
+    """Tell the workers to track changes (a peer consumes them, or will soon), or to forget them."""
+
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StartBulk:
+    """Let the workers walk the table into the events rings; ends with ``BulkWalked``."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetDrainCredit:
+    """How many more records the shell may drain into ``FlowsDrained`` (0: stop; changes coalesce in C)."""
+
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class BeginImport:
+    """A bulk is coming: mark what we hold as stale."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportFlows:
+    """Put a batch into the fast path; then ``FlowsImported(seq)``. Performed in order."""
+
+    seq: int
+    n: int
+    family: int
+    columns: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class EndImport:
+    """The bulk is complete: sweep what it did not refresh."""
+
+
+@dataclass(frozen=True, slots=True)
+class AckFlows:
+    """The peer has these live: ``marks`` is worker -> highest acknowledged ``ev_seq``."""
+
+    marks: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Answer to ``OperatorAsked(request)``."""
+
+    request: int
+    ok: bool
+    text: str
+
+
+class Level(StrEnum):
+    """Severity of a record."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A decision with its inputs: goes to the log, and to ``flexhactl ha history`` if ``history``."""
+
+    level: Level
+    event: str
+    fields: Mapping[str, object] = field(default_factory=dict)
+    history: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Add to a named control-plane counter, such as ``vrrp.wan.bad_ttl``."""
+
+    name: str
+    n: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """All goodbyes are said: the daemon may end."""
+
+
+Action = (
+    PersistTerm
+    | SetRole
+    | SetPulse
+    | SendFrame
+    | SendSync
+    | CloseSync
+    | TrackChanges
+    | StartBulk
+    | SetDrainCredit
+    | BeginImport
+    | ImportFlows
+    | EndImport
+    | AckFlows
+    | Reply
+    | Record
+    | Count
+    | Stop
+)

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens to a node: the only inputs of the pure core.
+
+Events are facts in the past tense. The shell (``flexha.shell.driver``) or the simulator makes them;
+``flexha.core.node.step`` consumes them. Times are ``Ns`` of the clock that the caller passes as ``now``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+
+from flexha.units import Term
+
+
+class Role(IntEnum):
+    """Role of a node; the numbers are those of ``enum fp_role`` in ``csrc/fp_abi.h``."""
+
+    INIT = 0
+    JOINING = 1
+    PASSIVE = 2
+    ACTIVE = 3
+    MAINTENANCE = 4
+    FAULT = 5
+
+
+@dataclass(frozen=True, slots=True)
+class PeerInfo:
+    """What the peer's heartbeats say of it (``struct fp_peer``)."""
+
+    role: Role
+    term: Term
+    incarnation: int
+    ready: bool
+    bye: bool
+    priority: int
+
+
+# ---- life of the daemon ----------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The daemon is up, its ports are plugged. ``term``: the highest term ever persisted (0 at first)."""
+
+    term: Term
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class TimerFired:
+    """``next_deadline(state)`` has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """SIGTERM: hand over if the peer is ready, say goodbye, then ``Stop``."""
+
+
+@dataclass(frozen=True, slots=True)
+class TermPersisted:
+    """``PersistTerm(term)`` is on disk."""
+
+    term: Term
+
+
+@dataclass(frozen=True, slots=True)
+class TermPersistFailed:
+    """``PersistTerm(term)`` could not be written: this node must not reign in it."""
+
+    term: Term
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoleSet:
+    """``SetRole(role, term)`` is obeyed by all workers."""
+
+    role: Role
+    term: Term
+
+
+class Command(StrEnum):
+    """What an operator may ask over the control socket."""
+
+    FAILOVER = "failover"
+    MAINTENANCE_ENTER = "maintenance-enter"
+    MAINTENANCE_EXIT = "maintenance-exit"
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorAsked:
+    """An operator's command; the answer is a ``Reply`` action with the same ``request`` number."""
+
+    request: int
+    command: Command
+
+
+# ---- heartbeat (C pulse thread) --------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class PathUp:
+    """The peer's first heartbeat on ``path``: ``"xc"`` or a port's name."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class PathDown:
+    """Silence on ``path`` for ``dead_after`` intervals."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerHeard:
+    """The peer changed what it says of itself (not sent for each heartbeat)."""
+
+    peer: PeerInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Fenced:
+    """C heard a higher term while we were ACTIVE, and has fenced the data plane already."""
+
+    term: Term
+
+
+@dataclass(frozen=True, slots=True)
+class PortChanged:
+    """A port gained or lost its wire."""
+
+    port: str
+    up: bool
+
+
+# ---- VRRP ------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class VrrpFrameReceived:
+    """An Ethernet frame with IP protocol 112, as read from ``port`` (cut to 256 bytes)."""
+
+    port: str
+    frame: bytes
+
+
+# ---- sync ------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class SyncConnected:
+    """The TCP connection to the peer over xc stands (either end may have opened it)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReceived:
+    """Bytes from the sync connection, in order, cut anywhere."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SyncClosed:
+    """The sync connection ended."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FlowsDrained:
+    """Records from the events rings, packed in columns: one batch, one address family.
+
+    ``marks``: per worker, the highest ``ev_seq`` in this batch. ``lost``: changes that could not be
+    tracked since the last drain (a new bulk is due). ``columns``: name -> packed little-endian array.
+    """
+
+    n: int
+    family: int
+    columns: Mapping[str, bytes]
+    marks: Mapping[int, int] = field(default_factory=dict)
+    lost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BulkWalked:
+    """Every worker has walked its whole table into the events rings, and all of it was drained."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowsImported:
+    """``ImportFlows(seq, ...)`` is live in the fast path; ``error`` if the batch was refused."""
+
+    seq: int
+    error: str | None = None
+
+
+Event = (
+    Started
+    | TimerFired
+    | StopRequested
+    | TermPersisted
+    | TermPersistFailed
+    | RoleSet
+    | OperatorAsked
+    | PathUp
+    | PathDown
+    | PeerHeard
+    | Fenced
+    | PortChanged
+    | VrrpFrameReceived
+    | SyncConnected
+    | SyncReceived
+    | SyncClosed
+    | FlowsDrained
+    | BulkWalked
+    | FlowsImported
+)

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether the peer lives: from what the C pulse thread reports of each path.
+
+The pulse thread times each path (``dead_after`` intervals of silence) and reports; this module judges:
+
+    alive    heard on any path, and it has not said goodbye
+    lost     silent on *all* paths ("peer-silent"), gone by its own word ("peer-bye"), or another process
+             under the same name ("peer-restarted": a new incarnation proves that the old one is dead)
+
+One silent path is a fault of that path, never of the peer: it is recorded, and changes no role.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from flexha.core.actions import Level, Record
+from flexha.core.events import PathDown, PathUp, PeerHeard, PeerInfo
+from flexha.units import EPOCH, NS_PER_MS, Ns
+
+PAST_INCARNATIONS_MAX: Final = 4
+"""So many dead incarnations are remembered, lest a delayed heartbeat raises one."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerFound:
+    """The peer lives; this is what it says of itself."""
+
+    info: PeerInfo
+
+
+@dataclass(frozen=True, slots=True)
+class PeerChanged:
+    """The peer lives, and says something new of itself."""
+
+    was: PeerInfo
+    info: PeerInfo
+
+
+@dataclass(frozen=True, slots=True)
+class PeerLost:
+    """The peer is dead or gone. ``info``: the last that it said."""
+
+    reason: str
+    info: PeerInfo
+
+
+Fact = PeerFound | PeerChanged | PeerLost
+Output = Fact | Record
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """One path's state, and since when."""
+
+    alive: bool = False
+    since: Ns = EPOCH
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Liveness:
+    """What is known of the peer's life."""
+
+    paths: Mapping[str, Path]
+    info: PeerInfo | None = None
+    """The last that was heard, whether the peer lives or not."""
+    is_current: bool = False
+    """Whether ``info`` was heard in this life of the peer: after a silence it must say again who it is."""
+    alive: bool = False
+    past: tuple[int, ...] = ()
+    """Incarnations that are dead for certain: they said goodbye, or a later one was heard."""
+
+
+Result = tuple[Liveness, tuple[Output, ...]]
+
+
+def initial(paths: tuple[str, ...]) -> Liveness:
+    """Nothing heard on any path."""
+    return Liveness(paths={name: Path() for name in paths})
+
+
+def step(liveness: Liveness, event: PathUp | PathDown | PeerHeard, now: Ns) -> Result:
+    """One report of the pulse thread in; facts and records out."""
+    match event:
+        case PathUp(path):
+            return _path(liveness, path, now, alive=True)
+        case PathDown(path):
+            return _path(liveness, path, now, alive=False)
+        case PeerHeard(info):
+            return _heard(liveness, info)
+
+
+def _path(liveness: Liveness, name: str, now: Ns, *, alive: bool) -> Result:
+    path = liveness.paths.get(name, Path())
+    if path.alive == alive:
+        return liveness, ()
+    liveness = replace(liveness, paths={**liveness.paths, name: Path(alive, now)})
+    heard = [n for n, p in liveness.paths.items() if p.alive]
+    fields = {
+        "path": name,
+        "heard": heard,
+        "was_for_ms": (now - path.since) // NS_PER_MS if path.since else None,
+    }
+    level = Level.INFO if alive or not heard else Level.WARNING
+    record = Record(level, "path-up" if alive else "path-down", fields, history=True)
+    liveness, facts = _judge(liveness)
+    return liveness, (record, *facts)
+
+
+def _heard(liveness: Liveness, info: PeerInfo) -> Result:
+    if info.incarnation in liveness.past:
+        return liveness, ()
+    was = liveness.info
+    outputs: tuple[Output, ...] = ()
+    if was is not None and was.incarnation != info.incarnation:
+        liveness, outputs = _bury(liveness, was, "peer-restarted")
+    liveness = replace(liveness, info=info, is_current=True)
+    if info.bye:
+        liveness, more = _bury(liveness, info, "peer-bye")
+        return liveness, (*outputs, *more)
+    if liveness.alive and was is not None and was != info:
+        return liveness, (*outputs, PeerChanged(was, info))
+    liveness, more = _judge(liveness)
+    return liveness, (*outputs, *more)
+
+
+def _bury(liveness: Liveness, info: PeerInfo, reason: str) -> Result:
+    """This incarnation is dead whatever a path may still deliver of it."""
+    was_alive = liveness.alive
+    past = (*liveness.past, info.incarnation)[-PAST_INCARNATIONS_MAX:]
+    liveness = replace(liveness, alive=False, is_current=False, past=past)
+    return liveness, _lost(liveness, info, reason) if was_alive else ()
+
+
+def _judge(liveness: Liveness) -> Result:
+    """Compare what the paths say now with what we held of the peer's life."""
+    info = liveness.info
+    if info is None or not liveness.is_current:
+        return liveness, ()
+    alive = info.incarnation not in liveness.past and any(p.alive for p in liveness.paths.values())
+    if alive == liveness.alive:
+        return liveness, ()
+    liveness = replace(liveness, alive=alive, is_current=alive)
+    if not alive:
+        return liveness, _lost(liveness, info, "peer-silent")
+    fields = {"role": info.role.name, "term": info.term, "ready": info.ready, "priority": info.priority}
+    return liveness, (Record(Level.INFO, "peer-found", fields, history=True), PeerFound(info))
+
+
+def _lost(liveness: Liveness, info: PeerInfo, reason: str) -> tuple[Output, ...]:
+    fields = {"reason": reason, "role": info.role.name, "term": info.term, "paths": list(liveness.paths)}
+    return (Record(Level.WARNING, "peer-lost", fields, history=True), PeerLost(reason, info))

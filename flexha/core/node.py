@@ -1,0 +1,407 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One node of the pair, whole: the only part of the core that shells and simulators call.
+
+The loop that a caller runs (raft's ``Ready`` in miniature)::
+
+    state = node.initial(cfg)
+    state, actions = node.step(state, event, now)   # for each event, in order, one at a time
+    for action in actions: perform(action)           # in order; outcomes come back as events
+    sleep until min(next event, node.next_deadline(state)); then event = TimerFired()
+
+Duties of the caller:
+
+* the first event is ``Started``; ``now`` never goes backwards;
+* ``SetRole`` has returned (all workers obey) before the next action of the tuple is performed;
+* ``PersistTerm`` may take its time (a thread); ``TermPersisted`` follows once it is on disk;
+* ``SyncClosed`` of one connection comes before ``SyncConnected`` of the next. After ``CloseSync`` the core
+  ignores what still arrives from that connection, its ``SyncClosed`` included.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from flexha.core import heartbeat, role, sync, vrrp
+from flexha.core.actions import Action, Count, Level, Record, Stop
+from flexha.core.events import (
+    BulkWalked,
+    Event,
+    Fenced,
+    FlowsDrained,
+    FlowsImported,
+    OperatorAsked,
+    PathDown,
+    PathUp,
+    PeerHeard,
+    PortChanged,
+    RoleSet,
+    Started,
+    StopRequested,
+    SyncClosed,
+    SyncConnected,
+    SyncReceived,
+    TermPersisted,
+    TermPersistFailed,
+    TimerFired,
+    VrrpFrameReceived,
+)
+from flexha.core.heartbeat import Liveness, PeerChanged, PeerFound, PeerLost
+from flexha.core.role import (
+    IsolationChanged,
+    LowerRouters,
+    RaiseRouters,
+    RoleState,
+    StopRouters,
+    Wire,
+    WireChanged,
+)
+from flexha.core.sync import DrainFailed, GoReceived, ImportBroken, Session, SyncedChanged, SyncLimits
+from flexha.core.sync_sender import Drained
+from flexha.core.vrrp import Router, VrrpPort
+from flexha.core.vrrp_wire import ChecksumForm
+from flexha.units import NS_PER_S, Ns, ms
+
+__all__ = [
+    "ChecksumForm",
+    "NodeConfig",
+    "NodeState",
+    "SyncLimits",
+    "VrrpPort",
+    "initial",
+    "next_deadline",
+    "status",
+    "step",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """What the core must know of the configuration; made by ``flexha.config.derive``."""
+
+    pair: str
+    """The pair's name: a sync peer of another pair is refused."""
+    index: int
+    """0 = node a, 1 = node b."""
+    priority: int
+    """VRRP priority, 1..255; it also decides between two nodes that start together."""
+    ports: tuple[VrrpPort, ...]
+    """Ports with a virtual router; all of them move together."""
+    paths: tuple[str, ...] = ("xc", "lan", "wan")
+    """Names of the heartbeat paths, as ``PathUp`` and ``PathDown`` use them."""
+    has_peer: bool = True
+    """False: a single node; only foreign VRRP routers stand beside it."""
+    preempt: bool = False
+    """A ready node of higher priority gets the role back, and VRRP's Preempt_Mode (RFC 9568 §6.1)."""
+    interval_ms: int = 50
+    """Heartbeat interval."""
+    dead_after: int = 3
+    """Intervals of silence that make a path silent."""
+    start_hold_ms: int = 1000
+    """How long a starting node listens for its peer before it may reign."""
+    adver_int_cs: int = 100
+    """Advertisement_Interval, centiseconds, 1..4095."""
+    checksum: ChecksumForm = ChecksumForm.RFC5798
+    """Checksum form of the adverts that we send; both are accepted."""
+    sync: SyncLimits = field(default_factory=SyncLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """Everything that a node knows. Opaque to callers: use ``status``."""
+
+    cfg: NodeConfig
+    role: RoleState
+    liveness: Liveness
+    session: Session
+    routers: Mapping[str, Router]
+    ports_up: Mapping[str, bool]
+
+
+def initial(cfg: NodeConfig) -> NodeState:
+    """A node before ``Started``: role INIT."""
+    dead_time = ms(cfg.interval_ms * cfg.dead_after)
+    return NodeState(
+        cfg=cfg,
+        role=RoleState(
+            index=cfg.index,
+            priority=cfg.priority,
+            preempt=cfg.preempt,
+            hold=max(ms(cfg.start_hold_ms), dead_time) if cfg.has_peer else Ns(0),
+        ),
+        liveness=heartbeat.initial(cfg.paths if cfg.has_peer else ()),
+        session=sync.initial(cfg.pair, cfg.index, cfg.sync),
+        routers={
+            port.name: Router(
+                port=port,
+                priority=cfg.priority,
+                adver_int_cs=cfg.adver_int_cs,
+                preempt=cfg.preempt,
+                form=cfg.checksum,
+            )
+            for port in cfg.ports
+        },
+        ports_up={port.name: True for port in cfg.ports},
+    )
+
+
+def step(state: NodeState, event: Event, now: Ns) -> tuple[NodeState, tuple[Action, ...]]:
+    """One event in, the new state and the actions out. Never raises for what a peer or the wire sent.
+
+    Records and counts come after all other actions of the tuple (``Stop`` comes last), so that no log line
+    delays a takeover.
+    """
+    turn = _Turn(state, now)
+    turn.take(event)
+    return turn.state, turn.actions()
+
+
+def next_deadline(state: NodeState) -> Ns | None:
+    """When ``TimerFired`` is due at the latest; None: only events can change anything."""
+    if state.role.stopped:
+        return None
+    deadlines = [role.next_deadline(state.role), sync.next_deadline(state.session)]
+    deadlines += [vrrp.next_deadline(router) for router in state.routers.values()]
+    return min((t for t in deadlines if t is not None), default=None)
+
+
+class _Turn:
+    """One step under way. An order is carried out where it stands among the actions; a fact waits its turn.
+
+    So the actions of one decision stay together, in order; what they bring about is decided afterwards.
+    """
+
+    def __init__(self, state: NodeState, now: Ns) -> None:
+        self.state = state
+        self._now = now
+        self._facts: deque[role.Input] = deque()
+        self._urgent: list[Action] = []
+        self._records: list[Action] = []
+        self._stop: list[Action] = []
+
+    def actions(self) -> tuple[Action, ...]:
+        """What the step wants done, in order."""
+        return (*self._urgent, *self._records, *self._stop)
+
+    def take(self, event: Event) -> None:
+        """Hand the event to the part that it is for, then decide until nothing new is found."""
+        self._deliver(event)
+        while True:
+            self._look_at_wire()
+            if not self._facts:
+                return
+            self._decide(self._facts.popleft())
+
+    # ---- events --------------------------------------------------------------------------------------
+    def _deliver(self, event: Event) -> None:
+        match event:
+            case Started():
+                self._replace(session=replace(self.state.session, incarnation=event.incarnation))
+                self._routers(vrrp.Startup())
+                self._facts.append(event)
+            case TimerFired():
+                self._routers(event)
+                self._sync(event)
+                self._facts.append(event)
+            case PathUp() | PathDown() | PeerHeard():
+                liveness, outputs = heartbeat.step(self.state.liveness, event, self._now)
+                self._replace(liveness=liveness)
+                self._emit(outputs)
+            case PortChanged():
+                self._port(event)
+            case VrrpFrameReceived():
+                self._vrrp_frame(event)
+            case (
+                SyncConnected()
+                | SyncReceived()
+                | SyncClosed()
+                | FlowsDrained()
+                | BulkWalked()
+                | FlowsImported()
+            ):
+                self._sync(event)
+            case (
+                StopRequested()
+                | TermPersisted()
+                | TermPersistFailed()
+                | RoleSet()
+                | OperatorAsked()
+                | Fenced()
+            ):
+                self._facts.append(event)
+
+    def _port(self, event: PortChanged) -> None:
+        """A port's wire: recorded; a node with no wire at all takes nothing over."""
+        if event.port not in self.state.ports_up or self.state.ports_up[event.port] == event.up:
+            return
+        self._replace(ports_up={**self.state.ports_up, event.port: event.up})
+        fields = {"port": event.port, "up": event.up}
+        self._records.append(Record(Level.INFO if event.up else Level.WARNING, "port", fields, history=True))
+        isolated = not any(self.state.ports_up.values())
+        if isolated != self.state.role.isolated:
+            self._facts.append(IsolationChanged(isolated))
+
+    def _vrrp_frame(self, event: VrrpFrameReceived) -> None:
+        router = self.state.routers.get(event.port)
+        if router is None:
+            self._records.append(Count("vrrp.unknown_port"))
+            return
+        router, outputs = vrrp.receive(router, event.frame, self._now)
+        self._replace(routers={**self.state.routers, event.port: router})
+        self._emit(outputs)
+
+    # ---- facts and decisions -------------------------------------------------------------------------
+    def _decide(self, fact: role.Input) -> None:
+        """Let the role machine decide, and carry out what it says."""
+        if isinstance(fact, PeerLost):
+            routers = {name: router.without_peer() for name, router in self.state.routers.items()}
+            self._replace(routers=routers)
+            wire = self._wire()
+            if wire is not self.state.role.wire:
+                self._role(WireChanged(wire))
+        self._role(fact)
+        if isinstance(fact, PeerLost):
+            self._sync(sync.PeerGone())
+
+    def _look_at_wire(self) -> None:
+        wire = self._wire()
+        if wire is not self.state.role.wire:
+            self._facts.append(WireChanged(wire))
+            # Noted at once, lest it be found again before its turn; the fact is what gets it decided.
+            self._replace(role=replace(self.state.role, wire=wire))
+
+    def _wire(self) -> Wire:
+        routers = self.state.routers.values()
+        if any(router.is_held(peer_decides=self.state.liveness.alive) for router in routers):
+            return Wire.HELD
+        return Wire.FREE if all(router.has_listened for router in routers) else Wire.LISTENING
+
+    # ---- the parts -----------------------------------------------------------------------------------
+    def _replace(self, **parts: object) -> None:
+        self.state = replace(self.state, **parts)  # type: ignore[arg-type]  # by name: replace() checks it
+
+    def _role(self, fact: role.Input) -> None:
+        state, outputs = role.step(self.state.role, fact, self._now)
+        self._replace(role=state)
+        self._emit(outputs)
+
+    def _sync(self, event: sync.Input) -> None:
+        session, outputs = sync.step(self.state.session, event, self._now)
+        self._replace(session=session)
+        self._emit(outputs)
+
+    def _routers(self, event: vrrp.Input) -> None:
+        for name in self.state.routers:
+            router, outputs = vrrp.step(self.state.routers[name], event, self._now)
+            self._replace(routers={**self.state.routers, name: router})
+            self._emit(outputs)
+
+    def _emit(self, outputs: Iterable[role.Output | sync.Output | heartbeat.Output | vrrp.Output]) -> None:
+        for output in outputs:
+            match output:
+                case RaiseRouters():
+                    self._routers(vrrp.Raise())
+                case LowerRouters():
+                    self._routers(vrrp.Lower())
+                case StopRouters():
+                    self._routers(vrrp.Shutdown())
+                case sync.TakeRole() | sync.BeginDrain() | sync.Settle() | sync.SendGo():
+                    self._sync(output)
+                case vrrp.ActiveDown():
+                    pass  # the links together are judged by _look_at_wire
+                case (
+                    PeerFound()
+                    | PeerChanged()
+                    | PeerLost()
+                    | vrrp.Outranked()
+                    | SyncedChanged()
+                    | Drained()
+                    | DrainFailed()
+                    | GoReceived()
+                    | ImportBroken()
+                ):
+                    self._facts.append(output)
+                case Record() | Count():
+                    self._records.append(output)
+                case Stop():
+                    self._stop.append(output)
+                case _:
+                    self._urgent.append(output)
+
+
+# ---- status ------------------------------------------------------------------------------------------
+def status(state: NodeState, now: Ns) -> Mapping[str, object]:
+    """The core's share of ``flexhactl status``, ready for JSON.
+
+    Keys: role, term, since_s, ready, wire, handover, incarnation, peer, vrrp, sync.
+    """
+    return {
+        "role": state.role.role.name,
+        "term": state.role.term,
+        "since_s": round((now - state.role.since) / NS_PER_S, 3),
+        "ready": state.role.ready,
+        "wire": state.role.wire.value,
+        "handover": state.role.handover.motive.value if state.role.handover is not None else None,
+        "incarnation": state.session.incarnation,
+        "peer": _peer_status(state.liveness, now),
+        "vrrp": [_router_status(router) for router in state.routers.values()],
+        "sync": _sync_status(state.session),
+    }
+
+
+def _peer_status(liveness: Liveness, now: Ns) -> Mapping[str, object]:
+    info = liveness.info
+    return {
+        "alive": liveness.alive,
+        "role": info.role.name if info is not None else None,
+        "term": info.term if info is not None else None,
+        "ready": info.ready if info is not None else None,
+        "incarnation": info.incarnation if info is not None else None,
+        "priority": info.priority if info is not None else None,
+        "paths": {
+            name: {"alive": path.alive, "since_s": round((now - path.since) / NS_PER_S, 3)}
+            for name, path in liveness.paths.items()
+        },
+    }
+
+
+def _router_status(router: Router) -> Mapping[str, object]:
+    active = (
+        router.port.address if router.state is vrrp.State.ACTIVE else router.active and router.active.source
+    )
+    return {
+        "port": router.port.name,
+        "vrid": router.port.vrid,
+        "state": router.state.value,
+        "priority": router.priority,
+        "vips": [str(vip) for vip in router.port.vips],
+        "vmac": router.port.vmac.hex(":"),
+        "adver_int_cs": router.adver_int_cs,
+        "active_adver_int_cs": router.active_adver_int_cs,
+        "active_router": str(active) if active is not None else None,
+    }
+
+
+def _sync_status(session: Session) -> Mapping[str, object]:
+    sender, receiver = session.sender, session.receiver
+    reigns = sender.stream is not None
+    stream = sender.stream if reigns else receiver.stream
+    return {
+        "connected": session.mode is not sync.Mode.DOWN,
+        "state": session.mode.value,
+        "stream": None if stream is None else f"{stream.incarnation:x}/{stream.term}",
+        "sent_seq": sender.sent_seq,
+        "acked_seq": sender.acked_seq,
+        "received_seq": receiver.imported_seq,
+        "pending": len(sender.window),
+        "bulk": {
+            "in_progress": sender.bulk_in_progress if reigns else receiver.in_bulk,
+            "sent": sender.bulks,
+            "synced": receiver.synced,
+        },
+        "bytes_sent": session.bytes_sent,
+        "bytes_received": session.bytes_received,
+        "records_sent": sender.records_sent,
+        "records_received": receiver.records_received,
+    }

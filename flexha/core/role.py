@@ -1,0 +1,696 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The role machine: who of the pair reigns, and why.
+
+States and the ways between them; every other pair of state and event is in ``TABLE`` too, with its reason::
+
+    INIT         Started -> JOINING
+    JOINING      synced, or a foreign router reigns -> PASSIVE;  peer lost, nobody reigns -> ACTIVE
+    PASSIVE      peer lost, its word (``GoReceived``), nobody reigns -> ACTIVE
+    ACTIVE       higher term -> JOINING;  better foreign router -> PASSIVE;  handover -> JOINING
+    JOINING, PASSIVE, ACTIVE (by a handover)   operator -> MAINTENANCE -> JOINING
+    JOINING, PASSIVE                           disk or fast path broken -> FAULT -> JOINING by the operator
+    any          StopRequested -> INIT, and ``Stop``
+
+Prohibited, and why:
+
+* JOINING or PASSIVE -> ACTIVE while a live peer reigns: two would. A rejoining node never takes over a live
+  ACTIVE (``preempt`` is a handover that the *reigning* node begins, once the better one is ready).
+* ACTIVE -> PASSIVE by a higher term: what the other node did in its reign is unknown here, so we join it
+  anew.
+* MAINTENANCE or FAULT -> ACTIVE, even with a dead peer: a person said no, or the node cannot keep its
+  promises.
+
+Terms. ``term`` is the highest reign heard of or held. A node reigns in a term of its own parity
+(``units.next_own_term``) above it, on disk before it is used. A node that may have to take over keeps such a
+term ``reserved`` on disk ahead of need, so that a takeover waits for no fsync. Of two ACTIVE nodes the lower
+term leaves: the C pulse thread fences it at once, the machine follows (``Fenced``).
+
+Election, when peers live but none reigns: PASSIVE before JOINING, then higher priority, then node a; after a
+hold in which heartbeats make both see the same, and only on links that no foreign VRRP router holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final
+
+from flexha.core import sync, vrrp
+from flexha.core.actions import Action, Level, PersistTerm, Record, Reply, SetPulse, SetRole, Stop
+from flexha.core.events import (
+    Command,
+    Fenced,
+    OperatorAsked,
+    PeerInfo,
+    Role,
+    RoleSet,
+    Started,
+    StopRequested,
+    TermPersisted,
+    TermPersistFailed,
+    TimerFired,
+)
+from flexha.core.heartbeat import PeerChanged, PeerFound, PeerLost
+from flexha.core.sync import DrainFailed, GoReceived, ImportBroken, SyncedChanged
+from flexha.core.sync_sender import Drained
+from flexha.core.table import Cell, Ignore, Impossible, TransitionTable
+from flexha.units import EPOCH, NO_TERM, Ns, Term, ms, next_own_term
+
+DRAIN_MS: Final = 500
+"""A handover waits so long for acknowledgements, before the fence and again behind it."""
+FAREWELL_MS: Final = 500
+"""A node that stops after a handover waits so long to hear the peer reign."""
+
+
+class Wire(StrEnum):
+    """What VRRP knows of all links together."""
+
+    LISTENING = "listening"
+    """Not heard long enough to know."""
+    HELD = "held"
+    """Some link has an Active Router that is not this pair's."""
+    FREE = "free"
+    """No router but this pair's claims any link."""
+
+
+# ---- facts and orders between the parts of a node ----------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class WireChanged:
+    """Fact: all links together are in another state."""
+
+    wire: Wire
+
+
+@dataclass(frozen=True, slots=True)
+class IsolationChanged:
+    """Fact: every port of this node has lost its wire, or one has it again."""
+
+    isolated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RaiseRouters:
+    """Order: all virtual routers Active; announce again if they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class LowerRouters:
+    """Order: all virtual routers Backup."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopRouters:
+    """Order: all virtual routers down, with an advertisement of priority 0 if Active."""
+
+
+Order = (
+    RaiseRouters | LowerRouters | StopRouters | sync.TakeRole | sync.BeginDrain | sync.Settle | sync.SendGo
+)
+Output = Action | Order
+Input = (
+    Started
+    | TimerFired
+    | StopRequested
+    | TermPersisted
+    | TermPersistFailed
+    | RoleSet
+    | OperatorAsked
+    | PeerFound
+    | PeerChanged
+    | PeerLost
+    | Fenced
+    | WireChanged
+    | IsolationChanged
+    | vrrp.Outranked
+    | SyncedChanged
+    | Drained
+    | DrainFailed
+    | GoReceived
+    | ImportBroken
+)
+
+
+# ---- state -------------------------------------------------------------------------------------------
+class Motive(StrEnum):
+    """Why a reigning node gives its role to a ready peer."""
+
+    OPERATOR = "operator"
+    MAINTENANCE = "maintenance"
+    STOP = "stop"
+    PREEMPT = "preempt"
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """A handover under way: draining while ACTIVE, then fenced (role JOINING) until the peer has the word."""
+
+    motive: Motive
+    request: int | None
+    deadline: Ns
+    fenced: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleState:
+    """Everything that a decision depends on."""
+
+    index: int
+    priority: int
+    preempt: bool
+    hold: Ns
+    """Length of the hold before an election."""
+    role: Role = Role.INIT
+    since: Ns = EPOCH
+    term: Term = NO_TERM
+    floor: Term = NO_TERM
+    """The highest own term that may be on disk; none up to it is ever taken (again)."""
+    reserved: Term | None = None
+    """A term of our own, on disk, in which nobody has reigned."""
+    persisting: Term | None = None
+    claim: PeerLost | str | None = None
+    """The reason to reign, waiting for a term to be on disk."""
+    peer: PeerInfo | None = None
+    """What the peer says of itself; None unless it lives."""
+    wire: Wire = Wire.LISTENING
+    synced: bool = False
+    isolated: bool = False
+    hold_until: Ns | None = None
+    handover: Handover | None = None
+    leave_at: Ns | None = None
+    """Stopping, the role handed over: leave when the peer reigns, or then."""
+    stopped: bool = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether the peer may hand over to us: PASSIVE, and its table is ours."""
+        return self.role is Role.PASSIVE and self.synced
+
+
+Result = tuple[RoleState, tuple[Output, ...]]
+
+
+def step(state: RoleState, event: Input, now: Ns) -> Result:
+    """One event in; the new state, actions and orders out."""
+    state = _observe(state, event)
+    handler = TABLE.handler(state.role, type(event))
+    if handler is None:
+        return state, ()
+    result: Result = handler(state, event, now)
+    return result
+
+
+def next_deadline(state: RoleState) -> Ns | None:
+    """The earliest timer that runs."""
+    handover_at = state.handover.deadline if state.handover is not None else None
+    return min((t for t in (state.hold_until, handover_at, state.leave_at) if t is not None), default=None)
+
+
+def _observe(state: RoleState, event: Input) -> RoleState:
+    """Remember what the event says of the world, whatever the role does about it."""
+    match event:
+        case PeerFound(info) | PeerChanged(_, info):
+            return replace(state, peer=info)
+        case PeerLost():
+            return replace(state, peer=None)
+        case WireChanged(wire):
+            return replace(state, wire=wire)
+        case IsolationChanged(isolated):
+            return replace(state, isolated=isolated)
+        case SyncedChanged(synced):
+            return replace(state, synced=synced)
+        case _:
+            return state
+
+
+def _reigns(peer: PeerInfo | None) -> bool:
+    return peer is not None and peer.role is Role.ACTIVE
+
+
+# ---- terms -------------------------------------------------------------------------------------------
+def _reserve(state: RoleState) -> Result:
+    """Have a usable term of our own written, unless one is on disk or on its way there."""
+    usable = (t for t in (state.reserved, state.persisting) if t is not None and t > state.term)
+    if any(usable):
+        return state, ()
+    wanted = next_own_term(Term(max(state.term, state.floor)), state.index)
+    return replace(state, floor=wanted, persisting=wanted), (PersistTerm(wanted),)
+
+
+def _follow(state: RoleState) -> Result:
+    """The peer reigns in a term that we have not heard of: it is the present one."""
+    peer = state.peer
+    if peer is None or peer.role is not Role.ACTIVE or peer.term <= state.term:
+        return state, ()
+    state, outputs = _reserve(replace(state, term=peer.term, claim=None))
+    return state, (
+        SetRole(state.role, state.term),
+        sync.TakeRole(state.role, state.term),
+        *outputs,
+        Record(Level.INFO, "term", {"term": state.term, "peer_role": peer.role.name}),
+    )
+
+
+def _on_disk(state: RoleState, event: TermPersisted, now: Ns) -> Result:
+    if state.persisting == event.term:
+        state = replace(state, persisting=None)
+    state = replace(state, reserved=max(event.term, state.reserved or event.term))
+    if state.claim is not None and state.reserved is not None and state.reserved > state.term:
+        claim = state.claim
+        state = replace(state, claim=None)
+        return _claim(state, claim, now)
+    return _reserve(state) if state.role is not Role.ACTIVE else (state, ())
+
+
+def _unsaved(state: RoleState, event: TermPersistFailed, _now: Ns) -> Result:
+    """No term is needed now: the next need tries again."""
+    return replace(state, persisting=None), (
+        Record(Level.ERROR, "term-not-persisted", {"term": event.term, "error": event.error}),
+    )
+
+
+# ---- changing roles ----------------------------------------------------------------------------------
+def _enter(
+    state: RoleState,
+    role: Role,
+    now: Ns,
+    reason: str,
+    *,
+    tell_sync: bool = True,
+    fields: Mapping[str, object] | None = None,
+) -> Result:
+    """Be ``role`` in ``state.term``: first the fence, then what the links see, then everybody else.
+
+    ``tell_sync=False``: the session stays as it is, for a handover still has to send through it.
+    """
+    was, state = state, replace(state, role=role, since=now)
+    if role not in sync.RECEIVING_ROLES:
+        state = replace(state, claim=None, hold_until=None, handover=None, leave_at=None)
+    outputs: list[Output] = [SetRole(role, state.term)]
+    if role is Role.ACTIVE:
+        outputs.append(RaiseRouters())
+    elif role is Role.INIT:
+        outputs.append(StopRouters())
+    elif was.role is Role.ACTIVE:
+        outputs.append(LowerRouters())
+    outputs.append(SetPulse(ready=state.ready, bye=role is Role.INIT, burst=True))
+    if tell_sync:
+        outputs.append(sync.TakeRole(role, state.term))
+    peer = was.peer
+    inputs = {
+        "from": was.role.name,
+        "to": role.name,
+        "term": state.term,
+        "reason": reason,
+        "peer": "none" if peer is None else peer.role.name,
+        "peer_term": None if peer is None else peer.term,
+        "wire": was.wire.value,
+        "synced": was.synced,
+        **(fields or {}),
+    }
+    outputs.append(Record(Level.INFO, "role", inputs, history=True))
+    return state, tuple(outputs)
+
+
+def _claim(state: RoleState, claim: PeerLost | str, now: Ns) -> Result:
+    """Reign, in the reserved term; if there is none on disk yet, as soon as there is."""
+    if state.reserved is None or state.reserved <= state.term:
+        state, outputs = _reserve(replace(state, claim=claim))
+        waits = {"reason": _reason(claim), "term": state.persisting}
+        return state, (*outputs, Record(Level.WARNING, "claim-waits-for-disk", waits, history=True))
+    fields: dict[str, object] = {}
+    if isinstance(claim, PeerLost):
+        fields = {"lost_role": claim.info.role.name, "lost_term": claim.info.term}
+    term = state.reserved
+    return _enter(replace(state, term=term, reserved=None), Role.ACTIVE, now, _reason(claim), fields=fields)
+
+
+def _reason(claim: PeerLost | str) -> str:
+    return claim.reason if isinstance(claim, PeerLost) else claim
+
+
+def _abdicate(state: RoleState, role: Role, now: Ns, reason: str, **fields: object) -> Result:
+    """Reign no more because somebody else does."""
+    answers = _answer(state, ok=False, text=f"this node is ACTIVE no more: {reason}")
+    state = replace(state, handover=None, hold_until=Ns(now + state.hold))
+    state, outputs = _enter(state, role, now, reason, fields=fields)
+    state, more = _reserve(state)
+    return state, (*outputs, *more, *answers)
+
+
+def _answer(state: RoleState, *, ok: bool, text: str) -> tuple[Output, ...]:
+    """Answer the operator who asked for the handover under way, if one did."""
+    if state.handover is None or state.handover.request is None:
+        return ()
+    return (Reply(state.handover.request, ok, text),)
+
+
+# ---- INIT --------------------------------------------------------------------------------------------
+def _start(state: RoleState, event: Started, now: Ns) -> Result:
+    if state.stopped:
+        return state, ()
+    state = replace(state, floor=event.term, hold_until=Ns(now + state.hold))
+    state, outputs = _enter(state, Role.JOINING, now, "started")
+    state, more = _reserve(state)
+    return state, (*outputs, *more)
+
+
+def _stop_init(state: RoleState, _event: StopRequested, _now: Ns) -> Result:
+    if state.stopped:
+        return state, ()
+    return replace(state, stopped=True), (Stop(),)
+
+
+# ---- JOINING, PASSIVE: following, electing, taking over ----------------------------------------------
+def _elect(state: RoleState, now: Ns) -> Result:
+    """Reign if nobody does and nobody is more entitled."""
+    peer = state.peer
+    if _reigns(peer) or state.claim is not None or state.handover is not None or state.leave_at is not None:
+        return state, ()
+    if state.wire is not Wire.FREE or state.isolated or state.hold_until is not None:
+        if state.wire is Wire.HELD and state.hold_until is None and state.role is Role.JOINING:
+            return _enter(state, Role.PASSIVE, now, "foreign-router")  # there is no table to join
+        return state, ()
+    if peer is not None and peer.role in sync.RECEIVING_ROLES:
+        mine = (state.role is Role.PASSIVE, state.priority, -state.index)
+        theirs = (peer.role is Role.PASSIVE, peer.priority, state.index - 1)
+        return _claim(state, "elected", now) if mine > theirs else (state, ())
+    return _claim(state, "no-peer", now)
+
+
+def _meet(state: RoleState, event: PeerFound | PeerChanged, now: Ns) -> Result:
+    """The peer is heard: follow it if it reigns; if it just stopped reigning, hold an election soon."""
+    state, outputs = _follow(state)
+    if _reigns(state.peer):
+        state, more = _handed_over(replace(state, claim=None), now)
+        state, last = _join_synced(state, now)
+        return state, (*outputs, *more, *last)
+    if isinstance(event, PeerChanged) and event.was.role is Role.ACTIVE:
+        return replace(state, hold_until=Ns(now + state.hold)), outputs
+    state, more = _elect(state, now)
+    return state, (*outputs, *more)
+
+
+def _mourn(state: RoleState, event: PeerLost, now: Ns) -> Result:
+    """The peer is dead or gone. If it reigned, or the links are known to be free, no hold is needed."""
+    if state.leave_at is not None:
+        return _leave(state, now, "stop")
+    if state.handover is not None:
+        return _handover_failed(state, now, f"the peer is lost ({event.reason})")
+    if state.wire is Wire.HELD or state.isolated:
+        fields = {"reason": event.reason, "wire": state.wire.value, "isolated": state.isolated}
+        return state, (Record(Level.WARNING, "takeover-withheld", fields, history=True),)
+    if event.info.role is Role.ACTIVE or state.wire is Wire.FREE:
+        return _claim(state, event, now)
+    return state, ()
+
+
+def _world_changed(state: RoleState, _event: WireChanged | IsolationChanged, now: Ns) -> Result:
+    if state.wire is Wire.HELD:
+        state = replace(state, claim=None)
+    return _elect(state, now)
+
+
+def _synced_joining(state: RoleState, _event: SyncedChanged, now: Ns) -> Result:
+    return _join_synced(state, now)
+
+
+def _join_synced(state: RoleState, now: Ns) -> Result:
+    """JOINING ends when the table follows a reigning peer's; either may be known first."""
+    if state.role is not Role.JOINING or not state.synced or not _reigns(state.peer):
+        return state, ()
+    return _enter(state, Role.PASSIVE, now, "synced")
+
+
+def _synced_passive(state: RoleState, _event: SyncedChanged, _now: Ns) -> Result:
+    return state, (SetPulse(ready=state.ready),)
+
+
+def _take_word(state: RoleState, event: GoReceived, now: Ns) -> Result:
+    """The reigning peer has fenced itself and gives us the word."""
+    if event.term <= state.term:
+        return state, (Record(Level.WARNING, "stale-handover", {"term": event.term, "known": state.term}),)
+    return _claim(state, "handover", now)
+
+
+def _follower_timer(state: RoleState, _event: TimerFired, now: Ns) -> Result:
+    if state.leave_at is not None and now >= state.leave_at:
+        return _leave(state, now, "stop")
+    if state.handover is not None and now >= state.handover.deadline:
+        return _give_word(state, now, complete=False)
+    if state.hold_until is not None and now >= state.hold_until:
+        return _elect(replace(state, hold_until=None), now)
+    return state, ()
+
+
+def _fail(state: RoleState, event: TermPersistFailed | ImportBroken, now: Ns) -> Result:
+    """This node cannot keep its promises: a term on disk, or a table like the peer's."""
+    reason = "term-not-persisted" if isinstance(event, TermPersistFailed) else "import-broken"
+    answers = _answer(state, ok=False, text=f"{reason}: {event.error}")
+    state, outputs = _enter(
+        replace(state, persisting=None), Role.FAULT, now, reason, fields={"error": event.error}
+    )
+    return state, (*outputs, *answers)
+
+
+# ---- ACTIVE ------------------------------------------------------------------------------------------
+def _compare(state: RoleState, event: PeerFound | PeerChanged, now: Ns) -> Result:
+    """Two ACTIVE nodes: the lower term leaves, the higher one announces itself again."""
+    peer = event.info
+    if peer.role is Role.ACTIVE:
+        if peer.term > state.term:
+            return _abdicate(replace(state, term=peer.term), Role.JOINING, now, "higher-term")
+        fields = {"term": state.term, "peer_term": peer.term}
+        return state, (RaiseRouters(), Record(Level.WARNING, "dual-active", fields, history=True))
+    if isinstance(event, PeerChanged) and event.was.role is Role.ACTIVE:
+        return state, (RaiseRouters(),)  # its frames may have misled the bridges
+    better = peer.role is Role.PASSIVE and peer.ready and peer.priority > state.priority
+    if state.preempt and better and state.handover is None:
+        return _begin_handover(state, now, Motive.PREEMPT, None)
+    return state, ()
+
+
+def _fenced(state: RoleState, event: Fenced, now: Ns) -> Result:
+    """C heard a higher term, and has closed the fence already."""
+    return _abdicate(replace(state, term=max(event.term, state.term)), Role.JOINING, now, "higher-term")
+
+
+def _outranked(state: RoleState, event: vrrp.Outranked, now: Ns) -> Result:
+    """A better VRRP router: all of ours yield to it, unless it is the peer and heartbeats decide."""
+    if event.is_peer and state.peer is not None:
+        return state, ()
+    fields = {"port": event.port, "source": str(event.source), "priority": event.priority}
+    return _abdicate(state, Role.PASSIVE, now, "outranked", **fields)
+
+
+def _active_timer(state: RoleState, _event: TimerFired, now: Ns) -> Result:
+    if state.handover is not None and now >= state.handover.deadline:
+        return _handover_failed(state, now, f"the peer did not acknowledge within {DRAIN_MS} ms")
+    return state, ()
+
+
+def _left_alone(state: RoleState, event: PeerLost, now: Ns) -> Result:
+    if state.handover is not None:
+        return _handover_failed(state, now, f"the peer is lost ({event.reason})")
+    return state, ()
+
+
+# ---- handover ----------------------------------------------------------------------------------------
+def _not_ready(state: RoleState) -> str | None:
+    """Why the peer cannot take over now."""
+    if state.handover is not None:
+        return f"a handover is under way ({state.handover.motive})"
+    if state.peer is None:
+        return "the peer is not heard"
+    if state.peer.role is not Role.PASSIVE:
+        return f"the peer is {state.peer.role.name}, not PASSIVE"
+    return None if state.peer.ready else "the peer is PASSIVE but not in sync"
+
+
+def _begin_handover(state: RoleState, now: Ns, motive: Motive, request: int | None) -> Result:
+    """Wait until the peer has what it was sent; a term is reserved in case that we must come back."""
+    state = replace(state, handover=Handover(motive, request, Ns(now + ms(DRAIN_MS))))
+    state, outputs = _reserve(state)
+    record = Record(Level.INFO, "handover-begun", {"motive": motive.value, "term": state.term}, history=True)
+    return state, (sync.BeginDrain(), *outputs, record)
+
+
+def _drained(state: RoleState, _event: Drained, now: Ns) -> Result:
+    """Everything sent is live in the peer: forward no more, and let the last changes follow."""
+    if state.handover is None:
+        return state, ()
+    handover = replace(state.handover, fenced=True, deadline=Ns(now + ms(DRAIN_MS)))
+    state = replace(state, handover=handover)
+    state, outputs = _enter(state, Role.JOINING, now, "handover", tell_sync=False)
+    return state, (*outputs, sync.Settle())
+
+
+def _settled(state: RoleState, _event: Drained, now: Ns) -> Result:
+    return _give_word(state, now, complete=True) if state.handover is not None else (state, ())
+
+
+def _give_word(state: RoleState, now: Ns, *, complete: bool) -> Result:
+    """The fence is closed and the peer has everything (or DRAIN_MS have passed): the peer is to reign."""
+    go = sync.SendGo(next_own_term(state.term, 1 - state.index))
+    record = Record(Level.INFO, "handover-given", {"term": go.term, "complete": complete}, history=True)
+    state, outputs = _handed_over(state, now)
+    return state, (go, *outputs, record)
+
+
+def _handed_over(state: RoleState, now: Ns) -> Result:
+    """The peer reigns, or has the word to: be an ordinary follower, or what the operator wants."""
+    if state.leave_at is not None:
+        return _leave(state, now, "stop")
+    handover = state.handover
+    if handover is None:
+        return state, ()
+    outputs = _answer(state, ok=True, text="handed over to the peer")
+    state = replace(state, handover=None, hold_until=Ns(now + state.hold))
+    if handover.motive is Motive.MAINTENANCE:
+        state, more = _enter(state, Role.MAINTENANCE, now, "operator")
+        return state, (*more, *outputs)
+    if handover.motive is Motive.STOP:
+        state = replace(state, leave_at=Ns(now + ms(FAREWELL_MS)))
+    state, more = _reserve(state)
+    return state, (sync.TakeRole(state.role, state.term), *more, *outputs)
+
+
+def _drain_failed(state: RoleState, event: DrainFailed, now: Ns) -> Result:
+    return _handover_failed(state, now, event.reason) if state.handover is not None else (state, ())
+
+
+def _handover_failed(state: RoleState, now: Ns, why: str) -> Result:
+    """Keep the role, or take it back; a node that stops leaves without handing over."""
+    handover = state.handover
+    assert handover is not None
+    outputs = (
+        *_answer(state, ok=False, text=f"not handed over: {why}"),
+        Record(Level.WARNING, "handover-failed", {"why": why, "fenced": handover.fenced}, history=True),
+    )
+    state = replace(state, handover=None)
+    if handover.motive is Motive.STOP:
+        state, more = _leave(state, now, "stop")
+    elif handover.fenced:
+        state, more = _claim(state, "handover-failed", now)
+    else:
+        return state, outputs
+    return state, (*more, *outputs)
+
+
+# ---- operator, stop ----------------------------------------------------------------------------------
+def _ask_active(state: RoleState, event: OperatorAsked, now: Ns) -> Result:
+    if event.command is Command.MAINTENANCE_EXIT:
+        return state, (_refuse(event, "not in maintenance, but ACTIVE"),)
+    why_not = _not_ready(state)
+    if why_not is not None:
+        return state, (_refuse(event, why_not),)
+    motive = Motive.OPERATOR if event.command is Command.FAILOVER else Motive.MAINTENANCE
+    return _begin_handover(state, now, motive, event.request)
+
+
+def _ask_follower(state: RoleState, event: OperatorAsked, now: Ns) -> Result:
+    if event.command is Command.FAILOVER:
+        return state, (_refuse(event, f"this node is {state.role.name}: ask the ACTIVE one"),)
+    if event.command is Command.MAINTENANCE_EXIT:
+        return state, (_refuse(event, f"not in maintenance, but {state.role.name}"),)
+    if state.handover is not None or state.leave_at is not None:
+        return state, (_refuse(event, "a handover is under way"),)
+    state, outputs = _enter(state, Role.MAINTENANCE, now, "operator")
+    return state, (
+        *outputs,
+        Reply(event.request, ok=True, text="in maintenance: this node will not take over"),
+    )
+
+
+def _ask_away(state: RoleState, event: OperatorAsked, now: Ns) -> Result:
+    """In MAINTENANCE or FAULT."""
+    if event.command is Command.MAINTENANCE_EXIT:
+        state, outputs = _enter(
+            replace(state, hold_until=Ns(now + state.hold)), Role.JOINING, now, "operator"
+        )
+        state, more = _reserve(state)
+        return state, (*outputs, *more, Reply(event.request, ok=True, text="joining the pair"))
+    if event.command is Command.MAINTENANCE_ENTER and state.role is Role.FAULT:
+        state, outputs = _enter(state, Role.MAINTENANCE, now, "operator")
+        return state, (*outputs, Reply(event.request, ok=True, text="in maintenance"))
+    return state, (_refuse(event, f"this node is in {state.role.name}"),)
+
+
+def _ask_init(state: RoleState, event: OperatorAsked, _now: Ns) -> Result:
+    return state, (_refuse(event, "this node is starting or stopping"),)
+
+
+def _refuse(event: OperatorAsked, why: str) -> Reply:
+    return Reply(event.request, ok=False, text=f"refused: {why}")
+
+
+def _stop_active(state: RoleState, _event: StopRequested, now: Ns) -> Result:
+    """Hand over if the peer is ready; a second request, or a peer that is not ready, ends it at once."""
+    if state.handover is not None and state.handover.motive is not Motive.STOP:
+        return replace(state, handover=replace(state.handover, motive=Motive.STOP)), ()
+    if _not_ready(state) is None:
+        return _begin_handover(state, now, Motive.STOP, None)
+    return _leave(state, now, "stop")
+
+
+def _stop_follower(state: RoleState, _event: StopRequested, now: Ns) -> Result:
+    if state.handover is not None and state.handover.motive is not Motive.STOP:
+        return replace(state, handover=replace(state.handover, motive=Motive.STOP)), ()
+    return _leave(state, now, "stop")
+
+
+def _stop_away(state: RoleState, _event: StopRequested, now: Ns) -> Result:
+    return _leave(state, now, "stop")
+
+
+def _leave(state: RoleState, now: Ns, reason: str) -> Result:
+    """Say goodbye on every path, and on the links if we were ACTIVE."""
+    answers = _answer(state, ok=False, text="the daemon stops")
+    state, outputs = _enter(replace(state, stopped=True), Role.INIT, now, reason)
+    return state, (*outputs, *answers, Stop())
+
+
+def _follow_on(state: RoleState, _event: PeerFound | PeerChanged, _now: Ns) -> Result:
+    return _follow(state)
+
+
+# ---- the table ---------------------------------------------------------------------------------------
+_SLEEP: Final = Ignore("not started, or stopped: the world is remembered, nothing is decided")
+_AWAY: Final = Ignore("not eligible: the world is remembered, nothing is decided")
+_NOTED: Final = Ignore("remembered; it changes nothing for a node that reigns")
+_ONCE: Final = Impossible("Started is the first event, and comes once")
+_OBEYED: Final = Ignore("SetRole returns once obeyed: the actions behind it relied on that already")
+_LOW: Final = Impossible("virtual routers are Active only while this node is, and Backup is never outranked")
+_PAST: Final = Ignore("its handover is over")
+_SHUT: Final = Ignore("the fence is closed here; PeerChanged tells of the new term")
+_EMPTY: Final = Ignore("the word is for a node in sync; an election decides")
+_DEAF: Final = Impossible("the sync session receives in JOINING and PASSIVE only")
+
+# fmt: off
+_ROWS: Final[tuple[tuple[type, Cell, Cell, Cell, Cell, Cell, Cell], ...]] = (
+    # event             INIT        JOINING          PASSIVE          ACTIVE         MAINTENANCE  FAULT
+    (Started,           _start,     _ONCE,           _ONCE,           _ONCE,         _ONCE,       _ONCE),
+    (TimerFired,        _SLEEP,     _follower_timer, _follower_timer, _active_timer, _AWAY,       _AWAY),
+    (StopRequested,     _stop_init, _stop_follower,  _stop_follower,  _stop_active,  _stop_away,  _stop_away),
+    (OperatorAsked,     _ask_init,  _ask_follower,   _ask_follower,   _ask_active,   _ask_away,   _ask_away),
+    (TermPersisted,     _SLEEP,     _on_disk,        _on_disk,        _on_disk,      _on_disk,    _on_disk),
+    (TermPersistFailed, _SLEEP,     _fail,           _fail,           _unsaved,      _unsaved,    _unsaved),
+    (RoleSet,           _OBEYED,    _OBEYED,         _OBEYED,         _OBEYED,       _OBEYED,     _OBEYED),
+    (PeerFound,         _SLEEP,     _meet,           _meet,           _compare,      _follow_on,  _follow_on),
+    (PeerChanged,       _SLEEP,     _meet,           _meet,           _compare,      _follow_on,  _follow_on),
+    (PeerLost,          _SLEEP,     _mourn,          _mourn,          _left_alone,   _AWAY,       _AWAY),
+    (Fenced,            _SHUT,      _SHUT,           _SHUT,           _fenced,       _SHUT,       _SHUT),
+    (WireChanged,       _SLEEP,     _world_changed,  _world_changed,  _NOTED,        _AWAY,       _AWAY),
+    (IsolationChanged,  _SLEEP,     _world_changed,  _world_changed,  _NOTED,        _AWAY,       _AWAY),
+    (vrrp.Outranked,    _LOW,       _LOW,            _LOW,            _outranked,    _LOW,        _LOW),
+    (SyncedChanged,     _SLEEP,     _synced_joining, _synced_passive, _NOTED,        _AWAY,       _AWAY),
+    (Drained,           _PAST,      _settled,        _PAST,           _drained,      _PAST,       _PAST),
+    (DrainFailed,       _PAST,      _drain_failed,   _PAST,           _drain_failed, _PAST,       _PAST),
+    (GoReceived,        _DEAF,      _EMPTY,          _take_word,      _DEAF,         _DEAF,       _DEAF),
+    (ImportBroken,      _DEAF,      _fail,           _fail,           _DEAF,         _DEAF,       _DEAF),
+)
+# fmt: on
+
+TABLE: Final = TransitionTable(
+    Role, [row[0] for row in _ROWS], {row[0]: dict(zip(Role, row[1:], strict=True)) for row in _ROWS}
+)

@@ -1,0 +1,481 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sync session with the peer: one connection at a time, both ends (wire format: ``sync_wire``).
+
+Modes of a connection::
+
+    DOWN ── connected ──> GREETING ── peer's hello ──> SENDING     we are ACTIVE, the peer JOINING or PASSIVE
+     ^                                           ├───> RECEIVING   the other way round, and not of a past term
+     └──────────── closed, by whom ever ─────────└───> IDLE        anything else, for instance both ACTIVE
+
+A new role of ours is told by a new hello, and every hello lets its receiver choose the mode anew: a handover
+turns the direction around without a new connection. What a mode does is in ``sync_sender`` and
+``sync_receiver``.
+
+What the peer does wrong ends the connection: counted under ``sync.<reason>``, told to the peer, recorded;
+it never raises out of this module, and it has no effect on traffic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Final
+
+from flexha.core import sync_receiver, sync_sender, sync_wire
+from flexha.core.actions import Action, CloseSync, Count, Level, Record, SendSync
+from flexha.core.errors import RemoteProtocolError
+from flexha.core.events import (
+    BulkWalked,
+    FlowsDrained,
+    FlowsImported,
+    Role,
+    SyncClosed,
+    SyncConnected,
+    SyncReceived,
+    TimerFired,
+)
+from flexha.core.sync_receiver import IMPORT_FAILURES_MAX, Receiver
+from flexha.core.sync_sender import Drained, Sender, SyncLimits
+from flexha.core.sync_wire import (
+    Ack,
+    Batch,
+    Beat,
+    BulkBegin,
+    BulkEnd,
+    Close,
+    FrameBuffer,
+    Go,
+    Hello,
+    Message,
+    Resume,
+    Stream,
+)
+from flexha.core.table import Ignore, Offence, TransitionTable
+from flexha.units import EPOCH, NO_TERM, Ns, Term, ms
+
+__all__ = ["SyncLimits"]
+
+RECEIVING_ROLES: Final = (Role.JOINING, Role.PASSIVE)
+
+
+class Mode(StrEnum):
+    """What the connection is for."""
+
+    DOWN = "down"
+    GREETING = "greeting"
+    IDLE = "idle"
+    SENDING = "sending"
+    RECEIVING = "receiving"
+
+
+# ---- orders of the node ------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class TakeRole:
+    """This node has a new role or term."""
+
+    role: Role
+    term: Term
+
+
+@dataclass(frozen=True, slots=True)
+class BeginDrain:
+    """Tell (``Drained``) when the peer has what was sent so far; ``DrainFailed`` if it never will."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """The fence is closed: tell (``Drained``) when the peer has everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendGo:
+    """Give the peer the word to reign."""
+
+    term: Term
+
+
+@dataclass(frozen=True, slots=True)
+class PeerGone:
+    """Heartbeats say that the peer is dead: do not wait for TCP to find out."""
+
+
+# ---- facts for the node ------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class SyncedChanged:
+    """Whether our table follows the ACTIVE's."""
+
+    synced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DrainFailed:
+    """A drain or a settling cannot end well."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GoReceived:
+    """The ACTIVE's word: it is fenced; reign in ``term`` or later."""
+
+    term: Term
+
+
+@dataclass(frozen=True, slots=True)
+class ImportBroken:
+    """The fast path keeps refusing what the peer sends."""
+
+    error: str
+
+
+Input = (
+    SyncConnected
+    | SyncReceived
+    | SyncClosed
+    | FlowsDrained
+    | BulkWalked
+    | FlowsImported
+    | TimerFired
+    | TakeRole
+    | BeginDrain
+    | Settle
+    | SendGo
+    | PeerGone
+)
+Fact = SyncedChanged | Drained | DrainFailed | GoReceived | ImportBroken
+Output = Action | Fact
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """State of the session, connected or not."""
+
+    pair: str
+    index: int
+    limits: SyncLimits
+    incarnation: int = 0
+    role: Role = Role.INIT
+    term: Term = NO_TERM
+    mode: Mode = Mode.DOWN
+    buffer: FrameBuffer = field(default_factory=FrameBuffer)
+    peer: Hello | None = None
+    """The peer's last hello on this connection."""
+    heard_at: Ns = EPOCH
+    said_at: Ns = EPOCH
+    sender: Sender
+    receiver: Receiver = field(default_factory=Receiver)
+    bytes_sent: int = 0
+    bytes_received: int = 0
+
+
+Result = tuple[Session, tuple[Output, ...]]
+
+
+def initial(pair: str, index: int, limits: SyncLimits) -> Session:
+    """No connection, no role yet."""
+    return Session(pair=pair, index=index, limits=limits, sender=Sender(limits=limits))
+
+
+def step(session: Session, event: Input, now: Ns) -> Result:
+    """One input in; the new state, actions and facts out. Never raises for what the peer sent."""
+    was_synced = session.receiver.synced
+    session, outputs = _dispatch(session, event, now)
+    sent = sum(len(o.data) for o in outputs if isinstance(o, SendSync))
+    if sent:
+        session = replace(session, bytes_sent=session.bytes_sent + sent, said_at=now)
+    if session.receiver.synced != was_synced:
+        outputs = (*outputs, SyncedChanged(session.receiver.synced))
+    return session, outputs
+
+
+def next_deadline(session: Session) -> Ns | None:
+    """The earliest timer that runs."""
+    deadlines = [sync_sender.next_deadline(session.sender)]
+    if session.mode is not Mode.DOWN:
+        deadlines.append(Ns(session.said_at + ms(session.limits.beat_ms)))
+        deadlines.append(Ns(session.heard_at + ms(session.limits.silence_ms)))
+    return min((t for t in deadlines if t is not None), default=None)
+
+
+def _dispatch(session: Session, event: Input, now: Ns) -> Result:
+    match event:
+        case SyncConnected():
+            return _connected(session, now)
+        case SyncReceived(data):
+            return _received(session, data, now)
+        case SyncClosed(reason):
+            return _disconnected(session, now, reason)
+        case FlowsDrained():
+            return _by_sender(session, sync_sender.drained(session.sender, event, now))
+        case BulkWalked():
+            return _by_sender(session, sync_sender.walked(session.sender))
+        case FlowsImported():
+            return _imported(session, event, now)
+        case TimerFired():
+            return _timer(session, now)
+        case TakeRole(role, term):
+            return _take_role(session, role, term)
+        case BeginDrain():
+            return _begin_drain(session)
+        case Settle():
+            return _by_sender(session, sync_sender.settle(session.sender, now))
+        case SendGo(term):
+            return session, (SendSync(sync_wire.encode(Go(term))),)
+        case PeerGone():
+            return _close(session, now, "the peer is silent on all paths")
+
+
+# ---- connection --------------------------------------------------------------------------------------
+def _connected(session: Session, now: Ns) -> Result:
+    session, outputs = _disconnected(session, now, "replaced by a newer connection")
+    session = replace(session, mode=Mode.GREETING, buffer=FrameBuffer(), peer=None, heard_at=now)
+    return session, (*outputs, _hello(session), Record(Level.INFO, "sync-connected"))
+
+
+def _disconnected(session: Session, now: Ns, reason: str) -> Result:
+    if session.mode is Mode.DOWN:
+        return session, ()
+    drain = session.sender.drain
+    sender, outputs = sync_sender.disconnected(session.sender, now)
+    session = replace(
+        session,
+        mode=Mode.DOWN,
+        buffer=FrameBuffer(),
+        peer=None,
+        sender=sender,
+        receiver=sync_receiver.disconnected(session.receiver),
+    )
+    facts = (DrainFailed(f"the sync connection closed: {reason}"),) if drain is not None else ()
+    return session, (*outputs, Record(Level.WARNING, "sync-closed", {"reason": reason}), *facts)
+
+
+def _close(session: Session, now: Ns, reason: str) -> Result:
+    """End the connection ourselves."""
+    if session.mode is Mode.DOWN:
+        return session, ()
+    session, outputs = _disconnected(session, now, reason)
+    return session, (SendSync(sync_wire.encode(Close(reason))), CloseSync(reason), *outputs)
+
+
+def _hello(session: Session) -> SendSync:
+    reigns = session.role is Role.ACTIVE
+    hello = Hello(
+        pair=session.pair,
+        node=session.index,
+        incarnation=session.incarnation,
+        term=session.term,
+        role=session.role,
+        stream=session.sender.stream if reigns else session.receiver.stream,
+        seq=session.sender.sent_seq if reigns else session.receiver.imported_seq,
+    )
+    return SendSync(sync_wire.encode(hello))
+
+
+def _timer(session: Session, now: Ns) -> Result:
+    session, outputs = _by_sender(session, sync_sender.timer(session.sender, now))
+    if session.mode is Mode.DOWN:
+        return session, outputs
+    if now >= session.heard_at + ms(session.limits.silence_ms):
+        session, more = _close(session, now, f"nothing heard for {session.limits.silence_ms} ms")
+        return session, (*outputs, Count("sync.silence"), *more)
+    if now >= session.said_at + ms(session.limits.beat_ms):
+        outputs = (*outputs, SendSync(sync_wire.encode(Beat())))
+    return session, outputs
+
+
+# ---- messages ----------------------------------------------------------------------------------------
+def _received(session: Session, data: bytes, now: Ns) -> Result:
+    """Bytes of the connection: take out whole messages and handle each."""
+    if session.mode is Mode.DOWN:
+        return session, ()  # of a connection that we have closed
+    session = replace(session, heard_at=now, bytes_received=session.bytes_received + len(data))
+    outputs: tuple[Output, ...] = ()
+    try:
+        buffer, payloads = session.buffer.feed(data, session.limits.frame_bytes_max)
+        session = replace(session, buffer=buffer)
+        for payload in payloads:
+            session, more = _on_message(session, sync_wire.decode(payload), now)
+            outputs = (*outputs, *more)
+            if session.mode is Mode.DOWN:
+                break
+    except RemoteProtocolError as error:
+        session, more = _close(session, now, str(error))
+        outputs = (*outputs, Count(f"sync.{error.reason}"), *more)
+    return session, outputs
+
+
+def _on_message(session: Session, message: Message, now: Ns) -> Result:
+    handler = MESSAGES.handler(session.mode, type(message))
+    if handler is None:
+        return session, ()
+    result: Result = handler(session, message, now)
+    return result
+
+
+def _on_hello(session: Session, message: Hello, _now: Ns) -> Result:
+    if message.pair != session.pair:
+        raise RemoteProtocolError("other_pair", f"the peer belongs to pair {message.pair!r}")
+    if message.node == session.index:
+        raise RemoteProtocolError("same_node", f"the peer says that it is node {message.node}, as we are")
+    return _engage(replace(session, peer=message))
+
+
+def _engage(session: Session) -> Result:
+    """Choose the mode by both roles."""
+    peer = session.peer
+    if peer is None:
+        return session, ()
+    if session.role is Role.ACTIVE and peer.role in RECEIVING_ROLES:
+        session = replace(session, mode=Mode.SENDING)
+        return _by_sender(session, sync_sender.engage(session.sender, peer.stream, peer.seq))
+    if session.role in RECEIVING_ROLES and peer.role is Role.ACTIVE and peer.term >= session.term:
+        return replace(session, mode=Mode.RECEIVING), ()
+    was_sending = session.mode is Mode.SENDING
+    session = replace(session, mode=Mode.IDLE, receiver=sync_receiver.disconnected(session.receiver))
+    if was_sending:
+        return _by_sender(session, sync_sender.abdicate(session.sender))
+    return session, ()
+
+
+def _on_bulk_begin(session: Session, message: BulkBegin, _now: Ns) -> Result:
+    return _by_receiver(session, sync_receiver.bulk_begin(session.receiver, message))
+
+
+def _on_resume(session: Session, message: Resume, _now: Ns) -> Result:
+    return _by_receiver(session, sync_receiver.resume(session.receiver, message))
+
+
+def _on_batch(session: Session, message: Batch, _now: Ns) -> Result:
+    return _by_receiver(session, sync_receiver.batch(session.receiver, message))
+
+
+def _on_bulk_end(session: Session, message: BulkEnd, _now: Ns) -> Result:
+    return _by_receiver(session, sync_receiver.bulk_end(session.receiver, message))
+
+
+def _on_ack(session: Session, message: Ack, now: Ns) -> Result:
+    sender, outputs = sync_sender.acknowledge(session.sender, message.seq)
+    sender, more = sync_sender.after_ack(sender, now)
+    return replace(session, sender=sender), (*outputs, *more)
+
+
+def _on_go(session: Session, message: Go, _now: Ns) -> Result:
+    return session, (GoReceived(message.term),)
+
+
+def _on_beat(session: Session, _message: Beat, _now: Ns) -> Result:
+    return session, ()
+
+
+def _on_close(session: Session, message: Close, now: Ns) -> Result:
+    session, outputs = _disconnected(session, now, f"by the peer: {message.reason}")
+    return session, (CloseSync("closed by the peer"), *outputs)
+
+
+_EARLY: Final = Offence("no_hello", "the first message is hello")
+_NOT_SENDING: Final = Ignore("sent before it heard of our present role")
+
+MESSAGES: Final = TransitionTable(
+    (Mode.GREETING, Mode.IDLE, Mode.SENDING, Mode.RECEIVING),
+    (Hello, BulkBegin, Resume, Batch, BulkEnd, Ack, Go, Beat, Close),
+    {
+        Hello: {m: _on_hello for m in Mode if m is not Mode.DOWN},
+        BulkBegin: {
+            Mode.GREETING: _EARLY,
+            Mode.IDLE: _NOT_SENDING,
+            Mode.SENDING: _NOT_SENDING,
+            Mode.RECEIVING: _on_bulk_begin,
+        },
+        Resume: {
+            Mode.GREETING: _EARLY,
+            Mode.IDLE: _NOT_SENDING,
+            Mode.SENDING: _NOT_SENDING,
+            Mode.RECEIVING: _on_resume,
+        },
+        Batch: {
+            Mode.GREETING: _EARLY,
+            Mode.IDLE: _NOT_SENDING,
+            Mode.SENDING: _NOT_SENDING,
+            Mode.RECEIVING: _on_batch,
+        },
+        BulkEnd: {
+            Mode.GREETING: _EARLY,
+            Mode.IDLE: _NOT_SENDING,
+            Mode.SENDING: _NOT_SENDING,
+            Mode.RECEIVING: _on_bulk_end,
+        },
+        Ack: {
+            Mode.GREETING: _EARLY,
+            Mode.IDLE: Ignore("of a stream that is over"),
+            Mode.SENDING: _on_ack,
+            Mode.RECEIVING: Ignore("of a stream that is over"),
+        },
+        Go: {
+            Mode.GREETING: _EARLY,
+            Mode.IDLE: Ignore(
+                "this node does not follow: its role has changed, or the word is of a past term"
+            ),
+            Mode.SENDING: Ignore("this node reigns already"),
+            Mode.RECEIVING: _on_go,
+        },
+        Beat: {m: _on_beat for m in Mode if m is not Mode.DOWN},
+        Close: {m: _on_close for m in Mode if m is not Mode.DOWN},
+    },
+)
+"""Mode x message. What is ignored is a message that crossed a change of ours on the wire."""
+
+
+# ---- the two halves ----------------------------------------------------------------------------------
+def _by_sender(session: Session, result: sync_sender.Result) -> Result:
+    return replace(session, sender=result[0]), result[1]
+
+
+def _by_receiver(session: Session, result: sync_receiver.Result) -> Result:
+    return replace(session, receiver=result[0]), result[1]
+
+
+def _imported(session: Session, event: FlowsImported, now: Ns) -> Result:
+    if session.role not in RECEIVING_ROLES:
+        return (
+            session,
+            (),
+        )  # performed before we took over; the peer that waits for the ack is no ACTIVE of ours
+    if event.error is None:
+        connected = session.mode is Mode.RECEIVING
+        return _by_receiver(session, sync_receiver.imported(session.receiver, event, connected=connected))
+    session = replace(session, receiver=sync_receiver.import_failed(session.receiver))
+    session, outputs = _close(session, now, f"batch {event.seq} refused: {event.error}")
+    outputs = (Count("sync.import_refused"), *outputs)
+    if session.receiver.import_failures >= IMPORT_FAILURES_MAX:
+        outputs = (*outputs, ImportBroken(event.error))
+    return session, outputs
+
+
+def _take_role(session: Session, role: Role, term: Term) -> Result:
+    """Our role or term has changed: the halves learn what it means, the peer hears of it."""
+    was, session = session.role, replace(session, role=role, term=term)
+    outputs: tuple[Output, ...] = ()
+    if role is Role.ACTIVE and was is not Role.ACTIVE:
+        session = replace(session, receiver=sync_receiver.forget(session.receiver))
+        session, outputs = _by_sender(
+            session, sync_sender.reign(session.sender, Stream(session.incarnation, term))
+        )
+    elif was is Role.ACTIVE and role is not Role.ACTIVE:
+        session, outputs = _by_sender(session, sync_sender.abdicate(session.sender))
+        session = replace(session, sender=replace(session.sender, stream=None))
+    elif role is Role.ACTIVE:  # a handover failed: the stream goes on, and nobody waits for its end any more
+        session = replace(session, sender=replace(session.sender, drain=None))
+    if role not in RECEIVING_ROLES:
+        session = replace(session, receiver=sync_receiver.forget(session.receiver))
+    if session.mode is Mode.DOWN:
+        return session, outputs
+    session, more = _engage(session)
+    return session, (*outputs, _hello(session), *more)
+
+
+def _begin_drain(session: Session) -> Result:
+    if session.mode is not Mode.SENDING:
+        return session, (DrainFailed(f"sync is {session.mode}, not sending"),)
+    if session.sender.bulk_in_progress:
+        return session, (DrainFailed("the peer is still getting the whole table"),)
+    return _by_sender(session, sync_sender.drain(session.sender))

@@ -1,0 +1,427 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The C fast path, as one typed object.
+
+``Fastpath`` wraps each call of ``csrc/fp_abi.h`` in one method. It copies: no cdata escapes, results are bytes
+and the frozen dataclasses of ``records``. All calls come from one thread (the control thread); the GIL is
+released during each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from flexha.fastpath import marshal
+from flexha.fastpath.batch import COLUMN_WIDTHS, RecordBatch, column_width
+from flexha.fastpath.errors import FastpathError, FastpathMismatchError
+from flexha.fastpath.lib import ffi, lib
+from flexha.fastpath.records import (
+    Address,
+    Drained,
+    Driver,
+    FastpathConfig,
+    Fence,
+    FlowFlag,
+    FlowRecord,
+    FlowState,
+    HeartbeatFlag,
+    Kind,
+    Neighbour,
+    NeighbourWanted,
+    Out,
+    PathStats,
+    Peer,
+    PoolConfig,
+    PortConfig,
+    PortStats,
+    PulseConfig,
+    PulseEvent,
+    PulseKind,
+    Punt,
+    PuntedFrame,
+    Route,
+    Source,
+    SteppedFrame,
+    Timeouts,
+    Verdict,
+    WorkerStats,
+    Zone,
+)
+
+if TYPE_CHECKING:
+    from flexha.fastpath.lib import CData
+
+__all__ = [
+    "COLUMN_WIDTHS",
+    "Address",
+    "Drained",
+    "Driver",
+    "Fastpath",
+    "FastpathConfig",
+    "FastpathError",
+    "FastpathMismatchError",
+    "Fence",
+    "FlowFlag",
+    "FlowRecord",
+    "FlowState",
+    "HeartbeatFlag",
+    "Kind",
+    "Neighbour",
+    "NeighbourWanted",
+    "Out",
+    "PathStats",
+    "Peer",
+    "PoolConfig",
+    "PortConfig",
+    "PortStats",
+    "PulseConfig",
+    "PulseEvent",
+    "PulseKind",
+    "Punt",
+    "PuntedFrame",
+    "Route",
+    "Source",
+    "SteppedFrame",
+    "Timeouts",
+    "Verdict",
+    "WorkerStats",
+    "Zone",
+    "column_width",
+    "verdict_table",
+]
+
+BATCH_MAX: Final = 4096
+"""Records of the largest batch that is drained, imported or walked in one call."""
+PUNTS_MAX: Final = 64
+PULSE_EVENTS_MAX: Final = 32
+
+
+def verdict_table() -> tuple[Verdict, ...]:
+    """Every verdict a packet can end in, in the order of their numbers."""
+    return tuple(
+        Verdict(
+            name=marshal.text(lib.fp_verdict_name(i)),
+            help=marshal.text(lib.fp_verdict_help(i)),
+            drop=bool(lib.fp_verdict_is_drop(i)),
+        )
+        for i in range(lib.fp_verdict_count())
+    )
+
+
+def _ensure(rc: int, call: str, err: CData | None = None) -> int:
+    """Pass a result through, or raise what a negative one means."""
+    if rc < 0:
+        raise FastpathError(-rc, call, "" if err is None else marshal.text(err.text))
+    return rc
+
+
+class Fastpath:
+    """Ports, workers, flow tables and the pulse thread of one node.
+
+    Opening it makes the TAPs (in the caller's network namespace) and binds the heartbeat socket; ``start``
+    starts the threads. As a context manager it is stopped and closed on the way out, TAPs included.
+    """
+
+    def __init__(self, config: FastpathConfig) -> None:
+        self._config: Final = config
+        self._batch: Final = RecordBatch(BATCH_MAX)
+        self._punts: Final = ffi.new("struct fp_punt[]", PUNTS_MAX)
+        self._pulse_events: Final = ffi.new("struct fp_pulse_event[]", PULSE_EVENTS_MAX)
+        self._lost: Final = ffi.new("uint64_t *")
+        self._walkers_left = 0
+        self._drain_from = 0
+        err = ffi.new("struct fp_error *")
+        out = ffi.new("fp_dp **")
+        _ensure(lib.fp_open(marshal.config(config), out, err), "fp_open", err)
+        self._dp: CData | None = out[0]
+        self._events_fd: Final = _ensure(lib.fp_events_fd(self._dp), "fp_events_fd")
+
+    # ---- life ----
+    @property
+    def config(self) -> FastpathConfig:
+        """What this was opened with."""
+        return self._config
+
+    def start(self) -> str:
+        """Start the workers and the pulse thread; returns a remark for the log, such as "no SCHED_FIFO", or ""."""
+        err = ffi.new("struct fp_error *")
+        _ensure(lib.fp_start(self._dp, err), "fp_start", err)
+        return marshal.text(err.text)
+
+    def stop(self) -> None:
+        """Send what waits, then join the threads. Idempotent."""
+        _ensure(lib.fp_stop(self._dp), "fp_stop")
+
+    def close(self) -> None:
+        """Stop, and free everything; the TAPs go with it. Idempotent."""
+        if self._dp is not None:
+            lib.fp_close(self._dp)
+            self._dp = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # ---- role and fence ----
+    def set_role(self, role: int, term: int) -> None:
+        """Set role (``enum fp_role``) and term; returns once all workers obey.
+
+        Raises: FastpathError(ESTALE) for an older term.
+        """
+        _ensure(lib.fp_set_role(self._dp, role, term), "fp_set_role")
+
+    def fence(self) -> Fence:
+        """Role and term as the workers read them before each transmission."""
+        role = ffi.new("uint32_t *")
+        term = ffi.new("uint64_t *")
+        _ensure(lib.fp_fence_read(self._dp, role, term), "fp_fence_read")
+        return Fence(role=int(role[0]), term=int(term[0]))
+
+    def set_carrier(self, port: int, *, up: bool) -> None:
+        """Mirror the state of a port's wire to the carrier of its host TAP, for routing daemons to see."""
+        _ensure(lib.fp_port_carrier(self._dp, port, int(up)), "fp_port_carrier")
+
+    # ---- pulse ----
+    def set_pulse(self, flags: HeartbeatFlag, priority: int) -> None:
+        """Set what our heartbeats say beside role and term."""
+        _ensure(lib.fp_pulse_set(self._dp, int(flags), priority), "fp_pulse_set")
+
+    def burst_pulse(self) -> None:
+        """Send one heartbeat on every path at once."""
+        _ensure(lib.fp_pulse_burst(self._dp), "fp_pulse_burst")
+
+    def control_beat(self) -> None:
+        """Tell the pulse thread that the control plane is alive."""
+        _ensure(lib.fp_control_beat(self._dp), "fp_control_beat")
+
+    def pulse_events(self) -> list[PulseEvent]:
+        """Take what the pulse thread has to report, oldest first."""
+        events: list[PulseEvent] = []
+        while True:
+            n = _ensure(lib.fp_pulse_events(self._dp, self._pulse_events, PULSE_EVENTS_MAX), "fp_pulse_events")
+            events += [marshal.pulse_event(self._pulse_events[i]) for i in range(n)]
+            if n < PULSE_EVENTS_MAX:
+                return events
+
+    def path_stats(self) -> list[PathStats]:
+        """Heartbeat counters: element 0 is xc, element 1 + i is port i."""
+        n = 1 + len(self._config.ports)
+        out = ffi.new("struct fp_path_stats[]", n)
+        _ensure(lib.fp_pulse_stats(self._dp, out, n), "fp_pulse_stats")
+        return [marshal.path_stats(out[i]) for i in range(n)]
+
+    # ---- what waits to be drained ----
+    @property
+    def events_fd(self) -> int:
+        """An eventfd: readable when flow changes, punts or pulse events were added to an empty queue.
+
+        It is an edge: after it fires, call ``clear_wakeup`` *first*, then take until nothing is left. Whoever
+        leaves something behind comes back by himself.
+        """
+        return self._events_fd
+
+    def clear_wakeup(self) -> None:
+        """Make ``events_fd`` unreadable again."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._events_fd)
+
+    def punts(self) -> list[Punt]:
+        """Take the frames and neighbour requests that wait for the control plane."""
+        punts: list[Punt] = []
+        while True:
+            n = _ensure(lib.fp_punts_drain(self._dp, self._punts, PUNTS_MAX), "fp_punts_drain")
+            punts += [marshal.punt(self._punts[i]) for i in range(n)]
+            if n < PUNTS_MAX:
+                return punts
+
+    def inject(self, port: int, frame: bytes, *, fenced: bool) -> None:
+        """Send a frame to a port's wire; ``fenced``: it leaves only while this node is ACTIVE.
+
+        Raises: FastpathError(ENOBUFS) when too many frames wait already.
+        """
+        _ensure(lib.fp_inject(self._dp, port, frame, len(frame), int(fenced)), "fp_inject")
+
+    # ---- next hops ----
+    def commit_fib(self, routes: Sequence[Route], neighbours: Sequence[Neighbour]) -> None:
+        """Replace routes and neighbours in all workers; frames that waited for a neighbour are retried."""
+        c_routes = marshal.routes(routes)
+        c_neighs = marshal.neighbours(neighbours)
+        _ensure(
+            lib.fp_fib_commit(self._dp, c_routes, len(routes), c_neighs, len(neighbours)),
+            "fp_fib_commit",
+        )
+
+    # ---- sync: changes out ----
+    def track_changes(self, *, on: bool) -> None:
+        """On: changes are queued for ``drain``. Off: they are forgotten, tombstones are freed at once."""
+        _ensure(lib.fp_sync_track(self._dp, int(on)), "fp_sync_track")
+
+    def start_bulk(self) -> None:
+        """Let every worker walk its table into the drain; ends with ``Drained.bulk_walked``."""
+        _ensure(lib.fp_bulk_start(self._dp), "fp_bulk_start")
+        self._walkers_left = self._config.n_workers
+
+    def drain(self, limit: int = 1024) -> list[Drained]:
+        """Take at most ``limit`` changes of all workers, as columns: one batch for each address family.
+
+        An empty list means that nothing waits. The marks stand in the last batch: once the peer has that one
+        live, it has all.
+        """
+        limit = min(limit, BATCH_MAX)
+        n_workers = self._config.n_workers
+        marks: dict[int, int] = {}
+        n, lost, more = 0, 0, False
+        for i in range(n_workers):
+            worker = (self._drain_from + i) % n_workers
+            room = limit - n
+            if room == 0:
+                # The next drain begins where this one stopped, so that no worker starves.
+                self._drain_from = worker
+                more = True
+                break
+            got = _ensure(
+                lib.fp_events_drain(self._dp, worker, self._batch.at(n), room, self._lost), "fp_events_drain"
+            )
+            lost += int(self._lost[0])
+            if got:
+                marks[worker] = self._batch.ev_seq(n + got - 1)
+            more = more or got == room
+            n += got
+        if n == 0 and lost == 0:
+            return []
+        return self._pack(n, marks, lost, more=more)
+
+    def _pack(self, n: int, marks: Mapping[int, int], lost: int, *, more: bool) -> list[Drained]:
+        packed = [(family, *self._batch.pack(n, family)) for family in (4, 6)]
+        ended = n - sum(count for _, count, _ in packed)
+        walked = 0 < self._walkers_left <= ended
+        self._walkers_left = max(self._walkers_left - ended, 0)
+        batches = [entry for entry in packed if entry[1]] or packed[:1]
+        last = len(batches) - 1
+        return [
+            Drained(
+                n=count,
+                family=family,
+                columns=columns,
+                marks=marks if i == last else {},
+                lost=lost if i == last else 0,
+                bulk_walked=walked and i == last,
+                more=more or i < last,
+            )
+            for i, (family, count, columns) in enumerate(batches)
+        ]
+
+    def ack(self, marks: Mapping[int, int]) -> None:
+        """The peer has everything up to ``marks`` (worker -> ``ev_seq``) live: tombstones may go."""
+        for worker, ev_seq in marks.items():
+            _ensure(lib.fp_events_ack(self._dp, worker, ev_seq), "fp_events_ack")
+
+    # ---- sync: records in ----
+    def import_columns(self, n: int, family: int, columns: Mapping[str, bytes]) -> int:
+        """Put a batch of the peer's records into the tables; returns once they are live, how many were taken.
+
+        Raises: FastpathError(EINVAL) if the columns hold values that no peer sends (nothing of the batch is
+        used then), FastpathError(EPERM) while ACTIVE.
+        """
+        if not 0 <= n <= BATCH_MAX:
+            raise FastpathError(22, "fp_cols_unpack", f"{n} records in one batch, at most {BATCH_MAX}")
+        self._batch.unpack(n, family, columns)
+        return _ensure(lib.fp_flows_import(self._dp, self._batch.at(0), n), "fp_flows_import")
+
+    def begin_import(self) -> None:
+        """A bulk is coming: what is held so far is marked stale."""
+        _ensure(lib.fp_import_begin(self._dp), "fp_import_begin")
+
+    def end_import(self) -> int:
+        """The bulk is complete: sweep what it did not refresh; returns how many records went."""
+        return _ensure(lib.fp_import_end(self._dp), "fp_import_end")
+
+    # ---- inspection ----
+    def flows(self, page: int = 1024) -> Iterator[FlowRecord]:
+        """Walk all tables, a page at a time. Changes meanwhile may or may not be seen; no slot is seen twice."""
+        page = min(page, BATCH_MAX)
+        cursor = ffi.new("struct fp_cursor *")
+        while not cursor.done:
+            n = _ensure(lib.fp_flows_walk(self._dp, cursor, self._batch.at(0), page), "fp_flows_walk")
+            # The batch is shared with drain and import: take the page out before anybody else runs.
+            yield from self._batch.flow_records(n)
+
+    def verdict_counts(self, worker: int | None = None) -> list[int]:
+        """Packets per verdict, of one worker or of all, in the order of ``verdict_table``."""
+        n = lib.fp_verdict_count()
+        out = ffi.new("uint64_t[]", n)
+        total = [0] * n
+        for index in range(self._config.n_workers) if worker is None else (worker,):
+            _ensure(lib.fp_verdicts_read(self._dp, index, out, n), "fp_verdicts_read")
+            total = [a + b for a, b in zip(total, ffi.unpack(out, n), strict=True)]
+        return total
+
+    def worker_stats(self, worker: int) -> WorkerStats:
+        """Counters and gauges of one worker."""
+        out = ffi.new("struct fp_worker_stats *")
+        _ensure(lib.fp_worker_stats_read(self._dp, worker, out), "fp_worker_stats_read")
+        return marshal.worker_stats(out)
+
+    def port_stats(self, port: int) -> PortStats:
+        """Frames and bytes of one port, over all workers."""
+        out = ffi.new("struct fp_port_stats *")
+        _ensure(lib.fp_port_stats_read(self._dp, port, out), "fp_port_stats_read")
+        return marshal.port_stats(out)
+
+    # ---- tests: refused (EBUSY) once the workers run ----
+    def test_step(
+        self,
+        frames: Sequence[bytes],
+        *,
+        port: int,
+        now_ns: int,
+        source: Source = Source.WIRE,
+        worker: int = 0,
+    ) -> list[SteppedFrame]:
+        """Run frames of one port through ``step()`` as one burst of at most FP_BURST_MAX."""
+        rooms = [bytearray(frame.ljust(marshal.FRAME_MAX, b"\0")) for frame in frames]
+        io = ffi.new("struct fp_frame[]", max(len(frames), 1))
+        for c_frame, room, frame in zip(io, rooms, frames, strict=False):
+            c_frame.data = ffi.from_buffer("uint8_t[]", room)
+            c_frame.len = len(frame)
+            c_frame.port = port
+            c_frame.src = int(source)
+        _ensure(lib.fp_test_step(self._dp, worker, now_ns, io, len(frames)), "fp_test_step")
+        return [marshal.stepped_frame(io[i], room) for i, room in enumerate(rooms)]
+
+    def test_expire(self, now_ns: int, worker: int = 0) -> int:
+        """Run the timer wheel up to ``now_ns``; returns how many records went."""
+        return _ensure(lib.fp_test_expire(self._dp, worker, now_ns), "fp_test_expire")
+
+    def test_shard(self, address: Address, port: int, proto: int) -> int:
+        """The shard of an inside endpoint (``port`` in host order)."""
+        c_address = ffi.new("struct fp_addr *", (marshal.addr_bytes(address),))
+        port_be = int.from_bytes(port.to_bytes(2, "big"), "little")
+        return _ensure(lib.fp_test_shard(self._dp, c_address, port_be, proto), "fp_test_shard")
+
+    def test_heartbeat(self) -> bytes:
+        """The payload that the pulse thread would send on xc now."""
+        out = bytearray(256)
+        n = _ensure(lib.fp_test_heartbeat(self._dp, ffi.from_buffer(out), len(out)), "fp_test_heartbeat")
+        return bytes(out[:n])
+
+    def test_pulse_rx(self, path: int, payload: bytes, now_ns: int) -> None:
+        """A heartbeat arrives.
+
+        Raises: FastpathError(EBADMSG) if it is malformed, or another pair's.
+        """
+        _ensure(lib.fp_test_pulse_rx(self._dp, path, payload, len(payload), now_ns), "fp_test_pulse_rx")
+
+    def test_pulse_tick(self, now_ns: int) -> None:
+        """Let the pulse thread's silence rule look at the clock."""
+        _ensure(lib.fp_test_pulse_tick(self._dp, now_ns), "fp_test_pulse_tick")

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Between cdata and the dataclasses of ``records``, both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from functools import cache
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final
+
+from flexha.fastpath.lib import CData, ffi, lib
+from flexha.fastpath.records import (
+    Address,
+    FastpathConfig,
+    HeartbeatFlag,
+    Neighbour,
+    NeighbourWanted,
+    Out,
+    PathStats,
+    Peer,
+    PortConfig,
+    PortStats,
+    PulseEvent,
+    PulseKind,
+    Punt,
+    PuntedFrame,
+    Route,
+    SteppedFrame,
+    WorkerStats,
+)
+
+FRAME_MAX: Final = 2048
+"""FP_FRAME_MAX: room for one frame."""
+_V4_MAPPED: Final = b"\0" * 10 + b"\xff\xff"
+_NONE: Final = b"\0" * 16
+_PUNT_FRAME: Final = 0
+
+
+def text(cdata: CData) -> str:
+    """A C string."""
+    return bytes(ffi.string(cdata)).decode("utf-8", "replace")
+
+
+def addr_bytes(address: Address | None) -> bytes:
+    """The 16 bytes of a ``struct fp_addr``: IPv4 as an IPv4-mapped address, None as zeros."""
+    if address is None:
+        return _NONE
+    return _V4_MAPPED + address.packed if isinstance(address, IPv4Address) else address.packed
+
+
+def addr_of(raw: bytes) -> Address:
+    """The address that 16 bytes of a ``struct fp_addr`` hold."""
+    return IPv4Address(raw[12:]) if raw.startswith(_V4_MAPPED) else IPv6Address(raw)
+
+
+def mapped_plen(address: Address, plen: int) -> int:
+    """A prefix length of the address's own family, as one of the 128-bit form."""
+    return plen + 96 if isinstance(address, IPv4Address) else plen
+
+
+def _cdata_addr(cdata: CData) -> Address:
+    return addr_of(bytes(ffi.buffer(cdata.b)))
+
+
+# ---- into C ------------------------------------------------------------------------------------------
+def config(cfg: FastpathConfig) -> CData:
+    """A ``struct fp_config``; lengths and ranges are for C to validate."""
+    out = ffi.new("struct fp_config *")
+    out.abi_version = lib_constant("FP_ABI_VERSION")
+    out.n_workers, out.n_ports, out.n_pools = cfg.n_workers, len(cfg.ports), len(cfg.pools)
+    out.flow_cap, out.syn_check, out.events_cap = cfg.flow_cap, int(cfg.syn_check), cfg.events_cap
+    out.origin, out.flow_id_base = cfg.origin, cfg.flow_id_base
+    out.shard_key, out.table_key = cfg.shard_key, cfg.table_key
+    for field in fields(cfg.timeouts):
+        setattr(out.timeouts, field.name, getattr(cfg.timeouts, field.name))
+    pulse = cfg.pulse
+    for name in ("interval_ms", "dead_after", "control_dead_ms", "udp_port", "pair_id", "node_index", "incarnation"):
+        setattr(out.pulse, name, getattr(pulse, name))
+    out.pulse.xc_addr.b = addr_bytes(pulse.xc_address)
+    out.pulse.xc_peer_addr.b = addr_bytes(pulse.xc_peer_address)
+    for c_port, port in zip(out.ports, cfg.ports, strict=False):
+        _port(c_port, port)
+    for c_pool, pool in zip(out.pools, cfg.pools, strict=False):
+        c_pool.name = pool.name.encode()
+        c_pool.addr.b = addr_bytes(pool.address)
+        c_pool.port_lo, c_pool.port_hi, c_pool.out_port = pool.port_lo, pool.port_hi, pool.out_port
+    return out
+
+
+def _port(out: CData, port: PortConfig) -> None:
+    out.name, out.wire_dev, out.host_dev = port.name.encode(), port.wire_dev.encode(), port.host_dev.encode()
+    out.driver, out.zone, out.mtu = int(port.driver), int(port.zone), port.mtu
+    out.plen, out.n_vips, out.vrid = port.plen, len(port.vips), port.vrid
+    out.mac, out.peer_mac, out.vmac = port.mac, port.peer_mac or b"", port.vmac or b""
+    out.addr.b = addr_bytes(port.address)
+    out.peer_addr.b = addr_bytes(port.peer_address)
+    for c_vip, vip in zip(out.vip, port.vips, strict=False):
+        c_vip.b = addr_bytes(vip)
+
+
+def lib_constant(name: str) -> int:
+    """An enumerator of ``fp_abi.h``."""
+    return int(getattr(lib, name))
+
+
+def routes(rows: Sequence[Route]) -> CData:
+    """An array of ``struct fp_route``."""
+    out = ffi.new("struct fp_route[]", len(rows))
+    for c_row, row in zip(out, rows, strict=True):
+        c_row.prefix.b = addr_bytes(row.prefix)
+        c_row.gateway.b = addr_bytes(row.gateway)
+        c_row.plen = mapped_plen(row.prefix, row.plen)
+        c_row.port = row.port
+    return out
+
+
+def neighbours(rows: Sequence[Neighbour]) -> CData:
+    """An array of ``struct fp_neigh``."""
+    out = ffi.new("struct fp_neigh[]", len(rows))
+    for c_row, row in zip(out, rows, strict=True):
+        c_row.addr.b = addr_bytes(row.address)
+        c_row.mac = row.mac
+        c_row.port = row.port
+    return out
+
+
+# ---- out of C ----------------------------------------------------------------------------------------
+def punt(cdata: CData) -> Punt:
+    """A ``struct fp_punt``."""
+    if cdata.kind == _PUNT_FRAME:
+        return PuntedFrame(int(cdata.t_ns), int(cdata.port), bytes(ffi.buffer(cdata.data, cdata.len)))
+    return NeighbourWanted(int(cdata.t_ns), int(cdata.port), _cdata_addr(cdata.addr))
+
+
+def pulse_event(cdata: CData) -> PulseEvent:
+    """A ``struct fp_pulse_event``."""
+    peer = cdata.peer
+    return PulseEvent(
+        t_ns=int(cdata.t_ns),
+        kind=PulseKind(cdata.kind),
+        path=int(cdata.path),
+        peer=Peer(
+            incarnation=int(peer.incarnation),
+            term=int(peer.term),
+            role=int(peer.role),
+            flags=HeartbeatFlag(peer.flags),
+            priority=int(peer.priority),
+            control_beat=int(peer.control_beat),
+        ),
+    )
+
+
+def path_stats(cdata: CData) -> PathStats:
+    """A ``struct fp_path_stats``."""
+    return PathStats(
+        sent=int(cdata.sent),
+        received=int(cdata.received),
+        lost=int(cdata.lost),
+        bad=int(cdata.bad),
+        last_heard_ns=int(cdata.last_heard_ns),
+        alive=bool(cdata.alive),
+    )
+
+
+def worker_stats(cdata: CData) -> WorkerStats:
+    """A ``struct fp_worker_stats``."""
+    return WorkerStats(*(int(getattr(cdata, field.name)) for field in fields(WorkerStats)))
+
+
+def port_stats(cdata: CData) -> PortStats:
+    """A ``struct fp_port_stats``."""
+    return PortStats(*(int(getattr(cdata, field.name)) for field in fields(PortStats)))
+
+
+@cache
+def _verdict_name(verdict: int) -> str:
+    return text(lib.fp_verdict_name(verdict))
+
+
+def stepped_frame(cdata: CData, room: bytearray) -> SteppedFrame:
+    """A ``struct fp_frame`` after ``fp_test_step``; ``room`` is what its ``data`` points to."""
+    out = Out(cdata.out)
+    return SteppedFrame(
+        data=bytes(room[: cdata.len]),
+        out=out,
+        out_port=int(cdata.out_port),
+        verdict=_verdict_name(int(cdata.verdict)),
+        owner=int(cdata.owner),
+        fenced=bool(cdata.fenced),
+        next_hop=_cdata_addr(cdata.next_hop) if out is Out.WAIT else None,
+    )

@@ -1,0 +1,367 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What crosses the boundary, in Python's terms: frozen dataclasses and bytes, never cdata.
+
+The members mirror the structs of ``csrc/fp_abi.h`` (units and byte orders are described there), except that
+addresses are ``ipaddress`` objects and that "none" is ``None`` instead of zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, IntFlag
+from ipaddress import IPv4Address, IPv6Address
+
+Address = IPv4Address | IPv6Address
+
+
+class Driver(IntEnum):
+    """``enum fp_driver``."""
+
+    TAP = 0
+    MEM = 1
+
+
+class Zone(IntEnum):
+    """``enum fp_zone``: which side of the NAT a port is on."""
+
+    INSIDE = 0
+    OUTSIDE = 1
+
+
+class Kind(IntEnum):
+    """``enum fp_kind``: a flow, or an endpoint-independent mapping (RFC 4787 REQ-1)."""
+
+    FLOW = 0
+    MAPPING = 1
+
+
+class FlowState(IntEnum):
+    """``enum fp_state``; ordered, a merge never moves a session to a smaller one."""
+
+    NONE = 0
+    NEW = 1
+    SYN_SENT = 2
+    SYN_RECV = 3
+    ESTABLISHED = 4
+    FIN_WAIT = 5
+    CLOSING = 6
+    TIME_WAIT = 7
+    CLOSED = 8
+
+
+class FlowFlag(IntFlag):
+    """Bits of ``fp_flow_rec.flags``."""
+
+    FIN_ORIG = 1
+    FIN_REPLY = 2
+    IMPORTED = 4
+    BULK = 8
+
+
+class Source(IntEnum):
+    """``enum fp_src``: the side of the port that a frame came from."""
+
+    WIRE = 0
+    HOST = 1
+
+
+class Out(IntEnum):
+    """``enum fp_out``: where a frame goes after ``step()``."""
+
+    NONE = 0
+    WIRE = 1
+    HOST = 2
+    PUNT = 3
+    PULSE = 4
+    WAIT = 5
+    HANDOFF = 6
+
+
+class HeartbeatFlag(IntFlag):
+    """``FP_HB_*``: what our heartbeats say beside role and term."""
+
+    READY = 1
+    BYE = 2
+    LAN_UP = 4
+    WAN_UP = 8
+
+
+# ---- configuration of fp_open ------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class PortConfig:
+    """``struct fp_port_cfg``. ``peer_mac`` None: no heartbeats on this port. ``vmac`` None: no VRRP."""
+
+    name: str
+    zone: Zone
+    address: Address
+    plen: int
+    mac: bytes
+    wire_dev: str = ""
+    host_dev: str = ""
+    driver: Driver = Driver.TAP
+    mtu: int = 1500
+    vrid: int = 0
+    vmac: bytes | None = None
+    vips: tuple[Address, ...] = ()
+    peer_address: Address | None = None
+    peer_mac: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolConfig:
+    """``struct fp_pool_cfg``: one external address and its NAT ports, both ends inclusive."""
+
+    name: str
+    address: Address
+    out_port: int
+    port_lo: int = 1024
+    port_hi: int = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """``struct fp_timeouts``, seconds (RFC 5382 REQ-5, RFC 4787 REQ-5, RFC 5508 REQ-2)."""
+
+    tcp_transitory_s: int = 240
+    tcp_established_s: int = 7440
+    udp_s: int = 300
+    icmp_s: int = 60
+
+
+@dataclass(frozen=True, slots=True)
+class PulseConfig:
+    """``struct fp_pulse_cfg``: heartbeats. ``xc_address`` None: no cross-connect path."""
+
+    pair_id: int
+    node_index: int
+    incarnation: int
+    interval_ms: int = 50
+    dead_after: int = 3
+    control_dead_ms: int = 1000
+    udp_port: int = 47850
+    xc_address: Address | None = None
+    xc_peer_address: Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FastpathConfig:
+    """``struct fp_config``. ``shard_key`` is the pair's secret, ``table_key`` this process's; 16 bytes each."""
+
+    ports: tuple[PortConfig, ...]
+    pools: tuple[PoolConfig, ...]
+    pulse: PulseConfig
+    shard_key: bytes
+    table_key: bytes
+    flow_id_base: int
+    n_workers: int = 1
+    flow_cap: int = 131072
+    syn_check: bool = True
+    events_cap: int = 0
+    timeouts: Timeouts = field(default_factory=Timeouts)
+
+    @property
+    def origin(self) -> int:
+        """Who made a flow: node index + 1."""
+        return self.pulse.node_index + 1
+
+
+# ---- next hops ---------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Route:
+    """``struct fp_route``. ``plen`` is that of the prefix's own family; ``gateway`` None: on link."""
+
+    prefix: Address
+    plen: int
+    port: int
+    gateway: Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """``struct fp_neigh``: a resolved next hop."""
+
+    address: Address
+    mac: bytes
+    port: int
+
+
+# ---- what is drained ---------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class PuntedFrame:
+    """A frame for the control plane (VRRP adverts), from the Ethernet header, cut to 256 bytes."""
+
+    t_ns: int
+    port: int
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourWanted:
+    """Frames wait for the link-layer address of ``address`` on ``port``."""
+
+    t_ns: int
+    port: int
+    address: Address
+
+
+Punt = PuntedFrame | NeighbourWanted
+
+
+class PulseKind(IntEnum):
+    """``enum fp_pulse_kind``."""
+
+    PATH_UP = 0
+    PATH_DOWN = 1
+    PEER = 2
+    FENCED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """``struct fp_peer``: what the peer's heartbeats say of it."""
+
+    incarnation: int
+    term: int
+    role: int
+    flags: HeartbeatFlag
+    priority: int
+    control_beat: int
+
+
+@dataclass(frozen=True, slots=True)
+class PulseEvent:
+    """``struct fp_pulse_event``. ``path`` 0 is xc, 1 + i is port i."""
+
+    t_ns: int
+    kind: PulseKind
+    path: int
+    peer: Peer
+
+
+@dataclass(frozen=True, slots=True)
+class PathStats:
+    """``struct fp_path_stats``. ``last_heard_ns`` is 0 until the first heartbeat."""
+
+    sent: int
+    received: int
+    lost: int
+    bad: int
+    last_heard_ns: int
+    alive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """One sync batch: ``n`` records of one address family, in columns named as in ``struct fp_cols``.
+
+    ``marks``: per worker, the ``ev_seq`` up to which its changes are in this batch or an earlier one.
+    ``lost``: changes that could not be tracked since the last drain; only a bulk can repair that.
+    ``bulk_walked``: with this batch the walk that ``bulk_start`` began is complete on every worker.
+    ``more``: records were left behind because ``limit`` was reached.
+    """
+
+    n: int
+    family: int
+    columns: Mapping[str, bytes]
+    marks: Mapping[int, int]
+    lost: int
+    bulk_walked: bool
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FlowRecord:
+    """``struct fp_flow_rec`` for people: ports in host order, for ICMP they hold the identifier."""
+
+    kind: Kind
+    proto: int
+    state: FlowState
+    flags: FlowFlag
+    inside: Address
+    inside_port: int
+    remote: Address
+    remote_port: int
+    external: Address
+    external_port: int
+    in_port: int
+    out_port: int
+    pool: int
+    rule: int
+    origin: int
+    id: int
+    version: int
+    shard: int
+    remaining_ms: int
+    packets: tuple[int, int]
+    bytes: tuple[int, int]
+
+
+# ---- counters ----------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One row of the verdict table; the index in the table is the number in ``fp_frame.verdict``."""
+
+    name: str
+    help: str
+    drop: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStats:
+    """``struct fp_worker_stats``."""
+
+    steps: int
+    frames: int
+    wakeups: int
+    flows: int
+    mappings: int
+    tombstones: int
+    flows_created: int
+    flows_expired: int
+    flows_closed: int
+    flows_imported: int
+    import_refused: int
+    events_lost: int
+    dirty: int
+    neigh_waiting: int
+    punts_lost: int
+    pulse_lost: int
+    inject_lost: int
+
+
+@dataclass(frozen=True, slots=True)
+class PortStats:
+    """``struct fp_port_stats``."""
+
+    rx_frames: int
+    rx_bytes: int
+    tx_frames: int
+    tx_bytes: int
+    rx_errors: int
+    tx_errors: int
+    tx_dropped: int
+    host_rx_frames: int
+    host_tx_frames: int
+    host_tx_errors: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """Role and term as the workers obey them; role is a number of ``enum fp_role``."""
+
+    role: int
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class SteppedFrame:
+    """A frame after ``fp_test_step``: rewritten, with its one verdict."""
+
+    data: bytes
+    out: Out
+    out_port: int
+    verdict: str
+    owner: int
+    fenced: bool
+    next_hop: Address | None

@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The only clock of the control plane: CLOCK_BOOTTIME, as in the C fast path. It counts while suspended."""
+
+from __future__ import annotations
+
+import time
+
+from flexha.units import Ns
+
+
+def now() -> Ns:
+    """Nanoseconds since the machine booted."""
+    return Ns(time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+
+
+def wall() -> float:
+    """Seconds since the epoch: for people only, nothing is decided by it."""
+    return time.time()

@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One node as a process: what is made in which order, and unmade in the reverse one.
+
+Start: look whether we may run here (``preflight``) → lock the state directory, read the term → configure the
+cross-connect → open the fast path (it makes the TAPs) → plug the ports → start workers and pulse → probe for
+duplicate addresses → addresses, routes → mirror the kernel → listen (control, sync, metrics) → ``Started``.
+
+Stop: SIGTERM or SIGINT → ``StopRequested`` → the core says its goodbyes → ``Stop``; or after
+``STOP_TIMEOUT_S`` without them. A bug (an exception where none is expected) fences the node, says BYE, and
+ends the process with 1: a restarted node that rejoins is worth more than one that limps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import secrets
+import signal
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+
+from flexha.config.derive import Draw, NodePlan, fastpath_config, node_plan
+from flexha.config.schema import Config, NodeName
+from flexha.core.events import PortChanged, Role, Started, StopRequested
+from flexha.errors import EXIT_OK, EXIT_RUNTIME, StartError
+from flexha.fastpath import Fastpath, FastpathConfig, FastpathError, HeartbeatFlag, Zone
+from flexha.shell import address_probe, clock, log, plug, preflight, scheduling, systemd
+from flexha.shell.control import Control
+from flexha.shell.counters import Counters
+from flexha.shell.driver import Driver, Hands
+from flexha.shell.flows_io import FlowsIo
+from flexha.shell.heartbeat_io import HeartbeatIo
+from flexha.shell.history import History
+from flexha.shell.inspector import Inspector
+from flexha.shell.metrics import MetricsServer, families
+from flexha.shell.netlink import Mirror
+from flexha.shell.plug import PluggedPort
+from flexha.shell.port_watch import PortWatch
+from flexha.shell.preflight import StateDir
+from flexha.shell.rtnl import Rtnl
+from flexha.shell.sync_io import SyncIo
+from flexha.shell.terms import TermFile
+from flexha.shell.vrrp_io import VrrpIo
+from flexha.units import Ns
+from flexha.version import flexha_version
+
+STOP_TIMEOUT_S = 5.0
+"""For all goodbyes; then the daemon ends without them."""
+STATUS_INTERVAL_S = 1.0
+
+
+def draw() -> Draw:
+    """What is random per start."""
+    return Draw(
+        incarnation=secrets.randbits(63) + 1,
+        table_key=secrets.token_bytes(16),
+        # Some 2^40 ids fit between two draws that differ, which they do but for one start in 2^23.
+        flow_id_base=secrets.randbits(23) << 40,
+    )
+
+
+class Daemon:
+    """Owns everything; ``run`` returns the exit code."""
+
+    def __init__(self, config: Config, name: NodeName, ready_fd: int | None = None) -> None:
+        self._draw = draw()
+        self._plan: NodePlan = node_plan(config, name)
+        self._fastpath_config: FastpathConfig = fastpath_config(config, name, self._draw)
+        self._ready_fd = ready_fd
+        self._counters = Counters()
+        self._history = History(name)
+        self._done: asyncio.Future[int] | None = None
+        self._fastpath: Fastpath | None = None
+        self._driver: Driver | None = None
+
+    async def run(self) -> int:
+        """Start, serve until told to stop, stop."""
+        loop = asyncio.get_running_loop()
+        self._done = loop.create_future()
+        loop.set_exception_handler(self._on_loop_exception)
+        started = clock.now()
+        log.info("daemon.starting", pair=self._plan.pair, version=flexha_version(), pid=os.getpid())
+        async with AsyncExitStack() as stack:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._on_signal, number)
+            rtnl = stack.enter_context(Rtnl())
+            preflight.check(self._plan, rtnl)
+            state_dir = StateDir(self._plan.state_dir)
+            stack.callback(state_dir.release)
+            terms = TermFile(state_dir.path)
+            term = terms.read()
+            ports = await self._open_ports(stack, rtnl)
+            driver = await self._wire(stack, rtnl, terms, ports, started)
+            gc.collect()
+            gc.freeze()  # what lives as long as the daemon is never scanned again
+            driver.begin(Started(term=term, incarnation=self._draw.incarnation))
+            self._announce_ready(loop)
+            code = await self._done
+            systemd.notify("STOPPING=1")
+            log.info("daemon.stopping", exit_code=code)
+        log.info("daemon.stopped", exit_code=code)
+        return code
+
+    # ---- start ----
+    async def _open_ports(self, stack: AsyncExitStack, rtnl: Rtnl) -> list[PluggedPort]:
+        """Fast path and ports, up to where packets can flow."""
+        if self._plan.xc:
+            plug.bring_up_xc(self._plan.xc, rtnl)
+        try:
+            fastpath = self._fastpath = stack.enter_context(Fastpath(self._fastpath_config))
+        except FastpathError as error:
+            raise StartError(f"fast path: {error}") from error
+        stack.callback(self._forget_fastpath)
+        ports = [plug.plug(plan, rtnl) for plan in self._plan.plugs]
+        # The first heartbeat already carries our priority.
+        fastpath.set_pulse(HeartbeatFlag.LAN_UP | HeartbeatFlag.WAN_UP, self._plan.core.priority)
+        try:
+            fastpath.start()
+        except FastpathError as error:
+            raise StartError(f"fast path: {error}") from error
+        scheduling.prioritise(self._plan.core.interval_ms)
+        await address_probe.check(ports)
+        for port in ports:
+            plug.address(port, rtnl)
+            if port.group:
+                stack.callback(port.group.close)
+        plug.install_routes(self._plan, ports, rtnl)
+        return ports
+
+    async def _wire(
+        self, stack: AsyncExitStack, rtnl: Rtnl, terms: TermFile, ports: list[PluggedPort], started: Ns
+    ) -> Driver:
+        """Everything around the core."""
+        plan, counters, fastpath = self._plan, self._counters, self._fastpath
+        assert fastpath is not None
+        loop = asyncio.get_running_loop()
+        driver = self._driver = Driver(plan.core, self._on_fatal)
+        stack.callback(driver.close)
+        mirror = Mirror(fastpath, rtnl, {port.host_index: port.plan.index for port in ports}, counters)
+        heartbeat = HeartbeatIo(fastpath, plan.core.paths, plan.core.priority, driver.post, counters)
+        vrrp = VrrpIo(fastpath, plan.port_names, driver.post, mirror.want, counters)
+        flows = FlowsIo(fastpath, plan.core.sync.batch_records, driver.post, counters)
+        sync = SyncIo(plan.xc, driver.post, counters) if plan.xc else None
+        watches = [PortWatch(port, fastpath, self._on_port_changed) for port in ports]
+        inspector = Inspector(
+            plan,
+            started,
+            fastpath,
+            driver,
+            heartbeat,
+            sync,
+            mirror,
+            watches,
+            self._history,
+            counters,
+        )
+        control = Control(
+            plan.control,
+            {
+                "status": inspector.status,
+                "sessions": inspector.sessions,
+                "counters": inspector.show_counters,
+                "ha_history": inspector.ha_history,
+            },
+            driver.post,
+            counters,
+        )
+        driver.hands = Hands(
+            fastpath,
+            terms,
+            heartbeat,
+            vrrp,
+            flows,
+            sync,
+            self._history,
+            counters,
+            control.reply,
+            self._on_stop,
+        )
+        self._heartbeat = heartbeat
+
+        def on_fastpath() -> None:
+            fastpath.clear_wakeup()
+            heartbeat.collect()  # first: a peer's death waits for nothing
+            vrrp.collect()
+            flows.wake()
+
+        loop.add_reader(fastpath.events_fd, on_fastpath)
+        stack.callback(loop.remove_reader, fastpath.events_fd)
+        stack.callback(flows.stop)
+        mirror.start()
+        stack.callback(mirror.stop)
+        heartbeat.start()
+        stack.callback(heartbeat.stop)
+        for watch in watches:
+            watch.start()
+            stack.callback(watch.stop)
+        await control.start()
+        stack.push_async_callback(control.stop)
+        if sync:
+            await sync.start()
+            stack.callback(sync.stop)
+        if plan.metrics:
+            metrics = MetricsServer(plan.metrics, lambda: families(inspector))
+            await metrics.start()
+            stack.callback(metrics.stop)
+        self._tick(loop)
+        return driver
+
+    def _announce_ready(self, loop: asyncio.AbstractEventLoop) -> None:
+        systemd.notify("READY=1", f"MAINPID={os.getpid()}")
+        if self._ready_fd is not None:
+            systemd.signal_ready(self._ready_fd)
+        interval_s = systemd.watchdog_interval_s()
+        if interval_s is not None:
+            self._watchdog(loop, interval_s)
+        log.info("daemon.ready", control=self._plan.control)
+
+    # ---- while it runs ----
+    def _watchdog(self, loop: asyncio.AbstractEventLoop, interval_s: float) -> None:
+        systemd.notify("WATCHDOG=1")
+        loop.call_later(interval_s, self._watchdog, loop, interval_s)
+
+    def _tick(self, loop: asyncio.AbstractEventLoop, said: str = "") -> None:
+        """Keep the service manager's status line true."""
+        status: Mapping[str, object] = self._driver.status() if self._driver else {}
+        line = f"STATUS={status.get('role')}, term {status.get('term')}"
+        if line != said:
+            systemd.notify(line)
+        loop.call_later(STATUS_INTERVAL_S, self._tick, loop, line)
+
+    def _on_port_changed(self, port: str, up: bool) -> None:
+        zone = next(config.zone for config in self._fastpath_config.ports if config.name == port)
+        self._heartbeat.port_changed(inside=zone is Zone.INSIDE, up=up)
+        if self._driver:
+            self._driver.post(PortChanged(port, up))
+
+    # ---- the end ----
+    def _on_signal(self, number: int) -> None:
+        log.info("daemon.signal", signal=signal.Signals(number).name)
+        if self._driver is None or self._done is None:
+            raise SystemExit(EXIT_OK)
+        loop = asyncio.get_running_loop()
+        loop.call_later(STOP_TIMEOUT_S, self._on_stop_timeout)
+        self._driver.post(StopRequested())
+
+    def _on_stop(self) -> None:
+        """All goodbyes are said."""
+        self._finish(EXIT_OK)
+
+    def _on_stop_timeout(self) -> None:
+        if self._done and not self._done.done():
+            log.error("daemon.stop_timeout", after_s=STOP_TIMEOUT_S)
+            self._fence()
+            self._finish(EXIT_RUNTIME)
+
+    def _finish(self, code: int) -> None:
+        if self._done and not self._done.done():
+            self._done.set_result(code)
+
+    def _on_loop_exception(self, _loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        problem = context.get("exception")
+        if isinstance(problem, OSError) or not isinstance(problem, Exception):
+            # A socket of a client or a peer: its protocol is told on its own.
+            log.warning("loop.complaint", message=context.get("message"), exception=problem)
+            return
+        self._on_fatal(problem)
+
+    def _on_fatal(self, problem: BaseException) -> None:
+        log.exception("daemon.bug", problem)
+        self._fence()
+        self._finish(EXIT_RUNTIME)
+
+    def _fence(self) -> None:
+        """Forward nothing more, and let the peer take over at once."""
+        fastpath = self._fastpath
+        if fastpath is None:
+            return
+        with contextlib.suppress(FastpathError):
+            fastpath.set_role(int(Role.FAULT), fastpath.fence().term)
+        with contextlib.suppress(FastpathError):
+            fastpath.set_pulse(HeartbeatFlag.BYE, self._plan.core.priority)
+            fastpath.burst_pulse()
+
+    def _forget_fastpath(self) -> None:
+        """It is about to be closed."""
+        if self._fastpath:
+            self._fastpath.stop()
+            self._fastpath = None

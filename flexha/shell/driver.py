@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loop around the pure core: event → ``node.step`` → actions, performed in order.
+
+The first event is ``Started``, given to ``begin``; what is posted before waits. ``post`` steps at once unless
+a step is under way, then the event waits its turn: an event that comes out of
+performing an action (``RoleSet``, ``FlowsImported``) is seen after all actions of its step. So a heartbeat's
+silence reaches the core in the same turn of the loop in which the eventfd woke us.
+
+An exception from the core or from an action is a bug of ours: the node must not go on with half of a
+transition done, so the daemon fences itself and ends (``on_fatal``); the peer takes over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import assert_never
+
+from flexha.core import node
+from flexha.core.actions import (
+    AckFlows,
+    Action,
+    BeginImport,
+    CloseSync,
+    Count,
+    EndImport,
+    ImportFlows,
+    PersistTerm,
+    Record,
+    Reply,
+    SendFrame,
+    SendSync,
+    SetDrainCredit,
+    SetPulse,
+    SetRole,
+    StartBulk,
+    Stop,
+    TrackChanges,
+)
+from flexha.core.events import Event, RoleSet, Started, TermPersisted, TimerFired
+from flexha.core.node import NodeConfig
+from flexha.fastpath import Fastpath, FastpathError
+from flexha.shell import clock, log
+from flexha.shell.counters import Counters
+from flexha.shell.flows_io import FlowsIo
+from flexha.shell.heartbeat_io import HeartbeatIo
+from flexha.shell.history import History
+from flexha.shell.sync_io import SyncIo
+from flexha.shell.terms import TermFile
+from flexha.shell.vrrp_io import VrrpIo
+from flexha.units import NS_PER_S, Ns, Term
+
+PERSIST_RETRY_S = 1.0
+
+
+@dataclass(slots=True)
+class Hands:
+    """What actions are performed with. ``sync`` is None without a cross-connect."""
+
+    fastpath: Fastpath
+    terms: TermFile
+    heartbeat: HeartbeatIo
+    vrrp: VrrpIo
+    flows: FlowsIo
+    sync: SyncIo | None
+    history: History
+    counters: Counters
+    reply: Callable[[Reply], None]
+    stop: Callable[[], None]
+
+
+class Driver:
+    """Runs one node's core. ``hands`` is set before the first event."""
+
+    hands: Hands
+
+    def __init__(self, config: NodeConfig, on_fatal: Callable[[BaseException], None]) -> None:
+        self._state = node.initial(config)
+        self._on_fatal = on_fatal
+        self._queue: deque[Event] = deque()
+        self._stepping = True  # nothing is stepped before begin()
+        self._failed = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="flexha-disk")
+
+    def close(self) -> None:
+        """Take no more events."""
+        self._failed = True
+        self._queue.clear()
+        if self._timer:
+            self._timer.cancel()
+        self._disk.shutdown(wait=False, cancel_futures=True)
+
+    def status(self) -> Mapping[str, object]:
+        """The core's share of ``flexhactl status``."""
+        return node.status(self._state, clock.now())
+
+    # ---- events ----
+    def begin(self, started: Started) -> None:
+        """The first event; then those that have come in the meantime."""
+        self._queue.appendleft(started)
+        self._run()
+
+    def post(self, event: Event) -> None:
+        """Step with this event, now or right after the step that is under way."""
+        if self._failed:
+            return
+        self._queue.append(event)
+        if not self._stepping:
+            self._run()
+
+    def _run(self) -> None:
+        self._stepping = True
+        try:
+            while self._queue:
+                self._step(self._queue.popleft())
+        except Exception as problem:  # noqa: BLE001 - whatever it is, see the module's docstring
+            self.close()
+            self._on_fatal(problem)
+        finally:
+            self._stepping = False
+        self._arm()
+
+    def _step(self, event: Event) -> None:
+        now = clock.now()
+        if isinstance(event, RoleSet):  # the moment from which the fast path forwards, or no longer does
+            self.hands.history.add(now, "role-obeyed", {"role": event.role.name, "term": event.term})
+        self._state, actions = node.step(self._state, event, now)
+        for action in actions:
+            self._perform(action, now)
+
+    def _arm(self) -> None:
+        """Ask the core when it wants to be woken. The loop's timer may fire early: then it is set anew."""
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        if self._failed:
+            return
+        deadline = node.next_deadline(self._state)
+        if deadline is not None:
+            delay_s = max(0, deadline - clock.now()) / NS_PER_S
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        deadline = node.next_deadline(self._state)
+        if deadline is not None and clock.now() >= deadline:
+            self.post(TimerFired())
+        else:
+            self._arm()
+
+    # ---- actions ----
+    def _perform(self, action: Action, now: Ns) -> None:  # noqa: C901 - one arm for each action
+        hands = self.hands
+        match action:
+            case PersistTerm(term):
+                self._persist(term)
+            case SetRole():
+                self._set_role(action)
+            case SetPulse():
+                hands.heartbeat.perform(action)
+            case SendFrame():
+                hands.vrrp.perform(action)
+            case SendSync(data):
+                if hands.sync:
+                    hands.sync.send(data)
+            case CloseSync(reason):
+                if hands.sync:
+                    hands.sync.close(reason)
+            case TrackChanges(on):
+                hands.fastpath.track_changes(on=on)
+            case StartBulk():
+                hands.fastpath.start_bulk()
+            case SetDrainCredit(records):
+                hands.flows.set_credit(records)
+            case BeginImport():
+                hands.flows.begin_import()
+            case ImportFlows():
+                hands.flows.import_flows(action)
+            case EndImport():
+                hands.flows.end_import()
+            case AckFlows():
+                hands.flows.ack(action)
+            case Reply():
+                hands.reply(action)
+            case Record(level, event, fields, history):
+                log.event(level.value, event, **fields)
+                if history:
+                    hands.history.add(now, event, fields)
+            case Count(name, n):
+                hands.counters.add(name, n)
+            case Stop():
+                hands.stop()
+            case _:
+                assert_never(action)
+
+    def _set_role(self, action: SetRole) -> None:
+        try:
+            self.hands.fastpath.set_role(int(action.role), action.term)
+        except FastpathError as error:
+            if error.errno != errno.ESTALE:
+                raise
+            # C heard a newer term and has fenced us; Fenced is on its way, and the core will follow it.
+            self.hands.counters.add("role.stale_term")
+            log.warning("role.stale_term", role=action.role.name, term=action.term)
+            return
+        self.post(RoleSet(action.role, action.term))
+
+    def _persist(self, term: Term) -> None:
+        """Write in a thread: fsync may take as long as the disk likes. One thread keeps the order."""
+        loop = asyncio.get_running_loop()
+        self._disk.submit(self._write_term, loop, term)
+
+    def _write_term(self, loop: asyncio.AbstractEventLoop, term: Term) -> None:
+        try:
+            self.hands.terms.write(term)
+        except OSError as error:
+            loop.call_soon_threadsafe(self._persist_failed, term, error)
+        else:
+            loop.call_soon_threadsafe(self.post, TermPersisted(term))
+
+    def _persist_failed(self, term: Term, error: OSError) -> None:
+        """A term that is not on disk is not used; so keep trying, and say so."""
+        self.hands.counters.add("term.persist_failed")
+        log.error("term.persist_failed", term=term, error=error, remedy="free space, check nodes.X.state_dir")
+        if not self._failed:
+            asyncio.get_running_loop().call_later(PERSIST_RETRY_S, self._persist_again, term)
+
+    def _persist_again(self, term: Term) -> None:
+        if not self._failed:
+            self._persist(term)

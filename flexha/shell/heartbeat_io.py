@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the C pulse thread reports, as events; what our heartbeats say, as calls; and proof of life."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from flexha.core.actions import SetPulse
+from flexha.core.events import Event, Fenced, PathDown, PathUp, PeerHeard, PeerInfo, Role
+from flexha.fastpath import Fastpath, HeartbeatFlag, PathStats, Peer, PulseEvent, PulseKind
+from flexha.shell.counters import Counters
+from flexha.units import NS_PER_MS, Ns, Term
+
+CONTROL_BEAT_S = 0.1
+"""The liveness counter in our heartbeats moves this often while the loop turns."""
+
+
+class HeartbeatIo:
+    """Paths are named as in the core: element 0 is xc, element 1 + i is port i."""
+
+    def __init__(
+        self,
+        fastpath: Fastpath,
+        paths: Sequence[str],
+        priority: int,
+        post: Callable[[Event], None],
+        counters: Counters,
+    ) -> None:
+        self._fastpath = fastpath
+        self._paths = tuple(paths)
+        self._priority = priority
+        self._post = post
+        self._counters = counters
+        self._beat_timer: asyncio.TimerHandle | None = None
+        self._said = SetPulse(ready=False)
+        self._ports_up = HeartbeatFlag.LAN_UP | HeartbeatFlag.WAN_UP
+
+    def start(self) -> None:
+        """Begin to show that the control plane is alive."""
+        self.perform(self._said)
+        self._beat()
+
+    def stop(self) -> None:
+        """Show it no more."""
+        if self._beat_timer:
+            self._beat_timer.cancel()
+
+    def _beat(self) -> None:
+        self._fastpath.control_beat()
+        self._beat_timer = asyncio.get_running_loop().call_later(CONTROL_BEAT_S, self._beat)
+
+    def collect(self) -> None:
+        """Take what the pulse thread has to say."""
+        for event in self._fastpath.pulse_events():
+            self._translate(event)
+
+    def _translate(self, event: PulseEvent) -> None:
+        match event.kind:
+            case PulseKind.PATH_UP:
+                self._post(PathUp(self._paths[event.path]))
+            case PulseKind.PATH_DOWN:
+                self._post(PathDown(self._paths[event.path]))
+            case PulseKind.PEER:
+                if (peer := peer_info(event.peer)) is None:
+                    self._counters.add("heartbeat.unknown_role")
+                else:
+                    self._post(PeerHeard(peer))
+            case PulseKind.FENCED:
+                self._post(Fenced(Term(event.peer.term)))
+
+    def perform(self, action: SetPulse) -> None:
+        """Say it from the next heartbeat on, or at once."""
+        self._said = action
+        flags = self._ports_up
+        if action.ready:
+            flags |= HeartbeatFlag.READY
+        if action.bye:
+            flags |= HeartbeatFlag.BYE
+        self._fastpath.set_pulse(flags, self._priority)
+        if action.burst:
+            self._fastpath.burst_pulse()
+
+    def port_changed(self, *, inside: bool, up: bool) -> None:
+        """Tell the peer which sides of ours have their wire."""
+        side = HeartbeatFlag.LAN_UP if inside else HeartbeatFlag.WAN_UP
+        self._ports_up = self._ports_up | side if up else self._ports_up & ~side
+        self.perform(replace(self._said, burst=True))
+
+    def path_status(self, now: Ns) -> dict[str, dict[str, object]]:
+        """``peer.paths`` of ``flexhactl status``."""
+        stats = self._fastpath.path_stats()
+        return {name: _path(stat, now) for name, stat in zip(self._paths, stats, strict=True)}
+
+
+def peer_info(peer: Peer) -> PeerInfo | None:
+    """The core's form of what a heartbeat says; None for a role that we do not know."""
+    try:
+        role = Role(peer.role)
+    except ValueError:
+        return None
+    return PeerInfo(
+        role=role,
+        term=Term(peer.term),
+        incarnation=peer.incarnation,
+        ready=bool(peer.flags & HeartbeatFlag.READY),
+        bye=bool(peer.flags & HeartbeatFlag.BYE),
+        priority=peer.priority,
+    )
+
+
+def _path(stat: PathStats, now: Ns) -> dict[str, object]:
+    heard = stat.last_heard_ns
+    return {
+        "alive": stat.alive,
+        "last_heard_ms": round((now - heard) / NS_PER_MS, 1) if heard else None,
+        "sent": stat.sent,
+        "received": stat.received,
+        "lost": stat.lost,
+        "bad": stat.bad,
+    }

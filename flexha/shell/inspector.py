@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the daemon shows of itself: the results of ``status``, ``sessions``, ``counters`` and ``ha_history``.
+
+Their keys are an interface: scripts read them (``flexhactl --json``). Rendering is cut into pieces that leave
+the loop free for heartbeats in between; a walk of the tables never blocks it for more than about a
+millisecond.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from itertools import islice
+from typing import Any, TypeVar
+
+from flexha.config.derive import NodePlan
+from flexha.fastpath import (
+    Fastpath,
+    FlowFlag,
+    FlowRecord,
+    FlowState,
+    Kind,
+    Verdict,
+    WorkerStats,
+    verdict_table,
+)
+from flexha.shell import clock
+from flexha.shell.control import Args, RequestError, only
+from flexha.shell.counters import Counters
+from flexha.shell.driver import Driver
+from flexha.shell.heartbeat_io import HeartbeatIo
+from flexha.shell.history import RECORDS_MAX, History
+from flexha.shell.netlink import Mirror
+from flexha.shell.port_watch import PortWatch
+from flexha.shell.sync_io import SyncIo
+from flexha.units import NS_PER_S, Ns
+from flexha.version import flexha_version
+
+T = TypeVar("T")
+
+PAGE = 128
+"""Records walked between two turns of the loop."""
+LIMIT_DEFAULT, LIMIT_MAX = 100, 100_000
+
+_PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58}
+_PROTOCOL_NAMES = {number: name for name, number in _PROTOCOLS.items()}
+
+
+@dataclass(slots=True)
+class Inspector:
+    """Reads every part of the daemon, changes none."""
+
+    plan: NodePlan
+    started: Ns
+    fastpath: Fastpath
+    driver: Driver
+    heartbeat: HeartbeatIo
+    sync: SyncIo | None
+    mirror: Mirror
+    watches: list[PortWatch]
+    history: History
+    counters: Counters
+
+    # ---- status ----
+    async def status(self, args: Args) -> str:
+        """Role and health."""
+        only(args)
+        return json.dumps(self.status_result())
+
+    def status_result(self) -> dict[str, object]:
+        """``status`` as plain data."""
+        now = clock.now()
+        core = dict(self.driver.status())
+        peer, sync = _mapping(core.pop("peer", None)), _mapping(core.pop("sync", None))
+        return {
+            "pair": self.plan.pair,
+            "node": self.plan.name,
+            **core,
+            "peer": {**peer, "paths": self.heartbeat.path_status(now)},
+            "sync": {**sync, **self._sync_io()},
+            "flows": self.flow_gauges(),
+            "fib": self.mirror.sizes,
+            "ports": [
+                {
+                    "name": plug.port,
+                    "up": watch.up,
+                    "mac": plug.mac.hex(":"),
+                    "address": str(plug.interface),
+                    "wire_dev": plug.wire_dev,
+                    "host_dev": plug.host_dev,
+                }
+                for plug, watch in zip(self.plan.plugs, self.watches, strict=True)
+            ],
+            "version": flexha_version(),
+            "uptime_s": round((now - self.started) / NS_PER_S, 3),
+        }
+
+    def _sync_io(self) -> dict[str, object]:
+        if self.sync is None:
+            return {"connected": False, "bytes_sent": 0, "bytes_received": 0, "unsent_bytes": 0}
+        return {
+            "connected": self.sync.connected,
+            "bytes_sent": self.sync.bytes_sent,
+            "bytes_received": self.sync.bytes_received,
+            "unsent_bytes": self.sync.unsent_bytes,
+        }
+
+    def worker_stats(self) -> list[WorkerStats]:
+        """Of each worker."""
+        return [self.fastpath.worker_stats(worker) for worker in range(self.fastpath.config.n_workers)]
+
+    def flow_gauges(self) -> dict[str, int]:
+        """Sizes of the tables, over all workers."""
+        workers = self.worker_stats()
+        return {
+            "flows": sum(worker.flows for worker in workers),
+            "mappings": sum(worker.mappings for worker in workers),
+            "tombstones": sum(worker.tombstones for worker in workers),
+            "capacity": self.fastpath.config.flow_cap,
+        }
+
+    # ---- counters ----
+    async def show_counters(self, args: Args) -> str:
+        """Every counter by its one name."""
+        only(args)
+        return json.dumps(self.counters_result())
+
+    def counters_result(self) -> dict[str, object]:
+        """``counters`` as plain data."""
+        ports = range(len(self.plan.plugs))
+        return {
+            "verdicts": {
+                verdict.name: {"value": value, "help": verdict.help, "drop": verdict.drop}
+                for verdict, value in self.verdicts()
+            },
+            "workers": [dataclasses.asdict(stats) for stats in self.worker_stats()],
+            "ports": {
+                self.plan.plugs[port].port: dataclasses.asdict(self.fastpath.port_stats(port))
+                for port in ports
+            },
+            "control": self.counters.values(),
+        }
+
+    def verdicts(self) -> Iterator[tuple[Verdict, int]]:
+        """Packets per verdict, over all workers."""
+        return zip(verdict_table(), self.fastpath.verdict_counts(), strict=True)
+
+    # ---- history ----
+    async def ha_history(self, args: Args) -> str:
+        """What was decided, and why."""
+        only(args, "limit")
+        return json.dumps(
+            {"events": self.history.records(_integer(args, "limit", RECORDS_MAX, 1, RECORDS_MAX))}
+        )
+
+    # ---- sessions ----
+    async def sessions(self, args: Args) -> str:
+        """Records of the tables that pass the filters, or their number only."""
+        only(args, "kind", "proto", "inside", "remote", "external", "state", "limit", "cursor", "count_only")
+        wanted = Filter.of(args)
+        limit = _integer(args, "limit", LIMIT_DEFAULT, 1, LIMIT_MAX)
+        cursor = _integer(args, "cursor", 0, 0, 1 << 40)
+        count_only = args.get("count_only", False)
+        if not isinstance(count_only, bool):
+            raise RequestError("count_only is no boolean; send true or false")
+        shown: list[str] = []
+        count = seen = 0
+        next_cursor: int | None = None
+        walk = self.fastpath.flows(PAGE)
+        # The walk's page is C's buffer for every batch: a page is taken whole before anybody else runs.
+        while page := list(islice(walk, PAGE)):
+            for record in page:
+                seen += 1
+                if seen <= cursor or not wanted.passes(record):
+                    continue
+                count += 1
+                if count_only:
+                    continue
+                if len(shown) < limit:
+                    shown.append(json.dumps(self._session(record)))
+                elif next_cursor is None:
+                    next_cursor = seen - 1
+            await asyncio.sleep(0)
+        truncated = next_cursor is not None
+        return (
+            f'{{"sessions":[{",".join(shown)}],"count":{count},"truncated":{json.dumps(truncated)},'
+            f'"cursor":{json.dumps(next_cursor)}}}'
+        )
+
+    def _session(self, record: FlowRecord) -> dict[str, object]:
+        names = self.plan.port_names
+        mapping = record.kind is Kind.MAPPING
+        return {
+            "kind": record.kind.name.lower(),
+            "proto": _PROTOCOL_NAMES.get(record.proto, str(record.proto)),
+            "state": record.state.name.lower(),
+            "inside": endpoint(record.inside, record.inside_port),
+            "remote": None if mapping else endpoint(record.remote, record.remote_port),
+            "external": endpoint(record.external, record.external_port),
+            "in_port": names[record.in_port] if record.in_port < len(names) else None,
+            "out_port": names[record.out_port] if record.out_port < len(names) else None,
+            "origin": record.origin,
+            "id": record.id,
+            "version": record.version,
+            "shard": record.shard,
+            "remaining_ms": record.remaining_ms,
+            "packets": list(record.packets),
+            "bytes": list(record.bytes),
+            "pool": self.plan.pool_names[record.pool] if record.pool < len(self.plan.pool_names) else None,
+            "rule": record.rule,
+            "imported": bool(record.flags & FlowFlag.IMPORTED),
+        }
+
+
+def endpoint(address: IPv4Address | IPv6Address, port: int) -> str:
+    """``192.0.2.1:80`` or ``[2001:db8::1]:80``."""
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointFilter:
+    """An address, a prefix, a port, or an address and a port."""
+
+    network: Any
+    port: int | None
+
+    @classmethod
+    def of(cls, key: str, text: str) -> EndpointFilter:
+        """Parse ``10.0.0.1``, ``10.0.0.0/24``, ``:443``, ``10.0.0.1:443`` or ``[2001:db8::1]:443``."""
+        host, port = text, ""
+        if text.startswith(("[", ":")) or text.count(":") == 1:
+            host, _, port = text.rpartition(":")
+            host = host.strip("[]")
+        try:
+            network = None if not host else ip_network(host) if "/" in host else ip_network(ip_address(host))
+            number = int(port) if port else None
+        except ValueError:
+            network, number = None, -1
+        if number is not None and not 0 <= number <= 65535:
+            raise RequestError(f"{key}: {text!r} is no address, address:port, :port or prefix")
+        return cls(network, number)
+
+    def passes(self, address: IPv4Address | IPv6Address, port: int) -> bool:
+        """Does an endpoint match?"""
+        return (self.network is None or address in self.network) and (self.port is None or port == self.port)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which records are wanted; None: any."""
+
+    kind: Kind | None
+    proto: int | None
+    state: FlowState | None
+    inside: EndpointFilter | None
+    remote: EndpointFilter | None
+    external: EndpointFilter | None
+
+    @classmethod
+    def of(cls, args: Args) -> Filter:
+        """From the arguments of ``sessions``."""
+        kinds: dict[str, Kind | None] = {"flow": Kind.FLOW, "mapping": Kind.MAPPING, "all": None}
+        states: dict[str, FlowState | None] = {state.name.lower(): state for state in FlowState}
+        kind = _choice(args, "kind", kinds, Kind.FLOW)
+        proto = _text(args, "proto")
+        number = None
+        if proto is not None:
+            number = int(proto) if proto.isdigit() else _PROTOCOLS.get(proto.lower(), -1)
+            if not 0 <= number <= 255:
+                raise RequestError(f"proto: {proto!r} is unknown; use {', '.join(_PROTOCOLS)} or a number")
+        inside, remote, external = (
+            EndpointFilter.of(key, text) if (text := _text(args, key)) else None
+            for key in ("inside", "remote", "external")
+        )
+        return cls(kind, number, _choice(args, "state", states, None), inside, remote, external)
+
+    def passes(self, record: FlowRecord) -> bool:
+        """Is this record wanted?"""
+        return (
+            (self.kind is None or record.kind == self.kind)
+            and (self.proto is None or record.proto == self.proto)
+            and (self.state is None or record.state == self.state)
+            and (self.inside is None or self.inside.passes(record.inside, record.inside_port))
+            and (self.remote is None or self.remote.passes(record.remote, record.remote_port))
+            and (self.external is None or self.external.passes(record.external, record.external_port))
+        )
+
+
+def _choice(args: Args, key: str, known: Mapping[str, T], default: T) -> T:
+    text = _text(args, key)
+    if text is None:
+        return default
+    if text.lower() not in known:
+        raise RequestError(f"{key}: {text!r} is unknown; use one of: {', '.join(known)}")
+    return known[text.lower()]
+
+
+def _text(args: Args, key: str) -> str | None:
+    value = args.get(key)
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise RequestError(f"{key} is {value!r}; send a string")
+    return value
+
+
+def _integer(args: Args, key: str, default: int, low: int, high: int) -> int:
+    value = args.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise RequestError(f"{key} is {value!r}; send a number in {low}..{high}")
+    return value
+
+
+def _mapping(value: object) -> dict[str, object]:
+    return dict(value) if isinstance(value, Mapping) else {}

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Prometheus endpoint, ``GET /metrics``, if ``nodes.X.metrics`` asks for one.
+
+Values are read on the loop (the fast path is called from one thread only); the text is rendered in a thread,
+so that a scrape of many lines does not delay a heartbeat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from flexha.core.events import Role
+from flexha.errors import StartError
+from flexha.shell.inspector import Inspector
+
+REQUEST_TIMEOUT_S = 5.0
+REQUEST_BYTES_MAX = 8192
+CONNECTIONS_MAX = 8
+
+_WORKER_GAUGES = frozenset({"flows", "mappings", "tombstones", "dirty", "neigh_waiting"})
+
+
+def families(inspector: Inspector) -> list[Metric]:
+    """All metrics of this moment."""
+    status = inspector.status_result()
+    return [
+        *_role(status),
+        *_fastpath(inspector),
+        *_paths(status),
+        _control(inspector.counters.values()),
+    ]
+
+
+def _gauge(name: str, text: str, value: object) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value=float(value) if isinstance(value, int | float) else 0.0)
+
+
+def _role(status: Mapping[str, object]) -> Iterable[Metric]:
+    role = GaugeMetricFamily("flexha_role", "1 for the role that this node has", labels=["role"])
+    for known in Role:
+        role.add_metric([known.name.lower()], float(str(status.get("role")).upper() == known.name))
+    yield role
+    yield _gauge("flexha_term", "Current term", status.get("term"))
+    yield _gauge("flexha_ready", "1 if this node may take over", status.get("ready"))
+    yield _gauge("flexha_uptime_seconds", "Time since the daemon started", status.get("uptime_s"))
+
+
+def _fastpath(inspector: Inspector) -> Iterable[Metric]:
+    packets = CounterMetricFamily("flexha_packets", "Packets by verdict", labels=["verdict", "drop"])
+    for verdict, value in inspector.verdicts():
+        packets.add_metric([verdict.name, str(verdict.drop).lower()], value)
+    yield packets
+    for worker, stats in enumerate(inspector.worker_stats()):
+        for name, value in asdict(stats).items():
+            family = GaugeMetricFamily if name in _WORKER_GAUGES else CounterMetricFamily
+            metric = family(f"flexha_worker_{name}", f"Fast path worker: {name}", labels=["worker"])
+            metric.add_metric([str(worker)], value)
+            yield metric
+    for index, plug in enumerate(inspector.plan.plugs):
+        for name, value in asdict(inspector.fastpath.port_stats(index)).items():
+            metric = CounterMetricFamily(f"flexha_port_{name}", f"Port: {name}", labels=["port"])
+            metric.add_metric([plug.port], value)
+            yield metric
+
+
+def _paths(status: Mapping[str, object]) -> Iterable[Metric]:
+    alive = GaugeMetricFamily(
+        "flexha_peer_path_alive", "1 while the peer is heard on the path", labels=["path"]
+    )
+    peer = status.get("peer")
+    paths = peer.get("paths") if isinstance(peer, Mapping) else None
+    for name, path in (paths if isinstance(paths, Mapping) else {}).items():
+        alive.add_metric([str(name)], float(bool(path["alive"])))
+    yield alive
+
+
+def _control(values: Mapping[str, int]) -> Metric:
+    control = CounterMetricFamily("flexha_control_events", "Counters of the control plane", labels=["name"])
+    for name, value in values.items():
+        control.add_metric([name], value)
+    return control
+
+
+class _Snapshot:
+    """A collector that yields what was read before."""
+
+    def __init__(self, metrics: list[Metric]) -> None:
+        self._metrics = merged(metrics)
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics
+
+
+def merged(metrics: Iterable[Metric]) -> list[Metric]:
+    """One family per name: Prometheus wants the samples of a name together."""
+    by_name: dict[str, Metric] = {}
+    for metric in metrics:
+        if seen := by_name.get(metric.name):
+            seen.samples.extend(metric.samples)
+        else:
+            by_name[metric.name] = metric
+    return list(by_name.values())
+
+
+def render(metrics: list[Metric]) -> bytes:
+    """The text format."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Snapshot(metrics))
+    return generate_latest(registry)
+
+
+class MetricsServer:
+    """A small HTTP/1.1 server with one page."""
+
+    def __init__(self, address: tuple[str, int], read: Callable[[], list[Metric]]) -> None:
+        self._address = address
+        self._read = read
+        self._server: asyncio.Server | None = None
+        self._connections = 0
+
+    async def start(self) -> None:
+        """Listen."""
+        host, port = self._address
+        try:
+            self._server = await asyncio.start_server(self._serve, host, port, limit=REQUEST_BYTES_MAX)
+        except OSError as error:
+            raise StartError(
+                f"metrics: TCP {host}:{port}: {error.strerror}; free it, or set nodes.X.metrics"
+            ) from error
+
+    def stop(self) -> None:
+        """Listen no more."""
+        if self._server:
+            self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connections += 1
+        try:
+            if self._connections > CONNECTIONS_MAX:
+                return
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                head = await reader.readuntil(b"\r\n\r\n")
+                writer.write(await self._answer(head))
+                await writer.drain()
+        except (TimeoutError, ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # a client that does not speak HTTP, or not now
+        finally:
+            self._connections -= 1
+            writer.close()
+
+    async def _answer(self, head: bytes) -> bytes:
+        method, _, rest = head.split(b"\r\n", 1)[0].partition(b" ")
+        if method != b"GET":
+            return _response("405 Method Not Allowed", b"GET only\n")
+        if rest.split(b" ")[0].split(b"?")[0] != b"/metrics":
+            return _response("404 Not Found", b"see /metrics\n")
+        text = await asyncio.get_running_loop().run_in_executor(None, render, self._read())
+        return _response("200 OK", text, CONTENT_TYPE_LATEST)
+
+
+def _response(status: str, body: bytes, kind: str = "text/plain; charset=utf-8") -> bytes:
+    head = (
+        f"HTTP/1.1 {status}",
+        f"Content-Type: {kind}",
+        f"Content-Length: {len(body)}",
+        "Connection: close",
+    )
+    return "\r\n".join((*head, "", "")).encode() + body

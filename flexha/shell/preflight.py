@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""May this node run here? All that is missing is found before anything is touched, and said at once."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from flexha.config.derive import NodePlan, PlugPlan
+from flexha.errors import StartError
+from flexha.shell.rtnl import Link, Rtnl
+
+TUN = Path("/dev/net/tun")
+_STATUS = Path("/proc/self/status")
+
+CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN = 12, 13, 21
+
+
+def check(plan: NodePlan, rtnl: Rtnl) -> None:
+    """Raise one StartError that lists everything that is missing."""
+    if problems := list(_capabilities(plan)):
+        # Without these the other findings would only be consequences.
+        raise StartError("\n".join(problems))
+    links = {link.name: link for link in rtnl.links()}
+    problems = [*_own_devices(plan, links), *_addresses(plan, rtnl)]
+    for plug in plan.plugs:
+        problems += _wire(plug, links)
+    if problems:
+        raise StartError("\n".join(problems))
+
+
+def _capabilities(plan: NodePlan) -> Iterator[str]:
+    effective = 0
+    for line in _STATUS.read_text(encoding="ascii").splitlines():
+        if line.startswith("CapEff:"):
+            effective = int(line.split()[1], 16)
+    needed = {
+        CAP_NET_ADMIN: ("CAP_NET_ADMIN", "to make TAPs, addresses and routes"),
+        CAP_NET_RAW: ("CAP_NET_RAW", "to probe for duplicate addresses"),
+    }
+    if any(plug.netns for plug in plan.plugs):
+        needed[CAP_SYS_ADMIN] = (
+            "CAP_SYS_ADMIN",
+            "to move wire devices to the network namespaces of the ports",
+        )
+    for bit, (name, purpose) in needed.items():
+        if not effective >> bit & 1:
+            yield (
+                f"{name} is missing, {purpose}; run flexhad as root, or grant it (AmbientCapabilities={name})"
+            )
+    if not TUN.exists():
+        yield f"{TUN} does not exist; load the driver: modprobe tun"
+    elif not os.access(TUN, os.R_OK | os.W_OK):
+        yield f"{TUN} may not be opened; allow it (chmod 0666 {TUN}, or DeviceAllow={TUN} rw)"
+
+
+def _own_devices(plan: NodePlan, links: dict[str, Link]) -> Iterator[str]:
+    if plan.xc and plan.xc.device not in links:
+        yield (
+            f"nodes.{plan.name}.xc.device: there is no device {plan.xc.device!r} here; create it or plug it "
+            "in, or correct the name"
+        )
+    for plug in plan.plugs:
+        for field, device in (("wire_dev", plug.wire_dev), ("host_dev", plug.host_dev)):
+            if device in links:
+                yield (
+                    f"nodes.{plan.name}.ports.{plug.port}.{field}: device {device!r} exists already; stop "
+                    "the flexhad that owns it, delete it, or choose another name"
+                )
+
+
+def _addresses(plan: NodePlan, rtnl: Rtnl) -> Iterator[str]:
+    """An address of ours on some other device: the kernel would answer for it beside us."""
+    names = {link.index: link.name for link in rtnl.links()}
+    held = {interface.ip: names.get(index, "?") for index, interface in rtnl.addresses()}
+    for plug in plan.plugs:
+        if plug.interface.ip in held:
+            device = held[plug.interface.ip]
+            yield (
+                f"nodes.{plan.name}.ports.{plug.port}.address: {plug.interface.ip} is in use on {device!r}; "
+                f"remove it there: ip address del {plug.interface.ip} dev {device}"
+            )
+        for vip in plug.vips:
+            if vip in held:
+                yield (
+                    f"ports.{plug.port}.vips: {vip} is in use on {held[vip]!r}, but a virtual address must "
+                    f"not be a kernel address; remove it: ip address del {vip} dev {held[vip]}"
+                )
+    if plan.xc and held.get(plan.xc.interface.ip, plan.xc.device) != plan.xc.device:
+        device = held[plan.xc.interface.ip]
+        yield (
+            f"nodes.{plan.name}.xc.address: {plan.xc.interface.ip} is in use on {device!r}, not on "
+            f"{plan.xc.device!r}; remove it there: ip address del {plan.xc.interface.ip} dev {device}"
+        )
+
+
+def _wire(plug: PlugPlan, links: dict[str, Link]) -> Iterator[str]:
+    """Where the wire device goes: the namespace, the bridge, the uplink."""
+    key = f"ports.{plug.port}"
+    where = f"in network namespace {plug.netns!r}" if plug.netns else "here"
+    if plug.netns:
+        try:
+            with Rtnl(plug.netns) as there:
+                links = {link.name: link for link in there.links()}
+        except StartError as error:
+            yield f"{key}.netns: {error}"
+            return
+        if plug.wire_dev in links:
+            yield (
+                f"{key}.wire_dev: device {plug.wire_dev!r} exists already {where}; stop the flexhad that "
+                "owns it, or choose another name"
+            )
+    if plug.bridge is None:
+        return
+    bridge = links.get(plug.bridge)
+    if bridge is None or bridge.kind != "bridge":
+        what = "no device" if bridge is None else "a device that is no bridge:"
+        yield (
+            f"{key}.bridge: there is {what} {plug.bridge!r} {where}; make it: ip link add {plug.bridge} type "
+            "bridge"
+        )
+        return
+    if plug.uplink is not None:
+        uplink = links.get(plug.uplink)
+        if uplink is None:
+            yield f"{key}.uplink: there is no device {plug.uplink!r} {where}; correct the name"
+        elif uplink.master != bridge.index:
+            yield (
+                f"{key}.uplink: {plug.uplink!r} is no port of {plug.bridge!r}; add it: ip link set "
+                f"{plug.uplink} master {plug.bridge}"
+            )
+
+
+class StateDir:
+    """``state_dir``, made if need be, and locked for as long as this process lives."""
+
+    LOCK_NAME = "lock"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(path / self.LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StartError(
+                f"state_dir {path}: {error.strerror}; make it writable, or set nodes.X.state_dir"
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(self._lock, 32, 0).decode("ascii", "replace").strip() or "?"
+            os.close(self._lock)
+            raise StartError(
+                f"state_dir {path}: another flexhad (pid {holder}) runs this node; stop it first"
+            ) from error
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Let the next one in."""
+        os.close(self._lock)

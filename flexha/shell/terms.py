@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The highest term that this node may ever have used, on disk before it is used.
+
+A term that is lost lets a rebooted node reign in an old one, which the fence of its peer would refuse; so a
+file that cannot be understood stops the daemon instead of counting as "no term yet".
+
+The file holds one line: ``flexha-term 1 <term> <CRC-32 of what stands before it, 8 hex digits>``.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from pathlib import Path
+
+from flexha.errors import StartError
+from flexha.units import Term
+
+FILE_NAME = "term"
+_MAGIC = "flexha-term 1"
+_FILE_BYTES_MAX = 128
+
+
+class TermFile:
+    """``state_dir/term``."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._path = directory / FILE_NAME
+
+    def read(self) -> Term:
+        """The persisted term; 0 if there is no file yet.
+
+        Raises: StartError if the file cannot be read or is damaged.
+        """
+        try:
+            with self._path.open("rb") as file:
+                data = file.read(_FILE_BYTES_MAX)
+        except FileNotFoundError:
+            return Term(0)
+        except OSError as error:
+            raise StartError(f"{self._path}: {error.strerror}; the daemon must be able to read it") from error
+        text, _, checksum = data.decode("ascii", "replace").strip().rpartition(" ")
+        magic, _, number = text.rpartition(" ")
+        if magic != _MAGIC or not number.isdigit() or checksum != _checksum(text):
+            raise StartError(
+                f"{self._path}: damaged, {data[:40]!r}; restore it, or, while the peer runs and is ACTIVE, "
+                "remove it: this node then learns the term from the peer"
+            )
+        return Term(int(number))
+
+    def write(self, term: Term) -> None:
+        """Replace the file; returns once it is on disk, its name included. May take milliseconds."""
+        text = f"{_MAGIC} {term}"
+        temporary = self._path.with_suffix(".new")
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, f"{text} {_checksum(text)}\n".encode())
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        temporary.replace(self._path)
+        directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def _checksum(text: str) -> str:
+    return f"{zlib.crc32(text.encode()):08x}"

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The topology of the lab: its hosts, wires and addresses, and how they are built.
+
+``build`` runs inside the lab's own outer network and mount namespaces (``supervisor.py``), with ``/run``
+already a tmpfs, so that the names under ``/run/netns`` are the lab's alone. The drawing is in ``README.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyroute2 import NetNS, netns
+
+LAN_VIP = "198.51.100.1"
+WAN_VIP = "203.0.113.3"
+ISP_ADDRESS = "203.0.113.1"
+ISP_INTERNET_ADDRESS = "192.0.2.1"
+SERVER_ADDRESS = "192.0.2.10"
+CLIENT_ADDRESSES = tuple(f"198.51.100.{host}" for host in range(10, 20))
+"""Ten addresses of one host: TCP clients that share source ports, so that the NAT must translate them."""
+PROBE_ADDRESS = "198.51.100.20"
+"""The client host's address for the UDP probe and the download."""
+LAN_VMAC = "00:00:5e:00:01:33"
+WAN_VMAC = "00:00:5e:00:01:34"
+XC_DEVICE = "xc0"
+BRIDGE = "br0"
+NODES = ("a", "b")
+SWITCHES = {"lan": "lansw", "wan": "wansw"}
+"""Which switch carries which port of the nodes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A network namespace of the lab. ``addresses``: device -> addresses with prefix length."""
+
+    name: str
+    role: str
+    addresses: dict[str, tuple[str, ...]]
+    gateway: str | None = None
+    bridge: bool = False
+    forwards: bool = False
+
+
+HOSTS = (
+    Host(
+        "client",
+        "LAN clients: many addresses, one kernel",
+        {"eth0": tuple(f"{address}/24" for address in (*CLIENT_ADDRESSES, PROBE_ADDRESS))},
+        gateway=LAN_VIP,
+    ),
+    Host("lansw", "LAN switch", {}, bridge=True),
+    Host("wansw", "WAN switch: the ISP's shared /29", {}, bridge=True),
+    Host(
+        "isp",
+        "ISP router",
+        {"wan0": (f"{ISP_ADDRESS}/29",), "net0": (f"{ISP_INTERNET_ADDRESS}/24",)},
+        forwards=True,
+    ),
+    Host("server", "Internet server", {"eth0": (f"{SERVER_ADDRESS}/24",)}, gateway=ISP_INTERNET_ADDRESS),
+    Host("a", "node a", {XC_DEVICE: ("169.254.100.1/30",)}),
+    Host("b", "node b", {XC_DEVICE: ("169.254.100.2/30",)}),
+)
+
+WIRES = (
+    (("client", "eth0"), ("lansw", "client")),
+    (("isp", "wan0"), ("wansw", "isp")),
+    (("server", "eth0"), ("isp", "net0")),
+    (("a", XC_DEVICE), ("b", XC_DEVICE)),
+)
+"""veth pairs; an end in a switch is enslaved to its bridge. The nodes' TAPs are plugged by flexhad itself."""
+
+
+def build() -> None:
+    """Make every namespace and wire, and bring all links up."""
+    for host in HOSTS:
+        netns.create(host.name)
+        with inside(host.name):
+            _set_sysctls(host)
+    for host in HOSTS:
+        if host.bridge:
+            with NetNS(host.name) as links:
+                links.link("add", ifname=BRIDGE, kind="bridge", br_stp_state=0)
+                links.link("set", index=_index(links, BRIDGE), state="up")
+    for (left_host, left_device), (right_host, right_device) in WIRES:
+        with NetNS(left_host) as links:
+            links.link(
+                "add",
+                ifname=left_device,
+                kind="veth",
+                peer={"ifname": right_device, "net_ns_fd": f"/run/netns/{right_host}"},
+            )
+    for host in HOSTS:
+        with NetNS(host.name) as links:
+            _bring_up(links, host)
+
+
+def _set_sysctls(host: Host) -> None:
+    """IPv6 off (no router advertisements or MLD in captures), no reverse-path filter, forwarding as told."""
+    settings = {
+        "ipv6/conf/all/disable_ipv6": "1",
+        "ipv6/conf/default/disable_ipv6": "1",
+        "ipv4/conf/all/rp_filter": "0",
+        "ipv4/conf/default/rp_filter": "0",
+        "ipv4/ip_forward": "1" if host.forwards else "0",
+        "ipv4/conf/all/send_redirects": "0",
+    }
+    for name, value in settings.items():
+        path = Path("/proc/sys/net") / name
+        if path.exists():  # no ipv6/ on a kernel without IPv6
+            path.write_text(value)
+
+
+def _bring_up(links: NetNS, host: Host) -> None:
+    """Addresses, enslavement, links up, and the default route last."""
+    for link in links.get_links():
+        name = link.get_attr("IFLA_IFNAME")
+        index = link["index"]
+        for address in host.addresses.get(name, ()):
+            ip, _, length = address.partition("/")
+            links.addr("add", index=index, address=ip, prefixlen=int(length))
+        if host.bridge and name not in {"lo", BRIDGE}:
+            links.link("set", index=index, master=_index(links, BRIDGE))
+        links.link("set", index=index, state="up")
+    if host.gateway:
+        links.route("add", dst="0.0.0.0/0", gateway=host.gateway)
+
+
+def _index(links: NetNS, device: str) -> int:
+    index: int = links.link_lookup(ifname=device)[0]
+    return index
+
+
+@contextmanager
+def inside(name: str) -> Iterator[None]:
+    """Run the block with this thread's network namespace set to ``name`` (a name or a path)."""
+    netns.pushns(name)
+    try:
+        yield
+    finally:
+        netns.popns()

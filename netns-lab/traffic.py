@@ -1,0 +1,393 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real traffic through the pair: TCP connections, a UDP probe, an HTTP download; and what became of them.
+
+``tcp_flows.c`` and ``udp_probe.c`` are the generators (kernel stacks on both ends); the download is nginx's
+and curl's. Each class here starts both ends in their hosts, tells how far they are, and gives the figures.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import secrets
+import select
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import topo
+from sandbox import BUILD_DIR, Lab, LabError, Process, wait_until
+
+BIN_DIR = BUILD_DIR / "bin"
+PROGRAMS = ("tcp_flows", "udp_probe")
+TCP_PORT = "7100"
+UDP_PORT = "7000"
+PORTS_PER_ADDRESS = 100
+FIRST_SOURCE_PORT = 20000
+STALL_S = 5.0
+"""A connection whose request waits longer has stalled (``STALL_NS`` in tcp_flows.c)."""
+DOWNLOAD_BYTES = 16 << 20
+DOWNLOAD_RATE = "2m"
+"""nginx's limit_rate: the download takes 8 s, and so spans the failover."""
+
+
+def compile_programs() -> None:
+    """Compile the generators into ``build/lab/bin``, unless they are newer than their sources."""
+    here = Path(__file__).parent
+    BIN_DIR.mkdir(parents=True, exist_ok=True)
+    for program in PROGRAMS:
+        source, binary = here / f"{program}.c", BIN_DIR / program
+        newest = max(source.stat().st_mtime_ns, (here / "probe.h").stat().st_mtime_ns)
+        if binary.exists() and binary.stat().st_mtime_ns > newest:
+            continue
+        flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"]
+        subprocess.run(["gcc", *flags, "-o", str(binary), str(source)], check=True)
+
+
+class Generator:
+    """A traffic program in a host; it speaks JSON lines on stdout and takes commands on stdin."""
+
+    def __init__(self, lab: Lab, ns: str, argv: list[str]) -> None:
+        stdin_reader, self._stdin = os.pipe()
+        self._stdout, stdout_writer = os.pipe()
+        try:
+            self.process: Process = lab.spawn(ns, argv, stdin=stdin_reader, stdout=stdout_writer)
+        finally:
+            os.close(stdin_reader)
+            os.close(stdout_writer)
+        os.set_blocking(self._stdout, False)
+        self._pending = b""
+        self._what = f"{Path(argv[0]).name} in {ns}"
+        self.last: dict[str, Any] = {}
+        """The newest line."""
+
+    def poll(self) -> dict[str, Any]:
+        """Read what has come, and return the newest line ({} before the first)."""
+        while select.select([self._stdout], [], [], 0)[0]:
+            chunk = os.read(self._stdout, 1 << 16)
+            if not chunk:
+                if self.last.get("event") != "done":
+                    raise LabError(f"{self._what} ended with {self.process.wait(5)} before its time")
+                break
+            *lines, self._pending = (self._pending + chunk).split(b"\n")
+            for line in lines:
+                self.last = json.loads(line)
+        return self.last
+
+    def wait_event(self, event: str, timeout_s: float) -> dict[str, Any]:
+        """Wait for a line with this ``event``, and return it."""
+        wait_until(
+            lambda: self.poll().get("event") == event, timeout_s, f"{self._what} says {event!r} ({self.last})"
+        )
+        return self.last
+
+    def command(self, word: str) -> None:
+        """Write a line to its stdin."""
+        os.write(self._stdin, word.encode() + b"\n")
+
+    def terminate(self, timeout_s: float = 10) -> dict[str, Any]:
+        """SIGTERM, then its last line."""
+        self.process.signal(signal.SIGTERM)
+        return self.wait_event("done", timeout_s)
+
+    def close(self) -> None:
+        """Kill it if it still runs, and free the pipes."""
+        self.process.close()
+        os.close(self._stdin)
+        os.close(self._stdout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+# ---- TCP -------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class TcpResult:
+    """What became of the connections. ``broken`` sums what the issue's four figures do not tell apart."""
+
+    opened: int
+    survived: int
+    reset: int
+    stalled: int
+    corrupt: int
+    foreign: int
+    """Connections that reached the server by another 4-tuple than the first one."""
+    translated: int
+    latency_max_ms: float
+    sources: tuple[str, ...]
+    response_ns: array.array[int]
+    """CLOCK_BOOTTIME of each response."""
+
+
+class TcpFlows:
+    """Connections from ten addresses that share their source ports, request and response at a steady rate."""
+
+    def __init__(
+        self, lab: Lab, run: int, *, flows: int = 1000, per_s: int = 4, port: str = TCP_PORT
+    ) -> None:
+        ports = flows // len(topo.CLIENT_ADDRESSES)
+        # Fresh source ports in each run: the last run's connections are in the client's TIME_WAIT.
+        first_port = FIRST_SOURCE_PORT + run % 400 * PORTS_PER_ADDRESS
+        self.flows = ports * len(topo.CLIENT_ADDRESSES)
+        self._lab = lab
+        self._log = f"/run/tcp-{run}.log"
+        program = str(BIN_DIR / "tcp_flows")
+        self._server = Generator(lab, "server", [program, "server", topo.SERVER_ADDRESS, port])
+        self._server.wait_event("listening", 5)
+        argv = [program, "client", topo.SERVER_ADDRESS, port, topo.CLIENT_ADDRESSES[0]]
+        argv += [str(len(topo.CLIENT_ADDRESSES)), str(first_port), str(ports), str(per_s), self._log]
+        self._client = Generator(lab, "client", argv)
+
+    def progress(self) -> dict[str, Any]:
+        """The client's newest line: opened, failed, reset, stalled, responses, rounds, recovered, ..."""
+        return self._client.poll()
+
+    def wait_open(self, timeout_s: float = 30) -> None:
+        """Wait until every connection stands and has had two responses."""
+
+        def steady() -> bool:
+            progress = self.progress()
+            if progress.get("failed"):
+                raise LabError(f"{progress['failed']} of {self.flows} connections could not be opened")
+            return int(progress.get("rounds", 0)) >= 2
+
+        wait_until(steady, timeout_s, f"{self.flows} connections stand: {self.progress()}")
+
+    def mark(self) -> None:
+        """From now on, count the connections that get an answer to a new request (``recovered``)."""
+        self._client.command("mark")
+
+    def recovered(self) -> bool:
+        """Has every connection that was not lost had a request answered that was sent after the mark?"""
+        progress = self.progress()
+        return int(progress["recovered"]) + int(progress["reset"]) + int(progress["stalled"]) >= self.flows
+
+    def finish(self) -> TcpResult:
+        """Let outstanding requests be answered, close all connections, and collect both ends' figures."""
+        self._client.command("stop")
+        done = self._client.wait_event("done", STALL_S + 10)
+        self._client.process.wait(5)
+        served = self._server.terminate()
+        times = array.array("Q")
+        times.frombytes(self._lab.path(self._log).read_bytes())
+        return TcpResult(
+            opened=done["opened"],
+            survived=done["survived"],
+            reset=done["reset"],
+            stalled=done["stalled"],
+            corrupt=done["corrupt"] + served["corrupt"],
+            foreign=served["foreign"],
+            translated=served["translated"],
+            latency_max_ms=done["latency_max_ms"],
+            sources=tuple(served["sources"]),
+            response_ns=times,
+        )
+
+    def close(self) -> None:
+        """Kill both ends."""
+        self._client.close()
+        self._server.close()
+
+
+# ---- UDP -------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class UdpResult:
+    """What the receiver saw of the probe."""
+
+    sent: int
+    received: int
+    lost: int
+    foreign: int
+    gap_ms: float
+    """The longest time without an arrival between the first and the last."""
+    gap_from_ns: int
+    sources: tuple[str, ...]
+    arrival_ns: array.array[int]
+    echo_ns: array.array[int]
+
+
+class UdpProbe:
+    """A datagram every millisecond from client to server, echoed."""
+
+    def __init__(self, lab: Lab, run: int, *, interval_us: int = 1000) -> None:
+        self._lab = lab
+        self._logs = (f"/run/udp-server-{run}.log", f"/run/udp-client-{run}.log")
+        program = str(BIN_DIR / "udp_probe")
+        self._server = Generator(
+            lab, "server", [program, "server", topo.SERVER_ADDRESS, UDP_PORT, self._logs[0]]
+        )
+        self._server.wait_event("listening", 5)
+        argv = [program, "client", topo.PROBE_ADDRESS, str(FIRST_SOURCE_PORT + run), topo.SERVER_ADDRESS]
+        self._client = Generator(lab, "client", [*argv, UDP_PORT, str(interval_us), self._logs[1]])
+        self._client.wait_event("sending", 5)
+
+    def finish(self) -> UdpResult:
+        """Stop sending, wait for the last echoes, and collect both ends' figures."""
+        sent = self._client.terminate()
+        served = self._server.terminate()
+        arrivals = self._arrivals(self._logs[0])
+        times = array.array("Q", (t_ns for t_ns, _ in arrivals))
+        gap_ns, gap_from_ns = max(
+            ((after - before, before) for before, after in itertools.pairwise(times)),
+            default=(0, 0),
+        )
+        return UdpResult(
+            sent=sent["sent"],
+            received=len(arrivals),
+            lost=sent["sent"] - len({seq for _, seq in arrivals}),
+            foreign=served["foreign"],
+            gap_ms=gap_ns / 1e6,
+            gap_from_ns=gap_from_ns,
+            sources=tuple(served["sources"]),
+            arrival_ns=times,
+            echo_ns=array.array("Q", (t_ns for t_ns, _ in self._arrivals(self._logs[1]))),
+        )
+
+    def _arrivals(self, log: str) -> list[tuple[int, int]]:
+        """``struct arrival`` of udp_probe.c: time (u64), sequence number (u32), padding."""
+        words = array.array("I")
+        words.frombytes(self._lab.path(log).read_bytes())
+        return [(words[i] | words[i + 1] << 32, words[i + 2]) for i in range(0, len(words), 4)]
+
+    def close(self) -> None:
+        """Kill both ends."""
+        self._client.close()
+        self._server.close()
+
+
+# ---- HTTP ------------------------------------------------------------------------------------------
+NGINX_CONF = """\
+daemon off;
+master_process off;
+pid /run/nginx.pid;
+error_log stderr warn;
+events {{ worker_connections 64; }}
+http {{
+    access_log off;
+    client_body_temp_path /run/nginx-body;
+    proxy_temp_path /run/nginx-proxy;
+    fastcgi_temp_path /run/nginx-fastcgi;
+    uwsgi_temp_path /run/nginx-uwsgi;
+    scgi_temp_path /run/nginx-scgi;
+    server {{
+        listen {address}:80;
+        root /run/www;
+        limit_rate {rate};
+    }}
+}}
+"""
+
+
+class WebServer:
+    """nginx with one file of random bytes, sent slowly enough to span a failover."""
+
+    def __init__(self, lab: Lab, log: Path) -> None:
+        content = secrets.token_bytes(DOWNLOAD_BYTES)
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        lab.path("/run/www").mkdir(exist_ok=True)
+        lab.path("/run/www/file").write_bytes(content)
+        config = NGINX_CONF.format(address=topo.SERVER_ADDRESS, rate=DOWNLOAD_RATE)
+        lab.path("/run/nginx.conf").write_text(config)
+        with log.open("wb") as stderr:
+            self._process = lab.spawn(
+                "server", ["nginx", "-e", "stderr", "-c", "/run/nginx.conf"], stderr=stderr, name="nginx"
+            )
+
+        def listening() -> bool:
+            if self._process.poll() is not None:
+                raise LabError(f"nginx ended:\n{log.read_text().strip()}")
+            return lab.path("/run/nginx.pid").exists()
+
+        wait_until(listening, 10, "nginx listens")
+
+    def close(self) -> None:
+        """Kill nginx."""
+        self._process.close()
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadResult:
+    """``completed``: curl got every byte of one connection, without a retry; ``detail``: else why not."""
+
+    completed: bool
+    sha256_ok: bool
+    detail: str
+
+
+class Download:
+    """One curl in the client host."""
+
+    def __init__(self, lab: Lab, web: WebServer, run: int) -> None:
+        self._web = web
+        self._target = lab.path(f"/run/download-{run}")
+        url = f"http://{topo.SERVER_ADDRESS}/file"
+        argv = [
+            "curl",
+            "--silent",
+            "--show-error",
+            "--fail",
+            "--no-buffer",
+            "--output",
+            f"/run/download-{run}",
+        ]
+        self._errors = lab.path(f"/run/curl-{run}.log")
+        with self._errors.open("wb") as stderr:
+            argv += ["--interface", topo.PROBE_ADDRESS, url]
+            self._process = lab.spawn("client", argv, stderr=stderr)
+
+    def bytes_done(self) -> int:
+        """What curl has written so far."""
+        try:
+            return self._target.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def done(self) -> bool:
+        """Has curl ended, one way or the other?"""
+        return self._process.poll() is not None
+
+    def finish(self, timeout_s: float = 60) -> DownloadResult:
+        """Wait for its end, and check the file."""
+        code = self._process.wait(timeout_s)
+        size = self.bytes_done()
+        digest = hashlib.sha256(self._target.read_bytes()).hexdigest() if size else ""
+        self._target.unlink(missing_ok=True)
+        detail = f"curl exit {code}, {size} of {DOWNLOAD_BYTES} bytes: {self._errors.read_text().strip()}"
+        return DownloadResult(code == 0 and size == DOWNLOAD_BYTES, digest == self._web.sha256, detail)
+
+    def close(self) -> None:
+        """Kill curl if it still runs."""
+        self._process.close()
+
+
+@contextlib.contextmanager
+def web_server(lab: Lab, log: Path) -> Iterator[WebServer]:
+    """A web server for the block."""
+    web = WebServer(lab, log)
+    try:
+        yield web
+    finally:
+        web.close()
+
+
+def rate_per_ms(times_ns: array.array[int], from_ns: int, to_ns: int, bin_ms: int) -> list[float]:
+    """Events per millisecond in bins of ``bin_ms`` over a window."""
+    bins = [0] * max(1, (to_ns - from_ns) // (bin_ms * 1_000_000))
+    for t_ns in times_ns:
+        index = (t_ns - from_ns) // (bin_ms * 1_000_000)
+        if 0 <= index < len(bins):
+            bins[index] += 1
+    return [count / bin_ms for count in bins]

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What moves the role, and what must not. Spec: R1, R4, R13, R15, R25."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import faults
+import pytest
+import topo
+from pair import Node, Pair
+from sandbox import Lab, LabError, wait_until
+from traffic import UdpProbe
+
+HEARTBEATS = 20
+"""A second at the default interval: far longer than the dead time."""
+
+
+@contextlib.contextmanager
+def probe(lab: Lab, run: int) -> Iterator[UdpProbe]:
+    """A UDP flow, a datagram every millisecond, through the pair."""
+    flow = UdpProbe(lab, run)
+    try:
+        yield flow
+    finally:
+        flow.close()
+
+
+def reigns(pair: Pair) -> dict[str, tuple[str, int]]:
+    """Role and term of each node."""
+    answers = {name: status for name, status in pair.statuses().items() if status is not None}
+    return {name: (str(status["role"]), int(status["term"])) for name, status in answers.items()}
+
+
+def paths(node: Node) -> dict[str, Any]:
+    status = node.status()
+    assert status is not None
+    found: dict[str, Any] = status["peer"]["paths"]
+    return found
+
+
+def wait_heartbeats(node: Node, path: str, n: int = HEARTBEATS) -> None:
+    """Wait until so many more heartbeats have been heard on a path."""
+    wanted = paths(node)[path]["received"] + n
+    wait_until(lambda: paths(node)[path]["received"] >= wanted, 20, f"{n} heartbeats on {path}")
+
+
+def wait_path(node: Node, path: str, *, alive: bool) -> None:
+    """Wait until a node hears its peer on a path, or no longer does."""
+    wait_until(lambda: paths(node)[path]["alive"] is alive, 10, f"{node.name}: {path} alive is {alive}")
+
+
+@pytest.mark.parametrize("cut", [faults.xc_cut, faults.xc_silent], ids=["no-carrier", "silent"])
+def test_xc_cut_alone_changes_no_role(lab: Lab, pair: Pair, cut: Any) -> None:
+    """Death is silence on all paths: with the cross-connect gone, LAN and WAN still speak. Spec: R4, R13."""
+    before = reigns(pair)
+    active = pair.active()
+    with probe(lab, 350) as udp:
+        with cut(lab):
+            for node in pair.nodes.values():
+                wait_path(node, "xc", alive=False)
+            for node in pair.nodes.values():
+                wait_heartbeats(node, "lan")
+                assert paths(node)["lan"]["alive"]
+                assert paths(node)["wan"]["alive"]
+            assert reigns(pair) == before
+        for node in pair.nodes.values():
+            wait_path(node, "xc", alive=True)
+        assert pair.wait_settled() is active
+        assert reigns(pair) == before
+        result = udp.finish()
+    assert result.lost == 0
+    assert any(e["event"] == "path-down" and e["path"] == "xc" for e in active.history())
+
+
+def test_rejoining_node_does_not_preempt(lab: Lab, pair: Pair) -> None:
+    """The node of higher priority comes back and leaves the role where it is. Spec: R13."""
+    if pair.active().name != "a":
+        pair.active().ctl("failover")
+        wait_until(lambda: pair["a"].role() == "ACTIVE", 10, "a is ACTIVE")
+        pair.wait_settled()
+    a, b = pair["a"], pair["b"]
+    a.die()
+    wait_until(lambda: b.role() == "ACTIVE", 10, "b takes over")
+    term = reigns(pair)["b"][1]
+    a.start()
+    assert pair.wait_settled() is b
+    wait_heartbeats(b, "xc")
+    assert reigns(pair) == {"a": ("PASSIVE", term), "b": ("ACTIVE", term)}
+    roles = [event["to"] for event in a.history() if event["event"] == "role"]
+    assert roles == ["JOINING", "PASSIVE"]
+
+
+def test_failover_by_command(lab: Lab, pair: Pair) -> None:
+    """``flexhactl failover`` moves the role by the peer's word, in a higher term. Spec: R15, R25."""
+    old = pair.active()
+    new = pair.peer(old)
+    term = reigns(pair)[old.name][1]
+    with probe(lab, 352) as udp:
+        old.ctl("failover")
+        wait_until(lambda: new.role() == "ACTIVE", 10, "the peer is ACTIVE")
+        assert pair.wait_settled() is new
+        result = udp.finish()
+    assert reigns(pair)[new.name][1] > term
+    assert reigns(pair)[old.name] == ("PASSIVE", reigns(pair)[new.name][1])
+    assert result.foreign == 0, "the mapping keeps its external port"
+    assert result.gap_ms < 150, "nobody waits for the heartbeat's dead time"
+    with pytest.raises(LabError):
+        old.ctl("failover")  # PASSIVE: there is no role to give
+
+
+def leftovers(lab: Lab, node: Node) -> list[str]:
+    """Devices and sockets of a node's daemon that are still there."""
+    found = []
+    for port, switch in topo.SWITCHES.items():
+        with lab.links(switch) as links:
+            found += [f"fx-{port}-{node.name}"] if links.link_lookup(ifname=f"fx-{port}-{node.name}") else []
+    with lab.links(node.name) as links:
+        found += [device for device in ("lan0", "wan0") if links.link_lookup(ifname=device)]
+    found += [str(path) for path in [lab.path(f"/run/flexha/lab-{node.name}.sock")] if path.exists()]
+    return found
+
+
+def test_sigterm_of_active_hands_over(lab: Lab, pair: Pair) -> None:
+    """SIGTERM: the role is handed over at once, the daemon ends with 0 and leaves nothing. Spec: R15."""
+    old = pair.active()
+    new = pair.peer(old)
+    assert leftovers(lab, old)
+    with probe(lab, 353) as udp:
+        assert old.stop() == 0
+        wait_until(lambda: new.role() == "ACTIVE", 10, "the peer is ACTIVE")
+        wait_heartbeat_silence(new)
+        result = udp.finish()
+    assert leftovers(lab, old) == []
+    assert result.foreign == 0
+    assert result.gap_ms < 150, "nobody waits for the heartbeat's dead time"
+
+
+def wait_heartbeat_silence(node: Node) -> None:
+    """Wait until no path of a node hears its peer."""
+    wait_until(lambda: not any(path["alive"] for path in paths(node).values()), 10, "all paths are silent")
+
+
+def test_sigterm_of_passive_changes_nothing(lab: Lab, pair: Pair) -> None:
+    """The PASSIVE node may stop at any time. Spec: R15."""
+    active = pair.active()
+    passive = pair.peer(active)
+    reign = reigns(pair)[active.name]
+    with probe(lab, 354) as udp:
+        assert passive.stop() == 0
+        wait_heartbeat_silence(active)
+        assert reigns(pair) == {active.name: reign}
+        result = udp.finish()
+    assert result.lost == 0
+    assert leftovers(lab, passive) == []
+
+
+def test_both_nodes_tell_their_role(lab: Lab, pair: Pair) -> None:
+    """``flexhactl status --json`` on either node names role, term, peer, VRRP and sync. Spec: R25."""
+    roles = {}
+    for name, node in pair.nodes.items():
+        status = node.ctl("status")
+        roles[name] = status["role"]
+        assert status["node"] == name
+        assert status["peer"]["alive"]
+        assert set(status["peer"]["paths"]) == {"xc", "lan", "wan"}
+        assert {router["port"] for router in status["vrrp"]} == {"lan", "wan"}
+        expected = "ACTIVE" if status["role"] == "ACTIVE" else "BACKUP"
+        assert {str(router["state"]).upper() for router in status["vrrp"]} == {expected}
+        assert status["sync"]["connected"]
+        assert all(port["up"] for port in status["ports"])
+    assert sorted(roles.values()) == ["ACTIVE", "PASSIVE"]

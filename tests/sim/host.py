@@ -1,0 +1,385 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One simulated node: the real core, and a fake of everything that the shell and C do around it.
+
+What outlives a crash is the disk (the term); everything else is a new ``Process``.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, assert_never
+
+from flexha.core import heartbeat_wire, node, sync_wire
+from flexha.core.actions import (
+    AckFlows,
+    Action,
+    BeginImport,
+    CloseSync,
+    Count,
+    EndImport,
+    ImportFlows,
+    PersistTerm,
+    Record,
+    Reply,
+    SendFrame,
+    SendSync,
+    SetDrainCredit,
+    SetPulse,
+    SetRole,
+    StartBulk,
+    Stop,
+    TrackChanges,
+)
+from flexha.core.events import (
+    BulkWalked,
+    Event,
+    Fenced,
+    FlowsImported,
+    PathDown,
+    PathUp,
+    PeerHeard,
+    Role,
+    RoleSet,
+    Started,
+    StopRequested,
+    SyncClosed,
+    SyncConnected,
+    SyncReceived,
+    TermPersisted,
+    TimerFired,
+    VrrpFrameReceived,
+)
+from flexha.core.heartbeat_wire import Heartbeat
+from flexha.core.node import NodeConfig, NodeState
+from flexha.units import NS_PER_MS, Ns, Term, ms
+from sim.fastpath import FakeFastpath
+from sim.net import PATHS, Connection
+
+if TYPE_CHECKING:
+    from sim.world import World
+
+DRAIN_MS = 2
+"""How often the shell looks into the events ring."""
+
+
+class SimulationError(AssertionError):
+    """An invariant does not hold."""
+
+
+@dataclass
+class Disk:
+    """The term file."""
+
+    term: Term = Term(0)
+
+
+@dataclass
+class PathPulse:
+    """One path, as the C pulse thread sees it."""
+
+    sent_seq: int = 0
+    heard_seq: int = 0
+    heard_at: Ns = Ns(0)
+    alive: bool = False
+
+
+@dataclass
+class Pulse:
+    """The C pulse thread: sends, listens, times silence, fences."""
+
+    paths: dict[str, PathPulse] = field(default_factory=lambda: {path: PathPulse() for path in PATHS})
+    ready: bool = False
+    bye: bool = False
+    peer: Heartbeat | None = None
+    reported: object = None
+    retired: int = 0
+
+
+class Process:
+    """One life of the daemon, from its start to its crash or its ``Stop``."""
+
+    def __init__(self, world: World, cfg: NodeConfig, disk: Disk) -> None:
+        self.world = world
+        self.cfg = cfg
+        self.disk = disk
+        self.index = cfg.index
+        self.name = "ab"[cfg.index]
+        self.alive = True
+        self.paused = False
+        self.incarnation = world.rng.getrandbits(64)
+        self.state: NodeState = node.initial(cfg)
+        self.fastpath = FakeFastpath(origin=cfg.index + 1)
+        self.fastpath._next_id = self.incarnation & 0xFFFFFFFF
+        self.pulse = Pulse()
+        self.connection: Connection | None = None
+        self.counters: dict[str, int] = {}
+        self.history: list[tuple[Ns, str, Mapping[str, object]]] = []
+        self.requests: dict[int, Ns] = {}
+        self.replies: dict[int, Reply] = {}
+        self._inbox: deque[Event] = deque()
+        self._timer_at: Ns | None = None
+        self._redial_ms = 50.0
+        self._begun = self._rng.randrange(1 << 40)  # the clocks of two nodes have nothing in common
+
+    # ---- life ----------------------------------------------------------------------------------------
+    @property
+    def _rng(self) -> random.Random:
+        return self.world.rng
+
+    @property
+    def role(self) -> Role:
+        return self.state.role.role
+
+    @property
+    def now(self) -> Ns:
+        """This node's own clock."""
+        return Ns(self._begun + self.world.clock.now)
+
+    def start(self) -> None:
+        self.post(Started(self.disk.term, self.incarnation))
+        self._beat()
+        self._drain()
+        self._dial()
+
+    def crash(self) -> None:
+        """SIGKILL: nothing more happens here, and nobody is told."""
+        self.alive = False
+        if self.connection is not None:
+            self.connection.close(self.index)
+
+    def _later(self, delay_ms: float, callback: Callable[[], None]) -> None:
+        """Call back unless the process is dead by then; a stopped process does it when it goes on."""
+
+        def run() -> None:
+            if not self.alive:
+                return
+            if self.paused:
+                self.world.clock.after(5 * NS_PER_MS, run)
+            else:
+                callback()
+
+        self.world.clock.after(delay_ms * NS_PER_MS, run)
+
+    # ---- the shell's loop ----------------------------------------------------------------------------
+    def post(self, event: Event) -> None:
+        """An event for the core, after the shell's own latency; events keep their order."""
+        self._inbox.append(event)
+        self._later(self._rng.uniform(0.01, self.world.shell_latency_ms), self._handle)
+
+    def _handle(self) -> None:
+        if self._inbox:
+            self._step(self._inbox.popleft())
+
+    def _step(self, event: Event) -> None:
+        self.state, actions = node.step(self.state, event, self.now)
+        self.world.trace(self, event, actions)
+        for action in actions:
+            self._perform(action)
+            if not self.alive:
+                return
+        deadline = node.next_deadline(self.state)
+        if isinstance(event, TimerFired) and deadline is not None and deadline <= self.now:
+            raise SimulationError(f"{self.name}: TimerFired left a deadline in the past: a busy loop")
+        self._arm(deadline)
+        self.world.check(self)
+
+    def _arm(self, deadline: Ns | None) -> None:
+        if deadline is None or (self._timer_at is not None and self._timer_at <= deadline):
+            return
+        self._timer_at = deadline
+        self._later((max(deadline, self.now) - self.now) / NS_PER_MS, lambda: self._fire(deadline))
+
+    def _fire(self, deadline: Ns) -> None:
+        if self._timer_at == deadline:
+            self._timer_at = None
+            self._step(TimerFired())
+
+    # ---- actions -------------------------------------------------------------------------------------
+    def _perform(self, action: Action) -> None:  # noqa: C901 - one flat case an action
+        fastpath = self.fastpath
+        match action:
+            case SetRole(role, term):
+                self._set_role(role, term)
+            case PersistTerm(term):
+                self._later(self._rng.uniform(0.5, 30), lambda: self._persisted(term))
+            case SetPulse(ready, bye, burst):
+                self.pulse.ready, self.pulse.bye = ready, bye
+                self.world.check_ready(self, ready)
+                if burst:
+                    self._send_heartbeats()
+            case SendFrame(port, frame, fenced):
+                if not fenced or fastpath.fence.is_active:
+                    self.world.frame_sent(self, port, frame)
+            case SendSync(data):
+                self.world.sync_sent(self, data)
+                if self.connection is not None:
+                    self.connection.send(self.index, data)
+            case CloseSync():
+                if self.connection is not None:
+                    self.connection.close(self.index)
+                    self.connection = None
+                    self._redial()
+            case TrackChanges(on):
+                fastpath.track(on=on)
+            case StartBulk():
+                fastpath.start_walk()
+            case SetDrainCredit(records):
+                fastpath.credit = records
+            case BeginImport():
+                fastpath.begin_import()
+            case ImportFlows(seq, _, _, columns):
+                fastpath.import_flows(columns)
+                self.post(FlowsImported(seq))
+            case EndImport():
+                fastpath.end_import()
+            case AckFlows(marks):
+                fastpath.acknowledge(marks)
+            case Reply(request):
+                if request in self.replies:
+                    raise SimulationError(f"{self.name}: two replies to request {request}")
+                self.replies[request] = action
+            case Record(_, event, fields, history):
+                if history:
+                    self.history.append((self.world.clock.now, event, fields))
+            case Count(name, n):
+                self.counters[name] = self.counters.get(name, 0) + n
+            case Stop():
+                self.crash()
+            case _:
+                assert_never(action)
+
+    def _set_role(self, role: Role, term: Term) -> None:
+        fence = self.fastpath.fence
+        if term < fence.term:
+            raise SimulationError(f"{self.name}: SetRole({role.name}, {term}) after term {fence.term}")
+        if role is Role.ACTIVE:
+            self.world.check_reign(self, term)
+        fence.role, fence.term = role, term
+        if role is Role.ACTIVE and fence.heard > term:  # the pulse thread heard a higher term meanwhile
+            fence.role = Role.PASSIVE
+            self.post(Fenced(Term(fence.heard)))
+        self.post(RoleSet(role, term))
+
+    def _persisted(self, term: Term) -> None:
+        self.disk.term = max(self.disk.term, term)
+        self.post(TermPersisted(term))
+
+    # ---- the pulse thread ----------------------------------------------------------------------------
+    def _beat(self) -> None:
+        self._send_heartbeats()
+        for path, pulse in self.pulse.paths.items():
+            silence = self.world.clock.now - pulse.heard_at
+            if pulse.alive and silence > ms(self.cfg.interval_ms * self.cfg.dead_after):
+                pulse.alive = False
+                self.post(PathDown(path))
+        self._later(self.cfg.interval_ms * self._rng.uniform(0.98, 1.02), self._beat)
+
+    def _send_heartbeats(self) -> None:
+        for path, pulse in self.pulse.paths.items():
+            pulse.sent_seq += 1
+            beat = Heartbeat(
+                node=self.index,
+                role=self.fastpath.fence.role,
+                flags=heartbeat_wire.FLAG_READY * self.pulse.ready | heartbeat_wire.FLAG_BYE * self.pulse.bye,
+                pair_id=0,
+                interval_ms=self.cfg.interval_ms,
+                incarnation=self.incarnation,
+                term=self.fastpath.fence.term,
+                seq=pulse.sent_seq,
+                priority=self.cfg.priority,
+                control_beat=0,
+                t_ns=self.now,
+            )
+            self.world.heartbeat_sent(self, path, beat)
+
+    def hear(self, path: str, beat: Heartbeat) -> None:
+        """A heartbeat of the peer has arrived on ``path``; a stopped process finds it later."""
+        if not self.alive:
+            return
+        if self.paused:
+            self._later(0, lambda: self.hear(path, beat))
+            return
+        known = self.pulse.peer
+        if beat.incarnation == self.pulse.retired:
+            return
+        if known is None or beat.incarnation != known.incarnation:
+            self.pulse.retired = known.incarnation if known is not None else 0
+            for other in self.pulse.paths.values():
+                other.heard_seq = 0
+            known = None
+        pulse = self.pulse.paths[path]
+        if beat.seq <= pulse.heard_seq:
+            return
+        if not any(p.alive for p in self.pulse.paths.values()):
+            self.pulse.reported = None
+        pulse.heard_seq, pulse.heard_at = beat.seq, self.world.clock.now
+        if not pulse.alive:
+            pulse.alive = True
+            self.post(PathUp(path))
+        if known is None or beat.t_ns >= known.t_ns:
+            self.pulse.peer = beat
+            if beat.peer_info != self.pulse.reported:
+                self.pulse.reported = beat.peer_info
+                self.post(PeerHeard(beat.peer_info))
+        fence = self.fastpath.fence
+        if beat.role is Role.ACTIVE:
+            fence.heard = max(fence.heard, beat.term)
+            if fence.is_active and beat.term > fence.term:
+                fence.role = Role.PASSIVE
+                self.post(Fenced(beat.term))
+
+    # ---- drains, frames, the sync connection ---------------------------------------------------------
+    def _drain(self) -> None:
+        event = self.fastpath.drain(self.cfg.sync.batch_records)
+        if event is not None:
+            self._step(event)
+        elif self.fastpath.walk_ended():
+            self._step(BulkWalked())
+        self._later(DRAIN_MS, self._drain)
+
+    def receive_frame(self, port: str, frame: bytes) -> None:
+        if self.alive and not self.paused:
+            self.post(VrrpFrameReceived(port, frame))
+
+    def _dial(self) -> None:
+        """Node b connects; it tries again, more and more slowly, until it succeeds."""
+        if self.index != 1 or self.connection is not None:
+            return
+        if self.world.connect(self):
+            self._redial_ms = 50.0
+        else:
+            self._redial_ms = min(500.0, self._redial_ms * 2)
+            self._redial()
+
+    def _redial(self) -> None:
+        self._later(self._redial_ms, self._dial)
+
+    def connected(self, connection: Connection) -> None:
+        if self.connection is not None:  # the newest wins
+            self.connection.close(self.index)
+            self.post(SyncClosed("replaced"))
+        self.connection = connection
+        self.post(SyncConnected())
+
+    def sync_data(self, connection: Connection, data: bytes) -> None:
+        if self.alive and self.connection is connection:
+            self.post(SyncReceived(data))
+
+    def sync_closed(self, connection: Connection, reason: str) -> None:
+        if self.alive and self.connection is connection:
+            self.connection = None
+            self.post(SyncClosed(reason))
+            self._redial()
+
+    # ---- operator ------------------------------------------------------------------------------------
+    def stop(self) -> None:
+        """SIGTERM."""
+        self.post(StopRequested())
+
+    def sync_messages(self, data: bytes) -> tuple[sync_wire.Message, ...]:
+        """What is in bytes that the core has sent (always whole frames)."""
+        _, payloads = sync_wire.FrameBuffer().feed(data, 1 << 30)
+        return tuple(sync_wire.decode(payload) for payload in payloads)

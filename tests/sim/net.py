@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A faulty network between two nodes: datagram paths, and one TCP connection over the first of them.
+
+Every random decision comes from one generator, so a seed names a run.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flexha.units import NS_PER_MS, Ns
+from sim.clock import Clock
+
+PATHS = ("xc", "lan", "wan")
+
+
+@dataclass
+class Wire:
+    """One direction of one path; index 0 of a pair is from node a to node b."""
+
+    cut: bool = False
+    loss: float = 0.0
+    duplicate: float = 0.0
+    delay_ms: tuple[float, float] = (0.05, 0.3)
+
+    @property
+    def is_healthy(self) -> bool:
+        """Nothing of what is sent gets lost or late."""
+        return not self.cut and self.loss == 0.0 and self.delay_ms[1] < 5
+
+
+class Network:
+    """All paths, both directions."""
+
+    def __init__(self, clock: Clock, rng: random.Random) -> None:
+        self.clock = clock
+        self.rng = rng
+        self.wires = {path: (Wire(), Wire()) for path in PATHS}
+        self.healthy_since = Ns(0)
+        """Since when at least one path has been healthy in both directions."""
+
+    def heal(self) -> None:
+        """Every path as new."""
+        self.wires = {path: (Wire(), Wire()) for path in PATHS}
+
+    def has_healthy_path(self) -> bool:
+        """Whether the nodes can hear each other for certain."""
+        return any(one.is_healthy and other.is_healthy for one, other in self.wires.values())
+
+    def send(self, path: str, sender: int, deliver: Callable[[], None]) -> None:
+        """A datagram: it arrives, late, twice, or never."""
+        wire = self.wires[path][sender]
+        if wire.cut or self.rng.random() < wire.loss:
+            return
+        for _ in range(2 if self.rng.random() < wire.duplicate else 1):
+            self.clock.after(self.rng.uniform(*wire.delay_ms) * NS_PER_MS, deliver)
+
+
+class Connection:
+    """A TCP connection over xc: bytes in order, stalled while the path is cut, cut anywhere on delivery."""
+
+    RETRY_MS = (20, 200)
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.open = [True, True]
+        """Whether each end still uses it."""
+        self.on_data: list[Callable[[bytes], None]] = []
+        self.on_close: list[Callable[[str], None]] = []
+        self._flight: tuple[deque[bytes | None], deque[bytes | None]] = (deque(), deque())
+        self._busy = [False, False]
+
+    def send(self, sender: int, data: bytes) -> None:
+        """Bytes from one end; they outlive a cut of the path, not the death of the other end."""
+        if self.open[sender]:
+            self._flight[sender].append(data)
+            self._pump(sender)
+
+    def close(self, sender: int) -> None:
+        """One end closes: the other hears of it behind all bytes, if the path lives."""
+        if self.open[sender]:
+            self.open[sender] = False
+            self._flight[sender].append(None)
+            self._pump(sender)
+
+    def _pump(self, sender: int) -> None:
+        if self._busy[sender] or not self._flight[sender]:
+            return
+        self._busy[sender] = True
+        network, wires = self.network, self.network.wires["xc"]
+        if wires[0].cut or wires[1].cut:
+            network.clock.after(network.rng.uniform(*self.RETRY_MS) * NS_PER_MS, lambda: self._again(sender))
+            return
+        wire = wires[sender]
+        delay_ms = network.rng.uniform(*wire.delay_ms)
+        if network.rng.random() < wire.loss:
+            delay_ms += 200  # a retransmission
+        network.clock.after(delay_ms * NS_PER_MS, lambda: self._arrive(sender))
+
+    def _again(self, sender: int) -> None:
+        self._busy[sender] = False
+        self._pump(sender)
+
+    def _arrive(self, sender: int) -> None:
+        self._busy[sender] = False
+        receiver = 1 - sender
+        item = self._flight[sender].popleft()
+        if not self.open[receiver]:
+            self._flight[sender].clear()
+            if self.open[sender]:  # a reset comes back
+                self.open[sender] = False
+                self.on_close[sender]("reset by peer")
+            return
+        if item is None:
+            self.open[receiver] = False
+            self.on_close[receiver]("closed by peer")
+            return
+        joined = item
+        while self._flight[sender] and self._flight[sender][0] is not None and len(joined) < 65536:
+            more = self._flight[sender].popleft()
+            assert more is not None
+            joined += more
+        cut = self.network.rng.randrange(1, len(joined) + 1) if self.network.rng.random() < 0.2 else len(joined)
+        if cut < len(joined):
+            self._flight[sender].appendleft(joined[cut:])
+        self.on_data[receiver](joined[:cut])
+        self._pump(sender)

@@ -1,0 +1,418 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The simulated pair: two nodes, a faulty network, traffic, a schedule of faults, and what must hold.
+
+``run(seed)`` is one schedule: faults for a while, then everything is healed, then the end state is judged.
+
+Invariants of every step:
+  reign       no term is ever reigned in twice; a term is on disk before it is used, and grows
+  fence       two ACTIVE fences that can hear each other are one again within ``DUAL_MS``
+  ready       a node calls itself ready only when PASSIVE and its last import is complete
+  bounded     the window of unacknowledged batches, and the busy loop that a past deadline would be
+  answers     every operator's request is answered once, unless its daemon died
+Of every crash of an ACTIVE node:
+  inherit     what the peer has acknowledged is in its table, and not what it has acknowledged the end of
+After quiescence:
+  one ACTIVE, the other one PASSIVE and ready, and both tables hold the same flows
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from flexha.core.actions import Action
+from flexha.core.events import Command, Event, OperatorAsked, Role
+from flexha.core.heartbeat_wire import Heartbeat
+from flexha.core.node import NodeConfig, SyncLimits, VrrpPort
+from flexha.core.sync_wire import Ack, Batch, BulkBegin
+from flexha.units import NS_PER_MS, Ns, Term, ms
+from sim.clock import Clock
+from sim.fastpath import OP_DELETE, unpack
+from sim.host import Disk, Process, SimulationError
+from sim.net import PATHS, Connection, Network
+
+DUAL_MS = 400
+ANSWER_MS = 3000
+CHAOS_MS = 15_000
+QUIET_MS = 12_000
+
+
+def config(index: int, *, preempt: bool = False, start_hold_ms: int = 1000, **limits: int) -> NodeConfig:
+    """The pair of the lab, as its core sees it."""
+
+    def port(name: str, vrid: int, vip: str, addresses: tuple[str, str]) -> VrrpPort:
+        return VrrpPort(
+            name=name,
+            vrid=vrid,
+            vips=(IPv4Address(vip),),
+            address=IPv4Address(addresses[index]),
+            peer_address=IPv4Address(addresses[1 - index]),
+            mac=bytes((2, 0, 0, 0, vrid, index)),
+        )
+
+    return NodeConfig(
+        pair="sim",
+        index=index,
+        priority=(150, 100)[index],
+        ports=(
+            port("lan", 51, "198.51.100.1", ("198.51.100.2", "198.51.100.3")),
+            port("wan", 52, "203.0.113.3", ("203.0.113.4", "203.0.113.5")),
+        ),
+        preempt=preempt,
+        start_hold_ms=start_hold_ms,
+        sync=SyncLimits(**limits),
+    )
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that goes wrong, or that somebody asks for, at a time."""
+
+    at_ms: float
+    kind: str
+    node: int
+    path: str
+    direction: int
+    """0: a to b, 1: b to a, 2: both."""
+    amount: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.at_ms:8.1f} ms {self.kind} node={'ab'[self.node]} path={self.path} "
+            f"direction={self.direction} amount={self.amount:.2f}"
+        )
+
+
+KINDS = {
+    "crash": 5,
+    "restart": 6,
+    "quick-restart": 2,
+    "pause": 2,
+    "cut": 6,
+    "cut-all": 2,
+    "heal": 6,
+    "lossy": 3,
+    "slow": 2,
+    "failover": 4,
+    "maintenance-enter": 2,
+    "maintenance-exit": 2,
+    "stop": 2,
+    "burst": 3,
+}
+
+
+def schedule(rng: random.Random) -> list[Fault]:
+    """Random faults; weights in ``KINDS``."""
+    n = rng.randrange(0, 14)
+    kinds, weights = list(KINDS), list(KINDS.values())
+    return sorted(
+        (
+            Fault(
+                at_ms=rng.uniform(0, CHAOS_MS),
+                kind=rng.choices(kinds, weights)[0],
+                node=rng.randrange(2),
+                path=rng.choice(PATHS),
+                direction=rng.randrange(3),
+                amount=rng.random(),
+            )
+            for _ in range(n)
+        ),
+        key=lambda fault: fault.at_ms,
+    )
+
+
+class World:
+    """Two nodes and all around them."""
+
+    def __init__(self, seed: int, *, verbose: bool = False) -> None:
+        self.seed = seed
+        self.rng = random.Random(seed)
+        self.clock = Clock()
+        self.network = Network(self.clock, self.rng)
+        self.shell_latency_ms = self.rng.choice([0.1, 1.0, 5.0, 15.0])
+        self.verbose = verbose
+        small = self.rng.random() < 0.5
+        limits = {"window_batches": 4, "batch_records": 8} if small else {}
+        preempt = self.rng.random() < 0.15
+        self.cfgs = [config(i, preempt=preempt, **limits) for i in range(2)]
+        self.disks = [Disk(), Disk()]
+        self.nodes: list[Process | None] = [None, None]
+        self.traffic = True
+        self.reigns: dict[Term, tuple[int, int]] = {}
+        self.acked: list[dict[int, tuple[int, int]]] = [{}, {}]
+        """Per sender: what the present peer has acknowledged, id -> (version, op)."""
+        self._sent: list[dict[int, list[tuple[int, int, int]]]] = [{}, {}]
+        self._dual_since: Ns | None = None
+        self._requests = 0
+
+    # ---- what the nodes call -------------------------------------------------------------------------
+    def trace(self, process: Process, event: Event, actions: Sequence[Action]) -> None:
+        if self.verbose:
+            now = self.clock.now / NS_PER_MS
+            print(f"{now:10.3f} {process.name} {process.role.name:8} {short(event)}")
+            for action in actions:
+                print(f"{'':10} {'':10}   -> {short(action)}")
+
+    def heartbeat_sent(self, sender: Process, path: str, beat: Heartbeat) -> None:
+        def deliver() -> None:
+            peer = self.nodes[1 - sender.index]
+            if peer is not None:
+                peer.hear(path, beat)
+
+        self.network.send(path, sender.index, deliver)
+
+    def frame_sent(self, sender: Process, port: str, frame: bytes) -> None:
+        def deliver() -> None:
+            peer = self.nodes[1 - sender.index]
+            if peer is not None and frame[23:24] == b"\x70":
+                peer.receive_frame(port, frame)
+
+        self.network.send(port, sender.index, deliver)
+
+    def connect(self, dialer: Process) -> bool:
+        """A TCP connection from node b to node a, if the path and the listener live."""
+        listener = self.nodes[0]
+        wires = self.network.wires["xc"]
+        if listener is None or not listener.alive or any(w.cut or self.rng.random() < w.loss for w in wires):
+            return False
+        connection = Connection(self.network)
+        ends = (listener, dialer)
+        connection.on_data = [lambda data, end=end: end.sync_data(connection, data) for end in ends]
+        connection.on_close = [lambda reason, end=end: end.sync_closed(connection, reason) for end in ends]
+        for end in ends:
+            end.connected(connection)
+        return True
+
+    def sync_sent(self, sender: Process, data: bytes) -> None:
+        """Note what is sent and what is acknowledged."""
+        sent, acked = self._sent[sender.index], self.acked[sender.index]
+        for message in sender.sync_messages(data):
+            match message:
+                case BulkBegin():
+                    sent.clear()
+                    acked.clear()
+                case Batch(seq, _, _, columns):
+                    sent[seq] = unpack(columns)
+                case Ack(seq):
+                    peers_sent = self._sent[1 - sender.index]
+                    for batch in [s for s in peers_sent if s <= seq]:
+                        for flow, version, op in peers_sent.pop(batch):
+                            self.acked[1 - sender.index][flow] = (version, op)
+
+    # ---- invariants ----------------------------------------------------------------------------------
+    def check_reign(self, process: Process, term: Term) -> None:
+        if term % 2 != process.index or term > process.disk.term:
+            raise SimulationError(f"{process.name} reigns in {term}, on disk is {process.disk.term}")
+        owner = (process.index, process.incarnation)
+        if self.reigns.setdefault(term, owner) != owner or (term < max(self.own_terms(process))):
+            raise SimulationError(f"{process.name} reigns in {term} again: {self.reigns}")
+
+    def own_terms(self, process: Process) -> list[Term]:
+        return [t for t, owner in self.reigns.items() if owner[0] == process.index]
+
+    def check_ready(self, process: Process, ready: bool) -> None:
+        if ready and not (process.role is Role.PASSIVE and process.fastpath.complete):
+            raise SimulationError(f"{process.name} says ready as {process.role.name}, before its bulk is complete")
+
+    def check(self, process: Process) -> None:
+        window = process.state.session.sender.window
+        if len(window) > process.cfg.sync.window_batches + 1:
+            raise SimulationError(f"{process.name}: {len(window)} batches in the window")
+        for request, asked in process.requests.items():
+            if request not in process.replies and self.clock.now - asked > ms(ANSWER_MS):
+                raise SimulationError(f"{process.name}: request {request} was never answered")
+        self._check_dual()
+
+    def _check_dual(self) -> None:
+        running = [p for p in self.nodes if p is not None and p.alive]
+        dual = len(running) == 2 and all(p.fastpath.fence.is_active for p in running)
+        hear = self.network.has_healthy_path() and not any(p.paused for p in running)
+        if not (dual and hear):
+            self._dual_since = None
+        elif self._dual_since is None:
+            self._dual_since = self.clock.now
+        elif self.clock.now - self._dual_since > ms(DUAL_MS):
+            raise SimulationError("two ACTIVE nodes hear each other and both stay")
+
+    def check_inherited(self, dead: Process) -> None:
+        """The ACTIVE node is dead: its peer has what it acknowledged."""
+        peer = self.nodes[1 - dead.index]
+        receiver = peer.state.session.receiver if peer is not None else None
+        stream = dead.state.session.sender.stream
+        if peer is None or receiver is None or stream is None or receiver.stream != stream:
+            return
+        for flow, (version, op) in self.acked[dead.index].items():
+            have = peer.fastpath.flows.get(flow)
+            if op == OP_DELETE:
+                if have is not None and flow not in dead.fastpath.flows:
+                    raise SimulationError(f"{peer.name} holds {flow:x}, whose end it acknowledged")
+            elif dead.fastpath.flows.get(flow) == version and (have is None or have < version):
+                raise SimulationError(f"{peer.name} acknowledged {flow:x} version {version}, and has {have}")
+
+    # ---- the run -------------------------------------------------------------------------------------
+    def run(self, faults: Sequence[Fault]) -> None:
+        """Faults for a while, then peace, then judgement."""
+        for index in range(2):
+            if self.rng.random() < 0.9:
+                self.clock.after(self.rng.uniform(0, 2000) * NS_PER_MS, lambda i=index: self.boot(i))
+        self._traffic()
+        for fault in faults:
+            self.clock.at(ms(fault.at_ms), lambda f=fault: self._inflict(f))
+        self.clock.run_until(ms(CHAOS_MS))
+        self._make_peace()
+        self.clock.run_until(ms(CHAOS_MS + QUIET_MS))
+        self.traffic = False
+        self.clock.run_until(ms(CHAOS_MS + QUIET_MS + 1500))
+        self._judge()
+
+    def boot(self, index: int) -> None:
+        """Start a node, unless it runs."""
+        old = self.nodes[index]
+        if old is None or not old.alive:
+            process = Process(self, self.cfgs[index], self.disks[index])
+            self.nodes[index] = process
+            process.start()
+
+    def crash(self, index: int) -> None:
+        process = self.nodes[index]
+        if process is not None and process.alive:
+            was_active = process.fastpath.fence.is_active
+            process.crash()
+            if was_active:
+                self.check_inherited(process)
+
+    def _traffic(self) -> None:
+        for process in self.nodes:
+            if process is None or not process.alive or process.paused or not self.traffic:
+                continue
+            fastpath = process.fastpath
+            if not fastpath.fence.is_active:
+                continue
+            for _ in range(self.rng.randrange(3)):
+                fastpath.open_flow()
+            if fastpath.flows:
+                flow = self.rng.choice(list(fastpath.flows))
+                if len(fastpath.flows) > 60 or self.rng.random() < 0.2:
+                    fastpath.close_flow(flow)
+                else:
+                    fastpath.change_flow(flow)
+        self.clock.after(self.rng.uniform(2, 40) * NS_PER_MS, self._traffic)
+
+    def _inflict(self, fault: Fault) -> None:  # noqa: C901 - one flat case a kind
+        process = self.nodes[fault.node]
+        wires = self.network.wires[fault.path]
+        hit = wires if fault.direction == 2 else (wires[fault.direction],)
+        if self.verbose:
+            print(f"FAULT {fault}")
+        match fault.kind:
+            case "crash":
+                self.crash(fault.node)
+            case "restart":
+                self.boot(fault.node)
+            case "quick-restart":
+                self.crash(fault.node)
+                self.clock.after(fault.amount * 200 * NS_PER_MS, lambda: self.boot(fault.node))
+            case "pause":
+                if process is not None and process.alive:
+                    process.paused = True
+                    self.clock.after(fault.amount * 2000 * NS_PER_MS, lambda: setattr(process, "paused", False))
+            case "cut":
+                for wire in hit:
+                    wire.cut = True
+            case "cut-all":
+                for pair in self.network.wires.values():
+                    for wire in pair if fault.direction == 2 else (pair[fault.direction],):
+                        wire.cut = True
+            case "heal":
+                self.network.heal()
+            case "lossy":
+                for wire in hit:
+                    wire.loss, wire.duplicate = fault.amount * 0.6, 0.1
+            case "slow":
+                for wire in hit:
+                    wire.delay_ms = (0.1, 5 + fault.amount * 100)
+            case "stop":
+                if process is not None and process.alive:
+                    process.stop()
+            case "burst":
+                if process is not None and process.alive and process.fastpath.fence.is_active:
+                    for _ in range(int(fault.amount * 300)):
+                        process.fastpath.open_flow()
+            case command:
+                self._command(process, Command(command))
+
+    def _command(self, process: Process | None, command: Command) -> None:
+        if process is not None and process.alive:
+            self._requests += 1
+            process.requests[self._requests] = self.clock.now
+            process.post(OperatorAsked(self._requests, command))
+
+    def _make_peace(self) -> None:
+        self.network.heal()
+        for index in range(2):
+            process = self.nodes[index]
+            if process is not None:
+                process.paused = False
+            self.boot(index)
+            for delay_ms in (500, 4000):
+                self.clock.after(delay_ms * NS_PER_MS, lambda i=index: self._end_maintenance(i))
+
+    def _end_maintenance(self, index: int) -> None:
+        self.boot(index)  # one that was still stopping
+        process = self.nodes[index]
+        if process is not None and process.role in (Role.MAINTENANCE, Role.FAULT):
+            self._command(process, Command.MAINTENANCE_EXIT)
+
+    def _judge(self) -> None:
+        running = [p for p in self.nodes if p is not None and p.alive]
+        roles = [p.role.name for p in running]
+        if sorted(roles) != ["ACTIVE", "PASSIVE"]:
+            raise SimulationError(f"after quiescence the roles are {roles}")
+        active, passive = sorted(running, key=lambda p: p.role is not Role.ACTIVE)
+        if not passive.state.role.ready:
+            raise SimulationError("after quiescence PASSIVE is not ready")
+        missing = set(active.fastpath.flows) - set(passive.fastpath.flows)
+        surplus = set(passive.fastpath.flows) - set(active.fastpath.flows)
+        if missing or surplus:
+            raise SimulationError(f"tables differ: {len(missing)} missing, {len(surplus)} too many on PASSIVE")
+        if active.fastpath.fence.role is not Role.ACTIVE:
+            raise SimulationError("ACTIVE is fenced, and does not know it")
+
+
+def short(thing: object) -> str:
+    """An event or action in one line."""
+    text = repr(thing)
+    return text if len(text) < 160 else f"{text[:150]}... ({len(text)})"
+
+
+def simulate(seed: int, *, verbose: bool = False, faults: Sequence[Fault] | None = None) -> None:
+    """One schedule. Raises SimulationError."""
+    if faults is None:
+        faults = schedule(random.Random(seed))
+    world = World(seed, verbose=verbose)
+    world.run(faults)
+
+
+def shrink(seed: int) -> tuple[list[Fault], str]:
+    """The faults of a failing schedule that are needed to make it fail, and how it fails."""
+    faults = schedule(random.Random(seed))
+
+    def fails(candidate: list[Fault]) -> str | None:
+        try:
+            simulate(seed, faults=candidate)
+        except Exception as error:  # noqa: BLE001 - whatever it raises is what is being looked for
+            return f"{type(error).__name__}: {error}"
+        return None
+
+    message = fails(faults) or "does not fail"
+    index = 0
+    while index < len(faults):
+        candidate = faults[:index] + faults[index + 1 :]
+        found = fails(candidate)
+        if found is None:
+            index += 1
+        else:
+            faults, message = candidate, found
+    return faults, message

@@ -15,21 +15,21 @@
 
 #include "fp_abi.h"
 
-#define likely(x) __builtin_expect(!!(x), 1)
+#define likely(x)   __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
-#define CACHE_LINE 64
+#define CACHE_LINE    64
 #define CACHE_ALIGNED __attribute__((aligned(CACHE_LINE)))
 
 #define NS_PER_MS UINT64_C(1000000)
-#define NS_PER_S UINT64_C(1000000000)
+#define NS_PER_S  UINT64_C(1000000000)
 
 /* Stays on in release builds; for what only a bug of ours can break, never for what a peer can send. */
-#define FP_ASSERT(cond)                      \
-	do {                                 \
-		if (unlikely(!(cond)))       \
-			__builtin_trap();    \
+#define FP_ASSERT(cond)                   \
+	do {                              \
+		if (unlikely(!(cond)))    \
+			__builtin_trap(); \
 	} while (0)
 
 static inline uint32_t min_u32(uint32_t a, uint32_t b)

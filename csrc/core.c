@@ -9,9 +9,9 @@
 #include "step.h"
 
 enum {
-	TOMBS_SHARE = 8,      /* at most 1/8 of the records may wait for the peer's acknowledgement */
-	RECLAIM_SHARE = 16,   /* below 1/16 free records, closed sessions go before their time */
-	RECLAIM_SCAN_MAX = 64 /* slots looked at in one core_expire() */
+	TOMBS_SHARE = 8,        /* at most 1/8 of the records may wait for the peer's acknowledgement */
+	RECLAIM_SHARE = 16,     /* below 1/16 free records, closed sessions go before their time */
+	RECLAIM_SCAN_MAX = 4096 /* slots looked at in one core_expire(), in memory order */
 };
 
 /* ---- memory ---- */
@@ -21,7 +21,7 @@ struct layout {
 	uint32_t n_buckets;
 	uint32_t dirty_cap;
 	uint32_t grave_cap;
-	size_t hot, cold, link, buckets, slices, wheel, dirty, graves, park, size;
+	size_t rec, link, buckets, slices, wheel, dirty, graves, park, size;
 };
 
 static size_t place(size_t *at, size_t bytes)
@@ -49,8 +49,7 @@ static struct layout plan(const struct fp_config *cfg)
 	l.n_buckets = hash_buckets(2 * l.cap);
 	l.dirty_cap = pow2_at_least(l.cap);
 	l.grave_cap = pow2_at_least(l.cap / TOMBS_SHARE + 1);
-	l.hot = place(&at, slots * sizeof(struct flow_hot));
-	l.cold = place(&at, slots * sizeof(struct flow_cold));
+	l.rec = place(&at, slots * sizeof(struct flow_rec));
 	l.link = place(&at, slots * sizeof(struct flow_link));
 	l.buckets = place(&at, l.n_buckets * sizeof(struct hash_bucket));
 	l.slices = place(&at, nat_mem_size(cfg));
@@ -107,8 +106,7 @@ int core_init(struct core *c, const struct fp_config *cfg, uint32_t worker, void
 	c->role = FP_ROLE_INIT;
 	init_ports(c);
 	init_timeouts(c);
-	c->table.hot = (struct flow_hot *)(void *)(base + l.hot);
-	c->table.cold = (struct flow_cold *)(void *)(base + l.cold);
+	c->table.rec = (struct flow_rec *)(void *)(base + l.rec);
 	c->table.link = (struct flow_link *)(void *)(base + l.link);
 	c->table.cap = l.cap;
 	c->table.n_free = l.cap;
@@ -128,22 +126,29 @@ int core_init(struct core *c, const struct fp_config *cfg, uint32_t worker, void
 
 /* ---- time ---- */
 
-/* With the table nearly full, sessions that are closed make room: a hand goes round the slots. */
-static void reclaim(struct core *c)
+/*
+ * With the table nearly full, sessions that are closed make room: a hand goes round the slots. It rests
+ * while the peer is behind with acknowledgements, because a tombstone makes no room.
+ * Return: sessions removed, at most @budget.
+ */
+static uint32_t reclaim(struct core *c, uint32_t budget)
 {
 	struct flow_table *t = &c->table;
+	uint32_t n = 0;
 
-	if (t->n_free >= t->cap / RECLAIM_SHARE)
-		return;
-	for (uint32_t i = 0; i < min_u32(RECLAIM_SCAN_MAX, t->n_fresh); i++) {
+	if (t->n_free >= t->cap / RECLAIM_SHARE || c->changes.n_tombs > c->changes.tombs_max / 2)
+		return 0;
+	for (uint32_t i = 0; n < budget && i < min_u32(RECLAIM_SCAN_MAX, t->n_fresh); i++) {
 		uint32_t idx = c->reclaim_slot % t->n_fresh + 1;
 
 		c->reclaim_slot = idx;
-		if (t->hot[idx].kind != REC_FLOW || t->hot[idx].state < FP_ST_TIME_WAIT)
+		if (t->rec[idx].hot.kind != REC_FLOW || t->rec[idx].hot.state < FP_ST_TIME_WAIT)
 			continue;
 		counter_add(&c->stat.flows_closed, 1);
 		record_remove(c, idx, true);
+		n++;
 	}
+	return n;
 }
 
 static void drop_parked(struct core *c, uint64_t until_ns, enum fp_verdict verdict)
@@ -158,15 +163,15 @@ static void drop_parked(struct core *c, uint64_t until_ns, enum fp_verdict verdi
 
 uint32_t core_expire(struct core *c, uint64_t now_ns, uint32_t budget)
 {
-	uint32_t n = 0, idx;
+	uint32_t n;
 
 	c->now_ns = now_ns;
 	if (c->role != FP_ROLE_ACTIVE)
 		return 0;
 	drop_parked(c, now_ns, V_NEIGH_TIMEOUT);
-	reclaim(c);
-	for (; n < budget; n++) {
-		idx = wheel_next(&c->wheel, &c->table, wheel_tick(now_ns));
+	for (n = reclaim(c, budget); n < budget; n++) {
+		uint32_t idx = wheel_next(&c->wheel, &c->table, wheel_tick(now_ns));
+
 		if (!idx)
 			break;
 		session_expire(c, idx);

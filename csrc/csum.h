@@ -27,6 +27,18 @@ static inline uint16_t csum_fold(uint64_t sum)
 }
 
 /**
+ * csum_ipv4_header() - The same for an IPv4 header
+ * @len: a multiple of 4, at least 20
+ */
+static inline uint64_t csum_ipv4_header(const uint8_t *ip, uint32_t len)
+{
+	uint64_t sum = (uint64_t)be32_load(ip).raw + be32_load(ip + 4).raw + be32_load(ip + 8).raw +
+		       be32_load(ip + 12).raw + be32_load(ip + 16).raw;
+
+	return likely(len == 20) ? sum : sum + csum_sum(ip + 20, len - 20);
+}
+
+/**
  * csum_pseudo_v4() - Sum of the IPv4 pseudo-header of TCP and UDP
  * @len: of the TCP or UDP packet, header and data
  */

@@ -25,7 +25,8 @@ size_t fib_mem_size(uint32_t n_routes, uint32_t n_neighs)
 	if (n_routes > FIB_ROUTES_MAX || n_neighs > FIB_NEIGHS_MAX)
 		return 0;
 	return align_up(sizeof(struct fib)) + align_up(n_routes * sizeof(struct fp_route)) +
-	       align_up(n_neighs * sizeof(struct fp_neigh)) + align_up(n_buckets(n_neighs) * sizeof(uint16_t));
+	       align_up(n_neighs * sizeof(struct fp_neigh)) +
+	       align_up(n_buckets(n_neighs) * sizeof(uint16_t));
 }
 
 static struct fp_addr mask_addr(const struct fp_addr *addr, uint32_t plen)
@@ -70,8 +71,8 @@ static void add_routes(struct fib *fib, const struct fp_route *routes, uint32_t 
 		if (last && last->plen == out[i].plen && addr_eq(&last->prefix, &out[i].prefix))
 			continue;
 		if (!last || last->plen != out[i].plen)
-			fib->lens[fib->n_lens++] =
-				(struct fib_len){ .plen = out[i].plen, .first = fib->n_routes };
+			fib->lens[fib->n_lens++] = (struct fib_len){ .plen = out[i].plen,
+								     .first = fib->n_routes };
 		fib->lens[fib->n_lens - 1].n++;
 		out[fib->n_routes++] = out[i];
 	}

@@ -6,7 +6,7 @@
 
 struct flow_key flow_key_of(const struct flow_table *t, uint32_t idx, uint32_t side)
 {
-	const struct flow_hot *f = &t->hot[idx];
+	const struct flow_hot *f = &t->rec[idx].hot;
 	struct flow_key key = { .proto = f->proto, .side = (uint8_t)side, .kind = f->kind };
 
 	if (side == SIDE_OUT) {
@@ -37,20 +37,20 @@ uint32_t flow_alloc(struct flow_table *t)
 		idx = ++t->n_fresh;
 	}
 	t->n_free--;
-	queued = t->cold[idx].admin & ADMIN_QUEUED;
-	memset(&t->hot[idx], 0, sizeof(t->hot[idx]));
-	memset(&t->cold[idx], 0, sizeof(t->cold[idx]));
+	queued = t->rec[idx].cold.admin & ADMIN_QUEUED;
+	memset(&t->rec[idx].hot, 0, sizeof(t->rec[idx].hot));
+	memset(&t->rec[idx].cold, 0, sizeof(t->rec[idx].cold));
 	memset(&t->link[idx], 0, sizeof(t->link[idx]));
-	t->cold[idx].admin = queued;
-	t->hot[idx].adj[SIDE_OUT] = ADJ_NONE;
-	t->hot[idx].adj[SIDE_IN] = ADJ_NONE;
+	t->rec[idx].cold.admin = queued;
+	t->rec[idx].hot.adj[SIDE_OUT] = ADJ_NONE;
+	t->rec[idx].hot.adj[SIDE_IN] = ADJ_NONE;
 	return idx;
 }
 
 void flow_free(struct flow_table *t, uint32_t idx)
 {
-	FP_ASSERT(t->hot[idx].kind != REC_FREE);
-	t->hot[idx].kind = REC_FREE;
+	FP_ASSERT(t->rec[idx].hot.kind != REC_FREE);
+	t->rec[idx].hot.kind = REC_FREE;
 	t->link[idx].wheel_next = t->free;
 	t->free = idx;
 	t->n_free++;
@@ -78,7 +78,8 @@ void flow_unindex(struct flow_table *t, struct hash *h, uint32_t idx)
 	}
 }
 
-uint32_t flow_find(const struct flow_table *t, const struct hash *h, const struct flow_key *key, uint64_t hash)
+uint32_t flow_find(const struct flow_table *t, const struct hash *h, const struct flow_key *key,
+		   uint64_t hash)
 {
 	uint16_t tag = hash_tag(hash);
 

@@ -20,6 +20,8 @@
 
 #include <stdint.h>
 
+/* Fields and their comments are laid out as tables: */
+/* clang-format off */
 /* cdef-begin */
 enum {
 	FP_ABI_VERSION = 1,
@@ -252,11 +254,11 @@ struct fp_worker_stats {
 	uint64_t steps, frames, wakeups;
 	uint64_t flows, mappings, tombstones;      /* gauges */
 	uint64_t flows_created, flows_expired, flows_closed, flows_imported, import_refused;
+	uint64_t import_conflicts; /* external endpoint held by another record: the peer's record won */
 	uint64_t events_lost;     /* changes that could not be tracked: a bulk pass is due */
 	uint64_t dirty;           /* gauge: records waiting to be drained */
 	uint64_t neigh_waiting;   /* gauge: frames parked for a neighbour */
 	uint64_t punts_lost, pulse_lost, inject_lost;
-	uint64_t import_conflicts; /* external endpoint held by another record: the peer's record won */
 };
 struct fp_port_stats {
 	uint64_t rx_frames, rx_bytes, tx_frames, tx_bytes, rx_errors, tx_errors, tx_dropped;
@@ -283,7 +285,7 @@ typedef struct fp_dp fp_dp;
 /* ---- life ---- */
 const char *fp_source_hash(void);     /* SHA-256 over csrc/, compiled in: a stale .so fails loudly */
 int fp_open(const struct fp_config *cfg, fp_dp **out, struct fp_error *err);
-int fp_start(fp_dp *dp, struct fp_error *err); /* starts the workers and the pulse thread */
+int fp_start(fp_dp *dp, struct fp_error *err); /* starts the workers and the pulse thread; 0, perhaps with a remark in err */
 int fp_stop(fp_dp *dp);               /* idempotent; joins the threads */
 void fp_close(fp_dp *dp);
 
@@ -301,7 +303,7 @@ int fp_control_beat(fp_dp *dp);       /* the control plane is alive: bump the co
 int fp_pulse_events(fp_dp *dp, struct fp_pulse_event *out, uint32_t cap);
 int fp_pulse_stats(const fp_dp *dp, struct fp_path_stats *out, uint32_t n_paths);
 
-/* ---- one eventfd for everything that waits to be drained ---- */
+/* ---- one eventfd for everything that waits to be drained: written when a queue was empty, so drain until less than asked for comes ---- */
 int fp_events_fd(const fp_dp *dp);
 int fp_punts_drain(fp_dp *dp, struct fp_punt *out, uint32_t cap);
 int fp_inject(fp_dp *dp, uint32_t port, const uint8_t *frame, uint32_t len, uint32_t fenced); /* to the wire; fenced=1: only while ACTIVE */
@@ -342,5 +344,6 @@ int fp_test_heartbeat(fp_dp *dp, uint8_t *out, uint32_t cap);    /* the payload 
 int fp_test_pulse_rx(fp_dp *dp, uint32_t path, const uint8_t *payload, uint32_t len, uint64_t now_ns);
 int fp_test_pulse_tick(fp_dp *dp, uint64_t now_ns);
 /* cdef-end */
+/* clang-format on */
 
 #endif /* FP_ABI_H */

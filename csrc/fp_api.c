@@ -10,7 +10,7 @@
 #include <stdio.h>
 
 #include "clock.h"
-#include "plane.h"
+#include "dp.h"
 #include "validate.h"
 
 /* The sizes that flexha/fastpath/lib.py asserts; cffi would report a difference only on first use. */
@@ -26,32 +26,6 @@ static_assert(sizeof(struct fp_punt) == 296, "fp_punt");
 static_assert(sizeof(struct fp_pulse_event) == 48, "fp_pulse_event");
 static_assert(sizeof(struct fp_worker_stats) == 144, "fp_worker_stats");
 static_assert(sizeof(struct fp_cols) == 168, "fp_cols");
-
-/* A snapshot of next hops, and the ones before it that a worker may still read. */
-struct fib_block {
-	struct fib_block *older;
-	void *mem;
-};
-
-/**
- * struct fp_dp - The data plane of one node
- * @cfg:            copy of what fp_open() was given
- * @plane:          ports, workers, fence
- * @pulse:          heartbeats
- * @fibs:           the newest snapshot first
- * @fib_generation: of the newest snapshot
- * @inject_lost:    frames that found the ring full
- * @test_now_ns:    clock of the tests, once one of them has set it
- */
-struct fp_dp {
-	struct fp_config cfg;
-	struct plane plane;
-	struct pulse pulse;
-	struct fib_block *fibs;
-	uint32_t fib_generation;
-	uint64_t inject_lost;
-	uint64_t test_now_ns;
-};
 
 static uint64_t now_of(const fp_dp *dp)
 {

@@ -6,7 +6,7 @@
  * bucket at once and touches a record only if its tag agrees (a false agreement: 1 in 6,500). An entry
  * that finds its home bucket full goes to one of the next HASH_PROBES - 1 buckets, and the home bucket's
  * `spill` counts it, so that a lookup leaves the home bucket only if something did spill. At the load that
- * hash_buckets() provides for (at most 5 entries a bucket on average) about 1 entry in 70 spills.
+ * hash_buckets() provides for (at most 5 entries a bucket on average) about 1 bucket in 70 spills.
  *
  * The index knows nothing of records: flow.c compares keys.
  */
@@ -137,7 +137,8 @@ static inline uint64_t hash_words3(struct hash_key key, const uint64_t w[3])
 {
 	uint64_t k0 = key.k[0] ^ UINT64_C(0x9e3779b97f4a7c15), k1 = key.k[1] ^ UINT64_C(0xc2b2ae3d27d4eb4f);
 
-	return hash_fold(hash_fold(w[0] ^ k0, w[1] ^ k1) ^ k1, w[2] ^ k0);
+	/* The last fold is for keys that differ in w[2] only: one fold of a sequence is still a sequence. */
+	return hash_fold(hash_fold(hash_fold(w[0] ^ k0, w[1] ^ k1) ^ k1, w[2] ^ k0) ^ k1, k0);
 }
 
 #endif /* HASH_H */

@@ -70,7 +70,8 @@ bool heartbeat_decode(const uint8_t *payload, uint32_t len, struct heartbeat *hb
 	return hb->role <= FP_ROLE_FAULT && hb->interval_ms != 0 && hb->term <= FENCE_TERM_MAX;
 }
 
-void heartbeat_frame(const struct fp_port_cfg *port, uint16_t udp_port, const uint8_t *payload, uint8_t *frame)
+void heartbeat_frame(const struct fp_port_cfg *port, uint16_t udp_port, const uint8_t *payload,
+		     uint8_t *frame)
 {
 	uint8_t *ip = frame + ETH_LEN;
 	uint8_t *udp = ip + IPV4_LEN;
@@ -96,6 +97,7 @@ void heartbeat_frame(const struct fp_port_cfg *port, uint16_t udp_port, const ui
 	be16_store(udp + UDP_LENGTH, be16_of(udp_len));
 	be16_store(udp + UDP_CSUM, be16_of(0));
 	memcpy(udp + UDP_LEN, payload, HB_LEN);
-	csum = (uint16_t)~csum_fold(csum_pseudo_v4(src, dst, IPPROTO_NUM_UDP, udp_len) + csum_sum(udp, udp_len));
+	csum = (uint16_t)~csum_fold(csum_pseudo_v4(src, dst, IPPROTO_NUM_UDP, udp_len) +
+				    csum_sum(udp, udp_len));
 	be16_store(udp + UDP_CSUM, (be16){ csum ? csum : 0xffff }); /* RFC 768: zero would mean "none" */
 }

@@ -37,8 +37,8 @@ enum {
 	HB_VERSION = 1,
 	HB_LEN = 64,
 	HB_FRAME_LEN = 14 + 20 + 8 + HB_LEN, /* with Ethernet, IPv4 and UDP headers */
-	HB_TTL = 255,      /* a heartbeat is never routed: GTSM, RFC 5082 */
-	HB_DSCP_TOS = 0xc0 /* CS6, network control: RFC 4594 §3.1 */
+	HB_TTL = 255,                        /* a heartbeat is never routed: GTSM, RFC 5082 */
+	HB_DSCP_TOS = 0xc0                   /* CS6, network control: RFC 4594 §3.1 */
 };
 
 struct heartbeat {
@@ -67,6 +67,7 @@ bool heartbeat_decode(const uint8_t *payload, uint32_t len, struct heartbeat *hb
  * @payload: HB_LEN bytes
  * @frame:   HB_FRAME_LEN bytes
  */
-void heartbeat_frame(const struct fp_port_cfg *port, uint16_t udp_port, const uint8_t *payload, uint8_t *frame);
+void heartbeat_frame(const struct fp_port_cfg *port, uint16_t udp_port, const uint8_t *payload,
+		     uint8_t *frame);
 
 #endif /* HEARTBEAT_WIRE_H */

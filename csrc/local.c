@@ -72,8 +72,8 @@ uint32_t local_frame(const struct core *c, struct fp_frame *frame, enum mac_clas
 		return verdict == V_HOST_ARP ? to_host(c, frame, verdict) : verdict;
 	}
 	if (to == MAC_GROUP)
-		return ethertype == ETHERTYPE_IPV4 ? group_ipv4(c, frame) :
-						     to_host(c, frame, V_HOST_MULTICAST);
+		return ethertype == ETHERTYPE_IPV4 ? group_ipv4(c, frame)
+						   : to_host(c, frame, V_HOST_MULTICAST);
 	if (to == MAC_PORT)
 		return to_host(c, frame, V_HOST);
 	return ethertype == ETHERTYPE_IPV6 ? V_IPV6_NOT_FORWARDED : V_ETHERTYPE;

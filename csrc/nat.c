@@ -39,8 +39,14 @@ void nat_init(struct nat *n, const struct fp_config *cfg, void *mem)
 	n->rng = u64_load(cfg->table_key) ^ (u64_load(cfg->table_key + 8) << 1) ^ 1;
 	if (!n->rng)
 		n->rng = 1;
+	n->n_pools = cfg->n_pools;
 	memset(mem, 0xff, nat_mem_size(cfg));
 	for (uint32_t pool = 0; pool < cfg->n_pools; pool++) {
+		n->pools[pool] = (struct nat_pool){
+			.v4 = addr_v4(&cfg->pools[pool].addr),
+			.port_lo = cfg->pools[pool].port_lo,
+			.n_ports = (uint16_t)(cfg->pools[pool].port_hi - cfg->pools[pool].port_lo + 1),
+		};
 		for (uint32_t port = cfg->pools[pool].port_lo; port <= cfg->pools[pool].port_hi; port++) {
 			be16 p = be16_of((uint16_t)port);
 
@@ -108,10 +114,7 @@ void nat_port_free(struct nat *n, uint32_t pool, uint8_t proto, be16 port)
 
 uint32_t nat_pool_of(const struct nat *n, const struct fp_addr *addr, be16 port)
 {
-	for (uint32_t i = 0; i < n->cfg->n_pools; i++)
-		if (addr_eq(&n->cfg->pools[i].addr, addr) && in_range(n, i, be16_host(port)))
-			return i;
-	return NAT_POOL_NONE;
+	return addr_is_v4(addr) ? nat_pool_of_v4(n, addr_v4(addr), port) : NAT_POOL_NONE;
 }
 
 uint32_t nat_pool_for(const struct nat *n, uint32_t out_port, const struct fp_addr *inside)

@@ -25,15 +25,31 @@ struct nat_slice {
 };
 
 /**
+ * struct nat_pool - What each packet asks of a pool
+ * @v4:      its address
+ * @port_lo: first port, host order
+ * @n_ports: ports from there on
+ */
+struct nat_pool {
+	be32 v4;
+	uint16_t port_lo;
+	uint16_t n_ports;
+};
+
+/**
  * struct nat - All slices
  * @cfg:    pools
  * @slices: [pool][enum nat_proto][shard]
  * @rng:    state of xorshift64*, seeded from the table key; never 0
+ * @pools:  pools, ready to use
+ * @n_pools: their number
  */
 struct nat {
 	const struct fp_config *cfg;
 	struct nat_slice *slices;
 	uint64_t rng;
+	struct nat_pool pools[FP_POOLS_MAX];
+	uint32_t n_pools;
 };
 
 /**
@@ -88,6 +104,15 @@ void nat_port_free(struct nat *n, uint32_t pool, uint8_t proto, be16 port);
  * Return: index, or NAT_POOL_NONE.
  */
 uint32_t nat_pool_of(const struct nat *n, const struct fp_addr *addr, be16 port);
+
+static inline uint32_t nat_pool_of_v4(const struct nat *n, be32 addr, be16 port)
+{
+	for (uint32_t i = 0; i < n->n_pools; i++)
+		if (n->pools[i].v4.raw == addr.raw &&
+		    (uint32_t)be16_host(port) - n->pools[i].port_lo < n->pools[i].n_ports)
+			return i;
+	return NAT_POOL_NONE;
+}
 
 /**
  * nat_pool_for() - The pool that serves @inside when it leaves by @out_port

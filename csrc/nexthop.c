@@ -23,7 +23,7 @@ uint32_t nexthop_route(const struct core *c, const struct fp_addr *dst, bool out
 
 uint32_t nexthop_flow(const struct core *c, uint32_t idx, uint32_t side, struct nexthop *nh)
 {
-	struct flow_hot *f = &c->table.hot[idx];
+	struct flow_hot *f = &c->table.rec[idx].hot;
 	uint32_t verdict;
 
 	if (likely(c->fib && f->adj_gen == c->fib->generation && f->adj[side] != ADJ_NONE)) {

@@ -11,11 +11,11 @@
 #include "base.h"
 
 enum {
-	PARK_FRAMES = 256,     /* of one worker */
-	PARK_PER_NEIGH = 8,    /* of one neighbour */
-	PARK_S = 3,            /* how long a frame waits */
-	WANTS_MAX = 64,        /* not yet fetched by the shell */
-	WANTS_RECENT = 256     /* remembered, so that a neighbour is asked for once a second */
+	PARK_FRAMES = 256,  /* of one worker */
+	PARK_PER_NEIGH = 8, /* of one neighbour */
+	PARK_S = 3,         /* how long a frame waits */
+	WANTS_MAX = 64,     /* not yet fetched by the shell */
+	WANTS_RECENT = 256  /* remembered, so that a neighbour is asked for once a second */
 };
 
 /**

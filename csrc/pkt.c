@@ -17,7 +17,7 @@ uint32_t pkt_parse_ip(struct pkt *p, struct fp_frame *frame)
 	p->ip_len = be16_host(be16_load(ip + IP_TOTAL));
 	if (ip[0] >> 4 != 4 || ihl < IPV4_LEN || ihl > p->ip_len || p->ip_len > room)
 		return V_IP_MALFORMED;
-	if (csum_fold(csum_sum(ip, ihl)) != 0xffff)
+	if (csum_fold(csum_ipv4_header(ip, ihl)) != 0xffff)
 		return V_IP_CHECKSUM;
 	frag = be16_host(be16_load(ip + IP_FRAG));
 	p->frame = frame;

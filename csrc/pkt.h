@@ -35,12 +35,30 @@ enum {
 
 /* Offsets within the headers. */
 enum {
-	ETH_DST = 0, ETH_SRC = 6, ETH_TYPE = 12,
-	IP_TOTAL = 2, IP_FRAG = 6, IP_TTL = 8, IP_PROTO = 9, IP_CSUM = 10, IP_SRC = 12, IP_DST = 16,
-	L4_SPORT = 0, L4_DPORT = 2,
-	TCP_SEQ = 4, TCP_ACK = 8, TCP_OFF = 12, TCP_FLAGS = 13, TCP_WINDOW = 14, TCP_CSUM = 16,
-	UDP_LENGTH = 4, UDP_CSUM = 6,
-	ICMP_TYPE = 0, ICMP_CODE = 1, ICMP_CSUM = 2, ICMP_ID = 4
+	ETH_DST = 0,
+	ETH_SRC = 6,
+	ETH_TYPE = 12,
+	IP_TOTAL = 2,
+	IP_FRAG = 6,
+	IP_TTL = 8,
+	IP_PROTO = 9,
+	IP_CSUM = 10,
+	IP_SRC = 12,
+	IP_DST = 16,
+	L4_SPORT = 0,
+	L4_DPORT = 2,
+	TCP_SEQ = 4,
+	TCP_ACK = 8,
+	TCP_OFF = 12,
+	TCP_FLAGS = 13,
+	TCP_WINDOW = 14,
+	TCP_CSUM = 16,
+	UDP_LENGTH = 4,
+	UDP_CSUM = 6,
+	ICMP_TYPE = 0,
+	ICMP_CODE = 1,
+	ICMP_CSUM = 2,
+	ICMP_ID = 4
 };
 
 enum tcp_flag { TCP_FIN = 1, TCP_SYN = 2, TCP_RST = 4, TCP_PSH = 8, TCP_ACK_FLAG = 16 };

@@ -13,28 +13,28 @@
 
 static void queue_change(struct core *c, uint32_t idx)
 {
-	if (!c->changes.track || (c->table.cold[idx].admin & ADMIN_QUEUED))
+	if (!c->changes.track || (c->table.rec[idx].cold.admin & ADMIN_QUEUED))
 		return;
-	c->table.cold[idx].admin |= ADMIN_QUEUED;
+	c->table.rec[idx].cold.admin |= ADMIN_QUEUED;
 	changes_push(&c->changes, idx);
 	counter_set(&c->stat.dirty, changes_pending(&c->changes));
 }
 
 void session_changed(struct core *c, uint32_t idx)
 {
-	c->table.hot[idx].version++;
+	c->table.rec[idx].hot.version++;
 	queue_change(c, idx);
 }
 
 static void gauges(struct core *c, uint32_t idx, uint64_t step)
 {
-	counter_add(c->table.hot[idx].kind == REC_FLOW ? &c->stat.flows : &c->stat.mappings, step);
+	counter_add(c->table.rec[idx].hot.kind == REC_FLOW ? &c->stat.flows : &c->stat.mappings, step);
 }
 
 void record_identify(struct core *c, uint32_t idx)
 {
 	c->table.link[idx].id = c->cfg->flow_id_base + ++c->flow_seq * c->cfg->n_workers + c->worker;
-	c->table.cold[idx].origin = c->cfg->origin;
+	c->table.rec[idx].cold.origin = c->cfg->origin;
 }
 
 /* ---- birth ---- */
@@ -43,7 +43,7 @@ uint32_t mapping_insert(struct core *c, const struct flow_hot *m, uint32_t shard
 {
 	struct flow_table *t = &c->table;
 	uint32_t idx = flow_alloc(t);
-	struct flow_hot *f = &t->hot[idx];
+	struct flow_hot *f = &t->rec[idx].hot;
 
 	if (!idx)
 		return FLOW_NONE;
@@ -55,7 +55,7 @@ uint32_t mapping_insert(struct core *c, const struct flow_hot *m, uint32_t shard
 	f->zones = m->zones;
 	f->kind = REC_MAPPING;
 	f->state = FP_ST_NEW;
-	t->cold[idx].shard = (uint8_t)shard;
+	t->rec[idx].cold.shard = (uint8_t)shard;
 	t->link[idx].epoch = c->import_epoch;
 	if (!flow_index(t, &c->hash, idx)) {
 		flow_free(t, idx);
@@ -69,7 +69,7 @@ uint32_t flow_insert(struct core *c, const struct flow_hot *key, uint32_t map)
 {
 	struct flow_table *t = &c->table;
 	uint32_t idx = flow_alloc(t), first = t->link[map].map_next;
-	struct flow_hot *f = &t->hot[idx];
+	struct flow_hot *f = &t->rec[idx].hot;
 
 	if (!idx)
 		return FLOW_NONE;
@@ -77,14 +77,14 @@ uint32_t flow_insert(struct core *c, const struct flow_hot *key, uint32_t map)
 	f->remote = key->remote;
 	f->inside_port = key->inside_port;
 	f->remote_port = key->remote_port;
-	f->external_port = t->hot[map].external_port;
+	f->external_port = t->rec[map].hot.external_port;
 	f->proto = key->proto;
-	f->pool = t->hot[map].pool;
+	f->pool = t->rec[map].hot.pool;
 	f->zones = key->zones;
 	f->kind = REC_FLOW;
 	f->state = FP_ST_NEW;
 	f->map = map;
-	t->cold[idx].shard = t->cold[map].shard;
+	t->rec[idx].cold.shard = t->rec[map].cold.shard;
 	t->link[idx].epoch = c->import_epoch;
 	if (!flow_index(t, &c->hash, idx)) {
 		flow_free(t, idx);
@@ -102,8 +102,12 @@ uint32_t flow_insert(struct core *c, const struct flow_hot *key, uint32_t map)
 /* The mapping of an inside endpoint; a new one gets a port (endpoint-independent: RFC 4787 REQ-1). */
 static uint32_t mapping_open(struct core *c, struct flow_hot *m, uint32_t *verdict)
 {
-	struct flow_key key = { .a = m->inside, .pa = m->inside_port, .proto = m->proto, .pool = m->pool,
-				.side = SIDE_OUT, .kind = REC_MAPPING };
+	struct flow_key key = { .a = m->inside,
+				.pa = m->inside_port,
+				.proto = m->proto,
+				.pool = m->pool,
+				.side = SIDE_OUT,
+				.kind = REC_MAPPING };
 	uint32_t entry = flow_find(&c->table, &c->hash, &key, flow_hash(&c->table, &key));
 	uint32_t shard, idx;
 
@@ -128,11 +132,11 @@ static uint32_t mapping_open(struct core *c, struct flow_hot *m, uint32_t *verdi
 
 static void start_state(struct core *c, uint32_t idx, const struct pkt *p)
 {
-	struct flow_hot *f = &c->table.hot[idx];
+	struct flow_hot *f = &c->table.rec[idx].hot;
 
 	f->state = FP_ST_NEW;
 	if (p->proto == IPPROTO_NUM_TCP)
-		tcptrack_open(f, &c->table.cold[idx], p);
+		tcptrack_open(f, &c->table.rec[idx].cold, p);
 	record_identify(c, idx);
 	session_touch(c, f);
 	wheel_schedule(&c->wheel, &c->table, idx, f->deadline_tick);
@@ -141,8 +145,10 @@ static void start_state(struct core *c, uint32_t idx, const struct pkt *p)
 
 uint32_t session_open(struct core *c, const struct pkt *p, const struct session_path *path, uint32_t *idx)
 {
-	struct flow_hot key = { .inside = addr_from_v4(p->src), .remote = addr_from_v4(p->dst),
-				.inside_port = p->sport, .proto = p->proto,
+	struct flow_hot key = { .inside = addr_from_v4(p->src),
+				.remote = addr_from_v4(p->dst),
+				.inside_port = p->sport,
+				.proto = p->proto,
 				.zones = (uint8_t)(path->in_port << 4 | path->out_port) };
 	uint32_t pool = nat_pool_for(&c->nat, path->out_port, &key.inside), verdict = V_GO_ON, map;
 
@@ -170,14 +176,14 @@ uint32_t session_open(struct core *c, const struct pkt *p, const struct session_
 
 void session_reopen(struct core *c, uint32_t idx, const struct pkt *p)
 {
-	struct flow_cold *cold = &c->table.cold[idx];
+	struct flow_cold *cold = &c->table.rec[idx].cold;
 	uint8_t queued = cold->admin & ADMIN_QUEUED, shard = cold->shard;
 
 	memset(cold, 0, sizeof(*cold));
 	cold->admin = queued;
 	cold->shard = shard;
-	c->table.hot[idx].flags = 0;
-	c->table.hot[idx].version = 0;
+	c->table.rec[idx].hot.flags = 0;
+	c->table.rec[idx].hot.version = 0;
 	start_state(c, idx, p);
 	counter_add(&c->stat.flows_closed, 1);
 	counter_add(&c->stat.flows_created, 1);
@@ -194,7 +200,7 @@ uint32_t session_deadline(const struct core *c, const struct flow_hot *f)
 
 void session_expire(struct core *c, uint32_t idx)
 {
-	const struct flow_hot *f = &c->table.hot[idx];
+	const struct flow_hot *f = &c->table.rec[idx].hot;
 	uint32_t deadline = session_deadline(c, f), now = wheel_tick(c->now_ns);
 
 	if (f->kind == REC_MAPPING && c->table.link[idx].map_next)
@@ -212,7 +218,7 @@ void session_expire(struct core *c, uint32_t idx)
 
 void record_release(struct core *c, uint32_t idx)
 {
-	const struct flow_hot *f = &c->table.hot[idx];
+	const struct flow_hot *f = &c->table.rec[idx].hot;
 
 	if (f->kind == REC_MAPPING || f->kind == REC_TOMB_MAPPING)
 		nat_port_free(&c->nat, f->pool, f->proto, f->external_port);
@@ -222,7 +228,7 @@ void record_release(struct core *c, uint32_t idx)
 /* Out of index and wheel; then a tombstone, or free at once. */
 static void bury(struct core *c, uint32_t idx, bool tell)
 {
-	struct flow_hot *f = &c->table.hot[idx];
+	struct flow_hot *f = &c->table.rec[idx].hot;
 
 	flow_unindex(&c->table, &c->hash, idx);
 	wheel_cancel(&c->wheel, &c->table, idx);
@@ -256,7 +262,7 @@ static void flow_remove(struct core *c, uint32_t idx, bool tell)
 /* The peer deletes its mapping itself; should it die before that, the wheel does it after the takeover. */
 static void await_delete(struct core *c, uint32_t map)
 {
-	struct flow_hot *f = &c->table.hot[map];
+	struct flow_hot *f = &c->table.rec[map].hot;
 
 	f->deadline_tick = wheel_tick(c->now_ns) + session_timeout(c, f);
 	wheel_schedule(&c->wheel, &c->table, map, f->deadline_tick);
@@ -266,17 +272,17 @@ void record_remove(struct core *c, uint32_t idx, bool tell)
 {
 	uint32_t map = idx;
 
-	if (c->table.hot[idx].kind == REC_FLOW) {
-		map = c->table.hot[idx].map;
+	if (c->table.rec[idx].hot.kind == REC_FLOW) {
+		map = c->table.rec[idx].hot.map;
 		flow_remove(c, idx, tell);
 		if (c->table.link[map].map_next)
 			return;
-		if (!tell && !(c->table.cold[map].admin & ADMIN_IMPLIED)) {
+		if (!tell && !(c->table.rec[map].cold.admin & ADMIN_IMPLIED)) {
 			await_delete(c, map);
 			return;
 		}
 	}
-	FP_ASSERT(c->table.hot[map].kind == REC_MAPPING);
+	FP_ASSERT(c->table.rec[map].hot.kind == REC_MAPPING);
 	while (c->table.link[map].map_next)
 		flow_remove(c, c->table.link[map].map_next, tell);
 	bury(c, map, tell);

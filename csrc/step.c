@@ -31,42 +31,42 @@ uint32_t core_shard(const struct fp_config *cfg, const struct fp_addr *addr, be1
 
 /* ---- pass 1: prepare ---- */
 
+static bool is_heartbeat(const struct core *c, const struct pkt *p)
+{
+	return p->proto == IPPROTO_NUM_UDP && be16_host(p->dport) == c->cfg->pulse.udp_port &&
+	       p->dst.raw == addr_v4(&c->cfg->ports[p->frame->port].addr).raw;
+}
+
 /* Fill in p->key if a session may take the packet. */
 static bool candidate_key(const struct core *c, struct pkt *p, uint32_t *shard)
 {
 	bool outside = c->ports[p->frame->port].outside, icmp = p->proto == IPPROTO_NUM_ICMP;
-	struct flow_key key = { .proto = p->proto, .kind = REC_FLOW };
-	struct fp_addr dst = addr_from_v4(p->dst);
+	be16 src_port = p->sport, dst_port = p->dport, none = be16_of(0);
+	uint64_t *w = p->key.w;
 	uint32_t pool;
 
 	if (icmp && p->icmp_type != (outside ? ICMP_ECHO_REPLY : ICMP_ECHO_REQUEST))
 		return false;
 	if (outside) {
-		pool = nat_pool_of(&c->nat, &dst, p->dport);
+		pool = nat_pool_of_v4(&c->nat, p->dst, dst_port);
 		if (pool == NAT_POOL_NONE)
 			return false;
-		key.side = SIDE_IN;
-		key.pool = (uint8_t)pool;
-		key.b = addr_from_v4(p->src);
-		key.pa = p->dport;
-		if (!icmp)
-			key.pb = p->sport;
+		w[0] = 0;
+		w[1] = 0;
+		flow_key_v4(w + 2, p->src);
+		w[4] = flow_key_tail(dst_port, icmp ? none : src_port, p->proto, (uint8_t)pool, SIDE_IN,
+				     REC_FLOW);
 	} else {
 		/* Heartbeats are not handed off: whichever worker reads them passes them on. */
-		if (p->proto == IPPROTO_NUM_UDP && be16_host(p->dport) == c->cfg->pulse.udp_port &&
-		    addr_eq(&dst, &c->cfg->ports[p->frame->port].addr))
+		if (is_heartbeat(c, p))
 			return false;
-		key.side = SIDE_OUT;
-		key.a = addr_from_v4(p->src);
-		key.b = dst;
-		key.pa = p->sport;
-		if (!icmp)
-			key.pb = p->dport;
+		flow_key_v4(w, p->src);
+		flow_key_v4(w + 2, p->dst);
+		w[4] = flow_key_tail(src_port, icmp ? none : dst_port, p->proto, 0, SIDE_OUT, REC_FLOW);
 	}
-	p->key = key;
 	if (c->cfg->n_workers > 1)
-		*shard = outside ? nat_port_shard(be16_host(key.pa)) :
-				   core_shard(c->cfg, &key.a, key.pa, key.proto);
+		*shard = outside ? nat_port_shard(be16_host(dst_port))
+				 : core_shard(c->cfg, &p->key.a, src_port, p->proto);
 	return true;
 }
 
@@ -122,15 +122,16 @@ static uint32_t prepare(struct core *c, struct fp_frame *frame, struct pkt *p)
 /* Translate one end of the packet and decrement its TTL. Spec: RFC 1624, RFC 3022 section 4.1. */
 static void rewrite(const struct pkt *p, uint32_t side, be32 new_addr, be16 new_port)
 {
-	uint32_t addr_at = side == SIDE_OUT ? IP_SRC : IP_DST, port_at = side == SIDE_OUT ? L4_SPORT : L4_DPORT;
+	uint32_t addr_at = side == SIDE_OUT ? IP_SRC : IP_DST,
+		 port_at = side == SIDE_OUT ? L4_SPORT : L4_DPORT;
 	be32 old_addr = side == SIDE_OUT ? p->src : p->dst;
 	be16 old_port = side == SIDE_OUT ? p->sport : p->dport, ttl = be16_load(p->ip + IP_TTL);
 	uint32_t addr_delta = csum_delta32(old_addr, new_addr), port_delta = csum_delta16(old_port, new_port);
 	uint32_t delta = addr_delta + port_delta;
 	be16 new_ttl;
 
-	p->ip[IP_TTL]--;
-	new_ttl = be16_load(p->ip + IP_TTL);
+	new_ttl.raw = (uint16_t)(ttl.raw - 1); /* TTL is the first byte of the word, the low one here */
+	be16_store(p->ip + IP_TTL, new_ttl);
 	be32_store(p->ip + addr_at, new_addr);
 	be16_store(p->ip + IP_CSUM,
 		   csum_update(be16_load(p->ip + IP_CSUM), addr_delta + csum_delta16(ttl, new_ttl)));
@@ -152,7 +153,7 @@ static void rewrite(const struct pkt *p, uint32_t side, be32 new_addr, be16 new_
 /* Move the state by a packet of a known session; @idx may get a new identity. */
 static uint32_t track(struct core *c, const struct pkt *p, uint32_t idx, uint32_t side)
 {
-	struct flow_hot *f = &c->table.hot[idx];
+	struct flow_hot *f = &c->table.rec[idx].hot;
 	enum tcptrack_result result;
 
 	if (p->proto != IPPROTO_NUM_TCP) {
@@ -165,7 +166,7 @@ static uint32_t track(struct core *c, const struct pkt *p, uint32_t idx, uint32_
 	/* A damaged segment must not move a state; for the rest the endpoints' check is enough. */
 	if ((p->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)) && !pkt_l4_csum_ok(p))
 		return V_L4_CHECKSUM;
-	result = tcptrack_segment(f, &c->table.cold[idx], side, p);
+	result = tcptrack_segment(f, &c->table.rec[idx].cold, side, p);
 	if (likely(result == TCPTRACK_PASS))
 		return V_GO_ON;
 	if (result == TCPTRACK_DROP)
@@ -183,13 +184,13 @@ static uint32_t track(struct core *c, const struct pkt *p, uint32_t idx, uint32_
 /* Count, translate, send. */
 static uint32_t forward(struct core *c, struct pkt *p, uint32_t idx, uint32_t side, const struct nexthop *nh)
 {
-	const struct flow_hot *f = &c->table.hot[idx];
-	struct flow_cold *cold = &c->table.cold[idx];
+	const struct flow_hot *f = &c->table.rec[idx].hot;
+	struct flow_cold *cold = &c->table.rec[idx].cold;
 
 	cold->packets[side]++;
 	cold->bytes[side] += p->ip_len;
 	if (side == SIDE_OUT)
-		rewrite(p, side, addr_v4(&c->cfg->pools[f->pool].addr), f->external_port);
+		rewrite(p, side, c->nat.pools[f->pool].v4, f->external_port);
 	else
 		rewrite(p, side, addr_v4(&f->inside), f->inside_port);
 	p->frame->len = ETH_LEN + p->ip_len; /* without padding of the link it came from */
@@ -215,7 +216,7 @@ static uint32_t session_packet(struct core *c, struct pkt *p, uint32_t idx, uint
 		verdict = track(c, p, idx, side);
 	if (unlikely(verdict != V_GO_ON))
 		return verdict;
-	session_touch(c, &c->table.hot[idx]);
+	session_touch(c, &c->table.rec[idx].hot);
 	return forward(c, p, idx, side, &nh);
 }
 

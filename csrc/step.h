@@ -156,7 +156,7 @@ uint32_t core_shard(const struct fp_config *cfg, const struct fp_addr *addr, be1
 
 /**
  * core_expire() - Let sessions that are due go; does nothing while not ACTIVE
- * @budget: records to look at, at most; 1024 is fine for each pass of the worker's loop
+ * @budget: records to look at, at most; one takes up to 2 us when nothing of it is in the cache
  *
  * Also gives up parked frames that waited too long.
  * Return: records looked at; == @budget means that there is more to do.

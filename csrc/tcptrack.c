@@ -4,12 +4,7 @@
  */
 #include "tcptrack.h"
 
-enum {
-	OPT_END = 0,
-	OPT_NOP = 1,
-	OPT_SCALE = 3,
-	OPT_SACK_PERMITTED = 4
-};
+enum { OPT_END = 0, OPT_NOP = 1, OPT_SCALE = 3, OPT_SACK_PERMITTED = 4 };
 
 /* Serial arithmetic on sequence numbers: is a at or after b? */
 static bool seq_geq(uint32_t a, uint32_t b)

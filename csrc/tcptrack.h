@@ -5,7 +5,7 @@
  * Inside opens; "orig" is inside -> outside (side 0), "reply" is outside -> inside (side 1).
  *
  *   state        segment                            becomes       remark
- *   (none)       orig SYN                           SYN_SENT      anything else: SYN-check (R10), in session.c
+ *   (none)       orig SYN                           SYN_SENT      anything else: SYN-check (R10), step.c
  *   SYN_SENT     reply SYN+ACK                      SYN_RECV
  *   SYN_SENT     reply SYN                          SYN_RECV      simultaneous open, RFC 5382 REQ-2
  *   SYN_SENT     orig ACK                           drop          there is nothing to acknowledge yet
@@ -31,11 +31,11 @@
 #include "flow.h"
 #include "pkt.h"
 
-enum {                           /* flow_cold.wflags */
-	TCP_WIN_SCALE_KNOWN = 1, /* as in fp_tcp_win.flags */
-	TCP_WIN_SACK = 2,        /* as in fp_tcp_win.flags */
-	TCP_WIN_END_KNOWN = 4,   /* local: `end` was learned from a segment that passed here */
-	TCP_SCALE_MAX = 14       /* RFC 7323 section 2.3 */
+enum {                          /* flow_cold.wflags */
+       TCP_WIN_SCALE_KNOWN = 1, /* as in fp_tcp_win.flags */
+       TCP_WIN_SACK = 2,        /* as in fp_tcp_win.flags */
+       TCP_WIN_END_KNOWN = 4,   /* local: `end` was learned from a segment that passed here */
+       TCP_SCALE_MAX = 14       /* RFC 7323 section 2.3 */
 };
 
 enum tcptrack_result {

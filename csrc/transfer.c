@@ -13,8 +13,8 @@
  *
  *     here                                        what is imported
  *     nothing under the key                       inserted
- *     same identity, older version or state       refused: a merge never goes backwards
- *     same identity                               updated
+ *     same identity, older version or state       refused, unless a bulk has it for the first time
+ *     same identity                               updated; a TCP state never goes backwards
  *     another identity                            replaced
  *     external port held by another endpoint      that mapping goes with its flows: a conflict, counted
  *     a delete                                    removes the record if the identity is the same
@@ -53,8 +53,8 @@ static void export_windows(const struct flow_cold *cold, struct fp_flow_rec *out
 
 static void export_record(const struct core *c, uint32_t idx, struct fp_flow_rec *out)
 {
-	const struct flow_hot *f = &c->table.hot[idx];
-	const struct flow_cold *cold = &c->table.cold[idx];
+	const struct flow_hot *f = &c->table.rec[idx].hot;
+	const struct flow_cold *cold = &c->table.rec[idx].cold;
 	bool tomb = f->kind == REC_TOMB_FLOW || f->kind == REC_TOMB_MAPPING;
 
 	memset(out, 0, sizeof(*out));
@@ -83,11 +83,11 @@ static void export_record(const struct core *c, uint32_t idx, struct fp_flow_rec
 /* An implied mapping that this node tells of gets an identity of its own first. */
 static void settle_identity(struct core *c, uint32_t idx)
 {
-	if (!(c->table.cold[idx].admin & ADMIN_IMPLIED))
+	if (!(c->table.rec[idx].cold.admin & ADMIN_IMPLIED))
 		return;
-	c->table.cold[idx].admin &= (uint8_t)~ADMIN_IMPLIED;
+	c->table.rec[idx].cold.admin &= (uint8_t)~ADMIN_IMPLIED;
 	record_identify(c, idx);
-	c->table.hot[idx].version++;
+	c->table.rec[idx].hot.version++;
 }
 
 static uint32_t drain_changes(struct core *c, struct fp_flow_rec *out, uint32_t cap)
@@ -97,9 +97,9 @@ static uint32_t drain_changes(struct core *c, struct fp_flow_rec *out, uint32_t 
 
 	while (n < cap && changes_pending(ch)) {
 		uint32_t idx = changes_pop(ch);
-		const struct flow_hot *f = &c->table.hot[idx];
+		const struct flow_hot *f = &c->table.rec[idx].hot;
 
-		c->table.cold[idx].admin &= (uint8_t)~ADMIN_QUEUED;
+		c->table.rec[idx].cold.admin &= (uint8_t)~ADMIN_QUEUED;
 		if (f->kind == REC_FREE)
 			continue; /* its tombstone was given up */
 		settle_identity(c, idx);
@@ -115,7 +115,7 @@ static uint32_t drain_changes(struct core *c, struct fp_flow_rec *out, uint32_t 
 
 static bool is_live(const struct core *c, uint32_t idx)
 {
-	return c->table.hot[idx].kind == REC_FLOW || c->table.hot[idx].kind == REC_MAPPING;
+	return c->table.rec[idx].hot.kind == REC_FLOW || c->table.rec[idx].hot.kind == REC_MAPPING;
 }
 
 static uint32_t drain_bulk(struct core *c, struct fp_flow_rec *out, uint32_t cap)
@@ -173,8 +173,9 @@ static void forget_changes(struct core *c)
 	while (changes_pending(&c->changes)) {
 		uint32_t idx = changes_pop(&c->changes);
 
-		c->table.cold[idx].admin &= (uint8_t)~ADMIN_QUEUED;
-		if (c->table.hot[idx].kind == REC_TOMB_FLOW || c->table.hot[idx].kind == REC_TOMB_MAPPING)
+		c->table.rec[idx].cold.admin &= (uint8_t)~ADMIN_QUEUED;
+		if (c->table.rec[idx].hot.kind == REC_TOMB_FLOW ||
+		    c->table.rec[idx].hot.kind == REC_TOMB_MAPPING)
 			free_tomb(c, idx);
 	}
 	counter_set(&c->stat.dirty, 0);
@@ -247,8 +248,8 @@ static bool check_record(const struct core *c, const struct fp_flow_rec *r, uint
 		return false;
 	if (r->proto != IPPROTO_NUM_TCP && r->state != FP_ST_NEW && r->state != FP_ST_ESTABLISHED)
 		return false;
-	if (r->kind == FP_KIND_MAPPING ? r->state != FP_ST_NEW :
-					 r->proto == IPPROTO_NUM_TCP && r->state < FP_ST_SYN_SENT)
+	if (r->kind == FP_KIND_MAPPING ? r->state != FP_ST_NEW
+				       : r->proto == IPPROTO_NUM_TCP && r->state < FP_ST_SYN_SENT)
 		return false;
 	*pool = nat_pool_of(&c->nat, &r->external, external_port);
 	return *pool != NAT_POOL_NONE && nat_port_shard(be16_host(external_port)) == shard && addrs_sane(r) &&
@@ -257,7 +258,7 @@ static bool check_record(const struct core *c, const struct fp_flow_rec *r, uint
 
 static bool same_identity(const struct core *c, uint32_t idx, const struct fp_flow_rec *r)
 {
-	return c->table.link[idx].id == r->id && c->table.cold[idx].origin == r->origin;
+	return c->table.link[idx].id == r->id && c->table.rec[idx].cold.origin == r->origin;
 }
 
 static bool same_external(const struct flow_hot *f, const struct flow_hot *want)
@@ -310,7 +311,7 @@ static void conflict(struct core *c, uint32_t idx)
 
 static void import_time(struct core *c, uint32_t idx, uint32_t remaining)
 {
-	struct flow_hot *f = &c->table.hot[idx];
+	struct flow_hot *f = &c->table.rec[idx].hot;
 	uint64_t due_ns = c->now_ns + (uint64_t)remaining * NS_PER_MS;
 	uint32_t timeout = session_timeout(c, f);
 
@@ -323,10 +324,10 @@ static void import_identity(struct core *c, uint32_t idx, const struct fp_flow_r
 {
 	c->table.link[idx].id = r->id;
 	c->table.link[idx].epoch = c->import_epoch;
-	c->table.cold[idx].origin = r->origin;
-	c->table.cold[idx].admin &= (uint8_t)~ADMIN_IMPLIED;
-	c->table.hot[idx].version = r->version;
-	c->table.hot[idx].flags |= FP_RF_IMPORTED;
+	c->table.rec[idx].cold.origin = r->origin;
+	c->table.rec[idx].cold.admin &= (uint8_t)~ADMIN_IMPLIED;
+	c->table.rec[idx].hot.version = r->version;
+	c->table.rec[idx].hot.flags |= FP_RF_IMPORTED;
 }
 
 /*
@@ -337,7 +338,7 @@ static uint32_t import_mapping_for(struct core *c, const struct flow_hot *want, 
 {
 	uint32_t idx = find(c, want, REC_MAPPING, SIDE_OUT), holder;
 
-	if (idx && c->table.hot[idx].external_port.raw == want->external_port.raw)
+	if (idx && c->table.rec[idx].hot.external_port.raw == want->external_port.raw)
 		return idx;
 	if (idx)
 		conflict(c, idx);
@@ -351,8 +352,8 @@ static uint32_t import_mapping_for(struct core *c, const struct flow_hot *want, 
 		nat_port_free(&c->nat, want->pool, want->proto, want->external_port);
 		return FLOW_NONE;
 	}
-	c->table.cold[idx].admin |= ADMIN_IMPLIED;
-	c->table.hot[idx].flags |= FP_RF_IMPORTED;
+	c->table.rec[idx].cold.admin |= ADMIN_IMPLIED;
+	c->table.rec[idx].hot.flags |= FP_RF_IMPORTED;
 	import_time(c, idx, UINT32_MAX);
 	return idx;
 }
@@ -364,9 +365,6 @@ static bool import_mapping(struct core *c, const struct fp_flow_rec *r, const st
 
 	if (!idx)
 		return false;
-	c->table.link[idx].epoch = c->import_epoch;
-	if (same_identity(c, idx, r) && r->version < c->table.hot[idx].version)
-		return false;
 	import_identity(c, idx, r);
 	import_time(c, idx, r->remaining_ms);
 	return true;
@@ -375,10 +373,11 @@ static bool import_mapping(struct core *c, const struct fp_flow_rec *r, const st
 static void import_progress(struct core *c, uint32_t idx, const struct fp_flow_rec *r)
 {
 	const uint8_t fins = FP_RF_FIN_ORIG | FP_RF_FIN_REPLY;
-	struct flow_cold *cold = &c->table.cold[idx];
+	struct flow_cold *cold = &c->table.rec[idx].cold;
 
-	c->table.hot[idx].state = r->state;
-	c->table.hot[idx].flags |= r->flags & fins;
+	/* A record that was just inserted is NEW. Spec: TCP state never moves backwards. */
+	c->table.rec[idx].hot.state = (uint8_t)max_u32(c->table.rec[idx].hot.state, r->state);
+	c->table.rec[idx].hot.flags |= r->flags & fins;
 	cold->admin |= ADMIN_LENIENT;
 	for (uint32_t side = SIDE_OUT; side <= SIDE_IN; side++) {
 		/* Without TCP_WIN_END_KNOWN the next segment of each side says where the connection is by now. */
@@ -404,18 +403,24 @@ static void warm_neighbours(struct core *c, uint32_t idx)
 	}
 }
 
+/* Older than what this node holds. The first word of a bulk never is: this node may have been ACTIVE, and
+ * have counted versions that the peer has not seen. */
+static bool is_outdated(const struct core *c, uint32_t idx, const struct fp_flow_rec *r)
+{
+	const struct flow_hot *f = &c->table.rec[idx].hot;
+
+	return same_identity(c, idx, r) && c->table.link[idx].epoch == c->import_epoch &&
+	       (r->version < f->version || r->state < f->state);
+}
+
 static bool import_flow(struct core *c, const struct fp_flow_rec *r, const struct flow_hot *want,
 			uint32_t shard)
 {
 	uint32_t idx = find(c, want, REC_FLOW, SIDE_OUT), map;
 
-	if (idx && same_identity(c, idx, r) &&
-	    (r->version < c->table.hot[idx].version || r->state < c->table.hot[idx].state)) {
-		c->table.link[idx].epoch = c->import_epoch;
-		c->table.link[c->table.hot[idx].map].epoch = c->import_epoch;
+	if (idx && is_outdated(c, idx, r))
 		return false;
-	}
-	if (idx && !(same_identity(c, idx, r) && same_external(&c->table.hot[idx], want)))
+	if (idx && !(same_identity(c, idx, r) && same_external(&c->table.rec[idx].hot, want)))
 		record_remove(c, idx, false);
 	/* This may remove the flow too, if its mapping contradicts; hence the second look. */
 	map = import_mapping_for(c, want, shard);
@@ -437,7 +442,7 @@ static void import_delete(struct core *c, const struct fp_flow_rec *r, const str
 {
 	uint32_t idx = find(c, want, want->kind, SIDE_OUT);
 
-	if (idx && (same_identity(c, idx, r) || (c->table.cold[idx].admin & ADMIN_IMPLIED)))
+	if (idx && (same_identity(c, idx, r) || (c->table.rec[idx].cold.admin & ADMIN_IMPLIED)))
 		record_remove(c, idx, false);
 }
 
@@ -493,7 +498,7 @@ static int sweep(struct core *c, enum rec_kind kind)
 	int n = 0;
 
 	for (uint32_t idx = 1; idx <= c->table.n_fresh; idx++) {
-		if (c->table.hot[idx].kind != kind || c->table.link[idx].epoch == c->import_epoch)
+		if (c->table.rec[idx].hot.kind != kind || c->table.link[idx].epoch == c->import_epoch)
 			continue;
 		record_remove(c, idx, false);
 		n++;

@@ -16,80 +16,82 @@ enum verdict_class { VERDICT_PASS, VERDICT_DROP, VERDICT_TRANSIT };
 /* X(enum, name, class, help) */
 #define VERDICTS(X)                                                                                        \
 	/* the session path */                                                                             \
-	X(SNAT, snat, PASS, "packet of a session, inside to outside: source translated, sent")            \
-	X(REVERSE, reverse, PASS, "packet of a session, outside to inside: destination translated, sent") \
+	X(SNAT, snat, PASS, "packet of a session, inside to outside: source translated, sent")             \
+	X(REVERSE, reverse, PASS, "packet of a session, outside to inside: destination translated, sent")  \
 	/* the node itself */                                                                              \
-	X(HOST, host, PASS, "addressed to this node: given to its kernel")                                \
-	X(HOST_MULTICAST, host_multicast, PASS, "multicast or broadcast: given to the kernel")            \
-	X(HOST_ARP, host_arp, PASS, "ARP that is not about a VIP: given to the kernel")                   \
-	X(HOST_OUT, host_out, PASS, "sent by this node's kernel: to the wire")                            \
-	X(ARP_VIP, arp_vip, PASS, "ARP request for a VIP: answered with the virtual MAC")                 \
-	X(VIP_ECHO, vip_echo, PASS, "ICMP echo request to a VIP: answered")                               \
-	X(VRRP, vrrp, PASS, "VRRP advertisement: given to the control plane")                             \
-	X(PULSE, pulse, PASS, "heartbeat of the peer: given to the pulse thread")                         \
+	X(HOST, host, PASS, "addressed to this node: given to its kernel")                                 \
+	X(HOST_MULTICAST, host_multicast, PASS, "multicast or broadcast: given to the kernel")             \
+	X(HOST_ARP, host_arp, PASS, "ARP that is not about a VIP: given to the kernel")                    \
+	X(HOST_OUT, host_out, PASS, "sent by this node's kernel: to the wire")                             \
+	X(ARP_VIP, arp_vip, PASS, "ARP request for a VIP: answered with the virtual MAC")                  \
+	X(VIP_ECHO, vip_echo, PASS, "ICMP echo request to a VIP: answered")                                \
+	X(VRRP, vrrp, PASS, "VRRP advertisement: given to the control plane")                              \
+	X(PULSE, pulse, PASS, "heartbeat of the peer: given to the pulse thread")                          \
 	/* not an end */                                                                                   \
-	X(HANDOFF, handoff, TRANSIT, "handed to the worker that owns the session")                        \
-	X(NEIGH_WAIT, neigh_wait, TRANSIT, "parked until the next hop's MAC address is known")            \
+	X(HANDOFF, handoff, TRANSIT, "handed to the worker that owns the session")                         \
+	X(NEIGH_WAIT, neigh_wait, TRANSIT, "parked until the next hop's MAC address is known")             \
 	/* Ethernet */                                                                                     \
-	X(RUNT, runt, DROP, "shorter than an Ethernet header")                                            \
-	X(OVERSIZED, oversized, DROP, "longer than the port's MTU")                                       \
-	X(OWN_SOURCE, own_source, DROP, "source is this node's own port MAC: a loop")                     \
-	X(NOT_FOR_US, not_for_us, DROP, "unicast to somebody else's MAC")                                 \
-	X(VMAC_NOT_ACTIVE, vmac_not_active, DROP, "to the virtual MAC, but this node is not ACTIVE")      \
-	X(NOT_ACTIVE, not_active, DROP, "to be routed, but this node is not ACTIVE")                      \
-	X(ETHERTYPE, ethertype, DROP, "to the virtual MAC with an EtherType that is not routed")          \
-	X(IPV6_NOT_FORWARDED, ipv6_not_forwarded, DROP, "IPv6 to be routed: not in this version")         \
-	X(HOST_VMAC, host_vmac, DROP, "the kernel sent from a virtual MAC: only the fast path may")       \
+	X(RUNT, runt, DROP, "shorter than an Ethernet header")                                             \
+	X(OVERSIZED, oversized, DROP, "longer than the port's MTU")                                        \
+	X(OWN_SOURCE, own_source, DROP, "source is this node's own port MAC: a loop")                      \
+	X(NOT_FOR_US, not_for_us, DROP, "unicast to somebody else's MAC")                                  \
+	X(VMAC_NOT_ACTIVE, vmac_not_active, DROP, "to the virtual MAC, but this node is not ACTIVE")       \
+	X(NOT_ACTIVE, not_active, DROP, "to be routed, but this node is not ACTIVE")                       \
+	X(ETHERTYPE, ethertype, DROP, "to the virtual MAC with an EtherType that is not routed")           \
+	X(IPV6_NOT_FORWARDED, ipv6_not_forwarded, DROP, "IPv6 to be routed: not in this version")          \
+	X(HOST_VMAC, host_vmac, DROP, "the kernel sent from a virtual MAC: only the fast path may")        \
 	/* ARP */                                                                                          \
-	X(ARP_MALFORMED, arp_malformed, DROP, "truncated ARP, or not Ethernet/IPv4")                      \
-	X(ARP_VIP_NOT_ACTIVE, arp_vip_not_active, DROP, "ARP request for a VIP while not ACTIVE")         \
-	X(ARP_VIP_CLAIM, arp_vip_claim, DROP, "ARP request from a VIP: its owner announces itself")       \
+	X(ARP_MALFORMED, arp_malformed, DROP, "truncated ARP, or not Ethernet/IPv4")                       \
+	X(ARP_VIP_NOT_ACTIVE, arp_vip_not_active, DROP, "ARP request for a VIP while not ACTIVE")          \
+	X(ARP_VIP_CLAIM, arp_vip_claim, DROP, "ARP request from a VIP: its owner announces itself")        \
 	/* IP */                                                                                           \
-	X(IP_MALFORMED, ip_malformed, DROP, "IPv4 header truncated or contradictory")                     \
-	X(IP_CHECKSUM, ip_checksum, DROP, "IPv4 header checksum is wrong")                                \
-	X(IP_OPTIONS, ip_options, DROP, "IPv4 options are not routed")                                    \
-	X(FRAGMENT, fragment, DROP, "fragment: not in this version")                                      \
-	X(MARTIAN_SOURCE, martian_source, DROP, "source address that no host may use, or our own")        \
-	X(MARTIAN_DESTINATION, martian_destination, DROP, "destination address that is not routed")       \
-	X(TTL_EXPIRED, ttl_expired, DROP, "TTL would reach 0")                                            \
-	X(TOO_BIG, too_big, DROP, "longer than the MTU of the port it leaves by")                         \
+	X(IP_MALFORMED, ip_malformed, DROP, "IPv4 header truncated or contradictory")                      \
+	X(IP_CHECKSUM, ip_checksum, DROP, "IPv4 header checksum is wrong")                                 \
+	X(IP_OPTIONS, ip_options, DROP, "IPv4 options are not routed")                                     \
+	X(FRAGMENT, fragment, DROP, "fragment: not in this version")                                       \
+	X(MARTIAN_SOURCE, martian_source, DROP, "source address that no host may use, or our own")         \
+	X(MARTIAN_DESTINATION, martian_destination, DROP, "destination address that is not routed")        \
+	X(TTL_EXPIRED, ttl_expired, DROP, "TTL would reach 0")                                             \
+	X(TOO_BIG, too_big, DROP, "longer than the MTU of the port it leaves by")                          \
 	/* TCP, UDP, ICMP */                                                                               \
-	X(L4_MALFORMED, l4_malformed, DROP, "TCP, UDP or ICMP header truncated or contradictory")         \
-	X(L4_CHECKSUM, l4_checksum, DROP, "TCP, UDP or ICMP checksum is wrong (verified where state changes)") \
-	X(PROTOCOL, protocol, DROP, "not TCP, UDP or ICMP")                                               \
-	X(ICMP_ERROR, icmp_error, DROP, "ICMP error: not translated in this version")                     \
-	X(ICMP_TYPE, icmp_type, DROP, "ICMP that is neither echo nor an error")                           \
-	X(TCP_FLAGS, tcp_flags, DROP, "impossible combination of TCP flags")                              \
-	X(TCP_STATE, tcp_state, DROP, "TCP segment that the session's state does not allow")              \
-	X(PULSE_BAD, pulse_bad, DROP, "to the heartbeat port, but not from the peer, not TTL 255, or damaged") \
+	X(L4_MALFORMED, l4_malformed, DROP, "TCP, UDP or ICMP header truncated or contradictory")          \
+	X(L4_CHECKSUM, l4_checksum, DROP,                                                                  \
+	  "TCP, UDP or ICMP checksum is wrong (verified where state changes)")                             \
+	X(PROTOCOL, protocol, DROP, "not TCP, UDP or ICMP")                                                \
+	X(ICMP_ERROR, icmp_error, DROP, "ICMP error: not translated in this version")                      \
+	X(ICMP_TYPE, icmp_type, DROP, "ICMP that is neither echo nor an error")                            \
+	X(TCP_FLAGS, tcp_flags, DROP, "impossible combination of TCP flags")                               \
+	X(TCP_STATE, tcp_state, DROP, "TCP segment that the session's state does not allow")               \
+	X(PULSE_BAD, pulse_bad, DROP,                                                                      \
+	  "to the heartbeat port, but not from the peer, not TTL 255, or damaged")                         \
 	/* policy and sessions */                                                                          \
-	X(SYN_CHECK, syn_check, DROP, "TCP segment without SYN that belongs to no session")               \
-	X(NO_SESSION, no_session, DROP, "from outside to a NAT address, but no session matches")          \
-	X(OUTSIDE_DENIED, outside_denied, DROP, "from outside to an address that is not a NAT address")   \
-	X(INSIDE_DENIED, inside_denied, DROP, "from inside to an inside zone: no rule allows it")         \
-	X(HAIRPIN, hairpin, DROP, "from inside to a NAT address: not in this version")                    \
-	X(VIP_SERVICE, vip_service, DROP, "to a VIP, which offers nothing but echo")                      \
-	X(NO_POOL, no_pool, DROP, "the outside port has no NAT pool")                                     \
-	X(TABLE_FULL, table_full, DROP, "no record left for a new session")                               \
-	X(PORTS_EXHAUSTED, ports_exhausted, DROP, "no external port left for a new mapping")              \
+	X(SYN_CHECK, syn_check, DROP, "TCP segment without SYN that belongs to no session")                \
+	X(NO_SESSION, no_session, DROP, "from outside to a NAT address, but no session matches")           \
+	X(OUTSIDE_DENIED, outside_denied, DROP, "from outside to an address that is not a NAT address")    \
+	X(INSIDE_DENIED, inside_denied, DROP, "from inside to an inside zone: no rule allows it")          \
+	X(HAIRPIN, hairpin, DROP, "from inside to a NAT address: not in this version")                     \
+	X(VIP_SERVICE, vip_service, DROP, "to a VIP, which offers nothing but echo")                       \
+	X(NO_POOL, no_pool, DROP, "the outside port has no NAT pool")                                      \
+	X(TABLE_FULL, table_full, DROP, "no record left for a new session")                                \
+	X(PORTS_EXHAUSTED, ports_exhausted, DROP, "no external port left for a new mapping")               \
 	/* next hop */                                                                                     \
-	X(NO_ROUTE, no_route, DROP, "no route to the destination")                                        \
-	X(NO_RETURN_ROUTE, no_return_route, DROP, "the source is not routed towards an inside port")      \
+	X(NO_ROUTE, no_route, DROP, "no route to the destination")                                         \
+	X(NO_RETURN_ROUTE, no_return_route, DROP, "the source is not routed towards an inside port")       \
 	X(ZONE_UNREACHABLE, zone_unreachable, DROP, "the session's zone is not where the route leads now") \
-	X(NEIGH_FULL, neigh_full, DROP, "too many frames wait for a neighbour")                           \
-	X(NEIGH_TIMEOUT, neigh_timeout, DROP, "the neighbour did not answer")                             \
+	X(NEIGH_FULL, neigh_full, DROP, "too many frames wait for a neighbour")                            \
+	X(NEIGH_TIMEOUT, neigh_timeout, DROP, "the neighbour did not answer")                              \
 	/* said by the shell, after the core's verdict */                                                  \
-	X(FENCED, fenced, DROP, "no longer ACTIVE when it was to be sent")                                \
-	X(TX_FAILED, tx_failed, DROP, "the port refused the frame")                                       \
-	X(HOST_FULL, host_full, DROP, "the host TAP refused the frame")                                   \
-	X(HANDOFF_FULL, handoff_full, DROP, "the hand-off ring was full")                                 \
+	X(FENCED, fenced, DROP, "no longer ACTIVE when it was to be sent")                                 \
+	X(TX_FAILED, tx_failed, DROP, "the port refused the frame")                                        \
+	X(HOST_FULL, host_full, DROP, "the host TAP refused the frame")                                    \
+	X(HANDOFF_FULL, handoff_full, DROP, "the hand-off ring was full")                                  \
 	X(PUNT_FULL, punt_full, DROP, "the ring to the control plane or the pulse thread was full")
 
 enum fp_verdict {
 #define X(id, name, class, help) V_##id,
 	VERDICTS(X)
 #undef X
-	V_COUNT,
+		V_COUNT,
 	V_GO_ON = V_COUNT /* no verdict yet; never leaves the core */
 };
 

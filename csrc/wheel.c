@@ -63,6 +63,11 @@ uint32_t wheel_next(struct wheel *w, struct flow_table *t, uint32_t now_tick)
 		uint32_t idx = *slot_of(w, w->tick);
 
 		if (idx) {
+			uint32_t after = t->link[idx].wheel_next;
+
+			/* The caller is going to look at it; the one after it is next. */
+			__builtin_prefetch(&t->link[after]);
+			__builtin_prefetch(&t->rec[after].hot);
 			wheel_cancel(w, t, idx);
 			return idx;
 		}

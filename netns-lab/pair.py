@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The two daemons of a lab: start, ask, stop and kill them.
 
-What a person would ask is asked by ``flexhactl`` (tables, history); what is polled goes straight to the
-control socket, because starting a Python program ten times a second would disturb what is measured.
+They are asked on their control sockets: the same answers that ``flexhactl --json`` prints, without starting a
+Python program beside the traffic that is being measured. ``Node.ctl`` is ``flexhactl`` itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import topo
 from sandbox import Lab, LabError, Process, wait_until
 
 CONFIG = Path(__file__).with_name("pair.toml")
-CONTROL_TIMEOUT_S = 5.0
+CONTROL_TIMEOUT_S = 20.0
 SETTLE_TIMEOUT_S = 30.0
 SESSIONS_MAX = 100_000
 
@@ -95,16 +95,15 @@ class Node:
         argv += ["--config", str(self.config), "--node", self.name]
         return json.loads(self.lab.run(self.name, [*argv, *words, "--json"]).stdout)
 
-    def sessions(self) -> list[dict[str, Any]]:
-        """Every record of the table, flows and mappings."""
-        sessions: list[dict[str, Any]] = self.ctl("sessions", "--kind", "all", "--limit", str(SESSIONS_MAX))[
-            "sessions"
-        ]
+    def sessions(self, **filters: str) -> list[dict[str, Any]]:
+        """Records of the table, flows and mappings; ``filters`` as ``flexhactl sessions`` has them."""
+        answer = self.request("sessions", **{"kind": "all", "limit": SESSIONS_MAX, **filters})
+        sessions: list[dict[str, Any]] = answer["sessions"]
         return sessions
 
     def history(self) -> list[dict[str, Any]]:
         """Decisions with their inputs, oldest first; ``t_ms`` is CLOCK_BOOTTIME."""
-        events: list[dict[str, Any]] = self.ctl("ha", "history")["events"]
+        events: list[dict[str, Any]] = self.request("ha_history")["events"]
         return events
 
     def counter(self, name: str) -> int:

@@ -32,9 +32,10 @@ without_services() {
 		chmod 755 "$policy"
 	fi
 	"$@"
-	for service in nginx keepalived conntrackd; do
+	for service in nginx keepalived; do
 		case " $missing " in
-		*" $service "*) systemctl disable --quiet "$service" >/dev/null 2>&1 || say "note: $service stays enabled" ;;
+		# Debian's own tool for this: it knows machines without systemd, too.
+		*" $service "*) deb-systemd-helper disable "$service.service" ;;
 		esac
 	done
 }

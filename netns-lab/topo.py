@@ -98,8 +98,14 @@ def build() -> None:
 
 
 def _set_sysctls(host: Host) -> None:
-    """IPv6 off (no router advertisements or MLD in captures), no reverse-path filter, forwarding as told."""
+    """IPv6 off (no router advertisements or MLD in captures), no reverse-path filter, forwarding as told.
+
+    A switch looks at no IP header: where br_netfilter is loaded, it would drop what the tests damage.
+    """
     settings = {
+        "bridge/bridge-nf-call-arptables": "0",
+        "bridge/bridge-nf-call-iptables": "0",
+        "bridge/bridge-nf-call-ip6tables": "0",
         "ipv6/conf/all/disable_ipv6": "1",
         "ipv6/conf/default/disable_ipv6": "1",
         "ipv4/conf/all/rp_filter": "0",
@@ -109,7 +115,7 @@ def _set_sysctls(host: Host) -> None:
     }
     for name, value in settings.items():
         path = Path("/proc/sys/net") / name
-        if path.exists():  # no ipv6/ on a kernel without IPv6
+        if path.exists():  # no ipv6/ without IPv6, no bridge/ without br_netfilter
             path.write_text(value)
 
 

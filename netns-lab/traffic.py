@@ -34,9 +34,9 @@ PORTS_PER_ADDRESS = 100
 FIRST_SOURCE_PORT = 20000
 STALL_S = 5.0
 """A connection whose request waits longer has stalled (``STALL_NS`` in tcp_flows.c)."""
-DOWNLOAD_BYTES = 16 << 20
+DOWNLOAD_BYTES = 20 << 20
 DOWNLOAD_RATE = "2m"
-"""nginx's limit_rate: the download takes 8 s, and so spans the failover."""
+"""nginx's limit_rate: the download takes 10 s, and so spans the failover."""
 
 
 def compile_programs() -> None:

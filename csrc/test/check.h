@@ -2,8 +2,9 @@
 /**
  * check.h - numbered checks of a standalone test program
  *
- * A check is CHECK(n, condition) or CHECK_EQ(n, got, want), with a number that is unique in its file, so that a
- * failure is found by its number even when it comes out of a loop. main() ends with `return check_done(name)`.
+ * A check is CHECK(n, condition) or CHECK_EQ(n, got, want), with a number that is unique in its file, so that
+ * a failure is found by its number even when it comes out of a loop. main() ends with
+ * `return check_done(name)`.
  * REQUIRE(condition) ends the program: in threads, and where going on makes no sense.
  */
 #ifndef CHECK_H
@@ -43,12 +44,12 @@ static inline void check_equal(const char *file, int line, int n, uint64_t got, 
 #define CHECK(n, cond)         check_that(__FILE__, __LINE__, n, cond, #cond)
 #define CHECK_EQ(n, got, want) check_equal(__FILE__, __LINE__, n, (uint64_t)(got), (uint64_t)(want), #got)
 
-#define REQUIRE(cond)                                                                       \
-	do {                                                                                \
-		if (!(cond)) {                                                              \
+#define REQUIRE(cond)                                                                        \
+	do {                                                                                 \
+		if (!(cond)) {                                                               \
 			fprintf(stderr, "%s:%d: required: %s\n", __FILE__, __LINE__, #cond); \
-			exit(EXIT_FAILURE);                                                 \
-		}                                                                           \
+			exit(EXIT_FAILURE);                                                  \
+		}                                                                            \
 	} while (0)
 
 static inline int check_done(const char *name)

@@ -102,7 +102,9 @@ static void check_round_trip(int base, uint32_t family)
 static void check_families_and_markers_part(void)
 {
 	static struct store store;
-	struct fp_flow_rec in[4] = { record(0, false), record(1, true), record(2, false), { .op = FP_OP_BULK_END } };
+	struct fp_flow_rec in[4] = {
+		record(0, false), record(1, true), record(2, false), { .op = FP_OP_BULK_END }
+	};
 	struct fp_flow_rec out[4];
 	struct fp_cols cols = cols_of(&store);
 

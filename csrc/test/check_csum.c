@@ -53,7 +53,8 @@ static void check_incremental(void)
 	/* RFC 1624 section 4: HC = dd2f, m = 5555, m' = 3285 gives 0000. */
 	CHECK_EQ(11, csum_update(be16_of(0xdd2f), csum_delta16(be16_of(0x5555), be16_of(0x3285))).raw, 0);
 	/* Spec: RFC 768: that zero is sent as all ones, and "no checksum" stays none. */
-	CHECK_EQ(12, csum_update_udp(be16_of(0xdd2f), csum_delta16(be16_of(0x5555), be16_of(0x3285))).raw, 0xffff);
+	CHECK_EQ(12, csum_update_udp(be16_of(0xdd2f), csum_delta16(be16_of(0x5555), be16_of(0x3285))).raw,
+		 0xffff);
 	CHECK_EQ(13, csum_update_udp(be16_of(0), csum_delta16(be16_of(1), be16_of(2))).raw, 0);
 }
 

@@ -31,8 +31,8 @@ static int port_of(const struct fib *fib, uint32_t dst)
 static void check_lpm(void)
 {
 	const struct fp_route routes[] = {
-		route(0x00000000, 0, 1), route(0x0a000000, 8, 2),  route(0x0a010000, 16, 3),
-		route(0x0a0102ff, 24, 4), /* host bits are ignored */
+		route(0x00000000, 0, 1),  route(0x0a000000, 8, 2),
+		route(0x0a010000, 16, 3), route(0x0a0102ff, 24, 4), /* host bits are ignored */
 		route(0x0a010203, 32, 5), route(0x0a010203, 32, 6), /* the first one wins */
 	};
 	struct fib *fib = build(routes, ARRAY_SIZE(routes), NULL, 0), *empty = build(NULL, 0, NULL, 0);
@@ -54,7 +54,9 @@ static void check_lpm(void)
 
 static void check_v6(void)
 {
-	struct fp_route routes[] = { { .plen = 32, .port = 1 }, { .plen = 48, .port = 2 }, { .plen = 128, .port = 3 },
+	struct fp_route routes[] = { { .plen = 32, .port = 1 },
+				     { .plen = 48, .port = 2 },
+				     { .plen = 128, .port = 3 },
 				     { .plen = 0, .port = 4 } };
 	struct fp_addr dst = { { 0x20, 0x01, 0x0d, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9 } };
 	struct fib *fib;

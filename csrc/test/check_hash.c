@@ -125,6 +125,21 @@ static void check_function(void)
 	for (uint32_t i = 0; i < 64; i++)
 		worst = max_u32(worst, bins[i]);
 	CHECK(42, worst < 1150); /* 1000 expected, 31.6 the standard deviation */
+	/* The ports of one client in a row, as core_shard() sees them: no shard may get twice its share. */
+	for (uint64_t secret = 1; secret < 50; secret++) {
+		const struct hash_key key = { { secret, secret * 7 } };
+
+		memset(bins, 0, sizeof(bins));
+		worst = 0;
+		for (uint64_t i = 0; i < 64000; i++) {
+			uint64_t x[3] = { 0, UINT64_C(0x0a6433c6ffff0000), i << 8 | 6 };
+
+			bins[hash_words3(key, x) & 63]++;
+		}
+		for (uint32_t i = 0; i < 64; i++)
+			worst = max_u32(worst, bins[i]);
+		CHECK(43, worst < 1200);
+	}
 }
 
 int main(void)

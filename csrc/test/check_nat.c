@@ -12,9 +12,18 @@ static struct fp_config config(uint16_t lo, uint16_t hi)
 	return (struct fp_config){
 		.n_pools = 3,
 		.table_key = { 1, 2, 3 },
-		.pools = { { .addr = addr_from_v4(be32_of(0xcb007103)), .port_lo = lo, .port_hi = hi, .out_port = 1 },
-			   { .addr = addr_from_v4(be32_of(0xcb007104)), .port_lo = 1024, .port_hi = 65535, .out_port = 2 },
-			   { .addr = addr_from_v4(be32_of(0xcb007105)), .port_lo = 1024, .port_hi = 65535, .out_port = 1 } },
+		.pools = { { .addr = addr_from_v4(be32_of(0xcb007103)),
+			     .port_lo = lo,
+			     .port_hi = hi,
+			     .out_port = 1 },
+			   { .addr = addr_from_v4(be32_of(0xcb007104)),
+			     .port_lo = 1024,
+			     .port_hi = 65535,
+			     .out_port = 2 },
+			   { .addr = addr_from_v4(be32_of(0xcb007105)),
+			     .port_lo = 1024,
+			     .port_hi = 65535,
+			     .out_port = 1 } },
 	};
 }
 

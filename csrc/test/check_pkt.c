@@ -7,12 +7,25 @@
 #include "check.h"
 #include "frames.h"
 
-static const struct spec tcp = { .proto = IPPROTO_NUM_TCP, .src = { 0x0100000a }, .dst = { 0x0200000a },
-				 .sport = 1000, .dport = 80, .tcp_flags = TCP_SYN, .payload = 33 };
-static const struct spec udp = { .proto = IPPROTO_NUM_UDP, .src = { 0x0100000a }, .dst = { 0x0200000a },
-				 .sport = 1000, .dport = 53, .payload = 20 };
-static const struct spec echo = { .proto = IPPROTO_NUM_ICMP, .src = { 0x0100000a }, .dst = { 0x0200000a },
-				  .sport = 77, .type = ICMP_ECHO_REQUEST, .payload = 20 };
+static const struct spec tcp = { .proto = IPPROTO_NUM_TCP,
+				 .src = { 0x0100000a },
+				 .dst = { 0x0200000a },
+				 .sport = 1000,
+				 .dport = 80,
+				 .tcp_flags = TCP_SYN,
+				 .payload = 33 };
+static const struct spec udp = { .proto = IPPROTO_NUM_UDP,
+				 .src = { 0x0100000a },
+				 .dst = { 0x0200000a },
+				 .sport = 1000,
+				 .dport = 53,
+				 .payload = 20 };
+static const struct spec echo = { .proto = IPPROTO_NUM_ICMP,
+				  .src = { 0x0100000a },
+				  .dst = { 0x0200000a },
+				  .sport = 77,
+				  .type = ICMP_ECHO_REQUEST,
+				  .payload = 20 };
 
 static uint8_t room[FP_FRAME_MAX];
 

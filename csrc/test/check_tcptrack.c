@@ -23,8 +23,15 @@ static uint8_t room[FP_FRAME_MAX];
 
 static struct pkt packet(const struct seg *s)
 {
-	struct spec spec = { .proto = IPPROTO_NUM_TCP, .src = CLIENT, .dst = SERVER, .sport = 1000, .dport = 80,
-			     .tcp_flags = s->flags, .seq = s->seq, .ack = s->ack, .payload = s->payload };
+	struct spec spec = { .proto = IPPROTO_NUM_TCP,
+			     .src = CLIENT,
+			     .dst = SERVER,
+			     .sport = 1000,
+			     .dport = 80,
+			     .tcp_flags = s->flags,
+			     .seq = s->seq,
+			     .ack = s->ack,
+			     .payload = s->payload };
 	struct fp_frame f = frames_ipv4(room, LAN, mac_virtual[LAN], &spec);
 	struct pkt p;
 
@@ -61,8 +68,10 @@ static struct conn established(void)
 
 static void check_flags(void)
 {
-	static const uint8_t sane[] = { SYN, SYN | ACK, ACK, FIN | ACK, RST, RST | ACK, ACK | TCP_PSH, SYN | 0xc0 };
-	static const uint8_t insane[] = { 0, FIN, SYN | FIN, SYN | RST, FIN | RST | ACK, SYN | FIN | ACK, TCP_PSH };
+	static const uint8_t sane[] = { SYN, SYN | ACK, ACK,           FIN | ACK,
+					RST, RST | ACK, ACK | TCP_PSH, SYN | 0xc0 };
+	static const uint8_t insane[] = { 0,      FIN, SYN | FIN, SYN | RST, FIN | RST | ACK, SYN | FIN | ACK,
+					  TCP_PSH };
 
 	for (uint32_t i = 0; i < ARRAY_SIZE(sane); i++)
 		CHECK(1, tcptrack_flags_ok(sane[i]));
@@ -156,7 +165,8 @@ static void check_reset(void)
 /* An imported record may be behind the connection: progress is taken, and states go forward only. */
 static void check_imported(void)
 {
-	struct conn c = { .f = { .proto = IPPROTO_NUM_TCP, .state = FP_ST_SYN_SENT }, .c = { .admin = ADMIN_LENIENT } };
+	struct conn c = { .f = { .proto = IPPROTO_NUM_TCP, .state = FP_ST_SYN_SENT },
+			  .c = { .admin = ADMIN_LENIENT } };
 
 	CHECK_EQ(100, feed(&c, SIDE_OUT, ACK, 90000, 80000), TCPTRACK_CHANGED);
 	CHECK_EQ(101, c.f.state, FP_ST_ESTABLISHED);
@@ -164,7 +174,8 @@ static void check_imported(void)
 	CHECK_EQ(102, feed(&c, SIDE_IN, ACK, 80000, 90000), TCPTRACK_CHANGED);
 	CHECK_EQ(103, c.f.state, FP_ST_ESTABLISHED);
 	c = (struct conn){ .f = { .state = FP_ST_ESTABLISHED }, .c = { .admin = ADMIN_LENIENT } };
-	CHECK_EQ(104, feed(&c, SIDE_IN, ACK, 123, 456), TCPTRACK_PASS); /* no window is known: any number will do */
+	CHECK_EQ(104, feed(&c, SIDE_IN, ACK, 123, 456),
+		 TCPTRACK_PASS); /* no window is known: any number will do */
 	CHECK_EQ(105, feed(&c, SIDE_OUT, RST, 456, 0), TCPTRACK_CHANGED);
 	CHECK_EQ(106, c.f.state, FP_ST_CLOSED);
 }

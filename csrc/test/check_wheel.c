@@ -7,8 +7,7 @@
 
 enum { CAP = 1000 };
 
-static struct flow_hot hot[CAP + 1];
-static struct flow_cold cold[CAP + 1];
+static struct flow_rec recs[CAP + 1];
 static struct flow_link links[CAP + 1];
 static uint32_t slots[WHEEL_SLOTS];
 
@@ -16,7 +15,7 @@ static struct flow_table table(void)
 {
 	memset(links, 0, sizeof(links));
 	memset(slots, 0, sizeof(slots));
-	return (struct flow_table){ .hot = hot, .cold = cold, .link = links, .cap = CAP };
+	return (struct flow_table){ .rec = recs, .link = links, .cap = CAP };
 }
 
 static void check_order(void)

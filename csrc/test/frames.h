@@ -2,7 +2,7 @@
 /**
  * frames.h - a small network to test on, and frames of it
  *
- *   client 198.51.100.10 --- lan (port 0, VIP .1) [node] (port 1, VIP 203.0.113.3) wan --- isp 203.0.113.1 --- server
+ *   client 198.51.100.10 -- lan, port 0, VIP .1 [node] wan, port 1, VIP 203.0.113.3 -- isp .1 -- server
  */
 #ifndef FRAMES_H
 #define FRAMES_H
@@ -17,15 +17,15 @@ enum { LAN, WAN, N_PORTS };
 /* For static initialisers, which be32_of() is not allowed in. */
 #define IP4_INIT(a, b, c, d) { (uint32_t)(d) << 24 | (c) << 16 | (b) << 8 | (a) }
 #define IP4(a, b, c, d)      be32_of((uint32_t)(a) << 24 | (b) << 16 | (c) << 8 | (d))
-#define CLIENT IP4(198, 51, 100, 10)
-#define CLIENT2 IP4(198, 51, 100, 11)
-#define LAN_VIP IP4(198, 51, 100, 1)
-#define LAN_SELF IP4(198, 51, 100, 2)
-#define LAN_PEER IP4(198, 51, 100, 3)
-#define WAN_VIP IP4(203, 0, 113, 3)
-#define WAN_SELF IP4(203, 0, 113, 4)
-#define ISP IP4(203, 0, 113, 1)
-#define SERVER IP4(192, 0, 2, 10)
+#define CLIENT               IP4(198, 51, 100, 10)
+#define CLIENT2              IP4(198, 51, 100, 11)
+#define LAN_VIP              IP4(198, 51, 100, 1)
+#define LAN_SELF             IP4(198, 51, 100, 2)
+#define LAN_PEER             IP4(198, 51, 100, 3)
+#define WAN_VIP              IP4(203, 0, 113, 3)
+#define WAN_SELF             IP4(203, 0, 113, 4)
+#define ISP                  IP4(203, 0, 113, 1)
+#define SERVER               IP4(192, 0, 2, 10)
 
 static const uint8_t mac_client[6] = { 2, 0, 0, 0, 0, 0x10 };
 static const uint8_t mac_isp[6] = { 2, 0, 0, 0, 0, 0x20 };
@@ -115,11 +115,19 @@ static inline struct fib *frames_fib(uint32_t generation, bool neighbours)
 
 /**
  * struct spec - A packet in words
- * @proto:   IPPROTO_NUM_*; anything else gets no L4 header
- * @sport:   host order; ICMP: the identifier
- * @type:    ICMP type
- * @payload: bytes after the L4 header
- * @window:  TCP; 0 = 1000
+ * @src:       source address
+ * @dst:       destination address
+ * @proto:     IPPROTO_NUM_*; anything else gets no L4 header
+ * @sport:     host order; ICMP: the identifier
+ * @dport:     host order
+ * @tcp_flags: TCP_*
+ * @type:      ICMP type
+ * @ttl:       0 = 64
+ * @frag:      flags and offset of the IP header
+ * @window:    TCP; 0 = 1000
+ * @seq:       TCP
+ * @ack:       TCP
+ * @payload:   bytes after the L4 header
  */
 struct spec {
 	be32 src, dst;
@@ -166,10 +174,11 @@ static inline uint32_t frames_l4(uint8_t *l4, const struct spec *s)
 static inline void frames_fix_l4_csum(uint8_t *ip, uint32_t l4_len)
 {
 	uint8_t *l4 = ip + IPV4_LEN;
-	uint64_t pseudo = csum_pseudo_v4(be32_load(ip + IP_SRC), be32_load(ip + IP_DST), ip[IP_PROTO], (uint16_t)l4_len);
-	uint32_t at = ip[IP_PROTO] == IPPROTO_NUM_TCP ? TCP_CSUM :
-		      ip[IP_PROTO] == IPPROTO_NUM_UDP ? UDP_CSUM :
-							ICMP_CSUM;
+	uint64_t pseudo = csum_pseudo_v4(be32_load(ip + IP_SRC), be32_load(ip + IP_DST), ip[IP_PROTO],
+					 (uint16_t)l4_len);
+	uint32_t at = ip[IP_PROTO] == IPPROTO_NUM_TCP   ? TCP_CSUM
+		      : ip[IP_PROTO] == IPPROTO_NUM_UDP ? UDP_CSUM
+							: ICMP_CSUM;
 	be16 sum;
 
 	if (ip[IP_PROTO] == IPPROTO_NUM_ICMP)
@@ -185,7 +194,8 @@ static inline void frames_fix_l4_csum(uint8_t *ip, uint32_t l4_len)
  * frames_ipv4() - Build a frame from the wire of @port
  * @data: FP_FRAME_MAX bytes
  */
-static inline struct fp_frame frames_ipv4(uint8_t *data, uint8_t port, const uint8_t *dst_mac, const struct spec *s)
+static inline struct fp_frame frames_ipv4(uint8_t *data, uint8_t port, const uint8_t *dst_mac,
+					  const struct spec *s)
 {
 	uint8_t *ip = data + ETH_LEN, *l4 = ip + IPV4_LEN;
 	uint32_t l4_len;
@@ -208,14 +218,16 @@ static inline struct fp_frame frames_ipv4(uint8_t *data, uint8_t port, const uin
 	frames_fix_ip_csum(ip);
 	if (s->proto == IPPROTO_NUM_TCP || s->proto == IPPROTO_NUM_UDP || s->proto == IPPROTO_NUM_ICMP)
 		frames_fix_l4_csum(ip, l4_len);
-	return (struct fp_frame){ .data = data, .len = ETH_LEN + IPV4_LEN + l4_len, .port = port, .src = FP_SRC_WIRE };
+	return (struct fp_frame){
+		.data = data, .len = ETH_LEN + IPV4_LEN + l4_len, .port = port, .src = FP_SRC_WIRE
+	};
 }
 
 /**
  * frames_arp() - An ARP frame from the wire of @port
  */
-static inline struct fp_frame frames_arp(uint8_t *data, uint8_t port, const uint8_t *dst_mac, uint16_t op, be32 sender,
-					 be32 target)
+static inline struct fp_frame frames_arp(uint8_t *data, uint8_t port, const uint8_t *dst_mac, uint16_t op,
+					 be32 sender, be32 target)
 {
 	static const uint8_t head[6] = { 0, 1, 8, 0, 6, 4 };
 	uint8_t *arp = data + ETH_LEN;

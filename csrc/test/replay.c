@@ -2,8 +2,6 @@
 /**
  * replay.c - main() of a fuzzer without libFuzzer: runs the entry point on each file that it is given
  */
-#include <stdio.h>
-#include <stdlib.h>
 
 #include "check.h"
 #include "fuzz.h"
@@ -14,7 +12,7 @@ int main(int argc, char **argv)
 		static uint8_t data[1 << 16];
 		FILE *file = fopen(argv[i], "rb");
 
-		CHECK(file != NULL);
+		REQUIRE(file != NULL);
 		LLVMFuzzerTestOneInput(data, fread(data, 1, sizeof(data), file));
 		fclose(file);
 	}

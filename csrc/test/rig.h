@@ -10,7 +10,13 @@
 
 /**
  * struct rig - One core and what it needs
- * @data: the frame that rig_in() steps
+ * @cfg:        its configuration
+ * @core:       itself
+ * @mem:        its memory
+ * @fib:        its next hops
+ * @generation: of @fib
+ * @now_ns:     the time
+ * @data:       the frame that rig_in() steps
  */
 struct rig {
 	struct fp_config cfg;
@@ -132,12 +138,25 @@ static inline uint32_t rig_walk(struct rig *r, struct fp_flow_rec *out, uint32_t
 	return n;
 }
 
-static const struct spec spec_syn = { .src = IP4_INIT(198, 51, 100, 10), .dst = IP4_INIT(192, 0, 2, 10), .proto = IPPROTO_NUM_TCP, .sport = 40001,
-				      .dport = 80, .tcp_flags = TCP_SYN, .seq = 100 };
-static const struct spec spec_udp = { .src = IP4_INIT(198, 51, 100, 10), .dst = IP4_INIT(192, 0, 2, 10), .proto = IPPROTO_NUM_UDP, .sport = 5000,
-				      .dport = 53, .payload = 31 };
-static const struct spec spec_echo = { .src = IP4_INIT(198, 51, 100, 10), .dst = IP4_INIT(192, 0, 2, 10), .proto = IPPROTO_NUM_ICMP, .sport = 77,
-				       .type = ICMP_ECHO_REQUEST, .payload = 56 };
+static const struct spec spec_syn = { .src = IP4_INIT(198, 51, 100, 10),
+				      .dst = IP4_INIT(192, 0, 2, 10),
+				      .proto = IPPROTO_NUM_TCP,
+				      .sport = 40001,
+				      .dport = 80,
+				      .tcp_flags = TCP_SYN,
+				      .seq = 100 };
+static const struct spec spec_udp = { .src = IP4_INIT(198, 51, 100, 10),
+				      .dst = IP4_INIT(192, 0, 2, 10),
+				      .proto = IPPROTO_NUM_UDP,
+				      .sport = 5000,
+				      .dport = 53,
+				      .payload = 31 };
+static const struct spec spec_echo = { .src = IP4_INIT(198, 51, 100, 10),
+				       .dst = IP4_INIT(192, 0, 2, 10),
+				       .proto = IPPROTO_NUM_ICMP,
+				       .sport = 77,
+				       .type = ICMP_ECHO_REQUEST,
+				       .payload = 56 };
 
 /* The reply of the server to what the client's packet became. */
 static inline struct spec rig_reply(const struct spec *s, uint16_t external_port)

@@ -9,9 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flexha.config.load import load
-from flexha.config.naming import control_path
-from flexha.config.schema import NODE_NAMES
 from flexha.errors import FlexhaError, UnreachableError
 
 RUN_DIR = Path("/run/flexha")
@@ -30,6 +27,11 @@ def find_socket(path: Path | None, config: Path | None, node: str | None) -> Pat
     if path is not None:
         return path
     if config is not None:
+        # Only now: the schema takes longer to load than all the rest of this program.
+        from flexha.config.load import load
+        from flexha.config.naming import control_path
+        from flexha.config.schema import NODE_NAMES
+
         pair = load(config)
         names = [name for name in NODE_NAMES if name in pair.nodes and node in {None, name}]
         candidates = [control_path(pair, name) for name in names]

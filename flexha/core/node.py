@@ -262,7 +262,7 @@ class _Turn:
                 self._role(WireChanged(wire))
         self._role(fact)
         if isinstance(fact, PeerLost):
-            self._sync(sync.PeerGone())
+            self._sync(sync.PeerGone(fact.reason))
 
     def _look_at_wire(self) -> None:
         wire = self._wire()

@@ -163,6 +163,8 @@ class RoleState:
     role: Role = Role.INIT
     since: Ns = EPOCH
     term: Term = NO_TERM
+    heard: Term = NO_TERM
+    """The highest term that the peer has ever told of, in any role."""
     floor: Term = NO_TERM
     """The highest own term that may be on disk; none up to it is ever taken (again)."""
     reserved: Term | None = None
@@ -172,6 +174,8 @@ class RoleState:
     """The reason to reign, waiting for a term to be on disk."""
     peer: PeerInfo | None = None
     """What the peer says of itself; None unless it lives."""
+    pair_reigned: bool = False
+    """The peer was heard reigning in our time: then the links were ours, however short we have listened."""
     wire: Wire = Wire.LISTENING
     synced: bool = False
     isolated: bool = False
@@ -180,6 +184,11 @@ class RoleState:
     leave_at: Ns | None = None
     """Stopping, the role handed over: leave when the peer reigns, or then."""
     stopped: bool = False
+
+    @property
+    def links_are_free(self) -> bool:
+        """Whether no router but the pair's can be Active on any link."""
+        return self.wire is Wire.FREE or (self.wire is Wire.LISTENING and self.pair_reigned)
 
     @property
     def ready(self) -> bool:
@@ -210,7 +219,8 @@ def _observe(state: RoleState, event: Input) -> RoleState:
     """Remember what the event says of the world, whatever the role does about it."""
     match event:
         case PeerFound(info) | PeerChanged(_, info):
-            return replace(state, peer=info)
+            reigned = state.pair_reigned or _reigns(info)
+            return replace(state, peer=info, heard=max(info.term, state.heard), pair_reigned=reigned)
         case PeerLost():
             return replace(state, peer=None)
         case WireChanged(wire):
@@ -230,18 +240,21 @@ def _reigns(peer: PeerInfo | None) -> bool:
 # ---- terms -------------------------------------------------------------------------------------------
 def _reserve(state: RoleState) -> Result:
     """Have a usable term of our own written, unless one is on disk or on its way there."""
-    usable = (t for t in (state.reserved, state.persisting) if t is not None and t > state.term)
-    if any(usable):
+    if _is_usable(state, state.reserved) or _is_usable(state, state.persisting):
         return state, ()
-    wanted = next_own_term(Term(max(state.term, state.floor)), state.index)
+    wanted = next_own_term(Term(max(state.term, state.heard, state.floor)), state.index)
     return replace(state, floor=wanted, persisting=wanted), (PersistTerm(wanted),)
 
 
+def _is_usable(state: RoleState, term: Term | None) -> bool:
+    return term is not None and term > max(state.term, state.heard)
+
+
 def _follow(state: RoleState) -> Result:
-    """The peer reigns in a term that we have not heard of: it is the present one."""
+    """If the peer reigns in a term that we have not heard of, it is the present one; keep ours above it."""
     peer = state.peer
     if peer is None or peer.role is not Role.ACTIVE or peer.term <= state.term:
-        return state, ()
+        return _reserve(state)
     state, outputs = _reserve(replace(state, term=peer.term, claim=None))
     return state, (
         SetRole(state.role, state.term),
@@ -252,13 +265,12 @@ def _follow(state: RoleState) -> Result:
 
 
 def _on_disk(state: RoleState, event: TermPersisted, now: Ns) -> Result:
-    if state.persisting == event.term:
-        state = replace(state, persisting=None)
-    state = replace(state, reserved=max(event.term, state.reserved or event.term))
-    if state.claim is not None and state.reserved is not None and state.reserved > state.term:
-        claim = state.claim
-        state = replace(state, claim=None)
-        return _claim(state, claim, now)
+    if event.term != state.persisting:
+        return state, ()  # overtaken: the peer has told of a higher one meanwhile
+    state = replace(state, persisting=None, reserved=event.term)
+    claim = state.claim
+    if claim is not None:
+        return _claim(replace(state, claim=None), claim, now)
     return _reserve(state) if state.role is not Role.ACTIVE else (state, ())
 
 
@@ -286,6 +298,8 @@ def _enter(
     was, state = state, replace(state, role=role, since=now)
     if role not in sync.RECEIVING_ROLES:
         state = replace(state, claim=None, hold_until=None, handover=None, leave_at=None)
+    elif was.role is Role.ACTIVE:
+        state = replace(state, claim=None)
     outputs: list[Output] = [SetRole(role, state.term)]
     if role is Role.ACTIVE:
         outputs.append(RaiseRouters())
@@ -314,14 +328,14 @@ def _enter(
 
 def _claim(state: RoleState, claim: PeerLost | str, now: Ns) -> Result:
     """Reign, in the reserved term; if there is none on disk yet, as soon as there is."""
-    if state.reserved is None or state.reserved <= state.term:
+    term = state.reserved
+    if term is None or not _is_usable(state, term):
         state, outputs = _reserve(replace(state, claim=claim))
         waits = {"reason": _reason(claim), "term": state.persisting}
         return state, (*outputs, Record(Level.WARNING, "claim-waits-for-disk", waits, history=True))
     fields: dict[str, object] = {}
     if isinstance(claim, PeerLost):
         fields = {"lost_role": claim.info.role.name, "lost_term": claim.info.term}
-    term = state.reserved
     return _enter(replace(state, term=term, reserved=None), Role.ACTIVE, now, _reason(claim), fields=fields)
 
 
@@ -367,7 +381,7 @@ def _elect(state: RoleState, now: Ns) -> Result:
     peer = state.peer
     if _reigns(peer) or state.claim is not None or state.handover is not None or state.leave_at is not None:
         return state, ()
-    if state.wire is not Wire.FREE or state.isolated or state.hold_until is not None:
+    if not state.links_are_free or state.isolated or state.hold_until is not None:
         if state.wire is Wire.HELD and state.hold_until is None and state.role is Role.JOINING:
             return _enter(state, Role.PASSIVE, now, "foreign-router")  # there is no table to join
         return state, ()
@@ -392,7 +406,7 @@ def _meet(state: RoleState, event: PeerFound | PeerChanged, now: Ns) -> Result:
 
 
 def _mourn(state: RoleState, event: PeerLost, now: Ns) -> Result:
-    """The peer is dead or gone. If it reigned, or the links are known to be free, no hold is needed."""
+    """The peer is dead or gone. Where the links are known to be free, no hold is needed."""
     if state.leave_at is not None:
         return _leave(state, now, "stop")
     if state.handover is not None:
@@ -400,14 +414,14 @@ def _mourn(state: RoleState, event: PeerLost, now: Ns) -> Result:
     if state.wire is Wire.HELD or state.isolated:
         fields = {"reason": event.reason, "wire": state.wire.value, "isolated": state.isolated}
         return state, (Record(Level.WARNING, "takeover-withheld", fields, history=True),)
-    if event.info.role is Role.ACTIVE or state.wire is Wire.FREE:
-        return _claim(state, event, now)
-    return state, ()
+    return _claim(state, event, now) if state.links_are_free else (state, ())
 
 
-def _world_changed(state: RoleState, _event: WireChanged | IsolationChanged, now: Ns) -> Result:
+def _world_changed(state: RoleState, event: WireChanged | IsolationChanged, now: Ns) -> Result:
     if state.wire is Wire.HELD:
         state = replace(state, claim=None)
+    if isinstance(event, IsolationChanged) and not event.isolated:
+        return replace(state, hold_until=Ns(now + state.hold)), ()  # the peer may be heard again now
     return _elect(state, now)
 
 
@@ -462,12 +476,19 @@ def _compare(state: RoleState, event: PeerFound | PeerChanged, now: Ns) -> Resul
             return _abdicate(replace(state, term=peer.term), Role.JOINING, now, "higher-term")
         fields = {"term": state.term, "peer_term": peer.term}
         return state, (RaiseRouters(), Record(Level.WARNING, "dual-active", fields, history=True))
+    if peer.term > state.term and state.handover is None and state.claim is None:
+        return _claim(state, "outdated-term", now)  # it reigned and yielded to VRRP: terms only grow
     if isinstance(event, PeerChanged) and event.was.role is Role.ACTIVE:
         return state, (RaiseRouters(),)  # its frames may have misled the bridges
-    better = peer.role is Role.PASSIVE and peer.ready and peer.priority > state.priority
-    if state.preempt and better and state.handover is None:
-        return _begin_handover(state, now, Motive.PREEMPT, None)
-    return state, ()
+    return _prefer_peer(state, now)
+
+
+def _prefer_peer(state: RoleState, now: Ns) -> Result:
+    """Under ``preempt`` a ready peer of higher priority gets the role."""
+    peer = state.peer
+    if not state.preempt or peer is None or peer.priority <= state.priority or _not_ready(state) is not None:
+        return state, ()
+    return _begin_handover(state, now, Motive.PREEMPT, None)
 
 
 def _fenced(state: RoleState, event: Fenced, now: Ns) -> Result:
@@ -486,6 +507,8 @@ def _outranked(state: RoleState, event: vrrp.Outranked, now: Ns) -> Result:
 def _active_timer(state: RoleState, _event: TimerFired, now: Ns) -> Result:
     if state.handover is not None and now >= state.handover.deadline:
         return _handover_failed(state, now, f"the peer did not acknowledge within {DRAIN_MS} ms")
+    if state.hold_until is not None and now >= state.hold_until:
+        return _prefer_peer(replace(state, hold_until=None), now)
     return state, ()
 
 
@@ -500,6 +523,8 @@ def _not_ready(state: RoleState) -> str | None:
     """Why the peer cannot take over now."""
     if state.handover is not None:
         return f"a handover is under way ({state.handover.motive})"
+    if state.claim is not None:
+        return "a new term is being written to disk"
     if state.peer is None:
         return "the peer is not heard"
     if state.peer.role is not Role.PASSIVE:
@@ -573,7 +598,8 @@ def _handover_failed(state: RoleState, now: Ns, why: str) -> Result:
     elif handover.fenced:
         state, more = _claim(state, "handover-failed", now)
     else:
-        return state, outputs
+        again = Ns(now + state.hold) if handover.motive is Motive.PREEMPT else None
+        return replace(state, hold_until=again), outputs
     return state, (*more, *outputs)
 
 

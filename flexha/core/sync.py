@@ -3,9 +3,10 @@
 
 Modes of a connection::
 
-    DOWN ── connected ──> GREETING ── peer's hello ──> SENDING     we are ACTIVE, the peer JOINING or PASSIVE
-     ^                                           ├───> RECEIVING   the other way round, and not of a past term
-     └──────────── closed, by whom ever ─────────└───> IDLE        anything else, for instance both ACTIVE
+    DOWN ── connected ──> GREETING ── hello ──> RECEIVING   we are JOINING or PASSIVE, the peer ACTIVE, and
+     ^                                    │                 not of a past term: we say what we want
+     │                                    └───> IDLE ── want ──> SENDING   we are ACTIVE, and the peer asks
+     └──────── closed, by whom ever ────────────┘
 
 A new role of ours is told by a new hello, and every hello lets its receiver choose the mode anew: a handover
 turns the direction around without a new connection. What a mode does is in ``sync_sender`` and
@@ -49,6 +50,7 @@ from flexha.core.sync_wire import (
     Message,
     Resume,
     Stream,
+    Want,
 )
 from flexha.core.table import Ignore, Offence, TransitionTable
 from flexha.units import EPOCH, NO_TERM, Ns, Term, ms
@@ -97,6 +99,8 @@ class SendGo:
 @dataclass(frozen=True, slots=True)
 class PeerGone:
     """Heartbeats say that the peer is dead: do not wait for TCP to find out."""
+
+    reason: str
 
 
 # ---- facts for the node ------------------------------------------------------------------------------
@@ -221,8 +225,8 @@ def _dispatch(session: Session, event: Input, now: Ns) -> Result:
             return _by_sender(session, sync_sender.settle(session.sender, now))
         case SendGo(term):
             return session, (SendSync(sync_wire.encode(Go(term))),)
-        case PeerGone():
-            return _close(session, now, "the peer is silent on all paths")
+        case PeerGone(reason):
+            return _close(session, now, reason)
 
 
 # ---- connection --------------------------------------------------------------------------------------
@@ -258,15 +262,12 @@ def _close(session: Session, now: Ns, reason: str) -> Result:
 
 
 def _hello(session: Session) -> SendSync:
-    reigns = session.role is Role.ACTIVE
     hello = Hello(
         pair=session.pair,
         node=session.index,
         incarnation=session.incarnation,
         term=session.term,
         role=session.role,
-        stream=session.sender.stream if reigns else session.receiver.stream,
-        seq=session.sender.sent_seq if reigns else session.receiver.imported_seq,
     )
     return SendSync(sync_wire.encode(hello))
 
@@ -323,18 +324,30 @@ def _on_hello(session: Session, message: Hello, _now: Ns) -> Result:
 def _engage(session: Session) -> Result:
     """Choose the mode by both roles."""
     peer = session.peer
-    if peer is None:
+    if peer is None or (session.mode is Mode.SENDING and _may_send(session)):
         return session, ()
-    if session.role is Role.ACTIVE and peer.role in RECEIVING_ROLES:
-        session = replace(session, mode=Mode.SENDING)
-        return _by_sender(session, sync_sender.engage(session.sender, peer.stream, peer.seq))
     if session.role in RECEIVING_ROLES and peer.role is Role.ACTIVE and peer.term >= session.term:
-        return replace(session, mode=Mode.RECEIVING), ()
+        if session.mode is Mode.RECEIVING:
+            return session, ()
+        session = replace(session, mode=Mode.RECEIVING)
+        return _by_receiver(session, sync_receiver.want(session.receiver))
     was_sending = session.mode is Mode.SENDING
     session = replace(session, mode=Mode.IDLE, receiver=sync_receiver.disconnected(session.receiver))
     if was_sending:
         return _by_sender(session, sync_sender.abdicate(session.sender))
     return session, ()
+
+
+def _may_send(session: Session) -> bool:
+    return session.role is Role.ACTIVE and session.peer is not None and session.peer.role in RECEIVING_ROLES
+
+
+def _on_want(session: Session, message: Want, _now: Ns) -> Result:
+    """The peer follows us. A want that crossed a change of roles is void; a new hello brings a new one."""
+    if not _may_send(session):
+        return session, ()
+    session = replace(session, mode=Mode.SENDING)
+    return _by_sender(session, sync_sender.engage(session.sender, message.stream, message.seq))
 
 
 def _on_bulk_begin(session: Session, message: BulkBegin, _now: Ns) -> Result:
@@ -377,9 +390,15 @@ _NOT_SENDING: Final = Ignore("sent before it heard of our present role")
 
 MESSAGES: Final = TransitionTable(
     (Mode.GREETING, Mode.IDLE, Mode.SENDING, Mode.RECEIVING),
-    (Hello, BulkBegin, Resume, Batch, BulkEnd, Ack, Go, Beat, Close),
+    (Hello, Want, BulkBegin, Resume, Batch, BulkEnd, Ack, Go, Beat, Close),
     {
         Hello: {m: _on_hello for m in Mode if m is not Mode.DOWN},
+        Want: {
+            Mode.GREETING: _EARLY,
+            Mode.IDLE: _on_want,
+            Mode.SENDING: _on_want,
+            Mode.RECEIVING: Ignore("sent before it heard of our present role"),
+        },
         BulkBegin: {
             Mode.GREETING: _EARLY,
             Mode.IDLE: _NOT_SENDING,
@@ -469,8 +488,9 @@ def _take_role(session: Session, role: Role, term: Term) -> Result:
         session = replace(session, receiver=sync_receiver.forget(session.receiver))
     if session.mode is Mode.DOWN:
         return session, outputs
+    hello = _hello(session)
     session, more = _engage(session)
-    return session, (*outputs, _hello(session), *more)
+    return session, (*outputs, hello, *more)
 
 
 def _begin_drain(session: Session) -> Result:

@@ -24,7 +24,7 @@ from flexha.core.actions import (
 )
 from flexha.core.errors import RemoteProtocolError
 from flexha.core.events import FlowsImported
-from flexha.core.sync_wire import Ack, Batch, BulkBegin, BulkEnd, Resume, Stream
+from flexha.core.sync_wire import Ack, Batch, BulkBegin, BulkEnd, Resume, Stream, Want
 
 IMPORT_FAILURES_MAX: Final = 3
 """So many batches refused in a row, with a fresh bulk each time: this fast path is broken, not that batch."""
@@ -41,6 +41,8 @@ class Receiver:
     in_bulk: bool = False
     bulk_end_seq: int | None = None
     """The bulk is complete with this batch; None while the sender has not said so."""
+    awaiting: bool = False
+    """We have said what we want; until the sender answers, batches are of an earlier conversation."""
     synced: bool = False
     """The table follows the ACTIVE's: a bulk is complete, and the connection stands."""
     import_failures: int = 0
@@ -60,6 +62,12 @@ def disconnected(receiver: Receiver) -> Receiver:
     return replace(receiver, synced=False)
 
 
+def want(receiver: Receiver) -> Result:
+    """There is an ACTIVE to follow: tell it what we hold."""
+    message = Want(receiver.stream, receiver.imported_seq)
+    return replace(receiver, awaiting=True), (SendSync(sync_wire.encode(message)),)
+
+
 def bulk_begin(receiver: Receiver, message: BulkBegin) -> Result:
     """Everything follows: what is not refreshed until the end is gone there."""
     receiver = replace(
@@ -69,6 +77,7 @@ def bulk_begin(receiver: Receiver, message: BulkBegin) -> Result:
         imported_seq=message.seq - 1,
         in_bulk=True,
         bulk_end_seq=None,
+        awaiting=False,
         synced=False,
     )
     return receiver, (BeginImport(), Record(Level.INFO, "sync-bulk-begins", {"from_seq": message.seq}))
@@ -78,14 +87,16 @@ def resume(receiver: Receiver, message: Resume) -> Result:
     """The sender goes on where we said that we were."""
     if message.stream != receiver.stream or not 0 < message.seq <= receiver.imported_seq + 1:
         raise RemoteProtocolError("bad_resume", f"resume at {message.seq}, imported {receiver.imported_seq}")
-    receiver = replace(receiver, received_seq=receiver.imported_seq, synced=not receiver.in_bulk)
+    receiver = replace(
+        receiver, received_seq=receiver.imported_seq, awaiting=False, synced=not receiver.in_bulk
+    )
     return receiver, (Record(Level.INFO, "sync-resumes", {"from_seq": message.seq}),)
 
 
 def batch(receiver: Receiver, message: Batch) -> Result:
     """Import the next batch; one that we have already is acknowledged again."""
-    if receiver.stream is None:
-        raise RemoteProtocolError("no_bulk", "batch before bulk_begin")
+    if receiver.awaiting:
+        return receiver, ()
     if message.seq <= receiver.imported_seq:
         return receiver, (_ack(receiver.imported_seq),)
     if message.seq != receiver.received_seq + 1:
@@ -98,11 +109,13 @@ def batch(receiver: Receiver, message: Batch) -> Result:
 
 def bulk_end(receiver: Receiver, message: BulkEnd) -> Result:
     """The bulk is complete with a batch that we may still have to import."""
-    if not receiver.in_bulk:
-        return receiver, ()  # repeated after a resume
+    if receiver.awaiting or not receiver.in_bulk:
+        return receiver, ()  # of an earlier conversation, or repeated after a resume
     if message.seq > receiver.received_seq:
         raise RemoteProtocolError("gap", f"bulk ends with {message.seq}, received {receiver.received_seq}")
-    return _end_bulk(replace(receiver, bulk_end_seq=message.seq))
+    receiver, outputs = _end_bulk(replace(receiver, bulk_end_seq=message.seq))
+    # Acknowledged again: the sender now knows that the sweep is done too.
+    return receiver, (*outputs, _ack(receiver.imported_seq)) if outputs else ()
 
 
 def imported(receiver: Receiver, event: FlowsImported, *, connected: bool) -> Result:
@@ -113,7 +126,7 @@ def imported(receiver: Receiver, event: FlowsImported, *, connected: bool) -> Re
     if not connected:
         return receiver, ()
     receiver, outputs = _end_bulk(receiver)
-    return receiver, (_ack(event.seq), *outputs)
+    return receiver, (*outputs, _ack(event.seq))
 
 
 def import_failed(receiver: Receiver) -> Receiver:

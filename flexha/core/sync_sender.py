@@ -16,8 +16,8 @@ drained and discarded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from flexha.core import sync_wire
@@ -104,6 +104,8 @@ class Sender:
     sent_seq: int = 0
     acked_seq: int = 0
     window: tuple[SentBatch, ...] = ()
+    carried: Mapping[int, int] = field(default_factory=dict)
+    """Marks of batches that a bulk has made void: they count once that bulk is complete in the peer."""
     hold_until: Ns | None = None
     """The peer is away, and may resume until then."""
     drain: Drain | None = None
@@ -125,6 +127,7 @@ def reign(sender: Sender, stream: Stream) -> Result:
     return replace(
         sender,
         stream=stream,
+        carried={},
         engaged=False,
         sent_seq=0,
         acked_seq=0,
@@ -144,10 +147,8 @@ def abdicate(sender: Sender) -> Result:
 
 # ---- the peer comes and goes -------------------------------------------------------------------------
 def engage(sender: Sender, has_stream: Stream | None, has_seq: int) -> Result:
-    """The peer is ready to receive, and holds records of ``has_stream`` up to batch ``has_seq``."""
-    if sender.engaged and has_stream == sender.stream:
-        return sender, ()  # it only told of a new role
-    resumable = has_stream == sender.stream and sender.tracking and not sender.engaged and not sender.bulk_due
+    """The peer wants changes, and holds records of ``has_stream`` up to batch ``has_seq``."""
+    resumable = has_stream == sender.stream and sender.tracking and not sender.bulk_due
     if resumable and sender.acked_seq <= has_seq <= sender.sent_seq:
         return _resume(sender, has_seq)
     return _begin_bulk(replace(sender, engaged=True, hold_until=None))
@@ -187,6 +188,7 @@ def _begin_bulk(sender: Sender) -> Result:
         walking=True,
         bulk_end_seq=None,
         acked_seq=sender.sent_seq,
+        carried=_merged((sender.carried, *(batch.marks for batch in sender.window))),
         window=(),
         bulks=sender.bulks + 1,
     )
@@ -237,17 +239,27 @@ def walked(sender: Sender) -> Result:
 
 
 def acknowledge(sender: Sender, seq: int) -> Result:
-    """The peer has batches up to ``seq`` live. Raises RemoteProtocolError if that cannot be."""
-    if not sender.acked_seq <= seq <= sender.sent_seq:
-        raise RemoteProtocolError("bad_ack", f"ack {seq}, expected {sender.acked_seq}..{sender.sent_seq}")
-    marks: dict[int, int] = {}
-    for batch in sender.window:
-        if batch.seq <= seq:
-            for worker, mark in batch.marks.items():
-                marks[worker] = max(mark, marks.get(worker, 0))
+    """The peer has batches up to ``seq`` live. Raises RemoteProtocolError for what was never sent."""
+    if seq > sender.sent_seq:
+        raise RemoteProtocolError("bad_ack", f"ack {seq}, sent {sender.sent_seq}")
+    if seq < sender.acked_seq:
+        return sender, ()  # of a batch that the present bulk has made void
+    marks = _merged(batch.marks for batch in sender.window if batch.seq <= seq)
+    if sender.bulk_end_seq is not None and seq >= sender.bulk_end_seq:
+        marks = _merged((marks, sender.carried))
+        sender = replace(sender, carried={})
     sender = replace(sender, acked_seq=seq, window=tuple(b for b in sender.window if b.seq > seq))
     outputs: tuple[Output, ...] = (AckFlows(marks),) if marks else ()
     return sender, (*outputs, _credit(sender))
+
+
+def _merged(all_marks: Iterable[Mapping[int, int]]) -> dict[int, int]:
+    """The highest mark of each worker."""
+    merged: dict[int, int] = {}
+    for marks in all_marks:
+        for worker, mark in marks.items():
+            merged[worker] = max(mark, merged.get(worker, 0))
+    return merged
 
 
 def _discard(sender: Sender, event: FlowsDrained) -> Result:
@@ -284,14 +296,21 @@ def settle(sender: Sender, now: Ns) -> Result:
 
 
 def after_ack(sender: Sender, now: Ns) -> Result:
-    """Whether a wait is over: after each acknowledgement, and when the settling time has passed."""
+    """An acknowledgement may end a drain. While settling it opens the window: what waited in C may follow."""
     if sender.drain is None:
         return sender, ()
-    if sender.drain.quiet_at is None:
-        done = sender.acked_seq >= sender.drain.target_seq
-    else:
-        done = not sender.window and now >= sender.drain.quiet_at
-    return (replace(sender, drain=None), (Drained(),)) if done else (sender, ())
+    if sender.drain.quiet_at is not None:
+        return replace(sender, drain=replace(sender.drain, quiet_at=Ns(now + ms(SETTLE_MS)))), ()
+    if sender.acked_seq < sender.drain.target_seq:
+        return sender, ()
+    return replace(sender, drain=None), (Drained(),)
+
+
+def _settled(sender: Sender, now: Ns) -> Result:
+    """No change for SETTLE_MS, and every batch acknowledged."""
+    if sender.drain is None or sender.drain.quiet_at is None or sender.window or now < sender.drain.quiet_at:
+        return sender, ()
+    return replace(sender, drain=None), (Drained(),)
 
 
 # ---- time --------------------------------------------------------------------------------------------
@@ -303,7 +322,7 @@ def timer(sender: Sender, now: Ns) -> Result:
             *outputs,
             Record(Level.WARNING, "sync-resume-expired", {"hold_s": sender.limits.resume_hold_s}),
         )
-    return after_ack(sender, now)
+    return _settled(sender, now)
 
 
 def next_deadline(sender: Sender) -> Ns | None:

@@ -6,9 +6,9 @@ Frames longer than the limit, and maps that are not exactly a message, end the c
 
 Messages; numbers are unsigned, and unknown keys are skipped, so that version N talks to N+1::
 
-    hello       v_min v_max pair node inc term role stream seq
-                Both ends, first, and again when the role changes. An ACTIVE node's stream is its own, seq the
-                last batch sent; others tell the stream they hold records of, seq the last batch imported.
+    hello       v_min v_max pair node inc term role
+                                 both ends, first, and again when the role or the term changes
+    want        stream seq       receiver: send me changes; I hold records of that stream up to batch seq
     bulk_begin  stream seq       sender: all records follow, from batch seq on; forget the stream you knew
     resume      stream seq       sender: batches go on from seq, nothing was missed
     batch       v seq n family cols
@@ -95,17 +95,23 @@ class Stream:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
-    """Who we are, which role we have, and how far we are in which stream."""
+    """Who we are, and which role we have."""
 
     pair: str
     node: int
     incarnation: int
     term: Term
     role: Role
-    stream: Stream | None
-    seq: int
     v_min: int = VERSION_MIN
     v_max: int = VERSION_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """Send changes: behind batch ``seq`` of ``stream`` if you can, else everything."""
+
+    stream: Stream | None
+    seq: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +173,7 @@ class Close:
     reason: str
 
 
-Message = Hello | BulkBegin | Resume | Batch | BulkEnd | Ack | Go | Beat | Close
+Message = Hello | Want | BulkBegin | Resume | Batch | BulkEnd | Ack | Go | Beat | Close
 
 
 # ---- out ---------------------------------------------------------------------------------------------
@@ -189,9 +195,9 @@ def _as_map(message: Message) -> dict[str, object]:
                 "inc": message.incarnation,
                 "term": message.term,
                 "role": int(message.role),
-                "stream": None if message.stream is None else _stream_map(message.stream),
-                "seq": message.seq,
             }
+        case Want(stream, seq):
+            return {"t": "want", "stream": None if stream is None else _stream_map(stream), "seq": seq}
         case BulkBegin(stream, seq):
             return {"t": "bulk_begin", "stream": _stream_map(stream), "seq": seq}
         case Resume(stream, seq):
@@ -324,9 +330,11 @@ def _decode_hello(fields: Fields) -> Hello:
         incarnation=_unsigned(fields, "inc"),
         term=Term(_unsigned(fields, "term")),
         role=Role(_unsigned(fields, "role", max(Role))),
-        stream=None if fields.get("stream") is None else _stream(fields),
-        seq=_unsigned(fields, "seq"),
     )
+
+
+def _decode_want(fields: Fields) -> Want:
+    return Want(None if fields.get("stream") is None else _stream(fields), _unsigned(fields, "seq"))
 
 
 def _decode_batch(fields: Fields) -> Batch:
@@ -351,6 +359,7 @@ def _decode_batch(fields: Fields) -> Batch:
 
 _DECODERS: Final[Mapping[str, Callable[[Fields], Message]]] = {
     "hello": _decode_hello,
+    "want": _decode_want,
     "bulk_begin": lambda f: BulkBegin(_stream(f), _unsigned(f, "seq")),
     "resume": lambda f: Resume(_stream(f), _unsigned(f, "seq")),
     "batch": _decode_batch,

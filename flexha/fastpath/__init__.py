@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The C fast path, as one typed object.
 
-``Fastpath`` wraps each call of ``csrc/fp_abi.h`` in one method. It copies: no cdata escapes, results are bytes
-and the frozen dataclasses of ``records``. All calls come from one thread (the control thread); the GIL is
-released during each.
+``Fastpath`` wraps each call of ``csrc/fp_abi.h`` in one method. It copies: no cdata escapes, results are
+bytes and the frozen dataclasses of ``records``. All calls come from one thread (the control thread); the GIL
+is released during each.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Final, Self
 from flexha.fastpath import marshal
 from flexha.fastpath.batch import COLUMN_WIDTHS, RecordBatch, column_width
 from flexha.fastpath.errors import FastpathError, FastpathMismatchError
-from flexha.fastpath.lib import ffi, lib
+from flexha.fastpath.lib import ffi
+from flexha.fastpath.lib import lib as clib  # `lib` stays the name of the submodule
 from flexha.fastpath.records import (
     Address,
     Drained,
@@ -103,11 +104,11 @@ def verdict_table() -> tuple[Verdict, ...]:
     """Every verdict a packet can end in, in the order of their numbers."""
     return tuple(
         Verdict(
-            name=marshal.text(lib.fp_verdict_name(i)),
-            help=marshal.text(lib.fp_verdict_help(i)),
-            drop=bool(lib.fp_verdict_is_drop(i)),
+            name=marshal.text(clib.fp_verdict_name(i)),
+            help=marshal.text(clib.fp_verdict_help(i)),
+            drop=bool(clib.fp_verdict_is_drop(i)),
         )
-        for i in range(lib.fp_verdict_count())
+        for i in range(clib.fp_verdict_count())
     )
 
 
@@ -135,9 +136,9 @@ class Fastpath:
         self._drain_from = 0
         err = ffi.new("struct fp_error *")
         out = ffi.new("fp_dp **")
-        _ensure(lib.fp_open(marshal.config(config), out, err), "fp_open", err)
-        self._dp: CData | None = out[0]
-        self._events_fd: Final = _ensure(lib.fp_events_fd(self._dp), "fp_events_fd")
+        _ensure(clib.fp_open(marshal.config(config), out, err), "fp_open", err)
+        self._dp: CData = out[0]
+        self._events_fd: Final = _ensure(clib.fp_events_fd(self._dp), "fp_events_fd")
 
     # ---- life ----
     @property
@@ -146,20 +147,22 @@ class Fastpath:
         return self._config
 
     def start(self) -> str:
-        """Start the workers and the pulse thread; returns a remark for the log, such as "no SCHED_FIFO", or ""."""
+        """Start the workers and the pulse thread.
+
+        Returns a remark for the log, such as that heartbeats run without SCHED_FIFO, or "".
+        """
         err = ffi.new("struct fp_error *")
-        _ensure(lib.fp_start(self._dp, err), "fp_start", err)
+        _ensure(clib.fp_start(self._dp, err), "fp_start", err)
         return marshal.text(err.text)
 
     def stop(self) -> None:
         """Send what waits, then join the threads. Idempotent."""
-        _ensure(lib.fp_stop(self._dp), "fp_stop")
+        _ensure(clib.fp_stop(self._dp), "fp_stop")
 
     def close(self) -> None:
         """Stop, and free everything; the TAPs go with it. Idempotent."""
-        if self._dp is not None:
-            lib.fp_close(self._dp)
-            self._dp = None
+        clib.fp_close(self._dp)
+        self._dp = ffi.NULL
 
     def __enter__(self) -> Self:
         return self
@@ -178,37 +181,39 @@ class Fastpath:
 
         Raises: FastpathError(ESTALE) for an older term.
         """
-        _ensure(lib.fp_set_role(self._dp, role, term), "fp_set_role")
+        _ensure(clib.fp_set_role(self._dp, role, term), "fp_set_role")
 
     def fence(self) -> Fence:
         """Role and term as the workers read them before each transmission."""
         role = ffi.new("uint32_t *")
         term = ffi.new("uint64_t *")
-        _ensure(lib.fp_fence_read(self._dp, role, term), "fp_fence_read")
+        _ensure(clib.fp_fence_read(self._dp, role, term), "fp_fence_read")
         return Fence(role=int(role[0]), term=int(term[0]))
 
     def set_carrier(self, port: int, *, up: bool) -> None:
         """Mirror the state of a port's wire to the carrier of its host TAP, for routing daemons to see."""
-        _ensure(lib.fp_port_carrier(self._dp, port, int(up)), "fp_port_carrier")
+        _ensure(clib.fp_port_carrier(self._dp, port, int(up)), "fp_port_carrier")
 
     # ---- pulse ----
     def set_pulse(self, flags: HeartbeatFlag, priority: int) -> None:
         """Set what our heartbeats say beside role and term."""
-        _ensure(lib.fp_pulse_set(self._dp, int(flags), priority), "fp_pulse_set")
+        _ensure(clib.fp_pulse_set(self._dp, int(flags), priority), "fp_pulse_set")
 
     def burst_pulse(self) -> None:
         """Send one heartbeat on every path at once."""
-        _ensure(lib.fp_pulse_burst(self._dp), "fp_pulse_burst")
+        _ensure(clib.fp_pulse_burst(self._dp), "fp_pulse_burst")
 
     def control_beat(self) -> None:
         """Tell the pulse thread that the control plane is alive."""
-        _ensure(lib.fp_control_beat(self._dp), "fp_control_beat")
+        _ensure(clib.fp_control_beat(self._dp), "fp_control_beat")
 
     def pulse_events(self) -> list[PulseEvent]:
         """Take what the pulse thread has to report, oldest first."""
         events: list[PulseEvent] = []
         while True:
-            n = _ensure(lib.fp_pulse_events(self._dp, self._pulse_events, PULSE_EVENTS_MAX), "fp_pulse_events")
+            n = _ensure(
+                clib.fp_pulse_events(self._dp, self._pulse_events, PULSE_EVENTS_MAX), "fp_pulse_events"
+            )
             events += [marshal.pulse_event(self._pulse_events[i]) for i in range(n)]
             if n < PULSE_EVENTS_MAX:
                 return events
@@ -217,7 +222,7 @@ class Fastpath:
         """Heartbeat counters: element 0 is xc, element 1 + i is port i."""
         n = 1 + len(self._config.ports)
         out = ffi.new("struct fp_path_stats[]", n)
-        _ensure(lib.fp_pulse_stats(self._dp, out, n), "fp_pulse_stats")
+        _ensure(clib.fp_pulse_stats(self._dp, out, n), "fp_pulse_stats")
         return [marshal.path_stats(out[i]) for i in range(n)]
 
     # ---- what waits to be drained ----
@@ -239,7 +244,7 @@ class Fastpath:
         """Take the frames and neighbour requests that wait for the control plane."""
         punts: list[Punt] = []
         while True:
-            n = _ensure(lib.fp_punts_drain(self._dp, self._punts, PUNTS_MAX), "fp_punts_drain")
+            n = _ensure(clib.fp_punts_drain(self._dp, self._punts, PUNTS_MAX), "fp_punts_drain")
             punts += [marshal.punt(self._punts[i]) for i in range(n)]
             if n < PUNTS_MAX:
                 return punts
@@ -249,7 +254,7 @@ class Fastpath:
 
         Raises: FastpathError(ENOBUFS) when too many frames wait already.
         """
-        _ensure(lib.fp_inject(self._dp, port, frame, len(frame), int(fenced)), "fp_inject")
+        _ensure(clib.fp_inject(self._dp, port, frame, len(frame), int(fenced)), "fp_inject")
 
     # ---- next hops ----
     def commit_fib(self, routes: Sequence[Route], neighbours: Sequence[Neighbour]) -> None:
@@ -257,18 +262,18 @@ class Fastpath:
         c_routes = marshal.routes(routes)
         c_neighs = marshal.neighbours(neighbours)
         _ensure(
-            lib.fp_fib_commit(self._dp, c_routes, len(routes), c_neighs, len(neighbours)),
+            clib.fp_fib_commit(self._dp, c_routes, len(routes), c_neighs, len(neighbours)),
             "fp_fib_commit",
         )
 
     # ---- sync: changes out ----
     def track_changes(self, *, on: bool) -> None:
         """On: changes are queued for ``drain``. Off: they are forgotten, tombstones are freed at once."""
-        _ensure(lib.fp_sync_track(self._dp, int(on)), "fp_sync_track")
+        _ensure(clib.fp_sync_track(self._dp, int(on)), "fp_sync_track")
 
     def start_bulk(self) -> None:
         """Let every worker walk its table into the drain; ends with ``Drained.bulk_walked``."""
-        _ensure(lib.fp_bulk_start(self._dp), "fp_bulk_start")
+        _ensure(clib.fp_bulk_start(self._dp), "fp_bulk_start")
         self._walkers_left = self._config.n_workers
 
     def drain(self, limit: int = 1024) -> list[Drained]:
@@ -290,7 +295,7 @@ class Fastpath:
                 more = True
                 break
             got = _ensure(
-                lib.fp_events_drain(self._dp, worker, self._batch.at(n), room, self._lost), "fp_events_drain"
+                clib.fp_events_drain(self._dp, worker, self._batch.at(n), room, self._lost), "fp_events_drain"
             )
             lost += int(self._lost[0])
             if got:
@@ -324,7 +329,7 @@ class Fastpath:
     def ack(self, marks: Mapping[int, int]) -> None:
         """The peer has everything up to ``marks`` (worker -> ``ev_seq``) live: tombstones may go."""
         for worker, ev_seq in marks.items():
-            _ensure(lib.fp_events_ack(self._dp, worker, ev_seq), "fp_events_ack")
+            _ensure(clib.fp_events_ack(self._dp, worker, ev_seq), "fp_events_ack")
 
     # ---- sync: records in ----
     def import_columns(self, n: int, family: int, columns: Mapping[str, bytes]) -> int:
@@ -336,46 +341,46 @@ class Fastpath:
         if not 0 <= n <= BATCH_MAX:
             raise FastpathError(22, "fp_cols_unpack", f"{n} records in one batch, at most {BATCH_MAX}")
         self._batch.unpack(n, family, columns)
-        return _ensure(lib.fp_flows_import(self._dp, self._batch.at(0), n), "fp_flows_import")
+        return _ensure(clib.fp_flows_import(self._dp, self._batch.at(0), n), "fp_flows_import")
 
     def begin_import(self) -> None:
         """A bulk is coming: what is held so far is marked stale."""
-        _ensure(lib.fp_import_begin(self._dp), "fp_import_begin")
+        _ensure(clib.fp_import_begin(self._dp), "fp_import_begin")
 
     def end_import(self) -> int:
         """The bulk is complete: sweep what it did not refresh; returns how many records went."""
-        return _ensure(lib.fp_import_end(self._dp), "fp_import_end")
+        return _ensure(clib.fp_import_end(self._dp), "fp_import_end")
 
     # ---- inspection ----
     def flows(self, page: int = 1024) -> Iterator[FlowRecord]:
-        """Walk all tables, a page at a time. Changes meanwhile may or may not be seen; no slot is seen twice."""
+        """Walk all tables, a page at a time; changes made meanwhile may or may not be seen."""
         page = min(page, BATCH_MAX)
         cursor = ffi.new("struct fp_cursor *")
         while not cursor.done:
-            n = _ensure(lib.fp_flows_walk(self._dp, cursor, self._batch.at(0), page), "fp_flows_walk")
+            n = _ensure(clib.fp_flows_walk(self._dp, cursor, self._batch.at(0), page), "fp_flows_walk")
             # The batch is shared with drain and import: take the page out before anybody else runs.
             yield from self._batch.flow_records(n)
 
     def verdict_counts(self, worker: int | None = None) -> list[int]:
         """Packets per verdict, of one worker or of all, in the order of ``verdict_table``."""
-        n = lib.fp_verdict_count()
+        n = clib.fp_verdict_count()
         out = ffi.new("uint64_t[]", n)
         total = [0] * n
         for index in range(self._config.n_workers) if worker is None else (worker,):
-            _ensure(lib.fp_verdicts_read(self._dp, index, out, n), "fp_verdicts_read")
+            _ensure(clib.fp_verdicts_read(self._dp, index, out, n), "fp_verdicts_read")
             total = [a + b for a, b in zip(total, ffi.unpack(out, n), strict=True)]
         return total
 
     def worker_stats(self, worker: int) -> WorkerStats:
         """Counters and gauges of one worker."""
         out = ffi.new("struct fp_worker_stats *")
-        _ensure(lib.fp_worker_stats_read(self._dp, worker, out), "fp_worker_stats_read")
+        _ensure(clib.fp_worker_stats_read(self._dp, worker, out), "fp_worker_stats_read")
         return marshal.worker_stats(out)
 
     def port_stats(self, port: int) -> PortStats:
         """Frames and bytes of one port, over all workers."""
         out = ffi.new("struct fp_port_stats *")
-        _ensure(lib.fp_port_stats_read(self._dp, port, out), "fp_port_stats_read")
+        _ensure(clib.fp_port_stats_read(self._dp, port, out), "fp_port_stats_read")
         return marshal.port_stats(out)
 
     # ---- tests: refused (EBUSY) once the workers run ----
@@ -396,23 +401,23 @@ class Fastpath:
             c_frame.len = len(frame)
             c_frame.port = port
             c_frame.src = int(source)
-        _ensure(lib.fp_test_step(self._dp, worker, now_ns, io, len(frames)), "fp_test_step")
+        _ensure(clib.fp_test_step(self._dp, worker, now_ns, io, len(frames)), "fp_test_step")
         return [marshal.stepped_frame(io[i], room) for i, room in enumerate(rooms)]
 
     def test_expire(self, now_ns: int, worker: int = 0) -> int:
         """Run the timer wheel up to ``now_ns``; returns how many records went."""
-        return _ensure(lib.fp_test_expire(self._dp, worker, now_ns), "fp_test_expire")
+        return _ensure(clib.fp_test_expire(self._dp, worker, now_ns), "fp_test_expire")
 
     def test_shard(self, address: Address, port: int, proto: int) -> int:
         """The shard of an inside endpoint (``port`` in host order)."""
         c_address = ffi.new("struct fp_addr *", (marshal.addr_bytes(address),))
         port_be = int.from_bytes(port.to_bytes(2, "big"), "little")
-        return _ensure(lib.fp_test_shard(self._dp, c_address, port_be, proto), "fp_test_shard")
+        return _ensure(clib.fp_test_shard(self._dp, c_address, port_be, proto), "fp_test_shard")
 
     def test_heartbeat(self) -> bytes:
         """The payload that the pulse thread would send on xc now."""
         out = bytearray(256)
-        n = _ensure(lib.fp_test_heartbeat(self._dp, ffi.from_buffer(out), len(out)), "fp_test_heartbeat")
+        n = _ensure(clib.fp_test_heartbeat(self._dp, ffi.from_buffer(out), len(out)), "fp_test_heartbeat")
         return bytes(out[:n])
 
     def test_pulse_rx(self, path: int, payload: bytes, now_ns: int) -> None:
@@ -420,8 +425,8 @@ class Fastpath:
 
         Raises: FastpathError(EBADMSG) if it is malformed, or another pair's.
         """
-        _ensure(lib.fp_test_pulse_rx(self._dp, path, payload, len(payload), now_ns), "fp_test_pulse_rx")
+        _ensure(clib.fp_test_pulse_rx(self._dp, path, payload, len(payload), now_ns), "fp_test_pulse_rx")
 
     def test_pulse_tick(self, now_ns: int) -> None:
         """Let the pulse thread's silence rule look at the clock."""
-        _ensure(lib.fp_test_pulse_tick(self._dp, now_ns), "fp_test_pulse_tick")
+        _ensure(clib.fp_test_pulse_tick(self._dp, now_ns), "fp_test_pulse_tick")

@@ -104,7 +104,9 @@ class RecordBatch:
         Raises: FastpathError(EINVAL) for a column of the wrong length, or values that no peer sends.
         """
         if family not in _ADDRESS_BYTES:
-            raise FastpathError(errno.EINVAL, "fp_cols_unpack", f"address family {family!r} is neither 4 nor 6")
+            raise FastpathError(
+                errno.EINVAL, "fp_cols_unpack", f"address family {family!r} is neither 4 nor 6"
+            )
         keep_alive = []
         for name in COLUMN_WIDTHS:
             column = columns.get(name)

@@ -111,7 +111,9 @@ def check_abi() -> None:
     """Raise FastpathMismatchError unless version and sizes are those that this code is written for."""
     built = int(_fp.lib.FP_ABI_VERSION)
     if built != ABI_VERSION:
-        raise FastpathMismatchError(f"_fp was built for ABI version {built}, this package is for {ABI_VERSION}")
+        raise FastpathMismatchError(
+            f"_fp was built for ABI version {built}, this package is for {ABI_VERSION}"
+        )
     for struct, size in STRUCT_SIZES.items():
         actual = int(ffi.sizeof(struct))
         if actual != size:

@@ -75,7 +75,15 @@ def config(cfg: FastpathConfig) -> CData:
     for field in fields(cfg.timeouts):
         setattr(out.timeouts, field.name, getattr(cfg.timeouts, field.name))
     pulse = cfg.pulse
-    for name in ("interval_ms", "dead_after", "control_dead_ms", "udp_port", "pair_id", "node_index", "incarnation"):
+    for name in (
+        "interval_ms",
+        "dead_after",
+        "control_dead_ms",
+        "udp_port",
+        "pair_id",
+        "node_index",
+        "incarnation",
+    ):
         setattr(out.pulse, name, getattr(pulse, name))
     out.pulse.xc_addr.b = addr_bytes(pulse.xc_address)
     out.pulse.xc_peer_addr.b = addr_bytes(pulse.xc_peer_address)

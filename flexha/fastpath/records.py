@@ -146,7 +146,7 @@ class PulseConfig:
 
 @dataclass(frozen=True, slots=True)
 class FastpathConfig:
-    """``struct fp_config``. ``shard_key`` is the pair's secret, ``table_key`` this process's; 16 bytes each."""
+    """``struct fp_config``. Keys have 16 bytes; the shard key is the pair's secret, the table key our own."""
 
     ports: tuple[PortConfig, ...]
     pools: tuple[PoolConfig, ...]
@@ -322,6 +322,7 @@ class WorkerStats:
     flows_closed: int
     flows_imported: int
     import_refused: int
+    import_conflicts: int
     events_lost: int
     dirty: int
     neigh_waiting: int

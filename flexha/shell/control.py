@@ -28,11 +28,13 @@ from flexha.shell.counters import Counters
 LINE_BYTES_MAX = 65536
 CONNECTIONS_MAX = 32
 COMMAND_TIMEOUT_S = 15.0
+TURN_AWAY_S = 0.5
 SOCKET_MODE = 0o660
 
 Args = Mapping[str, object]
-Handler = Callable[[Args], Awaitable[str]]
-"""Answers with JSON text, which it may have rendered piece by piece."""
+Result = str | list[str]
+"""JSON text, whole or in pieces: a long answer is written piece by piece, so that the loop can turn."""
+Handler = Callable[[Args], Awaitable[Result]]
 
 
 class RequestError(FlexhaError):
@@ -117,16 +119,25 @@ class Control:
         self._connections.add(task)
         try:
             if len(self._connections) > CONNECTIONS_MAX:
-                writer.write(_failure(None, f"more than {CONNECTIONS_MAX} connections; close one").encode())
+                await self._turn_away(reader, writer)
                 return
             while line := await self._read_line(reader, writer):
-                writer.write((await self._answer(line)).encode())
-                await writer.drain()
+                for piece in await self._answer(line):
+                    writer.write(piece.encode())
+                    await writer.drain()
         except (ConnectionError, asyncio.CancelledError):
             pass  # the client left, or we stop
         finally:
             self._connections.discard(task)
             writer.close()
+
+    async def _turn_away(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Say why, after the request was read: closing on unread bytes would destroy the answer."""
+        self._counters.add("control.turned_away")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TURN_AWAY_S):
+                await self._read_line(reader, writer)
+        writer.write(_failure(None, f"more than {CONNECTIONS_MAX} connections; close one").encode())
 
     async def _read_line(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
         try:
@@ -136,7 +147,7 @@ class Control:
             writer.write(_failure(None, f"a line is longer than {LINE_BYTES_MAX} bytes; send less").encode())
             return b""
 
-    async def _answer(self, line: bytes) -> str:
+    async def _answer(self, line: bytes) -> list[str]:
         identity: object = None
         try:
             request = _parse(line)
@@ -145,12 +156,13 @@ class Control:
             result = await handler(args)
         except FlexhaError as error:
             self._counters.add("control.refused")
-            return _failure(identity, str(error))
+            return [_failure(identity, str(error))]
         except Exception as problem:  # noqa: BLE001 - a bug in an answer must not cost the node its role
             self._counters.add("control.failed")
             log.exception("control.failed", problem)
-            return _failure(identity, f"internal error: {problem!r}; see the daemon's log")
-        return f'{{"id":{json.dumps(identity)},"ok":true,"result":{result}}}\n'
+            return [_failure(identity, f"internal error: {problem!r}; see the daemon's log")]
+        pieces = [result] if isinstance(result, str) else result
+        return [f'{{"id":{json.dumps(identity)},"ok":true,"result":', *pieces, "}\n"]
 
     def _handler(self, request: Mapping[str, object]) -> tuple[Handler, Args]:
         command, args = request.get("cmd"), request.get("args", {})

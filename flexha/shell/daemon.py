@@ -120,7 +120,7 @@ class Daemon:
             fastpath.start()
         except FastpathError as error:
             raise StartError(f"fast path: {error}") from error
-        scheduling.prioritise(self._plan.core.interval_ms)
+        scheduling.prioritise()
         await address_probe.check(ports)
         for port in ports:
             plug.address(port, rtnl)
@@ -262,8 +262,9 @@ class Daemon:
 
     def _on_loop_exception(self, _loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         problem = context.get("exception")
-        if isinstance(problem, OSError) or not isinstance(problem, Exception):
-            # A socket of a client or a peer: its protocol is told on its own.
+        of_a_socket = isinstance(problem, OSError) and not isinstance(problem, FastpathError)
+        if of_a_socket or not isinstance(problem, Exception):
+            # A client's or a peer's socket: whoever uses it is told on its own.
             log.warning("loop.complaint", message=context.get("message"), exception=problem)
             return
         self._on_fatal(problem)

@@ -13,6 +13,7 @@ transition done, so the daemon fences itself and ends (``on_fatal``); the peer t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -41,7 +42,7 @@ from flexha.core.actions import (
     Stop,
     TrackChanges,
 )
-from flexha.core.events import Event, RoleSet, Started, TermPersisted, TimerFired
+from flexha.core.events import Event, RoleSet, Started, TermPersisted, TermPersistFailed, TimerFired
 from flexha.core.node import NodeConfig
 from flexha.fastpath import Fastpath, FastpathError
 from flexha.shell import clock, log
@@ -53,8 +54,6 @@ from flexha.shell.sync_io import SyncIo
 from flexha.shell.terms import TermFile
 from flexha.shell.vrrp_io import VrrpIo
 from flexha.units import NS_PER_S, Ns, Term
-
-PERSIST_RETRY_S = 1.0
 
 
 @dataclass(slots=True)
@@ -84,6 +83,7 @@ class Driver:
         self._queue: deque[Event] = deque()
         self._stepping = True  # nothing is stepped before begin()
         self._failed = False
+        self._obeyed_at = Ns(0)
         self._timer: asyncio.TimerHandle | None = None
         self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="flexha-disk")
 
@@ -127,8 +127,9 @@ class Driver:
 
     def _step(self, event: Event) -> None:
         now = clock.now()
-        if isinstance(event, RoleSet):  # the moment from which the fast path forwards, or no longer does
-            self.hands.history.add(now, "role-obeyed", {"role": event.role.name, "term": event.term})
+        if isinstance(event, RoleSet):  # from then on the fast path forwards, or no longer does
+            fields = {"role": event.role.name, "term": event.term}
+            self.hands.history.add(self._obeyed_at, "role-obeyed", fields)
         self._state, actions = node.step(self._state, event, now)
         for action in actions:
             self._perform(action, now)
@@ -208,28 +209,19 @@ class Driver:
             self.hands.counters.add("role.stale_term")
             log.warning("role.stale_term", role=action.role.name, term=action.term)
             return
+        self._obeyed_at = clock.now()
         self.post(RoleSet(action.role, action.term))
 
     def _persist(self, term: Term) -> None:
         """Write in a thread: fsync may take as long as the disk likes. One thread keeps the order."""
-        loop = asyncio.get_running_loop()
-        self._disk.submit(self._write_term, loop, term)
+        self._disk.submit(self._write_term, asyncio.get_running_loop(), term)
 
     def _write_term(self, loop: asyncio.AbstractEventLoop, term: Term) -> None:
+        outcome: Event
         try:
             self.hands.terms.write(term)
+            outcome = TermPersisted(term)
         except OSError as error:
-            loop.call_soon_threadsafe(self._persist_failed, term, error)
-        else:
-            loop.call_soon_threadsafe(self.post, TermPersisted(term))
-
-    def _persist_failed(self, term: Term, error: OSError) -> None:
-        """A term that is not on disk is not used; so keep trying, and say so."""
-        self.hands.counters.add("term.persist_failed")
-        log.error("term.persist_failed", term=term, error=error, remedy="free space, check nodes.X.state_dir")
-        if not self._failed:
-            asyncio.get_running_loop().call_later(PERSIST_RETRY_S, self._persist_again, term)
-
-    def _persist_again(self, term: Term) -> None:
-        if not self._failed:
-            self._persist(term)
+            outcome = TermPersistFailed(term, str(error))
+        with contextlib.suppress(RuntimeError):  # the loop has closed meanwhile
+            loop.call_soon_threadsafe(self.post, outcome)

@@ -76,11 +76,16 @@ class Inspector:
         now = clock.now()
         core = dict(self.driver.status())
         peer, sync = _mapping(core.pop("peer", None)), _mapping(core.pop("sync", None))
+        known = _mapping(peer.get("paths"))
+        paths = {
+            name: {**_mapping(known.get(name)), **path}
+            for name, path in self.heartbeat.path_status(now).items()
+        }
         return {
             "pair": self.plan.pair,
             "node": self.plan.name,
             **core,
-            "peer": {**peer, "paths": self.heartbeat.path_status(now)},
+            "peer": {**peer, "paths": paths},
             "sync": {**sync, **self._sync_io()},
             "flows": self.flow_gauges(),
             "fib": self.mirror.sizes,
@@ -158,7 +163,7 @@ class Inspector:
         )
 
     # ---- sessions ----
-    async def sessions(self, args: Args) -> str:
+    async def sessions(self, args: Args) -> list[str]:
         """Records of the tables that pass the filters, or their number only."""
         only(args, "kind", "proto", "inside", "remote", "external", "state", "limit", "cursor", "count_only")
         wanted = Filter.of(args)
@@ -167,12 +172,13 @@ class Inspector:
         count_only = args.get("count_only", False)
         if not isinstance(count_only, bool):
             raise RequestError("count_only is no boolean; send true or false")
-        shown: list[str] = []
-        count = seen = 0
+        pieces = ['{"sessions":[']
+        shown = count = seen = 0
         next_cursor: int | None = None
         walk = self.fastpath.flows(PAGE)
         # The walk's page is C's buffer for every batch: a page is taken whole before anybody else runs.
         while page := list(islice(walk, PAGE)):
+            lines: list[str] = []
             for record in page:
                 seen += 1
                 if seen <= cursor or not wanted.passes(record):
@@ -180,16 +186,17 @@ class Inspector:
                 count += 1
                 if count_only:
                     continue
-                if len(shown) < limit:
-                    shown.append(json.dumps(self._session(record)))
+                if shown < limit:
+                    text = json.dumps(self._session(record))
+                    lines.append(f",{text}" if shown else text)
+                    shown += 1
                 elif next_cursor is None:
                     next_cursor = seen - 1
+            pieces.append("".join(lines))
             await asyncio.sleep(0)
-        truncated = next_cursor is not None
-        return (
-            f'{{"sessions":[{",".join(shown)}],"count":{count},"truncated":{json.dumps(truncated)},'
-            f'"cursor":{json.dumps(next_cursor)}}}'
-        )
+        foot = {"count": count, "truncated": next_cursor is not None, "cursor": next_cursor}
+        pieces.append("]," + json.dumps(foot).removeprefix("{"))
+        return pieces
 
     def _session(self, record: FlowRecord) -> dict[str, object]:
         names = self.plan.port_names

@@ -7,16 +7,19 @@ reader of stderr that stalls (a full pipe) must not stall heartbeats; what does 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import queue
 import sys
+import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from logging.handlers import QueueHandler, QueueListener
 from typing import IO, Literal
 
 QUEUE_RECORDS_MAX = 8192
+STOP_TIMEOUT_S = 1.0
 
 Format = Literal["text", "json"]
 
@@ -117,15 +120,35 @@ class _BoundedHandler(QueueHandler):
             warning("log.dropped", records=count)
 
 
+class _Output(logging.StreamHandler[IO[str]]):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Nobody reads stderr any more, so there is nobody to tell."""
+
+
+class _PatientListener(QueueListener):
+    """Ends even if nobody reads stderr any more."""
+
+    _thread: threading.Thread | None
+
+    def stop(self) -> None:
+        """Write what waits, for a bounded time; the thread is a daemon and dies with the process."""
+        if self._thread is None:
+            return
+        with contextlib.suppress(queue.Full):
+            self.enqueue_sentinel()
+        self._thread.join(STOP_TIMEOUT_S)
+        self._thread = None
+
+
 class LogThread:
-    """Logging from ``start`` to ``stop``; ``stop`` writes what waits."""
+    """Logging from ``start`` to ``stop``."""
 
     def __init__(self, node: str, level: str, form: Format, stream: IO[str] | None = None) -> None:
         records: queue.Queue[logging.LogRecord] = queue.Queue(QUEUE_RECORDS_MAX)
-        output = logging.StreamHandler(stream or sys.stderr)
+        output = _Output(stream or sys.stderr)
         output.setFormatter(_Formatter(node, form))
         self._handler = _BoundedHandler(records)
-        self._listener = QueueListener(records, output)
+        self._listener = _PatientListener(records, output)
         _logger.setLevel(level.upper())
         _logger.propagate = False
 
@@ -135,6 +158,6 @@ class LogThread:
         self._listener.start()
 
     def stop(self) -> None:
-        """Write what waits, and end."""
+        """End; what waits is written first. Idempotent."""
         _logger.removeHandler(self._handler)
         self._listener.stop()

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address, IPv4Network
 
 from flexha.errors import NetlinkError
-from flexha.fastpath import Address, Fastpath, Neighbour, Route
+from flexha.fastpath import Address, Fastpath, FastpathError, Neighbour, Route
 from flexha.shell import log
 from flexha.shell.counters import Counters
 from flexha.shell.rtnl import (
@@ -90,9 +90,16 @@ class Mirror:
     def resync(self) -> None:
         """Dump routes and neighbours, and commit."""
         self._resync_timer = None
-        self._routes = {route for route in self._rtnl.routes() if route.ifindex in self._ports}
+        try:
+            routes, neighbours = self._rtnl.routes(), self._rtnl.neighbours()
+        except NetlinkError as error:
+            self._counters.add("netlink.dump_failed")
+            log.warning("netlink.dump_failed", error=error)
+            self._resync_soon()
+            return
+        self._routes = {route for route in routes if route.ifindex in self._ports}
         self._neighbours = {}
-        for neighbour in self._rtnl.neighbours():
+        for neighbour in neighbours:
             self._note(neighbour, gone=False)
         self._commit()
 
@@ -116,6 +123,13 @@ class Mirror:
             log.warning("neighbour.refused", address=key[1], error=error, remedy=remedy)
         else:
             self._managed.add(key)
+
+    def _forget(self, key: tuple[int, IPv4Address]) -> None:
+        self._managed.discard(key)
+        try:
+            self._rtnl.forget_neighbour(*key)
+        except NetlinkError as error:
+            log.warning("neighbour.kept", address=key[1], error=error)
 
     # ---- what the kernel says ----
     def _on_readable(self) -> None:
@@ -174,8 +188,7 @@ class Mirror:
         if gone:
             self._managed.discard(key)
         elif neighbour.state & NUD_FAILED and key in self._managed and key not in self._gateways:
-            self._managed.discard(key)
-            self._rtnl.forget_neighbour(*key)
+            self._forget(key)
         if neighbour.state & NUD_FAILED or gone:
             return self._neighbours.pop(key, None) is not None
         return False
@@ -201,22 +214,26 @@ class Mirror:
         for key in gateways - self._gateways:
             self._manage(key)
         self._gateways = gateways
-        self._fastpath.commit_fib(
-            [
-                Route(
-                    route.prefix.network_address,
-                    route.prefix.prefixlen,
-                    self._ports[route.ifindex],
-                    route.gateway,
-                )
-                for route in best
-            ],
-            [
-                Neighbour(address, mac, self._ports[index])
-                for (index, address), mac in self._neighbours.items()
-            ],
-        )
-        self._counters.add("fib.commits")
+        routes = [
+            Route(
+                route.prefix.network_address,
+                route.prefix.prefixlen,
+                self._ports[route.ifindex],
+                route.gateway,
+            )
+            for route in best
+        ]
+        neighbours = [Neighbour(ip, mac, self._ports[index]) for (index, ip), mac in self._neighbours.items()]
+        try:
+            self._fastpath.commit_fib(routes, neighbours)
+        except FastpathError as error:
+            if error.errno not in {errno.E2BIG, errno.ENOMEM}:
+                raise
+            # Forwarding goes on with the snapshot before.
+            self._counters.add("fib.refused")
+            log.error("fib.refused", routes=len(routes), neighbours=len(neighbours), error=error)
+        else:
+            self._counters.add("fib.commits")
 
     @property
     def sizes(self) -> dict[str, int]:

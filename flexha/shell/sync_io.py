@@ -210,7 +210,7 @@ class _Connection(asyncio.BufferedProtocol):
         peername = transport.get_extra_info("peername") or ("",)
         self._wanted = self._owner.made(self, str(peername[0]))
         if not self._wanted:
-            transport.abort()
+            self._transport.abort()
 
     def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - the protocol's signature
         return self._buffer

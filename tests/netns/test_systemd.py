@@ -112,6 +112,8 @@ def test_it_runs_without_root_and_with_three_capabilities(machine: Machine) -> N
     # Bits of capability(7): CAP_NET_ADMIN 12, CAP_NET_RAW 13, CAP_SYS_NICE 23.
     assert int(fields["CapEff"], 16) == int(fields["CapBnd"], 16) == 1 << 12 | 1 << 13 | 1 << 23
     assert fields["NoNewPrivs"] == "1"
+    # The sandbox refuses nothing that the daemon asks for.
+    assert "refused" not in machine.journal(UNIT)
 
 
 def test_sigkill_restarts_it(machine: Machine) -> None:

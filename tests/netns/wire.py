@@ -18,9 +18,11 @@ from sandbox import Lab, wait_until
 from scapy.layers.inet import IP
 from scapy.layers.l2 import ARP, Ether
 from scapy.layers.vrrp import VRRPv3
-from scapy.packet import Packet, Raw
+from scapy.packet import Packet
 
-ETH_P_ALL = 0x0003
+ETH_P_ALL, ETH_P_IP, ETH_P_ARP = 0x0003, 0x0800, 0x0806
+VRRP_PROTOCOL = 112
+SO_RCVBUFFORCE = 33
 PACKET_OUTGOING = 4
 RECEIVE_BUFFER = 64 << 20
 VRRP_MAC = "01:00:5e:00:00:12"
@@ -39,8 +41,33 @@ class Frame:
 
     @property
     def packet(self) -> Packet:
-        """Decoded by scapy."""
+        """Decoded by scapy: slow, so look at ``ethertype`` and ``protocol`` first."""
         return Ether(self.data)
+
+    @property
+    def ethertype(self) -> int:
+        """0x0800 IPv4, 0x0806 ARP."""
+        return int.from_bytes(self.data[12:14], "big")
+
+    @property
+    def protocol(self) -> int | None:
+        """IPv4 protocol number."""
+        return self.data[23] if self.ethertype == ETH_P_IP and len(self.data) > 23 else None
+
+    @property
+    def source_mac(self) -> str:
+        """Ethernet source, in colons."""
+        return self.data[6:12].hex(":")
+
+
+def is_advert(frame: Frame) -> bool:
+    """A VRRP advertisement, whoever sent it."""
+    return frame.protocol == VRRP_PROTOCOL
+
+
+def arp_of(frame: Frame) -> ARP | None:
+    """The ARP message in a frame."""
+    return frame.packet[ARP] if frame.ethertype == ETH_P_ARP else None
 
 
 class Capture:
@@ -48,7 +75,7 @@ class Capture:
 
     def __init__(self, lab: Lab, ns: str, device: str) -> None:
         self._socket = lab.open_socket(ns, socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
-        self._socket.setsockopt(socket.SOL_SOCKET, 33, RECEIVE_BUFFER)  # SO_RCVBUFFORCE
+        self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
         self._socket.settimeout(0.1)
         self._socket.bind((device, ETH_P_ALL))
         self._frames: list[Frame] = []
@@ -77,11 +104,15 @@ class Capture:
     def wait(
         self, wanted: Callable[[Frame], bool], what: str, *, n: int = 1, timeout_s: float = 10
     ) -> list[Frame]:
-        """Wait until ``n`` such frames have been seen."""
+        """Wait until ``n`` such frames have been seen, and return all so far."""
         found: list[Frame] = []
+        looked_at = 0
 
         def enough() -> bool:
-            found[:] = self.frames(wanted)
+            nonlocal looked_at
+            new = self._frames[looked_at:]
+            looked_at += len(new)
+            found.extend(frame for frame in new if wanted(frame))
             return len(found) >= n
 
         wait_until(enough, timeout_s, what)
@@ -148,9 +179,3 @@ def write_pcap(path: Path, frames: list[Frame]) -> None:
             seconds, fraction = divmod(frame.t_s, 1)
             length = len(frame.data)
             file.write(struct.pack("<IIII", int(seconds), int(fraction * 1e6), length, length) + frame.data)
-
-
-def payload_of(frame: Frame) -> bytes:
-    """What stands behind the last header that scapy knows."""
-    raw = frame.packet.getlayer(Raw)
-    return bytes(raw) if raw is not None else b""

@@ -61,7 +61,7 @@ from sim.net import PATHS, Connection
 if TYPE_CHECKING:
     from sim.world import World
 
-DRAIN_MS = 2
+DRAIN_MS = 4
 """How often the shell looks into the events ring."""
 
 

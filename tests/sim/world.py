@@ -8,6 +8,7 @@ Invariants of every step:
   fence       two ACTIVE fences that can hear each other are one again within ``DUAL_MS``
   ready       a node calls itself ready only when PASSIVE and its last import is complete
   bounded     the window of unacknowledged batches, and the busy loop that a past deadline would be
+  handover    when the ACTIVE gives its word, the peer's table holds what its own does
   answers     every operator's request is answered once, unless its daemon died
 Of every crash of an ACTIVE node:
   inherit     what the peer has acknowledged is in its table, and not what it has acknowledged the end of
@@ -20,12 +21,13 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+
+from cores import config
 
 from flexha.core.actions import Action
 from flexha.core.events import Command, Event, OperatorAsked, Role
 from flexha.core.heartbeat_wire import Heartbeat
-from flexha.core.node import NodeConfig, SyncLimits, VrrpPort
+from flexha.core.node import SyncLimits
 from flexha.core.sync_wire import Ack, Batch, BulkBegin
 from flexha.units import NS_PER_MS, Ns, Term, ms
 from sim.clock import Clock
@@ -37,33 +39,6 @@ DUAL_MS = 400
 ANSWER_MS = 3000
 CHAOS_MS = 15_000
 QUIET_MS = 12_000
-
-
-def config(index: int, *, preempt: bool = False, start_hold_ms: int = 1000, **limits: int) -> NodeConfig:
-    """The pair of the lab, as its core sees it."""
-
-    def port(name: str, vrid: int, vip: str, addresses: tuple[str, str]) -> VrrpPort:
-        return VrrpPort(
-            name=name,
-            vrid=vrid,
-            vips=(IPv4Address(vip),),
-            address=IPv4Address(addresses[index]),
-            peer_address=IPv4Address(addresses[1 - index]),
-            mac=bytes((2, 0, 0, 0, vrid, index)),
-        )
-
-    return NodeConfig(
-        pair="sim",
-        index=index,
-        priority=(150, 100)[index],
-        ports=(
-            port("lan", 51, "198.51.100.1", ("198.51.100.2", "198.51.100.3")),
-            port("wan", 52, "203.0.113.3", ("203.0.113.4", "203.0.113.5")),
-        ),
-        preempt=preempt,
-        start_hold_ms=start_hold_ms,
-        sync=SyncLimits(**limits),
-    )
 
 
 @dataclass(frozen=True)
@@ -126,17 +101,16 @@ def schedule(rng: random.Random) -> list[Fault]:
 class World:
     """Two nodes and all around them."""
 
-    def __init__(self, seed: int, *, verbose: bool = False) -> None:
-        self.seed = seed
-        self.rng = random.Random(seed)
+    def __init__(self, rng: random.Random, *, verbose: bool = False) -> None:
+        self.rng = rng
         self.clock = Clock()
         self.network = Network(self.clock, self.rng)
         self.shell_latency_ms = self.rng.choice([0.1, 1.0, 5.0, 15.0])
         self.verbose = verbose
         small = self.rng.random() < 0.5
-        limits = {"window_batches": 4, "batch_records": 8} if small else {}
+        limits = SyncLimits(window_batches=4, batch_records=8) if small else SyncLimits()
         preempt = self.rng.random() < 0.15
-        self.cfgs = [config(i, preempt=preempt, **limits) for i in range(2)]
+        self.cfgs = [config(i, preempt=preempt, limits=limits) for i in range(2)]
         self.disks = [Disk(), Disk()]
         self.nodes: list[Process | None] = [None, None]
         self.traffic = True
@@ -209,6 +183,19 @@ class World:
         if self.reigns.setdefault(term, owner) != owner or (term < max(self.own_terms(process))):
             raise SimulationError(f"{process.name} reigns in {term} again: {self.reigns}")
 
+    def check_handover(self, heir: Process) -> None:
+        """The heir reigns by the ACTIVE's word: nothing is missing in its table."""
+        giver = self.nodes[1 - heir.index]
+        given = giver.history if giver is not None else []
+        if giver is None or not any(
+            event == "handover-given" and fields["complete"] and self.clock.now - at < ms(1000)
+            for at, event, fields in given
+        ):
+            return
+        if heir.fastpath.flows.keys() != giver.fastpath.flows.keys():
+            missing = giver.fastpath.flows.keys() - heir.fastpath.flows.keys()
+            raise SimulationError(f"{heir.name} reigns by the word of {giver.name} without {len(missing)} flows")
+
     def own_terms(self, process: Process) -> list[Term]:
         return [t for t, owner in self.reigns.items() if owner[0] == process.index]
 
@@ -224,6 +211,10 @@ class World:
             if request not in process.replies and self.clock.now - asked > ms(ANSWER_MS):
                 raise SimulationError(f"{process.name}: request {request} was never answered")
         self._check_dual()
+        if process.history and process.history[-1][0] == self.clock.now:
+            _, event, fields = process.history[-1]
+            if event == "role" and (fields["to"], fields["reason"]) == ("ACTIVE", "handover"):
+                self.check_handover(process)
 
     def _check_dual(self) -> None:
         running = [p for p in self.nodes if p is not None and p.alive]
@@ -391,7 +382,7 @@ def simulate(seed: int, *, verbose: bool = False, faults: Sequence[Fault] | None
     """One schedule. Raises SimulationError."""
     if faults is None:
         faults = schedule(random.Random(seed))
-    world = World(seed, verbose=verbose)
+    world = World(random.Random(seed), verbose=verbose)
     world.run(faults)
 
 

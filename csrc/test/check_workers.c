@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * check_workers.c - two workers under load on in-memory ports, while control does everything that it may do
+ *
+ * A client thread sends UDP into the LAN, on both queues in turn, so that half of the frames cross a hand-off ring; a
+ * server thread returns what comes out of the WAN. Whether it is right is checked by counting; whether two threads
+ * ever touch the same memory unordered is for ThreadSanitizer to say.
+ */
+#include <pthread.h>
+#include <sched.h>
+
+#include "../clock.h"
+#include "../dp.h"
+#include "check.h"
+#include "frames.h"
+
+enum { N_WORKERS = 2, N_FRAMES = 20000, N_CLIENT_PORTS = 200, RUN_LIMIT_S = 60 };
+
+struct side {
+	fp_dp *dp;
+	_Atomic bool stop;
+	_Atomic uint64_t sent, received;
+};
+
+static fp_dp *open_node(uint32_t n_workers)
+{
+	struct fp_config cfg = frames_config(n_workers, 4096);
+	struct fp_error err = { "" };
+	fp_dp *dp = NULL;
+
+	for (uint32_t i = 0; i < N_PORTS; i++)
+		cfg.ports[i].driver = FP_DRIVER_MEM;
+	cfg.events_cap = 64; /* small: it must be full at times */
+	cfg.pulse.interval_ms = 20;
+	cfg.pulse.dead_after = 3;
+	cfg.pulse.pair_id = 7;
+	if (fp_open(&cfg, &dp, &err))
+		fprintf(stderr, "%s\n", err.text);
+	REQUIRE(dp != NULL);
+	return dp;
+}
+
+static int commit_fib(fp_dp *dp)
+{
+	const struct fp_route routes[] = {
+		frames_route(IP4(0, 0, 0, 0), 0, ISP, WAN),
+		frames_route(IP4(198, 51, 100, 0), 24, IP4(0, 0, 0, 0), LAN),
+		frames_route(IP4(203, 0, 113, 0), 29, IP4(0, 0, 0, 0), WAN),
+	};
+	const struct fp_neigh neighs[] = { frames_neigh(CLIENT, mac_client, LAN),
+					   frames_neigh(ISP, mac_isp, WAN) };
+
+	return fp_fib_commit(dp, routes, ARRAY_SIZE(routes), neighs, ARRAY_SIZE(neighs));
+}
+
+/* Take everything that was sent on a port; each frame goes to @seen. */
+static uint32_t take_all(fp_dp *dp, uint32_t port, uint8_t *data,
+			 void (*seen)(struct side *, uint8_t *, uint32_t), struct side *side)
+{
+	uint32_t n = 0, len;
+
+	for (uint32_t q = 0; q < dp->plane.n_workers; q++) {
+		while ((len = port_mem_take(&dp->plane.ports[port], q, FP_SRC_WIRE, data)) > 0) {
+			n++;
+			if (seen)
+				seen(side, data, len);
+		}
+	}
+	return n;
+}
+
+static void put(struct side *side, uint32_t port, uint64_t i, const uint8_t *data, uint32_t len)
+{
+	struct port *p = &side->dp->plane.ports[port];
+
+	while (port_mem_put(p, (uint32_t)(i % N_WORKERS), FP_SRC_WIRE, data, len) == -ENOBUFS)
+		sched_yield();
+	atomic_fetch_add(&side->sent, 1);
+}
+
+static void *client_run(void *arg)
+{
+	struct side *side = arg;
+	uint8_t data[FP_FRAME_MAX];
+
+	for (uint64_t i = 0; i < N_FRAMES; i++) {
+		const struct spec spec = {
+			.src = CLIENT,
+			.dst = SERVER,
+			.proto = IPPROTO_NUM_UDP,
+			.sport = (uint16_t)(20000 + i % N_CLIENT_PORTS),
+			.dport = 53,
+			.payload = 20,
+		};
+		const struct fp_frame f = frames_ipv4(data, LAN, mac_virtual[LAN], &spec);
+
+		put(side, LAN, i, data, f.len);
+		atomic_fetch_add(&side->received, take_all(side->dp, LAN, data, NULL, side));
+	}
+	while (!atomic_load(&side->stop)) {
+		atomic_fetch_add(&side->received, take_all(side->dp, LAN, data, NULL, side));
+		sched_yield();
+	}
+	return NULL;
+}
+
+/* Send a frame back to where it came from. */
+static void reply(struct side *side, uint8_t *data, uint32_t len)
+{
+	uint8_t *ip = data + ETH_LEN, *udp = ip + IPV4_LEN, tmp[ETH_ALEN];
+	const be32 src = be32_load(ip + IP_SRC), dst = be32_load(ip + IP_DST);
+	const be16 sport = be16_load(udp + L4_SPORT), dport = be16_load(udp + L4_DPORT);
+
+	if (src.raw != WAN_VIP.raw) /* a heartbeat or an injected frame */
+		return;
+	memcpy(tmp, data, ETH_ALEN);
+	memcpy(data, data + ETH_SRC, ETH_ALEN);
+	memcpy(data + ETH_SRC, tmp, ETH_ALEN);
+	be32_store(ip + IP_SRC, dst);
+	be32_store(ip + IP_DST, src);
+	be16_store(udp + L4_SPORT, dport);
+	be16_store(udp + L4_DPORT, sport);
+	put(side, WAN, atomic_load(&side->sent), data, len);
+}
+
+static void *server_run(void *arg)
+{
+	struct side *side = arg;
+	uint8_t data[FP_FRAME_MAX];
+
+	while (!atomic_load(&side->stop)) {
+		atomic_fetch_add(&side->received, take_all(side->dp, WAN, data, reply, side));
+		sched_yield();
+	}
+	return NULL;
+}
+
+static uint64_t total(fp_dp *dp, enum fp_verdict verdict)
+{
+	uint64_t counts[V_COUNT], sum = 0;
+
+	for (uint32_t i = 0; i < dp->plane.n_workers; i++) {
+		REQUIRE(fp_verdicts_read(dp, i, counts, V_COUNT) == V_COUNT);
+		sum += counts[verdict];
+	}
+	return sum;
+}
+
+/* Frames that have met their end. */
+static uint64_t n_ended(fp_dp *dp)
+{
+	uint64_t sum = 0;
+
+	for (enum fp_verdict v = 0; v < V_COUNT; v++)
+		sum += v == V_HANDOFF || v == V_NEIGH_WAIT ? 0 : total(dp, v);
+	return sum;
+}
+
+/* One of everything that control may ask while packets flow. */
+static void meddle(fp_dp *dp, uint32_t round)
+{
+	static struct fp_flow_rec recs[64];
+	uint8_t frame[60] = { 0 };
+	struct fp_cursor cursor = { 0 };
+	struct fp_punt punts[8];
+	struct fp_pulse_event events[8];
+	struct fp_worker_stats ws;
+	struct fp_port_stats ps;
+	struct fp_path_stats paths[3];
+	uint64_t lost;
+
+	REQUIRE(commit_fib(dp) == 0);
+	if (round % 8 == 0)
+		REQUIRE(fp_bulk_start(dp) == 0);
+	if (round % 32 == 31)
+		REQUIRE(fp_sync_track(dp, round % 64 == 63) == 0);
+	for (uint32_t i = 0; i < N_WORKERS; i++) {
+		const int n = fp_events_drain(dp, i, recs, ARRAY_SIZE(recs), &lost);
+
+		REQUIRE(n >= 0);
+		if (n > 0)
+			REQUIRE(fp_events_ack(dp, i, recs[n - 1].ev_seq) == 0);
+		REQUIRE(fp_worker_stats_read(dp, i, &ws) == 0);
+	}
+	REQUIRE(fp_flows_walk(dp, &cursor, recs, ARRAY_SIZE(recs)) >= 0);
+	REQUIRE(fp_flows_import(dp, recs, 1) == -EPERM); /* while ACTIVE */
+	REQUIRE(fp_punts_drain(dp, punts, ARRAY_SIZE(punts)) >= 0);
+	REQUIRE(fp_pulse_set(dp, round & FP_HB_READY, 100) == 0 && fp_pulse_burst(dp) == 0 &&
+		fp_control_beat(dp) == 0);
+	REQUIRE(fp_pulse_events(dp, events, ARRAY_SIZE(events)) >= 0);
+	REQUIRE(fp_pulse_stats(dp, paths, ARRAY_SIZE(paths)) == 0);
+	REQUIRE(fp_port_stats_read(dp, LAN, &ps) == 0);
+	fp_inject(dp, LAN, frame, sizeof(frame), round & 1); /* -ENOBUFS is fine */
+}
+
+static void check_load(void)
+{
+	fp_dp *dp = open_node(N_WORKERS);
+	struct side client = { .dp = dp }, server = { .dp = dp };
+	const uint64_t deadline = clock_now() + RUN_LIMIT_S * NS_PER_S;
+	pthread_t client_thread, server_thread;
+	struct fp_error err;
+	uint32_t round = 0;
+
+	REQUIRE(fp_start(dp, &err) == 0);
+	CHECK_EQ(1, fp_start(dp, &err), (uint64_t)-EALREADY);
+	REQUIRE(fp_set_role(dp, FP_ROLE_ACTIVE, 2) == 0);
+	REQUIRE(commit_fib(dp) == 0);
+	REQUIRE(fp_sync_track(dp, 1) == 0);
+	REQUIRE(pthread_create(&client_thread, NULL, client_run, &client) == 0);
+	REQUIRE(pthread_create(&server_thread, NULL, server_run, &server) == 0);
+	do {
+		meddle(dp, round++);
+		REQUIRE(clock_now() < deadline);
+	} while (atomic_load(&client.sent) < N_FRAMES ||
+		 n_ended(dp) < atomic_load(&client.sent) + atomic_load(&server.sent) ||
+		 total(dp, V_SNAT) > atomic_load(&server.sent));
+	atomic_store(&client.stop, true);
+	atomic_store(&server.stop, true);
+	pthread_join(client_thread, NULL);
+	pthread_join(server_thread, NULL);
+	CHECK_EQ(2, n_ended(dp), client.sent + server.sent);
+	CHECK_EQ(3, total(dp, V_SNAT), server.sent);
+	CHECK_EQ(4,
+		 total(dp, V_SNAT) + total(dp, V_TX_FAILED) + total(dp, V_HANDOFF_FULL) +
+			 total(dp, V_REVERSE),
+		 client.sent + server.sent);
+	CHECK(5, total(dp, V_HANDOFF) > N_FRAMES / 8); /* both queues get everybody's frames */
+	CHECK(6, total(dp, V_REVERSE) > N_FRAMES / 8);
+	REQUIRE(fp_stop(dp) == 0);
+	REQUIRE(fp_stop(dp) == 0);
+	fp_close(dp);
+}
+
+/* Roles come and go under load; once fp_set_role() is back, nothing fenced leaves any more. */
+static void check_fencing(void)
+{
+	fp_dp *dp = open_node(N_WORKERS);
+	struct side side = { .dp = dp };
+	const struct spec spec = { .src = CLIENT,
+				   .dst = SERVER,
+				   .proto = IPPROTO_NUM_UDP,
+				   .sport = 20000,
+				   .dport = 53,
+				   .payload = 20 };
+	uint8_t data[FP_FRAME_MAX], sent[FP_FRAME_MAX];
+	struct fp_error err;
+
+	REQUIRE(fp_start(dp, &err) == 0);
+	REQUIRE(commit_fib(dp) == 0);
+	for (uint64_t term = 2; term < 42; term += 2) {
+		const struct fp_frame f = frames_ipv4(data, LAN, mac_virtual[LAN], &spec);
+		uint64_t before;
+
+		REQUIRE(fp_set_role(dp, FP_ROLE_ACTIVE, term) == 0);
+		CHECK_EQ(10, fp_set_role(dp, FP_ROLE_ACTIVE, term - 1), (uint64_t)-ESTALE);
+		for (uint64_t i = 0; i < 50; i++)
+			put(&side, LAN, i, data, f.len);
+		REQUIRE(fp_set_role(dp, FP_ROLE_PASSIVE, term) == 0);
+		take_all(dp, WAN, sent, NULL, &side);
+		before = total(dp, V_SNAT);
+		for (uint64_t i = 0; i < 20; i++)
+			put(&side, LAN, i, data, f.len);
+		while (n_ended(dp) < atomic_load(&side.sent))
+			sched_yield();
+		CHECK_EQ(11, total(dp, V_SNAT), before);
+		CHECK_EQ(12, take_all(dp, WAN, sent, NULL, &side), 0);
+	}
+	fp_close(dp);
+}
+
+/* Whatever step of fp_open() fails, nothing stays behind (AddressSanitizer looks), and the reason is said. */
+static void check_refusals(void)
+{
+	struct fp_config cfg = frames_config(N_WORKERS, 4096);
+	struct fp_error err = { "" };
+	fp_dp *dp = NULL;
+
+	cfg.pulse = (struct fp_pulse_cfg){ .interval_ms = 50, .dead_after = 3, .udp_port = 47850 };
+	CHECK_EQ(30, fp_open(NULL, &dp, &err), (uint64_t)-EINVAL);
+	cfg.abi_version++;
+	CHECK_EQ(31, fp_open(&cfg, &dp, &err), (uint64_t)-EINVAL);
+	CHECK(32, strstr(err.text, "abi_version") != NULL);
+	cfg.abi_version--;
+	for (uint32_t i = 0; i < N_PORTS; i++)
+		cfg.ports[i].driver = FP_DRIVER_MEM;
+	cfg.pulse.xc_addr = addr_from_v4(IP4(192, 0, 2, 77)); /* nobody's */
+	cfg.pulse.xc_peer_addr = addr_from_v4(IP4(192, 0, 2, 78));
+	CHECK_EQ(33, fp_open(&cfg, &dp, &err), (uint64_t)-EADDRNOTAVAIL);
+	CHECK(34, strstr(err.text, "192.0.2.77") != NULL);
+	CHECK(35, dp == NULL);
+	fp_close(dp);
+}
+
+/* What one node has, the other takes; a worker count of its own does not matter. */
+static void check_transfer(void)
+{
+	static struct fp_flow_rec recs[256];
+	fp_dp *a = open_node(N_WORKERS), *b = open_node(1);
+	struct side side = { .dp = a };
+	struct fp_cursor cursor = { 0 };
+	uint8_t data[FP_FRAME_MAX];
+	struct fp_error err;
+	int n = 0, taken;
+
+	REQUIRE(fp_start(a, &err) == 0 && fp_start(b, &err) == 0);
+	REQUIRE(commit_fib(a) == 0 && fp_set_role(a, FP_ROLE_ACTIVE, 2) == 0);
+	REQUIRE(fp_set_role(b, FP_ROLE_PASSIVE, 2) == 0);
+	for (uint64_t i = 0; i < 60; i++) {
+		const struct spec spec = { .src = CLIENT,
+					   .dst = SERVER,
+					   .proto = IPPROTO_NUM_UDP,
+					   .sport = (uint16_t)(20000 + i),
+					   .dport = 53 };
+		const struct fp_frame f = frames_ipv4(data, LAN, mac_virtual[LAN], &spec);
+
+		put(&side, LAN, i, data, f.len);
+	}
+	while (n_ended(a) < 60)
+		sched_yield();
+	while (!cursor.done) {
+		taken = fp_flows_walk(a, &cursor, recs + n, (uint32_t)(ARRAY_SIZE(recs) - (size_t)n));
+		REQUIRE(taken >= 0);
+		n += taken;
+	}
+	CHECK_EQ(20, n, 120); /* a flow and a mapping each */
+	CHECK_EQ(21, fp_import_begin(b), 0);
+	CHECK_EQ(22, fp_flows_import(b, recs, (uint32_t)n), (uint64_t)n);
+	CHECK_EQ(23, fp_import_end(b), 0); /* all of it was refreshed */
+	CHECK_EQ(24, fp_import_begin(b), 0);
+	CHECK_EQ(25, fp_import_end(b), (uint64_t)n); /* ... and now none of it */
+	fp_close(a);
+	fp_close(b);
+}
+
+int main(void)
+{
+	check_load();
+	check_fencing();
+	check_transfer();
+	check_refusals();
+	return check_done("workers");
+}

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * fuzz_frames.c - core_step() on frames from anywhere, in any role, with time, next hops and drains in between
+ *
+ * The input is a list of steps: one byte says what, the rest is its argument.
+ *
+ *   bits 0-2   0..4: a frame; u16 length (big-endian), then its bytes
+ *              5: role: one byte; 6: time: one byte, seconds; 7: FIB, drain and acknowledge
+ *   bit 3      port
+ *   bit 4      from the host side
+ *   bit 5      make the checksums right, so that a mutation gets past them
+ */
+#include "check.h"
+#include "frames.h"
+#include "fuzz.h"
+
+enum { FLOW_CAP = 64, STEPS_MAX = 256 };
+
+struct input {
+	const uint8_t *data;
+	size_t left;
+};
+
+static uint8_t next_byte(struct input *in)
+{
+	if (in->left == 0)
+		return 0;
+	in->left--;
+	return *in->data++;
+}
+
+static struct fp_config cfg;
+static struct core core, pristine_core;
+static struct fib *fibs[2]; /* without and with neighbours */
+static uint8_t *mem, *pristine_mem;
+static size_t mem_size;
+
+static void make_core(void)
+{
+	cfg = frames_config(1, FLOW_CAP);
+	mem_size = (core_mem_size(&cfg) + CACHE_LINE - 1) & ~(size_t)(CACHE_LINE - 1);
+	mem = aligned_alloc(CACHE_LINE, mem_size);
+	pristine_mem = aligned_alloc(CACHE_LINE, mem_size);
+	REQUIRE(mem != NULL && pristine_mem != NULL);
+	memset(mem, 0, mem_size);
+	fibs[0] = frames_fib(1, false);
+	fibs[1] = frames_fib(2, true);
+	REQUIRE(core_init(&pristine_core, &cfg, 0, mem, mem_size) == 0);
+	memcpy(pristine_mem, mem, mem_size);
+}
+
+/* Every input begins with the same core; a copy of one costs a twentieth of core_init(). */
+static void reset(void)
+{
+	if (!mem)
+		make_core();
+	memcpy(mem, pristine_mem, mem_size);
+	core = pristine_core;
+	core_set_fib(&core, fibs[1]);
+}
+
+static void fix_checksums(uint8_t *data, uint32_t len)
+{
+	uint8_t *ip = data + ETH_LEN;
+	uint32_t total;
+
+	if (len < ETH_LEN + IPV4_LEN || ip[0] != 0x45)
+		return;
+	total = be16_host(be16_load(ip + IP_TOTAL));
+	frames_fix_ip_csum(ip);
+	if (total >= IPV4_LEN + TCP_LEN && ETH_LEN + total <= len &&
+	    (ip[IP_PROTO] == IPPROTO_NUM_TCP || ip[IP_PROTO] == IPPROTO_NUM_UDP ||
+	     ip[IP_PROTO] == IPPROTO_NUM_ICMP))
+		frames_fix_l4_csum(ip, total - IPV4_LEN);
+}
+
+/* What must hold of every frame, whatever came in. */
+static void judge(const struct fp_frame *f)
+{
+	REQUIRE(f->verdict < V_COUNT);
+	REQUIRE(f->len <= FP_FRAME_MAX);
+	if (f->out == FP_OUT_NONE || f->out == FP_OUT_WAIT)
+		return;
+	REQUIRE(!verdict_is_drop(f->verdict));
+	REQUIRE(f->out_port < N_PORTS);
+	REQUIRE(!f->fenced || core.role == FP_ROLE_ACTIVE);
+	/* A frame from the port's virtual MAC leaves only while ACTIVE. */
+	if (f->out == FP_OUT_WIRE && memcmp(f->data + ETH_SRC, mac_virtual[f->out_port], ETH_ALEN) == 0)
+		REQUIRE(f->fenced);
+}
+
+static void step_frame(struct input *in, uint8_t how, uint64_t now_ns)
+{
+	static uint8_t data[FP_FRAME_MAX];
+	uint32_t len = (uint32_t)next_byte(in) << 8;
+	struct fp_frame f = { .data = data, .port = how >> 3 & 1, .src = how >> 4 & 1 };
+
+	len |= next_byte(in);
+	f.len = min_u32(len % (FP_FRAME_MAX + 1), (uint32_t)in->left);
+	memset(data, 0xa5, sizeof(data));
+	memcpy(data, in->data, f.len);
+	in->data += f.len;
+	in->left -= f.len;
+	if (how & 0x20)
+		fix_checksums(data, f.len);
+	core_step(&core, &f, 1, now_ns);
+	judge(&f);
+	core_account(&core, &f, 1);
+}
+
+static void housekeeping(uint8_t how, uint64_t now_ns)
+{
+	static uint8_t room[8][FP_FRAME_MAX];
+	struct fp_frame out[8];
+	struct fp_flow_rec recs[16];
+	struct neigh_want wants[4];
+	uint32_t n;
+
+	core_set_fib(&core, fibs[how >> 3 & 1]);
+	for (uint32_t i = 0; i < ARRAY_SIZE(out); i++)
+		out[i].data = room[i];
+	while ((n = core_retry_parked(&core, out, ARRAY_SIZE(out), now_ns)) > 0) {
+		for (uint32_t i = 0; i < n; i++)
+			judge(&out[i]);
+		core_account(&core, out, n);
+	}
+	core_neigh_wanted(&core, wants, ARRAY_SIZE(wants));
+	if (how & 0x10)
+		core_track(&core, how & 0x20);
+	if (how & 0x40)
+		core_bulk_start(&core);
+	n = core_drain(&core, recs, ARRAY_SIZE(recs), now_ns);
+	if (n > 0)
+		core_ack(&core, recs[n - 1].ev_seq);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct input in = { data, size };
+	uint64_t now_ns = 1000 * NS_PER_S, term = 2;
+
+	reset();
+	core_set_role(&core, FP_ROLE_ACTIVE, term, now_ns);
+	for (int i = 0; i < STEPS_MAX && in.left > 0; i++) {
+		const uint8_t how = next_byte(&in);
+
+		now_ns += NS_PER_MS;
+		switch (how & 7) {
+		case 5: core_set_role(&core, next_byte(&in) % (FP_ROLE_FAULT + 1), term += 2, now_ns); break;
+		case 6:
+			now_ns += next_byte(&in) * NS_PER_S;
+			core_expire(&core, now_ns, 1024);
+			break;
+		case 7: housekeeping(how, now_ns); break;
+		default: step_frame(&in, how, now_ns);
+		}
+	}
+	return 0;
+}

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``core_step()`` against the model: the same packets, time and failovers to both, and the same outcome.
+
+Spec: R6, R7, R10, R13, R19, R20, R21.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from ipaddress import IPv4Address
+
+import packets
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from model.nat_model import Expected, NatModel, port_is_allowed
+from nat_node import ACTIVE, PASSIVE, NatNode, nat_node
+from packets import ACK, FIN, ICMP, LAN, RST, SYN, TCP, UDP, WAN, Packet
+
+from flexha.fastpath import Kind, Out, SteppedFrame
+
+CLIENT_ISN, SERVER_ISN = 1_000, 7_000
+BATCH = 16
+GUARD_S = 2.0
+"""The wheel ticks every 134 ms; the model does not: keep away from the moment at which a session is due."""
+
+PROTOCOLS = st.sampled_from([TCP, UDP, ICMP])
+CLIENTS = st.sampled_from(packets.CLIENTS[:2])
+SERVERS = st.sampled_from(packets.SERVERS[:2])
+CLIENT_PORTS = st.sampled_from([2000, 2001, 2002])
+SERVER_PORTS = st.sampled_from([53, 80])
+CLIENT_FLAGS = st.sampled_from([SYN, ACK, FIN | ACK, RST | ACK])
+SERVER_FLAGS = st.sampled_from([SYN | ACK, ACK, FIN | ACK, RST | ACK, SYN])
+
+
+class Pair(RuleBasedStateMachine):
+    """Two nodes, one ACTIVE; the model is of the pair."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack = ExitStack()
+        self.model = NatModel()
+        self.synced = NatModel()
+        self.now_s = 1000.0
+        self.term = 2
+        self.nodes: list[NatNode] = []
+        self.active = 0
+
+    def teardown(self) -> None:
+        self.stack.close()
+
+    @initialize(n_workers=st.sampled_from([(1, 1), (1, 3), (2, 1)]))
+    def boot(self, n_workers: tuple[int, int]) -> None:
+        self.n_workers = n_workers
+        self.nodes = [self._boot(0, ACTIVE), self._boot(1, PASSIVE)]
+        self.node.fastpath.track_changes(on=True)
+
+    def _boot(self, index: int, role: int) -> NatNode:
+        config = packets.node_config(index)
+        return self.stack.enter_context(
+            nat_node(config, role=role, term=self.term, n_workers=self.n_workers[index])
+        )
+
+    @property
+    def node(self) -> NatNode:
+        return self.nodes[self.active]
+
+    @property
+    def peer(self) -> NatNode:
+        return self.nodes[1 - self.active]
+
+    # ---- packets ----
+    @rule(
+        proto=PROTOCOLS, src=CLIENTS, dst=SERVERS, sport=CLIENT_PORTS, dport=SERVER_PORTS, flags=CLIENT_FLAGS
+    )
+    def client_sends(
+        self, proto: int, src: IPv4Address, dst: IPv4Address, sport: int, dport: int, flags: int
+    ) -> None:
+        packet = Packet(proto, src, dst, sport, 0 if proto == ICMP else dport, flags, payload=b"data")
+        if proto == TCP:
+            packet = self._in_sequence(packet, CLIENT_ISN, SERVER_ISN)
+        out = self.node.outbound(packet)
+        self._judge(out, packet, self.model.outbound(packet, self.now_s))
+
+    @precondition(lambda self: self.model.mappings)
+    @rule(data=st.data(), src=SERVERS, sport=SERVER_PORTS, flags=SERVER_FLAGS)
+    def server_sends(self, data: st.DataObject, src: IPv4Address, sport: int, flags: int) -> None:
+        (proto, _, _), mapping = data.draw(
+            st.sampled_from(sorted(self.model.mappings.items(), key=lambda m: m[0]))
+        )
+        if proto == ICMP:
+            packet = Packet(ICMP, src, packets.WAN_VIP, mapping.port, icmp_type=packets.ECHO_REPLY)
+        else:
+            packet = Packet(proto, src, packets.WAN_VIP, sport, mapping.port, flags)
+        if proto == TCP:
+            packet = self._in_sequence(packet, SERVER_ISN, CLIENT_ISN)
+        out = self.node.inbound(packet)
+        self._judge(out, packet, self.model.inbound(packet, self.now_s))
+
+    @rule(proto=PROTOCOLS, src=SERVERS, port=st.integers(1024, 65535))
+    def stranger_sends(self, proto: int, src: IPv4Address, port: int) -> None:
+        packet = (
+            Packet(ICMP, src, packets.WAN_VIP, port, icmp_type=packets.ECHO_REPLY)
+            if proto == ICMP
+            else Packet(proto, src, packets.WAN_VIP, 9, port, ACK)
+        )
+        self._judge(self.node.inbound(packet), packet, self.model.inbound(packet, self.now_s))
+
+    def _in_sequence(self, packet: Packet, own_isn: int, other_isn: int) -> Packet:
+        """Numbers that a connection without data has: every RST is genuine, every ACK covers a FIN."""
+        seq = own_isn if packet.flags & SYN else own_isn + 1
+        acknowledged = other_isn + 1 if packet.flags & (SYN | RST) else other_isn + 2
+        return replace(packet, seq=seq, ack=acknowledged if packet.flags & ACK else 0, payload=b"")
+
+    def _judge(self, out: SteppedFrame, sent: Packet, expected: Expected) -> None:
+        assert out.verdict == expected.verdict
+        if expected.inside is None:
+            assert out.out is Out.NONE
+            return
+        proto, address, port = expected.inside
+        seen = packets.parse(out.data)
+        if expected.verdict == "snat":
+            if expected.port is None:
+                shard = self.node.fastpath.test_shard(address, port, proto)
+                assert port_is_allowed(seen.sport, port, shard)
+                self.model.bind(expected.inside, seen.sport)
+            translated = replace(sent, src=packets.WAN_VIP, sport=self.model.mappings[expected.inside].port)
+        elif proto == ICMP:
+            translated = replace(sent, dst=address, sport=port)
+        else:
+            translated = replace(sent, dst=address, dport=port)
+        assert seen == replace(translated, ttl=sent.ttl - 1, flags=seen.flags, icmp_type=seen.icmp_type)
+        assert (out.out, out.out_port, out.fenced) == (
+            Out.WIRE,
+            WAN if expected.verdict == "snat" else LAN,
+            True,
+        )
+
+    # ---- time ----
+    @rule(seconds=st.sampled_from([1, 20, 59, 70, 239, 250, 310, 7500]))
+    def time_passes(self, seconds: int) -> None:
+        then = self.now_s + seconds
+        while any(abs(flow.deadline_s - then) < GUARD_S for _, _, flow in self.model.flows()):
+            then += GUARD_S
+        self.now_s = then
+        for node in self.nodes:
+            node.wait(then - node.now_s)
+        self.model.expire(then)
+
+    # ---- the pair ----
+    @rule()
+    def sync(self) -> None:
+        """What changed since the last time goes to the peer, and is acknowledged."""
+        more = True
+        while more:
+            batches = self.node.fastpath.drain(BATCH)
+            for batch in batches:
+                assert batch.lost == 0
+                self.peer.fastpath.import_columns(batch.n, batch.family, batch.columns)
+                self.node.fastpath.ack(batch.marks)
+            more = bool(batches)
+        self.synced = self.model.copy()
+
+    @rule(planned=st.booleans())
+    def failover(self, planned: bool) -> None:
+        """The peer takes over with what it has; the old ACTIVE comes back empty and gets a bulk."""
+        if planned:
+            self.sync()
+        dead = self.active
+        self.term += 1
+        self.active = 1 - dead
+        self.node.fastpath.set_role(ACTIVE, self.term)
+        self.model = self.synced.copy()
+        self.model.take_over(self.now_s)
+        self.nodes[dead].fastpath.close()
+        self.nodes[dead] = self._boot(dead, PASSIVE)
+        self.nodes[dead].wait(self.now_s - self.nodes[dead].now_s)
+        self.node.fastpath.track_changes(on=True)
+        self._bulk()
+
+    def _bulk(self) -> None:
+        self.peer.fastpath.begin_import()
+        self.node.fastpath.start_bulk()
+        walked = False
+        while not walked:
+            for batch in self.node.fastpath.drain(BATCH):
+                self.peer.fastpath.import_columns(batch.n, batch.family, batch.columns)
+                self.node.fastpath.ack(batch.marks)
+                walked = walked or batch.bulk_walked
+        assert self.peer.fastpath.end_import() == 0
+        self.synced = self.model.copy()
+
+    # ---- what must hold ----
+    @invariant()
+    def table_is_the_models(self) -> None:
+        if self.nodes:
+            self._compare(self.node, self.model)
+
+    @invariant()
+    def peer_holds_what_was_synced(self) -> None:
+        if self.nodes:
+            self._compare(self.peer, self.synced)
+
+    def _compare(self, node: NatNode, model: NatModel) -> None:
+        records = node.flows()
+        mappings = {
+            (r.proto, r.inside, r.inside_port): r.external_port for r in records if r.kind is Kind.MAPPING
+        }
+        flows = {
+            (r.proto, r.inside, r.inside_port, r.remote, r.remote_port): r.state
+            for r in records
+            if r.kind is Kind.FLOW
+        }
+        assert mappings == {inside: mapping.port for inside, mapping in model.mappings.items()}
+        assert flows == {(*inside, *remote): flow.state for inside, remote, flow in model.flows()}
+        assert len(records) == len(mappings) + len(flows)
+
+
+TestPair = Pair.TestCase
+TestPair.settings = settings(max_examples=300, stateful_step_count=50)

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A node's packet path under a test's clock: ``Fastpath`` on in-memory ports, without threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import packets
+from packets import LAN, WAN, Packet
+
+from flexha.fastpath import Fastpath, FastpathConfig, FlowRecord, Out, SteppedFrame
+
+S = 1_000_000_000
+PASSIVE, ACTIVE = 2, 3
+
+
+@dataclass
+class NatNode:
+    """One node and its time, in seconds."""
+
+    fastpath: Fastpath
+    now_s: float = 1000.0
+
+    @property
+    def now_ns(self) -> int:
+        return int(self.now_s * S)
+
+    def step(self, frame: bytes, port: int) -> SteppedFrame:
+        """One frame, wherever its session is owned."""
+        (out,) = self.fastpath.test_step([frame], port=port, now_ns=self.now_ns)
+        if out.out is Out.HANDOFF:
+            (out,) = self.fastpath.test_step([frame], port=port, now_ns=self.now_ns, worker=out.owner)
+        return out
+
+    def outbound(self, packet: Packet) -> SteppedFrame:
+        """A client's packet arrives on the LAN."""
+        return self.step(packet.from_lan(), LAN)
+
+    def inbound(self, packet: Packet) -> SteppedFrame:
+        """A packet arrives on the WAN."""
+        return self.step(packet.from_wan(), WAN)
+
+    def send(self, packet: Packet) -> Packet:
+        """A client's packet that must get through; as the server sees it."""
+        out = self.outbound(packet)
+        assert (out.verdict, out.out, out.out_port) == ("snat", Out.WIRE, WAN)
+        return packets.parse(out.data)
+
+    def receive(self, packet: Packet) -> Packet:
+        """A server's packet that must get through; as the client sees it."""
+        out = self.inbound(packet)
+        assert (out.verdict, out.out, out.out_port) == ("reverse", Out.WIRE, LAN)
+        return packets.parse(out.data)
+
+    def wait(self, seconds: float) -> None:
+        """Time passes; what is due goes."""
+        self.now_s += seconds
+        for worker in range(self.fastpath.config.n_workers):
+            self.fastpath.test_expire(self.now_ns, worker)
+
+    def flows(self) -> list[FlowRecord]:
+        """All records."""
+        return list(self.fastpath.flows())
+
+    def counter(self, verdict: str) -> int:
+        """Packets that met this end."""
+        from flexha.fastpath import verdict_table
+
+        names = [row.name for row in verdict_table()]
+        return self.fastpath.verdict_counts()[names.index(verdict)]
+
+
+@contextmanager
+def nat_node(
+    config: FastpathConfig | None = None, *, role: int = ACTIVE, term: int = 2, **changes: object
+) -> Iterator[NatNode]:
+    """A node with next hops, in ``role``; ``changes`` to its configuration."""
+    base = config or packets.node_config()
+    with Fastpath(replace(base, **changes)) as fastpath:  # type: ignore[arg-type]
+        node = NatNode(fastpath)
+        node.wait(0)
+        fastpath.set_role(role, term)
+        fastpath.commit_fib(packets.ROUTES, packets.NEIGHBOURS)
+        yield node

@@ -1,0 +1,361 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bad input: each kind has its counter or its error, and traffic does not notice. Spec: R2, R10, R20, R22."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgpack
+import pytest
+import topo
+from netns.conftest import settle
+from netns.wire import BROADCAST, VRRP_GROUP, VRRP_MAC, advert, mac_of, sender
+from pair import Node, Pair
+from sandbox import Lab, wait_until
+from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_RR
+from scapy.layers.l2 import ARP, Ether
+from scapy.layers.vrrp import VRRPv3
+from scapy.packet import Packet, Raw
+from traffic import TcpFlows, UdpProbe
+
+FLOWS = 50
+COUNT_S = 5.0
+FOREIGN_ROUTER = "203.0.113.6"
+SYNC_PORT = 47851
+HEARTBEAT_PORT = 47850
+JUMBO_MTU = 3000
+
+
+@pytest.fixture(scope="module")
+def traffic(lab: Lab, session_pair: Pair) -> Iterator[TcpFlows]:
+    """Connections and a UDP flow that run through all of this module; nothing of them may be lost."""
+    settle(session_pair)
+    tcp = TcpFlows(lab, 380, flows=FLOWS)
+    udp: UdpProbe | None = None
+    try:
+        tcp.wait_open()
+        udp = UdpProbe(lab, 380)
+        yield tcp
+        probed, flows = udp.finish(), tcp.finish()
+    finally:
+        tcp.close()
+        if udp is not None:
+            udp.close()
+    assert (probed.lost, probed.foreign) == (0, 0)
+    assert flows.survived == flows.opened == FLOWS
+
+
+@pytest.fixture(autouse=True)
+def undisturbed(traffic: TcpFlows, pair: Pair) -> Iterator[None]:
+    """After each test every connection gets one more answer, and each node still has its role and term."""
+
+    def reigns() -> dict[str, tuple[object, object]]:
+        return {name: (s["role"], s["term"]) for name, s in pair.statuses().items() if s is not None}
+
+    before = reigns()
+    yield
+    rounds = int(traffic.progress()["rounds"])
+    wait_until(lambda: int(traffic.progress()["rounds"]) > rounds, 10, "each connection has one more answer")
+    assert (traffic.progress()["reset"], traffic.progress()["stalled"]) == (0, 0)
+    assert reigns() == before
+
+
+def wait_counted(node: Node, counter: str, before: int, n: int = 1) -> None:
+    """Wait until a counter has grown by ``n``."""
+    wait_until(lambda: node.counter(counter) >= before + n, COUNT_S, f"{counter} of {node.name} counts")
+
+
+# ---- frames ----------------------------------------------------------------------------------------
+def inside(ip: Packet, payload: Packet) -> Packet:
+    """A frame of a LAN host to the virtual MAC."""
+    return Ether(dst=topo.LAN_VMAC, type=0x0800) / ip / payload
+
+
+def outside(ip: Packet, payload: Packet) -> Packet:
+    """A frame of the ISP's router to the virtual MAC."""
+    return Ether(dst=topo.WAN_VMAC, type=0x0800) / ip / payload
+
+
+def to_server(**fields: Any) -> IP:
+    return IP(**{"src": topo.PROBE_ADDRESS, "dst": topo.SERVER_ADDRESS, **fields})
+
+
+def to_vip(**fields: Any) -> IP:
+    return IP(**{"src": topo.SERVER_ADDRESS, "dst": topo.WAN_VIP, **fields})
+
+
+DATAGRAM = UDP(sport=40000, dport=9) / Raw(b"flexha")
+SYN = TCP(sport=40001, dport=9, flags="S")
+UNTRUE = 0xDEAD
+
+LAN_FRAMES: dict[str, tuple[Packet | bytes, str]] = {
+    "no-ip-header": (bytes(inside(to_server(), DATAGRAM))[:20], "ip_malformed"),
+    "ip-version": (inside(to_server(version=5), DATAGRAM), "ip_malformed"),
+    "ip-header-length": (inside(to_server(ihl=4), DATAGRAM), "ip_malformed"),
+    "ip-longer-than-frame": (inside(to_server(len=1400), DATAGRAM), "ip_malformed"),
+    "ip-shorter-than-header": (inside(to_server(len=16), DATAGRAM), "ip_malformed"),
+    "ip-checksum": (inside(to_server(chksum=UNTRUE), DATAGRAM), "ip_checksum"),
+    "ip-options": (inside(to_server(options=IPOption_RR()), DATAGRAM), "ip_options"),
+    "first-fragment": (inside(to_server(flags="MF"), DATAGRAM), "fragment"),
+    "last-fragment": (inside(to_server(frag=100), DATAGRAM), "fragment"),
+    "loopback-source": (inside(to_server(src="127.0.0.1"), DATAGRAM), "martian_source"),
+    "multicast-source": (inside(to_server(src="224.0.0.1"), DATAGRAM), "martian_source"),
+    "loopback-destination": (inside(to_server(dst="127.0.0.1"), DATAGRAM), "martian_destination"),
+    "ttl": (inside(to_server(ttl=1), DATAGRAM), "ttl_expired"),
+    "udp-truncated": (inside(to_server(proto=17), Raw(bytes(DATAGRAM)[:6])), "l4_malformed"),
+    "udp-length": (inside(to_server(), UDP(sport=40000, dport=9, len=4)), "l4_malformed"),
+    "udp-checksum": (inside(to_server(), UDP(sport=40002, dport=9, chksum=UNTRUE)), "l4_checksum"),
+    "tcp-truncated": (inside(to_server(proto=6), Raw(bytes(SYN)[:12])), "l4_malformed"),
+    "tcp-header-length": (inside(to_server(), TCP(sport=40001, dport=9, dataofs=2)), "l4_malformed"),
+    "tcp-checksum": (inside(to_server(), TCP(sport=40003, dport=9, chksum=UNTRUE)), "l4_checksum"),
+    "tcp-syn-fin": (inside(to_server(), TCP(sport=40004, dport=9, flags="SF")), "tcp_flags"),
+    "tcp-no-session": (inside(to_server(), TCP(sport=40005, dport=9, flags="A")), "syn_check"),
+    "gre": (inside(to_server(proto=47), Raw(bytes(8))), "protocol"),
+    "icmp-timestamp": (inside(to_server(), ICMP(type=13)), "icmp_type"),
+    "foreign-source": (inside(to_server(src="10.1.2.3"), DATAGRAM), "no_return_route"),
+    "inside-to-inside": (inside(to_server(dst="198.51.100.77"), DATAGRAM), "inside_denied"),
+    "hairpin": (inside(to_server(dst=topo.WAN_VIP), UDP(sport=40000, dport=2000)), "hairpin"),
+    "vip-service": (inside(to_server(dst=topo.LAN_VIP), SYN), "vip_service"),
+    "ethertype": (Ether(dst=topo.LAN_VMAC, type=0x88B5) / Raw(bytes(46)), "ethertype"),
+    "ipv6": (Ether(dst=topo.LAN_VMAC, type=0x86DD) / Raw(bytes([0x60, *bytes(39)])), "ipv6_not_forwarded"),
+    "arp-truncated": (Ether(dst=BROADCAST, type=0x0806) / Raw(bytes(8)), "arp_malformed"),
+    "arp-claims-vip": (
+        Ether(dst=BROADCAST) / ARP(op="who-has", psrc=topo.LAN_VIP, pdst=topo.LAN_VIP),
+        "arp_vip_claim",
+    ),
+    "foreign-unicast": (Ether(dst="02:de:ad:be:ef:01", type=0x0800) / to_server() / DATAGRAM, "not_for_us"),
+}
+
+WAN_FRAMES: dict[str, tuple[Packet, str]] = {
+    "no-session": (outside(to_vip(), UDP(sport=9, dport=1025)), "no_session"),
+    "tcp-without-session": (outside(to_vip(), TCP(sport=9, dport=1026, flags="A")), "no_session"),
+    "syn-from-outside": (outside(to_vip(), TCP(sport=9, dport=1027, flags="S")), "no_session"),
+    "to-the-lan": (outside(to_vip(dst=topo.PROBE_ADDRESS), DATAGRAM), "outside_denied"),
+    "icmp-error": (
+        outside(to_vip(), ICMP(type=3, code=1) / to_server(src=topo.WAN_VIP) / DATAGRAM),
+        "icmp_error",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def from_client(lab: Lab) -> Iterator[Callable[[bytes | Packet], None]]:
+    """Send a frame from the LAN client; its source is the client's own MAC."""
+    yield from _sender(lab, "client", "eth0")
+
+
+@pytest.fixture(scope="module")
+def from_isp(lab: Lab) -> Iterator[Callable[[bytes | Packet], None]]:
+    """Send a frame from the ISP's router."""
+    yield from _sender(lab, "isp", "wan0")
+
+
+def _sender(lab: Lab, ns: str, device: str) -> Iterator[Callable[[bytes | Packet], None]]:
+    # The device's own MAC always: with another source a switch would learn it here.
+    mac = bytes.fromhex(mac_of(lab, ns, device).replace(":", ""))
+
+    def send_as(frame: bytes | Packet) -> None:
+        data = bytes(frame)
+        send(data[:6] + mac + data[12:])
+
+    with sender(lab, ns, device) as send:
+        yield send_as
+
+
+@pytest.mark.parametrize("kind", LAN_FRAMES)
+def test_bad_frame_from_lan(pair: Pair, from_client: Callable[[bytes | Packet], None], kind: str) -> None:
+    """A frame that cannot be forwarded ends in the verdict that names why. Spec: R10."""
+    frame, counter = LAN_FRAMES[kind]
+    active = pair.active()
+    before = active.counter(counter)
+    from_client(frame)
+    wait_counted(active, counter, before)
+
+
+@pytest.mark.parametrize("kind", WAN_FRAMES)
+def test_bad_frame_from_wan(pair: Pair, from_isp: Callable[[bytes | Packet], None], kind: str) -> None:
+    """Nothing comes in from outside without a session. Spec: R10."""
+    frame, counter = WAN_FRAMES[kind]
+    active = pair.active()
+    before = active.counter(counter)
+    from_isp(frame)
+    wait_counted(active, counter, before)
+
+
+@pytest.fixture
+def jumbo_lan(lab: Lab, pair: Pair) -> Iterator[None]:
+    """The LAN wire carries frames that are longer than the ports' MTU."""
+    device = f"fx-lan-{pair.active().name}"
+    links = [("client", "eth0"), ("lansw", "client"), ("lansw", device)]
+    for ns, name in links:
+        lab.run(ns, ["ip", "link", "set", name, "mtu", str(JUMBO_MTU)])
+    yield
+    for ns, name in links:
+        lab.run(ns, ["ip", "link", "set", name, "mtu", "1500"])
+
+
+@pytest.mark.parametrize("size", [1501, 2034, 2035, JUMBO_MTU])
+def test_oversized_frame(
+    jumbo_lan: None, pair: Pair, from_client: Callable[[bytes | Packet], None], size: int
+) -> None:
+    """A frame longer than the MTU, and longer than the room for one, is dropped and counted."""
+    active = pair.active()
+    before = active.counter("oversized")
+    from_client(inside(to_server(), UDP(sport=40000, dport=9) / Raw(bytes(size - 28))))
+    wait_counted(active, "oversized", before)
+
+
+def test_bad_heartbeat(pair: Pair, from_client: Callable[[bytes | Packet], None]) -> None:
+    """Heartbeats that are not the peer's: wrong source, routed (TTL), damaged. Spec: R4, R13."""
+    active = pair.active()
+    peer_address = "198.51.100.3" if active.name == "a" else "198.51.100.2"
+    status = active.ctl("status")
+    port = next(port for port in status["ports"] if port["name"] == "lan")
+    target = Ether(dst=port["mac"], type=0x0800)
+    own = str(port["address"]).split("/")[0]
+    beat = UDP(sport=HEARTBEAT_PORT, dport=HEARTBEAT_PORT) / Raw(b"FXHB" + bytes(60))
+    for ip in (
+        IP(src=topo.PROBE_ADDRESS, dst=own, ttl=255),
+        IP(src=peer_address, dst=own, ttl=254),
+    ):
+        before = active.counter("pulse_bad")
+        from_client(target / ip / beat)
+        wait_counted(active, "pulse_bad", before)
+    bad = status["peer"]["paths"]["lan"]["bad"]
+    from_client(target / IP(src=peer_address, dst=own, ttl=255) / beat)
+
+    def noticed() -> bool:
+        now = active.status()
+        return now is not None and now["peer"]["paths"]["lan"]["bad"] > bad
+
+    wait_until(noticed, COUNT_S, "the damaged heartbeat is counted on its path")
+
+
+# ---- VRRP ------------------------------------------------------------------------------------------
+def bad_adverts() -> dict[str, tuple[Packet, str]]:
+    """RFC 9568 §7.1: what a receiver must discard. The priority would win if it were believed."""
+
+    def message(**fields: Any) -> Packet:
+        return advert(source=FOREIGN_ROUTER, priority=254, **fields)
+
+    def raw(body: bytes) -> Packet:
+        return Ether(dst=VRRP_MAC) / IP(src=FOREIGN_ROUTER, dst=VRRP_GROUP, ttl=255, proto=112) / Raw(body)
+
+    return {
+        "ttl": (message(ttl=254), "bad_ttl"),
+        "version-2": (message(version=2), "bad_version"),
+        "version-4": (message(version=4), "bad_version"),
+        "type": (message(type=2), "bad_type"),
+        "vrid": (message(vrid=53), "bad_vrid"),
+        "count-0": (message(vips=(), ipcount=0), "count_zero"),
+        "count-too-large": (message(ipcount=9), "bad_length"),
+        "interval-0": (message(adver_int_cs=0), "interval_zero"),
+        "checksum": (message(chksum=UNTRUE), "bad_checksum"),
+        "truncated": (raw(bytes(VRRPv3(vrid=52))[:6]), "bad_length"),
+    }
+
+
+@pytest.mark.parametrize("kind", bad_adverts())
+def test_bad_advert(pair: Pair, from_isp: Callable[[bytes | Packet], None], kind: str) -> None:
+    """A bad advertisement is discarded and counted by its reason, on both nodes. Spec: R2; RFC 9568 §7.1."""
+    frame, reason = bad_adverts()[kind]
+    counter = f"vrrp.wan.{reason}"
+    before = {name: node.counter(counter) for name, node in pair.nodes.items()}
+    from_isp(frame)
+    for name, node in pair.nodes.items():
+        wait_counted(node, counter, before[name])
+
+
+# ---- sync ------------------------------------------------------------------------------------------
+def framed(payload: bytes) -> bytes:
+    return struct.pack("!I", len(payload)) + payload
+
+
+HELLO = {
+    "t": "hello",
+    "v_min": 1,
+    "v_max": 1,
+    "pair": "lab",
+    "node": 1,
+    "inc": 7,
+    "term": 0,
+    "role": 1,
+    "stream": None,
+    "seq": 0,
+}
+
+SYNC_BYTES: dict[str, tuple[bytes, str]] = {
+    "length-4-gib": (b"\xff" * 64, "sync.oversize"),
+    "http": (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "sync.oversize"),
+    "no-msgpack": (framed(b"\xc1" * 8), "sync.garbage"),
+    "no-map": (framed(msgpack.packb([1, 2, 3])), "sync.garbage"),
+    "unknown-message": (framed(msgpack.packb({"t": "dance"})), "sync.unknown_message"),
+    "version": (framed(msgpack.packb(HELLO | {"v_min": 98, "v_max": 99})), "sync.version"),
+    "other-pair": (framed(msgpack.packb(HELLO | {"pair": "other"})), "sync.other_pair"),
+    "same-node": (framed(msgpack.packb(HELLO | {"node": 0})), "sync.same_node"),
+    "field": (framed(msgpack.packb(HELLO | {"term": "seven"})), "sync.bad_field"),
+}
+
+
+def connect_to_a(lab: Lab) -> socket.socket:
+    """A connection to node a's sync port, from node b's namespace: the peer's own address."""
+    connection = lab.open_socket("b", socket.AF_INET, socket.SOCK_STREAM)
+    connection.settimeout(COUNT_S)
+    connection.connect(("169.254.100.1", SYNC_PORT))
+    return connection
+
+
+def wait_closed(connection: socket.socket) -> None:
+    """Read until the other end has closed."""
+    try:
+        while connection.recv(65536):
+            pass
+    except ConnectionResetError:
+        return
+
+
+@pytest.mark.parametrize("kind", SYNC_BYTES)
+def test_sync_peer_that_breaks_the_protocol(lab: Lab, pair: Pair, kind: str) -> None:
+    """The connection of a peer that speaks nonsense ends, counted; the true peer is back. Spec: R20, R22."""
+    data, counter = SYNC_BYTES[kind]
+    node = pair["a"]
+    before = node.counter(counter)
+    with connect_to_a(lab) as connection:
+        connection.sendall(data)
+        wait_counted(node, counter, before)
+        wait_closed(connection)
+    pair.wait_settled()
+
+
+def test_sync_peer_that_stops_mid_frame(lab: Lab, pair: Pair) -> None:
+    """Half a frame, then nothing: the true peer's newer connection takes the place. Spec: R22."""
+    connections = pair["a"].counter("sync.connections")
+    with connect_to_a(lab) as connection:
+        connection.sendall(struct.pack("!I", 1000) + b"half")
+        wait_counted(pair["a"], "sync.connections", connections, 2)
+        wait_closed(connection)
+    pair.wait_settled()
+
+
+def test_sync_peer_that_leaves_mid_frame(lab: Lab, pair: Pair) -> None:
+    """Half a frame, then the end of the connection. Spec: R22."""
+    connections = pair["a"].counter("sync.connections")
+    with connect_to_a(lab) as connection:
+        connection.sendall(framed(msgpack.packb(HELLO))[:20])
+    wait_counted(pair["a"], "sync.connections", connections)
+    pair.wait_settled()
+
+
+def test_sync_from_a_foreign_address(lab: Lab, pair: Pair) -> None:
+    """Only the peer's address may speak sync. Spec: R22."""
+    before = pair["a"].counter("sync.foreign_peer")
+    connection = lab.open_socket("a", socket.AF_INET, socket.SOCK_STREAM)
+    with connection:
+        connection.settimeout(COUNT_S)
+        connection.connect(("169.254.100.1", SYNC_PORT))
+        wait_closed(connection)
+    wait_counted(pair["a"], "sync.foreign_peer", before)
+    assert pair.settled()

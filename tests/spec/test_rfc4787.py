@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""RFC 4787: what a NAT does to unicast UDP.
+
+Not in this version, and counted when it occurs: hairpinning (REQ-9) and fragments (REQ-14).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import IPv4Address
+from itertools import pairwise
+
+import packets
+import pytest
+from nat_node import NatNode, nat_node
+from packets import UDP, Packet
+
+from flexha.fastpath import PoolConfig
+
+QUERY = Packet(UDP, packets.CLIENTS[0], packets.SERVERS[0], 4000, 53, payload=b"?")
+
+
+@pytest.fixture
+def node() -> Iterator[NatNode]:
+    with nat_node() as made:
+        yield made
+
+
+def test_req1_one_mapping_for_all_remote_endpoints(node: NatNode) -> None:
+    """Spec: RFC 4787 REQ-1."""
+    seen = {
+        node.send(replace(QUERY, dst=server, dport=port)).sport
+        for server in packets.SERVERS
+        for port in (53, 123, 40000)
+    }
+    assert len(seen) == 1
+
+
+def test_req2_a_client_keeps_its_address(node: NatNode) -> None:
+    """Spec: RFC 4787 REQ-2 ("Paired"): sessions of one client use one external address."""
+    config = packets.node_config()
+    second = PoolConfig(name="second", address=IPv4Address("203.0.113.2"), out_port=packets.WAN)
+    with nat_node(config, pools=(*config.pools, second)) as other:
+        for client in packets.CLIENTS:
+            used = {other.send(replace(QUERY, src=client, sport=5000 + i)).src for i in range(30)}
+            assert len(used) == 1
+
+
+def test_req3_no_port_overloading(node: NatNode) -> None:
+    """Spec: RFC 4787 REQ-3: two inside endpoints never share an external one."""
+    seen = set()
+    for i in range(600):
+        client, server = packets.CLIENTS[i % 4], packets.SERVERS[i % 3]
+        seen.add(node.send(replace(QUERY, src=client, dst=server, sport=2000 + i)).sport)
+    assert len(seen) == 600
+    assert min(seen) >= 1024
+
+
+def test_req4_parity_is_preserved(node: NatNode) -> None:
+    """Spec: RFC 4787 REQ-4."""
+    for sport in range(30000, 30040):
+        assert node.send(replace(QUERY, sport=sport)).sport % 2 == sport % 2
+
+
+def test_req5_a_mapping_lives_two_minutes_and_more(node: NatNode) -> None:
+    """Spec: RFC 4787 REQ-5: not less than 2 minutes; the default is 5."""
+    sent = node.send(QUERY)
+    node.wait(299)
+    assert node.inbound(sent.reply()).verdict == "reverse"
+    node.wait(301)
+    assert node.inbound(sent.reply()).verdict == "no_session"
+
+
+def test_req6_outbound_traffic_refreshes(node: NatNode) -> None:
+    """Spec: RFC 4787 REQ-6."""
+    sent = node.send(QUERY)
+    for _ in range(5):
+        node.wait(250)
+        assert node.send(QUERY).sport == sent.sport
+    node.wait(299)
+    assert node.inbound(sent.reply()).verdict == "reverse"
+
+
+def test_req8_only_who_was_asked_may_answer(node: NatNode) -> None:
+    """Spec: RFC 4787 REQ-8: filtering is address and port dependent, stricter than what it recommends."""
+    sent = node.send(QUERY)
+    assert node.inbound(replace(sent.reply(), src=packets.SERVERS[1])).verdict == "no_session"
+    assert node.inbound(replace(sent.reply(), sport=54)).verdict == "no_session"
+    assert node.inbound(sent.reply()).verdict == "reverse"
+
+
+def test_req11_behaviour_does_not_change_under_pressure() -> None:
+    """Spec: RFC 4787 REQ-11: a full table refuses new sessions, and leaves the old ones as they are."""
+    with nat_node(flow_cap=64) as node:
+        verdicts = [node.outbound(replace(QUERY, sport=2000 + i)).verdict for i in range(60)]
+        kept = verdicts.count("snat")
+        assert verdicts == ["snat"] * kept + ["table_full"] * (60 - kept)
+        assert 0 < kept < 60
+        assert [node.outbound(replace(QUERY, sport=2000 + i)).verdict for i in range(kept)] == ["snat"] * kept
+
+
+def test_ports_are_not_to_be_guessed() -> None:
+    """Spec: RFC 6056: the next port does not follow from the one before, nor from another start."""
+
+    def ports(table_key: bytes) -> list[int]:
+        with nat_node(table_key=table_key) as node:
+            return [node.send(replace(QUERY, sport=2000 + i)).sport for i in range(50)]
+
+    one, two = ports(b"a" * 16), ports(b"b" * 16)
+    steps = {after - before for before, after in pairwise(one)}
+    assert len(steps) > 40
+    assert sum(a == b for a, b in zip(one, two, strict=True)) < 5

@@ -1,0 +1,344 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``flexhactl`` against a real control socket: tables, JSON, exit codes, and what it says when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flexha.cli import client
+from flexha.cli.main import main
+from flexha.cli.render import duration
+from flexha.core.actions import Reply
+from flexha.core.events import Event, OperatorAsked
+from flexha.shell.control import Control, RequestError
+from flexha.shell.counters import Counters
+
+STATUS: dict[str, Any] = {
+    "pair": "lab",
+    "node": "a",
+    "role": "active",
+    "term": 4,
+    "since_s": 93784.0,
+    "ready": False,
+    "peer": {
+        "alive": True,
+        "role": "passive",
+        "term": 4,
+        "ready": True,
+        "paths": {
+            "xc": {"alive": True, "last_heard_ms": 12.5, "sent": 9, "received": 8, "lost": 1, "bad": 0}
+        },
+    },
+    "vrrp": [
+        {
+            "port": "wan",
+            "vrid": 52,
+            "state": "ACTIVE",
+            "priority": 150,
+            "vips": ["203.0.113.3"],
+            "vmac": "00:00:5e:00:01:34",
+            "adver_int_cs": 100,
+            "active_router": "203.0.113.4",
+        }
+    ],
+    "sync": {"connected": True, "pending": 0},
+    "flows": {"flows": 1000, "mappings": 900, "tombstones": 0, "capacity": 131072},
+    "ports": [{"name": "wan", "up": True, "mac": "02:00:00:00:00:01", "address": "203.0.113.4/29"}],
+    "version": "0.1.0",
+    "uptime_s": 59.0,
+}
+SESSION = {
+    "kind": "flow",
+    "proto": "tcp",
+    "state": "established",
+    "inside": "198.51.100.10:40000",
+    "remote": "192.0.2.10:80",
+    "external": "203.0.113.3:50000",
+    "remaining_ms": 7200000,
+    "packets": [10, 12],
+    "bytes": [1000, 20000],
+    "imported": True,
+}
+COUNTERS = {
+    "verdicts": {
+        "snat": {"value": 5, "help": "translated, sent", "drop": False},
+        "syn_check": {"value": 2, "help": "no session", "drop": True},
+        "ttl": {"value": 0, "help": "expired", "drop": True},
+    },
+    "workers": [{"steps": 3, "frames": 0}],
+    "ports": {"wan": {"rx_frames": 7}},
+    "control": {"fib.commits": 3},
+}
+HISTORY = {
+    "events": [
+        {
+            "t_ms": 1.5,
+            "wall": 1700000000.25,
+            "node": "a",
+            "event": "role",
+            "to": "ACTIVE",
+            "reason": "elected",
+        }
+    ]
+}
+
+
+class Daemon:
+    """A control socket with canned answers, in a thread of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.requests: list[tuple[str, Mapping[str, object]]] = []
+        self.reply = (True, "the peer reigns in term 5")
+        handlers = {
+            name: self._handler(name, answer)
+            for name, answer in (
+                ("status", STATUS),
+                ("sessions", {"sessions": [SESSION], "count": 1, "truncated": False, "cursor": None}),
+                ("counters", COUNTERS),
+                ("ha_history", HISTORY),
+            )
+        }
+        self._control = Control(path, handlers, self._post, Counters())
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+
+    def _handler(self, name: str, answer: object) -> Any:
+        async def handle(args: Mapping[str, object]) -> str:
+            self.requests.append((name, args))
+            if args.get("proto") == "gopher":
+                raise RequestError("proto: 'gopher' is unknown; use tcp")
+            return json.dumps(answer)
+
+        return handle
+
+    def _post(self, event: Event) -> None:
+        assert isinstance(event, OperatorAsked)
+        self._control.reply(Reply(event.request, *self.reply))
+
+    def start(self) -> None:
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._control.start(), self._loop).result(5)
+
+    def stop(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._control.stop(), self._loop).result(5)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    server = Daemon(tmp_path / "lab-a.sock")
+    server.start()
+    yield server
+    server.stop()
+
+
+class Run:
+    """What a run of ``flexhactl`` left."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+def flexhactl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: object) -> Run:
+    monkeypatch.setattr(sys, "argv", ["flexhactl", *map(str, words)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    captured = capsys.readouterr()
+    return Run(int(caught.value.code or 0), captured.out, captured.err)
+
+
+@pytest.fixture
+def ctl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    return lambda *words: flexhactl(capsys, monkeypatch, *words)
+
+
+# ---- answers -----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("words", [["status"], ["ha", "status"]])
+def test_status_for_people(daemon: Daemon, ctl: Any, words: list[str]) -> None:
+    """Spec: R25."""
+    run = ctl("--socket", daemon.path, *words)
+    assert run.code == 0
+    for text in (
+        "lab/a",
+        "ACTIVE",
+        "1d 2h 3m",
+        "203.0.113.3",
+        "00:00:5e:00:01:34",
+        "1000 ms",
+        "12.5",
+        "PASSIVE",
+    ):
+        assert text in run.out
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["status"], STATUS),
+        (["ha", "status"], STATUS),
+        (["counters"], COUNTERS),
+        (["ha", "history"], HISTORY),
+        (["sessions"], {"sessions": [SESSION], "count": 1, "truncated": False, "cursor": None}),
+        (["failover"], {"text": "the peer reigns in term 5"}),
+        (["maintenance", "enter"], {"text": "the peer reigns in term 5"}),
+    ],
+)
+@pytest.mark.parametrize("before", [True, False])
+def test_json_before_or_after_the_command(
+    daemon: Daemon, ctl: Any, words: list[str], answer: object, before: bool
+) -> None:
+    """Spec: R25."""
+    placed = ["--json", *words] if before else [*words, "--json"]
+    run = ctl("--socket", daemon.path, *placed)
+    assert run.code == 0
+    assert json.loads(run.out) == answer
+
+
+def test_sessions_for_people(daemon: Daemon, ctl: Any) -> None:
+    options = ["--proto", "tcp", "--inside", "198.51.100.10", "--limit", 5]
+    run = ctl("--socket", daemon.path, "sessions", *options)
+    endpoints = ("198.51.100.10:40000", "203.0.113.3:50000")
+    for text in (*endpoints, "tcp", "established", "2h", "peer", "1 sessions"):
+        assert text in run.out
+    assert daemon.requests == [("sessions", {"proto": "tcp", "inside": "198.51.100.10", "limit": 5})]
+
+
+def test_scripts_get_all_sessions(daemon: Daemon, ctl: Any) -> None:
+    ctl("--socket", daemon.path, "sessions", "--json")
+    assert daemon.requests == [("sessions", {"limit": 100_000})]
+
+
+def test_sessions_counted(daemon: Daemon, ctl: Any) -> None:
+    run = ctl("--socket", daemon.path, "sessions", "--count")
+    assert run.out == "1\n"
+    assert daemon.requests == [("sessions", {"count_only": True})]
+
+
+def test_counters_leave_zeros_out_unless_asked(daemon: Daemon, ctl: Any) -> None:
+    short = ctl("--socket", daemon.path, "counters").out
+    assert "syn_check" in short
+    assert "ttl" not in short
+    assert "ttl" in ctl("--socket", daemon.path, "counters", "--all").out
+
+
+def test_history_for_people(daemon: Daemon, ctl: Any) -> None:
+    out = ctl("--socket", daemon.path, "ha", "history", "--limit", 9).out
+    assert "2023-11-14 22:13:20.250" in out
+    assert "reason=elected" in out
+    assert daemon.requests == [("ha_history", {"limit": 9})]
+
+
+# ---- refusals ----------------------------------------------------------------------------------------------
+def test_a_daemon_that_says_no(daemon: Daemon, ctl: Any) -> None:
+    daemon.reply = (False, "the peer is not ready; wait for its sync")
+    run = ctl("--socket", daemon.path, "failover")
+    assert (run.code, run.err) == (1, "flexhactl: the peer is not ready; wait for its sync\n")
+    assert ctl("--socket", daemon.path, "sessions", "--proto", "gopher").code == 1
+
+
+@pytest.mark.parametrize(
+    "words", [["reboot"], ["sessions", "--limit", "0"], ["maintenance", "leave"], ["status", "-x"]]
+)
+def test_bad_arguments(daemon: Daemon, ctl: Any, words: list[str]) -> None:
+    assert ctl("--socket", daemon.path, *words).code == 2
+
+
+def test_no_daemon(tmp_path: Path, ctl: Any) -> None:
+    run = ctl("--socket", tmp_path / "none.sock", "status")
+    assert run.code == 3
+    assert "does flexhad run?" in run.err
+
+
+def test_a_socket_that_nobody_serves(tmp_path: Path, ctl: Any) -> None:
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "dead.sock"))
+    run = ctl("--socket", tmp_path / "dead.sock", "status")
+    assert run.code == 3
+    assert "Connection refused" in run.err
+
+
+@pytest.mark.parametrize("answer", [b"", b"garbage\n"])
+def test_a_server_that_speaks_something_else(tmp_path: Path, ctl: Any, answer: bytes) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "x.sock"))
+        listener.listen()
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        run = ctl("--socket", tmp_path / "x.sock", "status")
+        thread.join()
+    assert run.code == 3
+    assert "hung up" in run.err
+
+
+def test_a_daemon_that_hangs(tmp_path: Path, ctl: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "TIMEOUT_S", 0.1)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "x.sock"))
+        listener.listen()
+        run = ctl("--socket", tmp_path / "x.sock", "status")
+    assert run.code == 3
+    assert "no answer within" in run.err
+
+
+# ---- finding the socket ------------------------------------------------------------------------------------
+def test_the_only_socket_of_the_machine_is_found(
+    daemon: Daemon, ctl: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "RUN_DIR", daemon.path.parent)
+    assert ctl("status").code == 0
+    assert ctl("--node", "a", "status").code == 0
+    run = ctl("--node", "b", "status")
+    assert run.code == 3
+    assert "no control socket in" in run.err
+
+
+def test_several_sockets_need_a_choice(tmp_path: Path, ctl: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("x-a.sock", "x-b.sock"):
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(str(tmp_path / name))
+    monkeypatch.setattr(client, "RUN_DIR", tmp_path)
+    run = ctl("status")
+    assert run.code == 3
+    assert "choose one with --socket" in run.err
+
+
+def test_the_socket_that_the_configuration_names(daemon: Daemon, ctl: Any, tmp_path: Path) -> None:
+    pair = (Path(__file__).resolve().parents[2] / "netns-lab" / "pair.toml").read_text()
+    lines = [line for line in pair.splitlines() if not line.startswith("control =")]
+    text = "\n".join(lines)
+    for name, path in (("a", daemon.path), ("b", tmp_path / "b.sock")):
+        text = text.replace(f"[nodes.{name}]", f'[nodes.{name}]\ncontrol = "{path}"')
+    config = tmp_path / "pair.toml"
+    config.write_text(text)
+    assert ctl("--config", config, "--node", "a", "status").code == 0
+    assert ctl("--config", config, "status").code == 0  # only one of the two is there
+    assert ctl("--config", config, "--node", "b", "status").code == 3
+    config.write_text("nonsense = 1")
+    assert ctl("--config", config, "--node", "a", "status").code == 2
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.25, "0.2s"), (59.9, "59.9s"), (60, "1m"), (3700, "1h 1m 40s"), (86400 * 2, "2d"), (None, "-")],
+)
+def test_durations(seconds: object, text: str) -> None:
+    assert duration(seconds) == text

@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The configuration: what is accepted, and that all that is wrong is said at once, by key path."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flexha.config.describe import keys_at, render, row_at, rows
+from flexha.config.load import FILE_BYTES_MAX, findings, key_path, load, parse
+from flexha.config.naming import control_path, port_mac, state_path
+from flexha.config.schema import Config
+from flexha.errors import EXIT_CONFIG, ConfigError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PAIR = REPOSITORY / "netns-lab" / "pair.toml"
+
+Document = dict[str, Any]
+Edit = Callable[[Document], object]
+
+
+def document() -> Document:
+    """A valid pair, as nested tables."""
+    node_ports = {
+        "a": {"lan": {"address": "10.1.0.2"}, "wan": {"address": "203.0.113.4"}},
+        "b": {"lan": {"address": "10.1.0.3"}, "wan": {"address": "203.0.113.5"}},
+    }
+    return {
+        "pair": {"name": "t", "secret": "00112233445566778899aabbccddeeff"},
+        "ports": {
+            "lan": {"zone": "inside", "prefix": "10.1.0.0/24", "vips": ["10.1.0.1"], "vrid": 1},
+            "wan": {"zone": "outside", "prefix": "203.0.113.0/29", "vips": ["203.0.113.3"], "vrid": 2},
+        },
+        "pools": [{"name": "p", "port": "wan", "address": "203.0.113.3"}],
+        "routes": [{"prefix": "0.0.0.0/0", "via": "203.0.113.1", "port": "wan"}],
+        "nodes": {
+            name: {"xc": {"device": "xc0", "address": f"169.254.0.{i}"}, "ports": node_ports[name]}
+            for i, name in enumerate(("a", "b"), 1)
+        },
+    }
+
+
+def toml(value: Document) -> str:
+    """Enough of a TOML writer for these documents: inline tables for everything below the top."""
+
+    def inline(item: object) -> str:
+        match item:
+            case bool():
+                return str(item).lower()
+            case dict():
+                return "{" + ", ".join(f"{key} = {inline(val)}" for key, val in item.items()) + "}"
+            case list():
+                return "[" + ", ".join(inline(val) for val in item) + "]"
+            case str():
+                return f'"{item}"'
+            case _:
+                return str(item)
+
+    return "\n".join(f"{key} = {inline(item)}" for key, item in value.items())
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse(text)
+    return list(caught.value.problems)
+
+
+def problems_after(edit: Edit) -> list[str]:
+    changed = document()
+    edit(changed)
+    return problems(toml(changed))
+
+
+def put(path: str, value: object) -> Edit:
+    """Set a dotted key; a number is an index."""
+
+    def edit(tree: Document) -> None:
+        *parents, last = path.split(".")
+        here: Any = tree
+        for part in parents:
+            here = here[int(part)] if part.isdigit() else here.setdefault(part, {})
+        here[last] = value
+
+    return edit
+
+
+def drop(path: str) -> Edit:
+    def edit(tree: Document) -> None:
+        *parents, last = path.split(".")
+        here: Any = tree
+        for part in parents:
+            here = here[part]
+        del here[last]
+
+    return edit
+
+
+# ---- what is accepted --------------------------------------------------------------------------------------
+def test_the_labs_configuration_is_valid() -> None:
+    config = load(PAIR)
+    assert config.pair.name == "lab"
+    assert config.ports["wan"].vips == (IPv4Address("203.0.113.3"),)
+    assert config.ha.interval_ms == 50
+    assert config.ha.dead_after == 3
+    assert not config.ha.preempt
+
+
+def test_the_example_for_a_box_is_valid() -> None:
+    assert load(REPOSITORY / "systemd" / "pair.example.toml").nodes
+
+
+def test_a_minimal_document_gets_the_defaults() -> None:
+    config = parse(toml(document()))
+    assert control_path(config, "a") == Path("/run/flexha/t-a.sock")
+    assert state_path(config, "b") == Path("/var/lib/flexha/t-b")
+    assert config.fastpath.flow_cap == 131072
+    assert config.timeouts.tcp_established_s == 7440
+
+
+def test_a_single_node_needs_no_cross_connect() -> None:
+    tree = document()
+    del tree["nodes"]["b"]
+    del tree["nodes"]["a"]["xc"]
+    assert list(parse(toml(tree)).nodes) == ["a"]
+
+
+def test_a_configuration_is_frozen() -> None:
+    config = parse(toml(document()))
+    with pytest.raises(ValueError, match="frozen"):
+        config.ha.interval_ms = 1  # type: ignore[misc]
+
+
+# ---- one finding each: (edit, the key, a piece of the text) ------------------------------------------------
+WRONG: list[tuple[Edit, str, str]] = [
+    # by key
+    (drop("pair.secret"), "pair.secret", "is missing"),
+    (drop("ports.lan.vrid"), "ports.lan.vrid", "add an integer in 1..255"),
+    (put("pair.secret", "abc"), "pair.secret", "openssl rand -hex 16"),
+    (put("pair.name", "a b"), "pair.name", "letters"),
+    (put("pair.nmae", "x"), "pair.nmae", "did you mean name?"),
+    (put("surprise", {"x": 1}), "surprise", "no known key"),
+    (put("ports.lan.zone", "middle"), "ports.lan.zone", "'inside' or 'outside'"),
+    (put("ports.lan.mtu", 9000), "ports.lan.mtu", "choose from 576..1500"),
+    (put("ports.lan.vrid", "1"), "ports.lan.vrid", "make it an integer"),
+    (put("ports.lan.vrid", 0), "ports.lan.vrid", "out of range"),
+    (put("ports.lan.vips", []), "ports.lan.vips", "give 1..4 entries"),
+    (put("ports.lan.vips", ["10.1.0.300"]), "ports.lan.vips[0]", "no IPv4 address"),
+    (put("ports.lan.prefix", "10.1.0.7/24"), "ports.lan.prefix", 'write it as "10.1.0.0/24"'),
+    (put("ports.lan.prefix", "10.1.0.0"), "ports.lan.prefix", "no IPv4 prefix"),
+    (put("ha.interval_ms", 1), "ha.interval_ms", "5..1000"),
+    (put("ha.preempt", 1), "ha.preempt", "boolean"),
+    (put("vrrp.version", 2), "vrrp.version", "make it 3"),
+    (put("vrrp.adver_int_cs", 5000), "vrrp.adver_int_cs", "1..4095"),
+    (put("timeouts.tcp_established_s", 60), "timeouts.tcp_established_s", "7440"),
+    (put("nodes.a.metrics", "localhost"), "nodes.a.metrics", "127.0.0.1:9101"),
+    (put("nodes.a.control", "run.sock"), "nodes.a.control", "absolute path"),
+    (put("nodes.a.priority", 255), "nodes.a.priority", "1..254"),
+    (put("nodes.c", {"ports": {}}), "nodes.c", "'a' or 'b'"),
+    (put("nodes.a.ports.lan.mac", "01:00:5e:00:00:01"), "nodes.a.ports.lan.mac", "group address"),
+    (put("nodes.a.ports.lan.mac", "00:00:5e:00:01:05"), "nodes.a.ports.lan.mac", "virtual router"),
+    (put("nodes.a.ports.lan.mac", "xx"), "nodes.a.ports.lan.mac", "no MAC address"),
+    (put("nodes.a.ports.lan.bridge", "a/b"), "nodes.a.ports.lan.bridge", "device name"),
+    (put("ports.LAN", {}), "ports.LAN", "a-z"),
+    # across keys
+    (put("ports.lan.vips", ["10.2.0.1"]), "ports.lan.vips[0]", "is not in 10.1.0.0/24"),
+    (put("ports.lan.vips", ["10.1.0.255"]), "ports.lan.vips[0]", "broadcast"),
+    (put("ports.lan.vips", ["10.1.0.1", "10.1.0.1"]), "ports.lan.vips[1]", "ports.lan.vips[0] too"),
+    (put("ports.wan.vrid", 1), "ports.wan.vrid", "taken by ports.lan"),
+    (put("ports.lan.zone", "outside"), "ports", "no port has zone 'inside'"),
+    (put("pools.0.port", "dmz"), "pools[0].port", "use one of: lan, wan"),
+    (put("pools.0.port", "lan"), "pools[0].port", "serves an outside port"),
+    (put("pools.0.address", "203.0.113.6"), "pools[0].address", "would not survive a failover"),
+    (put("pools.0.port_hi", 1050), "pools[0].port_hi", "fewer than 128"),
+    (put("routes.0.port", "dmz"), "routes[0].port", "use one of"),
+    (put("routes.0.via", "192.0.2.1"), "routes[0].via", "is not in 203.0.113.0/29"),
+    (put("routes.0.via", "203.0.113.3"), "routes[0].via", "our own virtual address"),
+    (put("routes.0.via", "203.0.113.5"), "routes[0].via", "nodes.b.ports.wan.address"),
+    (drop("nodes.a.ports.wan"), "nodes.a.ports.wan", "is missing"),
+    (put("nodes.a.ports.dmz", {"address": "10.9.0.1"}), "nodes.a.ports.dmz", "there is no ports.dmz"),
+    (put("nodes.a.ports.lan.address", "10.1.0.1"), "nodes.a.ports.lan.address", "is a vip"),
+    (put("nodes.a.ports.lan.address", "10.1.9.1"), "nodes.a.ports.lan.address", "is not in"),
+    (put("nodes.b.ports.lan.address", "10.1.0.2"), "nodes.b.ports.lan.address", "nodes.a.ports.lan.address"),
+    (put("nodes.a.ports.lan.uplink", "eth0"), "nodes.a.ports.lan.uplink", "needs"),
+    (put("nodes.a.ports.wan.host_dev", "lan0"), "nodes.a.ports.wan.host_dev", "choose another"),
+    (put("nodes.a.ports.wan.wire_dev", "fx-lan-a"), "nodes.a.ports.wan.wire_dev", "choose another"),
+    (put("nodes.a.xc.device", "lan0"), "nodes.a.xc.device", "choose another"),
+    (drop("nodes.b.xc"), "nodes.b.xc", "a pair needs a cross-connect"),
+    (put("nodes.b.xc.address", "169.254.0.1"), "nodes.b.xc.address", "nodes.a.xc.address too"),
+    (put("nodes.b.xc.address", "169.254.9.1"), "nodes.b.xc.address", "is not the subnet"),
+    (put("nodes.a.xc.address", "169.254.0.3"), "nodes.a.xc.address", "broadcast"),
+]
+
+
+@pytest.mark.parametrize(("edit", "key", "text"), WRONG, ids=[f"{key}: {text}" for _, key, text in WRONG])
+def test_each_mistake_is_named_by_its_key(edit: Edit, key: str, text: str) -> None:
+    found = problems_after(edit)
+    assert any(problem.startswith(f"{key}: ") and text in problem for problem in found), found
+
+
+def test_two_nodes_may_not_share_a_socket_or_a_state_directory() -> None:
+    def share(tree: Document) -> None:
+        for node in tree["nodes"].values():
+            node["control"] = "/run/x.sock"
+            node["state_dir"] = "/var/x"
+
+    found = problems_after(share)
+    assert [problem.split(":")[0] for problem in found] == ["nodes.b.control", "nodes.b.state_dir"]
+
+
+def test_two_pools_may_not_share_name_or_address() -> None:
+    def twice(tree: Document) -> None:
+        tree["pools"].append(dict(tree["pools"][0]))
+
+    assert {problem.split(":")[0] for problem in problems_after(twice)} == {
+        "pools[1].name",
+        "pools[1].address",
+    }
+
+
+def test_overlapping_subnets_are_refused() -> None:
+    def overlap(tree: Document) -> None:
+        tree["ports"]["wan"]["prefix"] = "10.1.0.0/16"
+
+    assert any("overlaps" in problem for problem in problems_after(overlap))
+
+
+def test_configured_macs_must_differ_from_derived_ones() -> None:
+    derived = port_mac("t", 1, 0).hex(":")
+    found = problems_after(put("nodes.a.ports.wan.mac", derived))
+    assert any("is nodes.a.ports.wan.mac too" in problem for problem in found), found
+
+
+def test_wire_devices_of_both_nodes_may_meet_in_one_namespace() -> None:
+    def meet(tree: Document) -> None:
+        for node in tree["nodes"].values():
+            node["ports"]["lan"]["netns"] = "sw"
+
+    tree = document()
+    meet(tree)
+    parse(toml(tree))
+    for node in tree["nodes"].values():
+        node["ports"]["lan"]["wire_dev"] = "same"
+    assert any("choose another name" in problem for problem in problems(toml(tree)))
+
+
+def test_every_mistake_is_reported_at_once() -> None:
+    """Spec: issue "a bad config stops it with every error listed by key path"."""
+
+    def ruin(tree: Document) -> None:
+        for path, value in (
+            ("pair.secret", "short"),  # a value
+            ("pair.colour", "red"),  # an unknown key
+            ("ports.lan.vrid", 2),  # a clash across keys ...
+            ("routes.0.via", "192.0.2.1"),  # ... and an address outside its subnet
+            ("ha.dead_after", 1),
+        ):
+            put(path, value)(tree)
+
+    keys = {problem.split(": ")[0] for problem in problems_after(ruin)}
+    assert keys == {"pair.secret", "pair.colour", "ports.wan.vrid", "routes[0].via", "ha.dead_after"}
+
+
+def test_each_finding_names_a_remedy() -> None:
+    """``path.to.key: what is wrong; remedy``"""
+    for edit, _, _ in WRONG:
+        for problem in problems_after(edit):
+            assert re.match(r"^[a-zA-Z0-9_.\[\]]+: .+[;(].+", problem), problem
+
+
+# ---- files -------------------------------------------------------------------------------------------------
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: No such file") as caught:
+        load(tmp_path / "none.toml")
+    assert caught.value.exit_code == EXIT_CONFIG
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"[pair", "is no TOML"),
+        (b"\xff\xfe", "no UTF-8"),
+        (b"#" * (FILE_BYTES_MAX + 1), "larger than"),
+    ],
+)
+def test_a_file_that_is_no_toml(tmp_path: Path, content: bytes, text: str) -> None:
+    path = tmp_path / "pair.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=text):
+        load(path)
+
+
+def test_findings_begin_with_the_file() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse("", "x.toml")
+    assert all(line.startswith("x.toml: ") for line in findings(caught.value))
+
+
+# ---- the schema as text ------------------------------------------------------------------------------------
+def test_every_key_has_a_meaning() -> None:
+    assert not [row.key for row in rows() if not row.meaning]
+
+
+def test_the_printed_schema_has_every_key_with_default_and_range() -> None:
+    text = render()
+    for row in rows():
+        assert re.search(rf"^{re.escape(row.key)} ", text, re.MULTILINE), row.key
+    assert re.search(r"^ha\.interval_ms +integer +50 +5\.\.1000 ", text, re.MULTILINE)
+
+
+def test_the_man_page_has_every_key() -> None:
+    page = (REPOSITORY / "systemd" / "man" / "flexha.toml.5").read_text().replace("\\-", "-")
+    assert not [row.key for row in rows() if row.type != "table" and row.path[-1] not in page]
+    for row in rows():
+        if row.default not in {"-", "required"}:
+            assert row.default.strip('"') in page, row.key
+
+
+def test_paths_of_keys() -> None:
+    assert key_path(("pools", 0, "port")) == "pools[0].port"
+    row = row_at(("nodes", "a", "ports", "lan", "mac"))
+    assert row is not None
+    assert row.key == "nodes.X.ports.NAME.mac"
+    assert row_at(("nothing",)) is None
+    assert "interval_ms" in keys_at(("ha",))
+
+
+def test_the_schema_and_its_rows_agree_on_required_keys() -> None:
+    required = {row.key for row in rows() if row.default == "required" and len(row.path) == 1}
+    assert required == {name for name, field in Config.model_fields.items() if field.is_required()}

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the pair's file to what core, fast path and shell of one node are told."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+
+import pytest
+
+from flexha.config.derive import Draw, fastpath_config, node_config, node_plan
+from flexha.config.load import load, parse
+from flexha.config.naming import pair_id, port_mac, virtual_mac
+from flexha.config.schema import Config, NodeName
+
+PAIR = Path(__file__).resolve().parents[2] / "netns-lab" / "pair.toml"
+DRAW = Draw(incarnation=7, table_key=bytes(16), flow_id_base=1 << 40)
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return load(PAIR)
+
+
+def test_macs_are_local_unicast_and_all_different() -> None:
+    macs = {port_mac("lab", node, port) for node in (0, 1) for port in range(8)}
+    assert len(macs) == 16
+    assert all(mac[0] == 0x02 and len(mac) == 6 for mac in macs)
+    assert port_mac("lab", 0, 0) != port_mac("other", 0, 0)
+
+
+def test_virtual_mac() -> None:
+    """Spec: RFC 9568 §7.3."""
+    assert virtual_mac(51).hex(":") == "00:00:5e:00:01:33"
+
+
+def test_both_nodes_number_ports_alike_whatever_the_files_order() -> None:
+    text = PAIR.read_text()
+    lan, wan = text.index("[ports.lan]"), text.index("[ports.wan]")
+    end = text.index("[[pools]]")
+    swapped = text[:lan] + text[wan:end] + text[lan:wan] + text[end:]
+    assert list(parse(swapped).ports) == ["wan", "lan"]
+    assert (
+        node_plan(parse(swapped), "a").port_names == node_plan(load(PAIR), "b").port_names == ("lan", "wan")
+    )
+
+
+@pytest.mark.parametrize(("name", "other"), [("a", "b"), ("b", "a")])
+def test_each_node_knows_its_peers_ports(config: Config, name: NodeName, other: NodeName) -> None:
+    mine, peers = fastpath_config(config, name, DRAW), fastpath_config(config, other, DRAW)
+    for own, far in zip(mine.ports, peers.ports, strict=True):
+        assert (own.peer_mac, own.peer_address) == (far.mac, far.address)
+    assert mine.pulse.xc_peer_address == peers.pulse.xc_address
+    assert mine.shard_key == peers.shard_key
+    assert mine.origin != peers.origin
+
+
+def test_core_and_fast_path_are_told_the_same(config: Config) -> None:
+    core, fast = node_config(config, "b"), fastpath_config(config, "b", DRAW)
+    assert core.index == fast.pulse.node_index == 1
+    assert core.paths == ("xc", "lan", "wan")
+    for machine, port in zip(core.ports, fast.ports, strict=True):
+        assert machine.name == port.name
+        assert machine.vmac == port.vmac
+        assert machine.mac == port.mac
+        assert machine.vips == port.vips
+    assert fast.pulse.pair_id == pair_id("lab")
+    assert fast.pools[0].out_port == 1
+
+
+def test_the_plan_of_a_node(config: Config) -> None:
+    plan = node_plan(config, "a")
+    wan = plan.plugs[1]
+    assert (wan.wire_dev, wan.host_dev, wan.netns, wan.bridge) == ("fx-wan-a", "wan0", "wansw", "br0")
+    assert wan.interface == IPv4Interface("203.0.113.4/29")
+    assert plan.routes[0].device == "wan0"
+    assert plan.xc is not None
+    assert not plan.xc.connects
+    assert plan.xc.peer == IPv4Address("169.254.100.2")
+    other = node_plan(config, "b")
+    assert other.xc is not None
+    assert other.xc.connects
+
+
+def test_a_single_node_has_no_peer() -> None:
+    text = PAIR.read_text()
+    plan_text = text[: text.index("[nodes.b]")]
+    config = parse(plan_text)
+    core, fast = node_config(config, "a"), fastpath_config(config, "a", DRAW)
+    assert not core.has_peer
+    assert all(port.peer_mac is None and port.peer_address is None for port in fast.ports)
+    assert fast.pulse.xc_address is None
+    plan = node_plan(config, "a")
+    assert plan.xc is not None
+    assert plan.xc.peer is None

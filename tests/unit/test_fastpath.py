@@ -1,0 +1,489 @@
+# SPDX-License-Identifier: Apache-2.0
+"""flexha.fastpath: every method of Fastpath, on in-memory ports."""
+
+from __future__ import annotations
+
+import errno
+import select
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import packets
+import pytest
+from packets import LAN, TCP, UDP, WAN, Packet
+
+from flexha.core.events import Role
+from flexha.fastpath import (
+    Drained,
+    Fastpath,
+    FastpathConfig,
+    FastpathError,
+    Fence,
+    FlowState,
+    HeartbeatFlag,
+    Kind,
+    NeighbourWanted,
+    Out,
+    PulseKind,
+    Source,
+    verdict_table,
+)
+
+S = 1_000_000_000
+NOW = 1000 * S
+DNS = Packet(UDP, packets.CLIENTS[0], packets.SERVERS[0], 5353, 53, payload=b"query")
+
+
+def open_node(node: int = 0, **changes: object) -> Fastpath:
+    return Fastpath(replace(packets.node_config(node), **changes))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def passive() -> Iterator[Fastpath]:
+    """Node b: PASSIVE, with next hops, not started."""
+    with open_node(1) as fastpath:
+        fastpath.set_role(Role.PASSIVE, 2)
+        fastpath.commit_fib(packets.ROUTES, packets.NEIGHBOURS)
+        yield fastpath
+
+
+@pytest.fixture
+def active() -> Iterator[Fastpath]:
+    """Node a: ACTIVE, with next hops, tracking changes, not started."""
+    with open_node() as fastpath:
+        fastpath.test_expire(NOW)  # the clock of what follows
+        fastpath.set_role(Role.ACTIVE, 2)
+        fastpath.commit_fib(packets.ROUTES, packets.NEIGHBOURS)
+        fastpath.track_changes(on=True)
+        yield fastpath
+
+
+def forward(fastpath: Fastpath, packet: Packet, port: int = LAN, now_ns: int = NOW) -> Packet:
+    frame = packet.from_lan() if port == LAN else packet.from_wan()
+    (out,) = fastpath.test_step([frame], port=port, now_ns=now_ns)
+    assert out.out is Out.WIRE, out.verdict
+    return packets.parse(out.data)
+
+
+def wait_for(condition: Callable[[], bool], fd: int | None = None) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        if fd is None:
+            time.sleep(0.005)
+        else:
+            select.select([fd], [], [], 0.1)
+
+
+# ---- life --------------------------------------------------------------------------------------------
+def test_start_stop_and_close_are_safe_to_repeat() -> None:
+    fastpath = open_node(n_workers=2)
+    fastpath.start()
+    with pytest.raises(FastpathError) as caught:
+        fastpath.start()
+    assert caught.value.errno == errno.EALREADY
+    fastpath.stop()
+    fastpath.stop()
+    fastpath.start()
+    fastpath.close()
+    fastpath.close()
+    with pytest.raises(FastpathError):
+        fastpath.set_role(Role.PASSIVE, 0)
+
+
+def config_with_port(index: int, **changes: object) -> FastpathConfig:
+    config = packets.node_config()
+    ports = list(config.ports)
+    ports[index] = replace(ports[index], **changes)  # type: ignore[arg-type]
+    return replace(config, ports=tuple(ports))
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (replace(packets.node_config(), n_workers=17), "n_workers: 17 is not within 1..16"),
+        (replace(packets.node_config(), flow_cap=1), "flow_cap: 1 is not within"),
+        (replace(packets.node_config(), events_cap=100), "events_cap: 100 is no power of two"),
+        (config_with_port(WAN, mtu=9000), "ports[1].mtu: 9000 is not within 576..1500"),
+        (config_with_port(WAN, name="lan"), "ports[1].name: lan is taken"),
+        (config_with_port(WAN, mac=b"\1\0\0\0\0\1"), "ports[1].mac: not a unicast address"),
+        (config_with_port(WAN, vmac=None), "ports[1].vmac: missing, but there are VIPs"),
+        (config_with_port(LAN, address=packets.LAN_VIP), "ports[0].vip[0]: is the port's own address"),
+        (config_with_port(LAN, plen=33), "ports[0].plen: 33 is not within 1..32"),
+        (config_with_port(LAN, peer_address=None), "ports[0].peer_mac, peer_addr: "),
+    ],
+)
+def test_open_refuses_with_the_member_and_the_reason(config: FastpathConfig, said: str) -> None:
+    with pytest.raises(FastpathError) as caught:
+        Fastpath(config)
+    assert caught.value.errno == errno.EINVAL
+    assert caught.value.call == "fp_open"
+    assert said in caught.value.detail
+    assert str(caught.value).startswith("fp_open: ")
+
+
+def test_pool_must_be_served_by_an_outside_port() -> None:
+    config = packets.node_config()
+    with pytest.raises(FastpathError, match=r"pools\[0\].out_port: 0 is no outside port"):
+        Fastpath(replace(config, pools=(replace(config.pools[0], out_port=LAN),)))
+
+
+def test_heartbeat_address_that_is_not_ours() -> None:
+    config = packets.node_config()
+    pulse = replace(
+        config.pulse,
+        xc_address=IPv4Address("192.0.2.77"),
+        xc_peer_address=IPv4Address("192.0.2.78"),
+    )
+    with pytest.raises(FastpathError, match=r"heartbeat socket on xc 192\.0\.2\.77") as caught:
+        Fastpath(replace(config, pulse=pulse))
+    assert caught.value.errno == errno.EADDRNOTAVAIL
+
+
+def test_files_are_closed() -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        with open_node(n_workers=2) as fastpath:
+            fastpath.start()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+# ---- role --------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("started", [False, True])
+def test_role_and_term(started: bool) -> None:
+    with open_node(n_workers=2) as fastpath:
+        assert fastpath.fence() == Fence(Role.INIT, 0)
+        if started:
+            fastpath.start()
+        fastpath.set_role(Role.ACTIVE, 4)
+        assert fastpath.fence() == Fence(Role.ACTIVE, 4)
+        with pytest.raises(FastpathError) as caught:
+            fastpath.set_role(Role.ACTIVE, 3)
+        assert caught.value.errno == errno.ESTALE
+        assert fastpath.fence() == Fence(Role.ACTIVE, 4)
+        fastpath.set_role(Role.PASSIVE, 4)
+        assert fastpath.fence() == Fence(Role.PASSIVE, 4)
+        with pytest.raises(FastpathError):
+            fastpath.set_role(99, 5)
+
+
+def test_passive_forwards_nothing(passive: Fastpath) -> None:
+    """Spec: RFC 9568 §6.4.2: a Backup router does not forward for the virtual MAC."""
+    frames = [DNS.from_lan(), packets.arp_request(packets.CLIENTS[0], packets.LAN_VIP)]
+    out = passive.test_step(frames, port=LAN, now_ns=NOW)
+    assert [(f.out, f.verdict) for f in out] == [
+        (Out.NONE, "vmac_not_active"),
+        (Out.NONE, "arp_vip_not_active"),
+    ]
+
+
+# ---- frames ------------------------------------------------------------------------------------------
+def test_forward_and_return(active: Fastpath) -> None:
+    """Spec: R6, R7, R12."""
+    sent = forward(active, DNS)
+    assert (sent.src, sent.dst, sent.dport, sent.payload) == (packets.WAN_VIP, DNS.dst, 53, b"query")
+    assert sent.ttl == DNS.ttl - 1
+    back = forward(active, sent.reply(ttl=60), WAN)
+    assert (back.src, back.dst, back.sport, back.dport, back.ttl) == (DNS.dst, DNS.src, 53, 5353, 59)
+
+
+def test_burst_limits(active: Fastpath) -> None:
+    assert len(active.test_step([DNS.from_lan()] * 64, port=LAN, now_ns=NOW)) == 64
+    with pytest.raises(FastpathError):
+        active.test_step([DNS.from_lan()] * 65, port=LAN, now_ns=NOW)
+    with pytest.raises(FastpathError):
+        active.test_step([DNS.from_lan()], port=2, now_ns=NOW)
+    assert active.test_step([], port=LAN, now_ns=NOW) == []
+
+
+def test_host_side(active: Fastpath) -> None:
+    frame = DNS.frame(packets.CLIENT_MAC, packets.port_mac(0, LAN))
+    (out,) = active.test_step([frame], port=LAN, now_ns=NOW, source=Source.HOST)
+    assert (out.out, out.out_port, out.data, out.fenced) == (Out.WIRE, LAN, frame, False)
+
+
+def test_step_is_refused_while_the_workers_run() -> None:
+    with open_node() as fastpath:
+        fastpath.start()
+        for call in (
+            lambda: fastpath.test_step([], port=LAN, now_ns=NOW),
+            lambda: fastpath.test_expire(NOW),
+            fastpath.test_heartbeat,
+            lambda: fastpath.test_pulse_tick(NOW),
+        ):
+            with pytest.raises(FastpathError) as caught:
+                call()
+            assert caught.value.errno == errno.EBUSY
+
+
+def test_missing_neighbour_is_asked_for_once(active: Fastpath) -> None:
+    active.commit_fib(packets.ROUTES, ())
+    for _ in range(3):
+        (out,) = active.test_step([DNS.from_lan()], port=LAN, now_ns=NOW)
+        assert (out.out, out.verdict, out.next_hop) == (Out.WAIT, "neigh_wait", packets.ISP)
+    wanted = [punt for punt in active.punts() if isinstance(punt, NeighbourWanted)]
+    assert wanted == [NeighbourWanted(NOW, WAN, packets.ISP)]
+    assert active.worker_stats(0).neigh_waiting == 3
+    active.commit_fib(packets.ROUTES, packets.NEIGHBOURS)
+    assert active.worker_stats(0).neigh_waiting == 0
+    assert active.port_stats(WAN).tx_frames == 3
+
+
+def test_fib_is_validated(active: Fastpath) -> None:
+    with pytest.raises(FastpathError):
+        active.commit_fib([replace(packets.ROUTES[0], port=2)], ())
+    with pytest.raises(FastpathError):
+        active.commit_fib((), [replace(packets.NEIGHBOURS[0], port=2)])
+    active.commit_fib((), ())
+    (out,) = active.test_step([DNS.from_lan()], port=LAN, now_ns=NOW)
+    assert out.verdict == "no_route"
+
+
+# ---- sync out ----------------------------------------------------------------------------------------
+def test_drain_and_ack(active: Fastpath) -> None:
+    forward(active, DNS)
+    (batch,) = active.drain()
+    assert (batch.n, batch.family, batch.marks, batch.lost, batch.bulk_walked, batch.more) == (
+        *(2, 4, {0: 2}, 0),
+        *(False, False),
+    )
+    assert set(batch.columns["kind"]) == {Kind.FLOW, Kind.MAPPING}
+    assert batch.columns["inside"] == DNS.src.packed * 2
+    assert active.drain() == []
+    # Gone: a tombstone until the peer has it.
+    assert active.test_expire(NOW + 400 * S) == 1
+    assert active.worker_stats(0).tombstones == 2
+    (deleted,) = active.drain()
+    assert set(deleted.columns["op"]) == {1}
+    active.ack(batch.marks)
+    assert active.worker_stats(0).tombstones == 2
+    active.ack(deleted.marks)
+    assert active.worker_stats(0).tombstones == 0
+
+
+def test_drain_takes_no_more_than_asked_for(active: Fastpath) -> None:
+    for i in range(10):
+        forward(active, replace(DNS, sport=6000 + i))
+    sizes, more = [], True
+    while more:
+        (batch,) = active.drain(8)
+        sizes.append(batch.n)
+        more = batch.more
+    assert sum(sizes) == 20
+    assert max(sizes) == 8
+
+
+def test_untracked_changes_are_forgotten(active: Fastpath) -> None:
+    forward(active, DNS)
+    active.track_changes(on=False)
+    assert active.drain() == []
+    forward(active, replace(DNS, sport=1))
+    active.track_changes(on=True)
+    assert active.drain() == []
+
+
+def test_bulk_walk_ends_once_all_workers_are_through() -> None:
+    with open_node(n_workers=3) as fastpath:
+        fastpath.set_role(Role.ACTIVE, 2)
+        fastpath.commit_fib(packets.ROUTES, packets.NEIGHBOURS)
+        for i in range(40):
+            frame = replace(DNS, sport=7000 + i).from_lan()
+            (out,) = fastpath.test_step([frame], port=LAN, now_ns=NOW)
+            if out.out is Out.HANDOFF:
+                (out,) = fastpath.test_step([frame], port=LAN, now_ns=NOW, worker=out.owner)
+            assert out.verdict == "snat"
+        fastpath.track_changes(on=True)
+        fastpath.start_bulk()
+        batches: list[Drained] = []
+        while not (batches and batches[-1].bulk_walked):
+            batches += fastpath.drain(16)
+        assert sum(batch.n for batch in batches) == 80
+        assert [batch.bulk_walked for batch in batches[:-1]] == [False] * (len(batches) - 1)
+        assert fastpath.drain() == []
+
+
+# ---- sync in -----------------------------------------------------------------------------------------
+def test_takeover_goes_on_with_the_same_mapping(active: Fastpath, passive: Fastpath) -> None:
+    """Spec: R13, R19."""
+    sent = forward(active, DNS)
+    for batch in active.drain():
+        assert passive.import_columns(batch.n, batch.family, batch.columns) == batch.n
+    passive.test_expire(NOW)
+    passive.set_role(Role.ACTIVE, 3)
+    back = forward(passive, sent.reply(), WAN)
+    assert (back.dst, back.dport) == (DNS.src, DNS.sport)
+    assert forward(passive, DNS).sport == sent.sport
+
+
+def test_import_is_refused_while_active(active: Fastpath) -> None:
+    forward(active, DNS)
+    (batch,) = active.drain()
+    for call in (
+        lambda: active.import_columns(batch.n, batch.family, batch.columns),
+        active.begin_import,
+        active.end_import,
+    ):
+        with pytest.raises(FastpathError) as caught:
+            call()
+        assert caught.value.errno == errno.EPERM
+
+
+def test_bulk_import_sweeps_what_it_did_not_refresh(active: Fastpath, passive: Fastpath) -> None:
+    forward(active, DNS)
+    (first,) = active.drain()
+    passive.import_columns(first.n, first.family, first.columns)
+    forward(active, replace(DNS, sport=99))
+    (second,) = active.drain()
+    passive.begin_import()
+    passive.import_columns(second.n, second.family, second.columns)
+    assert passive.end_import() == 2
+    assert {flow.inside_port for flow in passive.flows()} == {99}
+
+
+def test_import_refuses_damaged_columns(active: Fastpath, passive: Fastpath) -> None:
+    forward(active, DNS)
+    (batch,) = active.drain()
+    columns = dict(batch.columns)
+    for damage in (
+        {"id": columns["id"][:-1]},
+        {"proto": bytes([47, 47])},
+        {"state": bytes([200, 4])},
+        {"inside": b""},
+    ):
+        with pytest.raises(FastpathError) as caught:
+            passive.import_columns(batch.n, batch.family, columns | damage)
+        assert caught.value.errno == errno.EINVAL
+    for n, family in ((batch.n + 1, 4), (batch.n, 6), (batch.n, 5), (-1, 4), (1 << 20, 4)):
+        with pytest.raises(FastpathError):
+            passive.import_columns(n, family, columns)
+    assert list(passive.flows()) == []
+    # Of a newer version: a column more is skipped, a column less is zero.
+    del columns["counters"]
+    assert passive.import_columns(batch.n, batch.family, columns | {"app_id": b"?"}) == batch.n
+    assert passive.import_columns(0, 4, {}) == 0
+
+
+# ---- inspection --------------------------------------------------------------------------------------
+def test_flows(active: Fastpath) -> None:
+    syn = Packet(TCP, packets.CLIENTS[1], packets.SERVERS[1], 40000, 443, packets.SYN, seq=1)
+    sent = forward(active, syn)
+    flow, mapping = sorted(active.flows(page=1), key=lambda record: record.kind)
+    assert (flow.kind, mapping.kind) == (Kind.FLOW, Kind.MAPPING)
+    assert (flow.inside, flow.inside_port) == (syn.src, 40000)
+    assert (flow.remote, flow.remote_port) == (syn.dst, 443)
+    assert (flow.external, flow.external_port) == (packets.WAN_VIP, sent.sport)
+    assert (flow.proto, flow.state) == (TCP, FlowState.SYN_SENT)
+    assert (flow.in_port, flow.out_port, flow.origin) == (LAN, WAN, 1)
+    assert (flow.packets, flow.bytes) == ((1, 0), (40, 0))
+    assert 239_000 < flow.remaining_ms <= 241_000
+    assert flow.shard == active.test_shard(syn.src, syn.sport, TCP) == (sent.sport >> 1) & 63
+
+
+def test_counters(active: Fastpath) -> None:
+    table = verdict_table()
+    assert len({verdict.name for verdict in table}) == len(table)
+    assert all(verdict.help for verdict in table)
+    assert {verdict.name for verdict in table if verdict.drop} >= {"syn_check", "fenced", "fragment"}
+    forward(active, DNS)
+    active.test_step([DNS.from_lan()[:13]], port=LAN, now_ns=NOW)
+    counts = {verdict.name: n for verdict, n in zip(table, active.verdict_counts(), strict=True) if n}
+    assert counts == {"snat": 1, "runt": 1}
+    assert active.verdict_counts(0) == active.verdict_counts()
+    stats = active.worker_stats(0)
+    assert (stats.frames, stats.flows, stats.mappings, stats.flows_created) == (2, 1, 1, 1)
+    with pytest.raises(FastpathError):
+        active.worker_stats(1)
+    with pytest.raises(FastpathError):
+        active.port_stats(2)
+
+
+# ---- with threads ------------------------------------------------------------------------------------
+def test_inject_obeys_the_fence() -> None:
+    with Fastpath(packets.node_config(heartbeats=False)) as fastpath:
+        fastpath.start()
+        fastpath.inject(LAN, DNS.from_lan(), fenced=False)
+        wait_for(lambda: fastpath.port_stats(LAN).tx_frames == 1)
+        fastpath.inject(LAN, DNS.from_lan(), fenced=True)
+        wait_for(lambda: fastpath.port_stats(LAN).tx_dropped == 1)
+        fastpath.set_role(Role.ACTIVE, 2)
+        fastpath.inject(WAN, DNS.from_wan(), fenced=True)
+        wait_for(lambda: fastpath.port_stats(WAN).tx_frames == 1)
+        assert fastpath.port_stats(LAN).tx_dropped == 1
+        for port, frame in ((2, DNS.from_lan()), (LAN, b"short"), (LAN, bytes(3000))):
+            with pytest.raises(FastpathError):
+                fastpath.inject(port, frame, fenced=False)
+
+
+def test_queue_of_injected_frames_is_bounded() -> None:
+    with open_node() as fastpath:
+        room = 64
+        for _ in range(room):
+            fastpath.inject(LAN, DNS.from_lan(), fenced=False)
+        with pytest.raises(FastpathError) as caught:
+            fastpath.inject(LAN, DNS.from_lan(), fenced=False)
+        assert caught.value.errno == errno.ENOBUFS
+        assert fastpath.worker_stats(0).inject_lost == 1
+
+
+def test_goodbye_is_sent_before_the_threads_end() -> None:
+    with open_node() as fastpath:
+        fastpath.start()
+        fastpath.set_pulse(HeartbeatFlag.BYE, 100)
+        lan_before = fastpath.path_stats()[1 + LAN].sent
+        fastpath.burst_pulse()
+        fastpath.inject(WAN, DNS.from_wan(), fenced=False)
+        fastpath.stop()
+        assert fastpath.path_stats()[1 + LAN].sent > lan_before
+        assert fastpath.port_stats(WAN).tx_frames == fastpath.path_stats()[1 + WAN].sent + 1
+
+
+def test_events_fd_wakes_for_flow_changes() -> None:
+    with open_node() as fastpath:
+        fastpath.set_role(Role.ACTIVE, 2)
+        fastpath.commit_fib(packets.ROUTES, packets.NEIGHBOURS)
+        forward(fastpath, DNS)
+        fastpath.start()
+        fastpath.clear_wakeup()
+        assert not select.select([fastpath.events_fd], [], [], 0)[0]
+        fastpath.track_changes(on=True)
+        fastpath.start_bulk()
+        assert select.select([fastpath.events_fd], [], [], 5)[0]
+        fastpath.clear_wakeup()
+        batches: list[Drained] = []
+
+        def is_walked() -> bool:
+            batches.extend(fastpath.drain())
+            return bool(batches) and batches[-1].bulk_walked
+
+        wait_for(is_walked, fastpath.events_fd)
+        assert sum(batch.n for batch in batches) == 2
+
+
+def test_carrier_of_a_port_that_has_none(active: Fastpath) -> None:
+    active.set_carrier(LAN, up=False)
+    with pytest.raises(FastpathError):
+        active.set_carrier(7, up=True)
+
+
+def test_vrrp_is_punted() -> None:
+    """The adverts of others are for the control plane, whoever is ACTIVE."""
+    advert = Packet(
+        packets.VRRP,
+        IPv4Address("203.0.113.5"),
+        IPv4Address("224.0.0.18"),
+        0,
+        payload=b"\x31" + bytes(11),
+        ttl=255,
+    )
+    frame = advert.frame(bytes.fromhex("01005e000012"), packets.VMACS[WAN])
+    with open_node() as fastpath:
+        (out,) = fastpath.test_step([frame], port=WAN, now_ns=NOW)
+        assert (out.out, out.verdict, out.data) == (Out.PUNT, "vrrp", frame)
+        assert fastpath.punts() == []  # the ring is the worker's: tests/netns sees it work
+
+
+def test_pulse_kinds_have_the_abis_numbers() -> None:
+    assert [kind.name for kind in sorted(PulseKind)] == ["PATH_UP", "PATH_DOWN", "PEER", "FENCED"]

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Peer liveness: silence on all paths, goodbye, restart. Spec: R13."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from cores import peer_info
+
+from flexha.core import heartbeat
+from flexha.core.actions import Level, Record
+from flexha.core.events import PathDown, PathUp, PeerHeard, Role
+from flexha.core.heartbeat import Fact, Liveness, PeerChanged, PeerFound, PeerLost
+from flexha.units import Ns
+
+PATHS = ("xc", "lan", "wan")
+ACTIVE = peer_info(Role.ACTIVE, 3)
+
+
+class Story:
+    """A liveness and the facts that it tells."""
+
+    def __init__(self) -> None:
+        self.liveness: Liveness = heartbeat.initial(PATHS)
+        self.records: list[Record] = []
+
+    def facts(self, *events: PathUp | PathDown | PeerHeard) -> Sequence[Fact]:
+        found: list[Fact] = []
+        for event in events:
+            self.liveness, outputs = heartbeat.step(self.liveness, event, Ns(10**9))
+            self.records += [o for o in outputs if isinstance(o, Record)]
+            found += [o for o in outputs if not isinstance(o, Record)]
+        return found
+
+
+def test_found_once_it_is_heard_and_known_in_either_order() -> None:
+    assert Story().facts(PathUp("xc"), PeerHeard(ACTIVE)) == [PeerFound(ACTIVE)]
+    assert Story().facts(PeerHeard(ACTIVE), PathUp("lan")) == [PeerFound(ACTIVE)]
+
+
+def test_lost_only_when_silent_on_all_paths() -> None:
+    """One path is heard: nothing has happened to the peer."""
+    story = Story()
+    story.facts(*(PathUp(path) for path in PATHS), PeerHeard(ACTIVE))
+    assert story.facts(PathDown("xc"), PathDown("lan")) == []
+    assert story.facts(PathDown("wan")) == [PeerLost("peer-silent", ACTIVE)]
+    assert [r.level for r in story.records if r.event == "path-down"] == [Level.WARNING, Level.WARNING, Level.INFO]
+
+
+def test_cross_connect_alone_is_recorded_and_nothing_else() -> None:
+    story = Story()
+    story.facts(*(PathUp(path) for path in PATHS), PeerHeard(ACTIVE))
+    assert story.facts(PathDown("xc")) == []
+    assert story.liveness.alive
+    assert dict(story.records[-1].fields) == {"path": "xc", "heard": ["lan", "wan"], "was_for_ms": 0}
+
+
+def test_a_change_is_told_with_what_was() -> None:
+    story = Story()
+    story.facts(PathUp("xc"), PeerHeard(ACTIVE))
+    joining = replace(ACTIVE, role=Role.JOINING)
+    assert story.facts(PeerHeard(joining)) == [PeerChanged(ACTIVE, joining)]
+    assert story.facts(PeerHeard(joining)) == []
+
+
+def test_goodbye_is_death_and_stays_so() -> None:
+    story = Story()
+    story.facts(PathUp("xc"), PeerHeard(ACTIVE))
+    bye = replace(ACTIVE, bye=True)
+    assert story.facts(PeerHeard(bye)) == [PeerLost("peer-bye", bye)]
+    assert story.facts(PeerHeard(ACTIVE), PathDown("xc"), PathUp("xc")) == []
+
+
+def test_a_new_incarnation_proves_the_old_ones_death() -> None:
+    story = Story()
+    story.facts(PathUp("xc"), PeerHeard(ACTIVE))
+    reborn = peer_info(Role.JOINING, 0, life=1)
+    assert story.facts(PeerHeard(reborn)) == [PeerLost("peer-restarted", ACTIVE), PeerFound(reborn)]
+    assert story.facts(PeerHeard(ACTIVE)) == [], "a delayed heartbeat of the dead one"
+    assert story.liveness.info == reborn
+
+
+def test_after_a_silence_it_must_say_again_who_it_is() -> None:
+    """What it said before may be long past: a path alone does not bring it back."""
+    story = Story()
+    story.facts(PathUp("xc"), PeerHeard(ACTIVE), PathDown("xc"))
+    assert story.facts(PathUp("xc")) == []
+    passive = peer_info(Role.PASSIVE, 4)
+    assert story.facts(PeerHeard(passive)) == [PeerFound(passive)]
+
+
+def test_dead_incarnations_are_remembered_within_bounds() -> None:
+    story = Story()
+    story.facts(PathUp("xc"))
+    for life in range(20):
+        story.facts(PeerHeard(peer_info(Role.JOINING, 0, life=life)))
+    assert len(story.liveness.past) == heartbeat.PAST_INCARNATIONS_MAX
+
+
+def test_an_unknown_path_is_a_path() -> None:
+    """The pulse thread may know one that the configuration of VRRP does not."""
+    assert Story().facts(PathUp("dmz"), PeerHeard(ACTIVE)) == [PeerFound(ACTIVE)]

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sync connection over loopback: who connects, who is refused, what a dead or silent peer costs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable
+from ipaddress import IPv4Address, IPv4Interface
+
+import pytest
+import uvloop
+
+from flexha.config.derive import XcPlan
+from flexha.core.events import Event, SyncClosed, SyncConnected, SyncReceived
+from flexha.errors import StartError
+from flexha.shell import sync_io
+from flexha.shell.counters import Counters
+from flexha.shell.sync_io import SyncIo
+
+A, B = IPv4Address("127.0.0.1"), IPv4Address("127.0.0.2")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((str(A), 0))
+        return int(probe.getsockname()[1])
+
+
+class Side:
+    """One node's sync connection, with the events that it made."""
+
+    def __init__(self, address: IPv4Address, peer: IPv4Address | None, port: int, *, connects: bool) -> None:
+        self.events: list[Event] = []
+        self.counters = Counters()
+        plan = XcPlan("lo", IPv4Interface((address, 8)), peer, port, connects)
+        self.io = SyncIo(plan, self.events.append, self.counters)
+
+    @property
+    def data(self) -> bytes:
+        return b"".join(event.data for event in self.events if isinstance(event, SyncReceived))
+
+    def count(self, kind: type) -> int:
+        return sum(isinstance(event, kind) for event in self.events)
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def run(story: Callable[[Side, Side], Awaitable[None]], *, started: bool = True) -> None:
+    async def whole() -> None:
+        port = free_port()
+        a, b = Side(A, B, port, connects=False), Side(B, A, port, connects=True)
+        try:
+            if started:
+                await a.io.start()
+                await b.io.start()
+                await until(lambda: a.io.connected and b.io.connected)
+            await story(a, b)
+        finally:
+            a.io.stop()
+            b.io.stop()
+
+    uvloop.run(whole())
+
+
+def test_node_b_connects_and_bytes_cross_in_order() -> None:
+    async def story(a: Side, b: Side) -> None:
+        chunks = [bytes([n % 251]) * (1000 + n) for n in range(500)]
+        for chunk in chunks:
+            b.io.send(chunk)
+        a.io.send(b"answer")
+        await until(lambda: len(a.data) == sum(map(len, chunks)))
+        await until(lambda: b.data == b"answer")
+        assert a.data == b"".join(chunks)
+        assert max(len(e.data) for e in a.events if isinstance(e, SyncReceived)) <= sync_io.READ_BYTES
+        assert b.io.bytes_sent == a.io.bytes_received == len(a.data)
+
+    run(story)
+
+
+def test_node_b_comes_back_after_a_close() -> None:
+    async def story(a: Side, b: Side) -> None:
+        a.io.send(b"the last word")
+        a.io.close("enough")
+        assert a.events[-1] == SyncClosed("enough")
+        await until(lambda: b.count(SyncClosed) == 1)
+        assert b.data == b"the last word"
+        await until(lambda: a.count(SyncConnected) == 2 and b.count(SyncConnected) == 2)
+        kinds = [type(event) for event in a.events]
+        assert kinds == [SyncConnected, SyncClosed, SyncConnected]
+
+    run(story)
+
+
+def test_node_b_waits_for_a_listener() -> None:
+    async def story(a: Side, b: Side) -> None:
+        await b.io.start()
+        await asyncio.sleep(0.15)
+        assert b.counters.values()["sync.connect_failed"] >= 1
+        assert not b.events
+        await a.io.start()
+        await until(lambda: a.io.connected and b.io.connected)
+
+    run(story, started=False)
+
+
+def test_the_newest_connection_wins() -> None:
+    async def story(a: Side, b: Side) -> None:
+        newer = Side(B, A, a.io._xc.sync_port, connects=True)
+        b.io._connector.cancel()  # type: ignore[union-attr]
+        await newer.io.start()
+        try:
+            await until(lambda: newer.io.connected and a.count(SyncConnected) == 2)
+            assert [type(e) for e in a.events] == [SyncConnected, SyncClosed, SyncConnected]
+            b.io.send(b"ghost")
+            newer.io.send(b"alive")
+            await until(lambda: a.data == b"alive")
+        finally:
+            newer.io.stop()
+
+    run(story)
+
+
+def test_strangers_are_refused() -> None:
+    async def story(a: Side, b: Side) -> None:
+        port = a.io._xc.sync_port
+        reader, writer = await asyncio.open_connection(str(A), port, local_addr=("127.0.0.9", 0))
+        writer.write(b"let me in")
+        with contextlib.suppress(ConnectionError):  # cut, or closed: either way nothing comes
+            assert await reader.read() == b""
+        assert a.counters.values()["sync.foreign_peer"] == 1
+        assert a.io.connected
+        assert b.io.connected
+        assert a.count(SyncClosed) == 0
+        writer.close()
+
+    run(story)
+
+
+def test_a_peer_that_vanishes_in_the_middle() -> None:
+    async def story(a: Side, b: Side) -> None:
+        b.io.send(b"half a fra")
+        await until(lambda: a.data == b"half a fra")
+        b.io.stop()
+        await until(lambda: not a.io.connected)
+        assert isinstance(a.events[-1], SyncClosed)
+        a.io.send(b"into the void")  # no connection: no error, and not counted
+        assert a.io.bytes_sent == 0
+
+    run(story)
+
+
+def test_a_peer_that_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sync_io, "WRITE_BYTES_MAX", 1 << 20)
+
+    async def story(a: Side, _b: Side) -> None:
+        block = bytes(1 << 18)
+        # Nothing is awaited in between, so nothing is read at the other end.
+        for _ in range(100):
+            a.io.send(block)
+            if not a.io.connected:
+                break
+        assert a.events[-1] == SyncClosed("the peer does not read")
+        assert a.counters.values()["sync.peer_does_not_read"] == 1
+
+    run(story)
+
+
+def test_after_stop_nothing_is_reported() -> None:
+    async def story(a: Side, b: Side) -> None:
+        a.io.stop()
+        before = list(a.events)
+        await until(lambda: not b.io.connected)
+        await asyncio.sleep(0.05)
+        assert a.events == before
+
+    run(story)
+
+
+def test_a_node_without_a_peer_does_nothing() -> None:
+    async def story() -> None:
+        alone = Side(A, None, free_port(), connects=False)
+        await alone.io.start()
+        assert not alone.io.connected
+        assert alone.io.unsent_bytes == 0
+        alone.io.stop()
+
+    uvloop.run(story())
+
+
+def test_a_port_in_use_is_named() -> None:
+    async def story() -> None:
+        with socket.socket() as taken:
+            taken.bind((str(A), 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            side = Side(A, B, port, connects=False)
+            with pytest.raises(
+                StartError, match=rf"TCP 127.0.0.1:{port}: Address already in use; free it, or set"
+            ):
+                await side.io.start()
+
+    uvloop.run(story())
+
+
+def test_an_address_that_is_not_here() -> None:
+    async def story() -> None:
+        side = Side(IPv4Address("192.0.2.77"), B, 47851, connects=False)
+        with pytest.raises(StartError, match=r"check nodes\.X\.xc\.address"):
+            await side.io.start()
+
+    uvloop.run(story())
+
+
+def test_a_dead_peer_is_noticed_by_the_kernel() -> None:
+    """User timeout and keepalive are set, on both ends."""
+
+    async def story(a: Side, b: Side) -> None:
+        for end in (a, b):
+            transport = end.io._current._transport  # type: ignore[union-attr]
+            sock = transport.get_extra_info("socket")  # type: ignore[union-attr]
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 2000
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+
+    run(story)

@@ -31,11 +31,11 @@ without_services() {
 		printf '#!/bin/sh\nexit 101\n' >"$policy"
 		chmod 755 "$policy"
 	fi
-	"$@"
+	"$@" || return 1
+	command -v systemctl >/dev/null || return 0
 	for service in nginx keepalived; do
 		case " $missing " in
-		# Debian's own tool for this: it knows machines without systemd, too.
-		*" $service "*) deb-systemd-helper disable "$service.service" ;;
+		*" $service "*) systemctl --quiet disable "$service" ;;
 		esac
 	done
 }
@@ -43,9 +43,8 @@ without_services() {
 install_packages() {
 	DEBIAN_FRONTEND=noninteractive
 	export DEBIAN_FRONTEND
-	apt-get update -q
 	# shellcheck disable=SC2086
-	apt-get install -q -y --no-install-recommends $missing
+	apt-get update -q && apt-get install -q -y --no-install-recommends $missing
 }
 
 packages() {

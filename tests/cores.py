@@ -60,6 +60,8 @@ def config(
     has_peer: bool = True,
     ports: Sequence[str] = ("lan", "wan"),
     limits: SyncLimits | None = None,
+    adver_int_cs: int = 100,
+    start_hold_ms: int = 1000,
 ) -> NodeConfig:
     """Node a (0) or b (1) of the lab's pair."""
     return NodeConfig(
@@ -69,6 +71,8 @@ def config(
         ports=tuple(vrrp_port(name, index, has_peer=has_peer) for name in ports),
         has_peer=has_peer,
         preempt=preempt,
+        adver_int_cs=adver_int_cs,
+        start_hold_ms=start_hold_ms,
         sync=limits or SyncLimits(),
     )
 
@@ -82,9 +86,7 @@ def peer_info(
 
 def advert(port: str, priority: int, source: str, *, adver_int_cs: int = 100) -> VrrpFrameReceived:
     """An advertisement of this port's virtual router, as a frame."""
-    message = Advert(
-        VRIDS[port], priority, adver_int_cs, (IPv4Address(VIPS[port]),), IPv4Address(source)
-    )
+    message = Advert(VRIDS[port], priority, adver_int_cs, (IPv4Address(VIPS[port]),), IPv4Address(source))
     frame = vrrp_wire.build(message, vrrp_port(port).vmac, ChecksumForm.RFC9568)
     return VrrpFrameReceived(port, frame)
 
@@ -230,4 +232,3 @@ def adverts(actions: Sequence[Action]) -> list[tuple[str, int]]:
 def garps(actions: Sequence[Action]) -> list[str]:
     """The ports on which gratuitous ARPs were sent."""
     return [action.port for action in only(actions, SendFrame) if action.frame[12:14] == b"\x08\x06"]
-

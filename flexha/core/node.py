@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from flexha.core import heartbeat, role, sync, vrrp
+from flexha.core import heartbeat, role, role_state, sync, vrrp
 from flexha.core.actions import Action, Count, Level, Record, Stop
 from flexha.core.events import (
     BulkWalked,
@@ -48,7 +48,7 @@ from flexha.core.events import (
     VrrpFrameReceived,
 )
 from flexha.core.heartbeat import Liveness, PeerChanged, PeerFound, PeerLost
-from flexha.core.role import (
+from flexha.core.role_state import (
     IsolationChanged,
     LowerRouters,
     RaiseRouters,
@@ -161,7 +161,7 @@ def next_deadline(state: NodeState) -> Ns | None:
     """When ``TimerFired`` is due at the latest; None: only events can change anything."""
     if state.role.stopped:
         return None
-    deadlines = [role.next_deadline(state.role), sync.next_deadline(state.session)]
+    deadlines = [role_state.next_deadline(state.role), sync.next_deadline(state.session)]
     deadlines += [vrrp.next_deadline(router) for router in state.routers.values()]
     return min((t for t in deadlines if t is not None), default=None)
 
@@ -175,7 +175,7 @@ class _Turn:
     def __init__(self, state: NodeState, now: Ns) -> None:
         self.state = state
         self._now = now
-        self._facts: deque[role.Input] = deque()
+        self._facts: deque[role_state.Input] = deque()
         self._urgent: list[Action] = []
         self._records: list[Action] = []
         self._stop: list[Action] = []
@@ -252,7 +252,7 @@ class _Turn:
         self._emit(outputs)
 
     # ---- facts and decisions -------------------------------------------------------------------------
-    def _decide(self, fact: role.Input) -> None:
+    def _decide(self, fact: role_state.Input) -> None:
         """Let the role machine decide, and carry out what it says."""
         if isinstance(fact, PeerLost):
             routers = {name: router.without_peer() for name, router in self.state.routers.items()}
@@ -281,7 +281,7 @@ class _Turn:
     def _replace(self, **parts: object) -> None:
         self.state = replace(self.state, **parts)  # type: ignore[arg-type]  # by name: replace() checks it
 
-    def _role(self, fact: role.Input) -> None:
+    def _role(self, fact: role_state.Input) -> None:
         state, outputs = role.step(self.state.role, fact, self._now)
         self._replace(role=state)
         self._emit(outputs)
@@ -297,7 +297,9 @@ class _Turn:
             self._replace(routers={**self.state.routers, name: router})
             self._emit(outputs)
 
-    def _emit(self, outputs: Iterable[role.Output | sync.Output | heartbeat.Output | vrrp.Output]) -> None:
+    def _emit(
+        self, outputs: Iterable[role_state.Output | sync.Output | heartbeat.Output | vrrp.Output]
+    ) -> None:
         for output in outputs:
             match output:
                 case RaiseRouters():

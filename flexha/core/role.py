@@ -31,18 +31,15 @@ hold in which heartbeats make both see the same, and only on links that no forei
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from typing import Final
 
 from flexha.core import sync, vrrp
-from flexha.core.actions import Action, Level, PersistTerm, Record, Reply, SetPulse, SetRole, Stop
+from flexha.core.actions import Level, Record, Reply, SetPulse, Stop
 from flexha.core.events import (
     Command,
     Fenced,
     OperatorAsked,
-    PeerInfo,
     Role,
     RoleSet,
     Started,
@@ -52,10 +49,24 @@ from flexha.core.events import (
     TimerFired,
 )
 from flexha.core.heartbeat import PeerChanged, PeerFound, PeerLost
+from flexha.core.role_moves import abdicate, answer, claim_reign, enter, follow, reserve
+from flexha.core.role_state import (
+    Handover,
+    Input,
+    IsolationChanged,
+    Motive,
+    RaiseRouters,
+    Result,
+    RoleState,
+    Wire,
+    WireChanged,
+    observe,
+    reigns,
+)
 from flexha.core.sync import DrainFailed, GoReceived, ImportBroken, SyncedChanged
 from flexha.core.sync_sender import Drained
 from flexha.core.table import Cell, Ignore, Impossible, TransitionTable
-from flexha.units import EPOCH, NO_TERM, Ns, Term, ms, next_own_term
+from flexha.units import Ns, ms, next_own_term
 
 DRAIN_MS: Final = 500
 """A handover waits so long for acknowledgements, before the fence and again behind it."""
@@ -63,145 +74,9 @@ FAREWELL_MS: Final = 500
 """A node that stops after a handover waits so long to hear the peer reign."""
 
 
-class Wire(StrEnum):
-    """What VRRP knows of all links together."""
-
-    LISTENING = "listening"
-    """Not heard long enough to know."""
-    HELD = "held"
-    """Some link has an Active Router that is not this pair's."""
-    FREE = "free"
-    """No router but this pair's claims any link."""
-
-
-# ---- facts and orders between the parts of a node ----------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class WireChanged:
-    """Fact: all links together are in another state."""
-
-    wire: Wire
-
-
-@dataclass(frozen=True, slots=True)
-class IsolationChanged:
-    """Fact: every port of this node has lost its wire, or one has it again."""
-
-    isolated: bool
-
-
-@dataclass(frozen=True, slots=True)
-class RaiseRouters:
-    """Order: all virtual routers Active; announce again if they are."""
-
-
-@dataclass(frozen=True, slots=True)
-class LowerRouters:
-    """Order: all virtual routers Backup."""
-
-
-@dataclass(frozen=True, slots=True)
-class StopRouters:
-    """Order: all virtual routers down, with an advertisement of priority 0 if Active."""
-
-
-Order = (
-    RaiseRouters | LowerRouters | StopRouters | sync.TakeRole | sync.BeginDrain | sync.Settle | sync.SendGo
-)
-Output = Action | Order
-Input = (
-    Started
-    | TimerFired
-    | StopRequested
-    | TermPersisted
-    | TermPersistFailed
-    | RoleSet
-    | OperatorAsked
-    | PeerFound
-    | PeerChanged
-    | PeerLost
-    | Fenced
-    | WireChanged
-    | IsolationChanged
-    | vrrp.Outranked
-    | SyncedChanged
-    | Drained
-    | DrainFailed
-    | GoReceived
-    | ImportBroken
-)
-
-
-# ---- state -------------------------------------------------------------------------------------------
-class Motive(StrEnum):
-    """Why a reigning node gives its role to a ready peer."""
-
-    OPERATOR = "operator"
-    MAINTENANCE = "maintenance"
-    STOP = "stop"
-    PREEMPT = "preempt"
-
-
-@dataclass(frozen=True, slots=True)
-class Handover:
-    """A handover under way: draining while ACTIVE, then fenced (role JOINING) until the peer has the word."""
-
-    motive: Motive
-    request: int | None
-    deadline: Ns
-    fenced: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoleState:
-    """Everything that a decision depends on."""
-
-    index: int
-    priority: int
-    preempt: bool
-    hold: Ns
-    """Length of the hold before an election."""
-    role: Role = Role.INIT
-    since: Ns = EPOCH
-    term: Term = NO_TERM
-    heard: Term = NO_TERM
-    """The highest term that the peer has ever told of, in any role."""
-    floor: Term = NO_TERM
-    """The highest own term that may be on disk; none up to it is ever taken (again)."""
-    reserved: Term | None = None
-    """A term of our own, on disk, in which nobody has reigned."""
-    persisting: Term | None = None
-    claim: PeerLost | str | None = None
-    """The reason to reign, waiting for a term to be on disk."""
-    peer: PeerInfo | None = None
-    """What the peer says of itself; None unless it lives."""
-    pair_reigned: bool = False
-    """The peer was heard reigning in our time: then the links were ours, however short we have listened."""
-    wire: Wire = Wire.LISTENING
-    synced: bool = False
-    isolated: bool = False
-    hold_until: Ns | None = None
-    handover: Handover | None = None
-    leave_at: Ns | None = None
-    """Stopping, the role handed over: leave when the peer reigns, or then."""
-    stopped: bool = False
-
-    @property
-    def links_are_free(self) -> bool:
-        """Whether no router but the pair's can be Active on any link."""
-        return self.wire is Wire.FREE or (self.wire is Wire.LISTENING and self.pair_reigned)
-
-    @property
-    def ready(self) -> bool:
-        """Whether the peer may hand over to us: PASSIVE, and its table is ours."""
-        return self.role is Role.PASSIVE and self.synced
-
-
-Result = tuple[RoleState, tuple[Output, ...]]
-
-
 def step(state: RoleState, event: Input, now: Ns) -> Result:
     """One event in; the new state, actions and orders out."""
-    state = _observe(state, event)
+    state = observe(state, event)
     handler = TABLE.handler(state.role, type(event))
     if handler is None:
         return state, ()
@@ -209,69 +84,15 @@ def step(state: RoleState, event: Input, now: Ns) -> Result:
     return result
 
 
-def next_deadline(state: RoleState) -> Ns | None:
-    """The earliest timer that runs."""
-    handover_at = state.handover.deadline if state.handover is not None else None
-    return min((t for t in (state.hold_until, handover_at, state.leave_at) if t is not None), default=None)
-
-
-def _observe(state: RoleState, event: Input) -> RoleState:
-    """Remember what the event says of the world, whatever the role does about it."""
-    match event:
-        case PeerFound(info) | PeerChanged(_, info):
-            reigned = state.pair_reigned or _reigns(info)
-            return replace(state, peer=info, heard=max(info.term, state.heard), pair_reigned=reigned)
-        case PeerLost():
-            return replace(state, peer=None)
-        case WireChanged(wire):
-            return replace(state, wire=wire)
-        case IsolationChanged(isolated):
-            return replace(state, isolated=isolated)
-        case SyncedChanged(synced):
-            return replace(state, synced=synced)
-        case _:
-            return state
-
-
-def _reigns(peer: PeerInfo | None) -> bool:
-    return peer is not None and peer.role is Role.ACTIVE
-
-
-# ---- terms -------------------------------------------------------------------------------------------
-def _reserve(state: RoleState) -> Result:
-    """Have a usable term of our own written, unless one is on disk or on its way there."""
-    if _is_usable(state, state.reserved) or _is_usable(state, state.persisting):
-        return state, ()
-    wanted = next_own_term(Term(max(state.term, state.heard, state.floor)), state.index)
-    return replace(state, floor=wanted, persisting=wanted), (PersistTerm(wanted),)
-
-
-def _is_usable(state: RoleState, term: Term | None) -> bool:
-    return term is not None and term > max(state.term, state.heard)
-
-
-def _follow(state: RoleState) -> Result:
-    """If the peer reigns in a term that we have not heard of, it is the present one; keep ours above it."""
-    peer = state.peer
-    if peer is None or peer.role is not Role.ACTIVE or peer.term <= state.term:
-        return _reserve(state)
-    state, outputs = _reserve(replace(state, term=peer.term, claim=None))
-    return state, (
-        SetRole(state.role, state.term),
-        sync.TakeRole(state.role, state.term),
-        *outputs,
-        Record(Level.INFO, "term", {"term": state.term, "peer_role": peer.role.name}),
-    )
-
-
+# ---- terms on disk ----------------------------------------------------------------------------------
 def _on_disk(state: RoleState, event: TermPersisted, now: Ns) -> Result:
     if event.term != state.persisting:
         return state, ()  # overtaken: the peer has told of a higher one meanwhile
     state = replace(state, persisting=None, reserved=event.term)
     claim = state.claim
     if claim is not None:
-        return _claim(replace(state, claim=None), claim, now)
-    return _reserve(state) if state.role is not Role.ACTIVE else (state, ())
+        return claim_reign(replace(state, claim=None), claim, now)
+    return reserve(state) if state.role is not Role.ACTIVE else (state, ())
 
 
 def _unsaved(state: RoleState, event: TermPersistFailed, _now: Ns) -> Result:
@@ -281,91 +102,13 @@ def _unsaved(state: RoleState, event: TermPersistFailed, _now: Ns) -> Result:
     )
 
 
-# ---- changing roles ----------------------------------------------------------------------------------
-def _enter(
-    state: RoleState,
-    role: Role,
-    now: Ns,
-    reason: str,
-    *,
-    tell_sync: bool = True,
-    fields: Mapping[str, object] | None = None,
-) -> Result:
-    """Be ``role`` in ``state.term``: first the fence, then what the links see, then everybody else.
-
-    ``tell_sync=False``: the session stays as it is, for a handover still has to send through it.
-    """
-    was, state = state, replace(state, role=role, since=now)
-    if role not in sync.RECEIVING_ROLES:
-        state = replace(state, claim=None, hold_until=None, handover=None, leave_at=None)
-    elif was.role is Role.ACTIVE:
-        state = replace(state, claim=None)
-    outputs: list[Output] = [SetRole(role, state.term)]
-    if role is Role.ACTIVE:
-        outputs.append(RaiseRouters())
-    elif role is Role.INIT:
-        outputs.append(StopRouters())
-    elif was.role is Role.ACTIVE:
-        outputs.append(LowerRouters())
-    outputs.append(SetPulse(ready=state.ready, bye=role is Role.INIT, burst=True))
-    if tell_sync:
-        outputs.append(sync.TakeRole(role, state.term))
-    peer = was.peer
-    inputs = {
-        "from": was.role.name,
-        "to": role.name,
-        "term": state.term,
-        "reason": reason,
-        "peer": "none" if peer is None else peer.role.name,
-        "peer_term": None if peer is None else peer.term,
-        "wire": was.wire.value,
-        "synced": was.synced,
-        **(fields or {}),
-    }
-    outputs.append(Record(Level.INFO, "role", inputs, history=True))
-    return state, tuple(outputs)
-
-
-def _claim(state: RoleState, claim: PeerLost | str, now: Ns) -> Result:
-    """Reign, in the reserved term; if there is none on disk yet, as soon as there is."""
-    term = state.reserved
-    if term is None or not _is_usable(state, term):
-        state, outputs = _reserve(replace(state, claim=claim))
-        waits = {"reason": _reason(claim), "term": state.persisting}
-        return state, (*outputs, Record(Level.WARNING, "claim-waits-for-disk", waits, history=True))
-    fields: dict[str, object] = {}
-    if isinstance(claim, PeerLost):
-        fields = {"lost_role": claim.info.role.name, "lost_term": claim.info.term}
-    return _enter(replace(state, term=term, reserved=None), Role.ACTIVE, now, _reason(claim), fields=fields)
-
-
-def _reason(claim: PeerLost | str) -> str:
-    return claim.reason if isinstance(claim, PeerLost) else claim
-
-
-def _abdicate(state: RoleState, role: Role, now: Ns, reason: str, **fields: object) -> Result:
-    """Reign no more because somebody else does."""
-    answers = _answer(state, ok=False, text=f"this node is ACTIVE no more: {reason}")
-    state = replace(state, handover=None, hold_until=Ns(now + state.hold))
-    state, outputs = _enter(state, role, now, reason, fields=fields)
-    state, more = _reserve(state)
-    return state, (*outputs, *more, *answers)
-
-
-def _answer(state: RoleState, *, ok: bool, text: str) -> tuple[Output, ...]:
-    """Answer the operator who asked for the handover under way, if one did."""
-    if state.handover is None or state.handover.request is None:
-        return ()
-    return (Reply(state.handover.request, ok, text),)
-
-
 # ---- INIT --------------------------------------------------------------------------------------------
 def _start(state: RoleState, event: Started, now: Ns) -> Result:
     if state.stopped:
         return state, ()
     state = replace(state, floor=event.term, hold_until=Ns(now + state.hold))
-    state, outputs = _enter(state, Role.JOINING, now, "started")
-    state, more = _reserve(state)
+    state, outputs = enter(state, Role.JOINING, now, "started")
+    state, more = reserve(state)
     return state, (*outputs, *more)
 
 
@@ -379,23 +122,23 @@ def _stop_init(state: RoleState, _event: StopRequested, _now: Ns) -> Result:
 def _elect(state: RoleState, now: Ns) -> Result:
     """Reign if nobody does and nobody is more entitled."""
     peer = state.peer
-    if _reigns(peer) or state.claim is not None or state.handover is not None or state.leave_at is not None:
+    if reigns(peer) or state.claim is not None or state.handover is not None or state.leave_at is not None:
         return state, ()
     if not state.links_are_free or state.isolated or state.hold_until is not None:
         if state.wire is Wire.HELD and state.hold_until is None and state.role is Role.JOINING:
-            return _enter(state, Role.PASSIVE, now, "foreign-router")  # there is no table to join
+            return enter(state, Role.PASSIVE, now, "foreign-router")  # there is no table to join
         return state, ()
     if peer is not None and peer.role in sync.RECEIVING_ROLES:
         mine = (state.role is Role.PASSIVE, state.priority, -state.index)
         theirs = (peer.role is Role.PASSIVE, peer.priority, state.index - 1)
-        return _claim(state, "elected", now) if mine > theirs else (state, ())
-    return _claim(state, "no-peer", now)
+        return claim_reign(state, "elected", now) if mine > theirs else (state, ())
+    return claim_reign(state, "no-peer", now)
 
 
 def _meet(state: RoleState, event: PeerFound | PeerChanged, now: Ns) -> Result:
     """The peer is heard: follow it if it reigns; if it just stopped reigning, hold an election soon."""
-    state, outputs = _follow(state)
-    if _reigns(state.peer):
+    state, outputs = follow(state)
+    if reigns(state.peer):
         state, more = _handed_over(replace(state, claim=None), now)
         state, last = _join_synced(state, now)
         return state, (*outputs, *more, *last)
@@ -414,7 +157,7 @@ def _mourn(state: RoleState, event: PeerLost, now: Ns) -> Result:
     if state.wire is Wire.HELD or state.isolated:
         fields = {"reason": event.reason, "wire": state.wire.value, "isolated": state.isolated}
         return state, (Record(Level.WARNING, "takeover-withheld", fields, history=True),)
-    return _claim(state, event, now) if state.links_are_free else (state, ())
+    return claim_reign(state, event, now) if state.links_are_free else (state, ())
 
 
 def _world_changed(state: RoleState, event: WireChanged | IsolationChanged, now: Ns) -> Result:
@@ -431,9 +174,9 @@ def _synced_joining(state: RoleState, _event: SyncedChanged, now: Ns) -> Result:
 
 def _join_synced(state: RoleState, now: Ns) -> Result:
     """JOINING ends when the table follows a reigning peer's; either may be known first."""
-    if state.role is not Role.JOINING or not state.synced or not _reigns(state.peer):
+    if state.role is not Role.JOINING or not state.synced or not reigns(state.peer):
         return state, ()
-    return _enter(state, Role.PASSIVE, now, "synced")
+    return enter(state, Role.PASSIVE, now, "synced")
 
 
 def _synced_passive(state: RoleState, _event: SyncedChanged, _now: Ns) -> Result:
@@ -444,7 +187,7 @@ def _take_word(state: RoleState, event: GoReceived, now: Ns) -> Result:
     """The reigning peer has fenced itself and gives us the word."""
     if event.term <= state.term:
         return state, (Record(Level.WARNING, "stale-handover", {"term": event.term, "known": state.term}),)
-    return _claim(state, "handover", now)
+    return claim_reign(state, "handover", now)
 
 
 def _follower_timer(state: RoleState, _event: TimerFired, now: Ns) -> Result:
@@ -460,8 +203,8 @@ def _follower_timer(state: RoleState, _event: TimerFired, now: Ns) -> Result:
 def _fail(state: RoleState, event: TermPersistFailed | ImportBroken, now: Ns) -> Result:
     """This node cannot keep its promises: a term on disk, or a table like the peer's."""
     reason = "term-not-persisted" if isinstance(event, TermPersistFailed) else "import-broken"
-    answers = _answer(state, ok=False, text=f"{reason}: {event.error}")
-    state, outputs = _enter(
+    answers = answer(state, ok=False, text=f"{reason}: {event.error}")
+    state, outputs = enter(
         replace(state, persisting=None), Role.FAULT, now, reason, fields={"error": event.error}
     )
     return state, (*outputs, *answers)
@@ -473,11 +216,11 @@ def _compare(state: RoleState, event: PeerFound | PeerChanged, now: Ns) -> Resul
     peer = event.info
     if peer.role is Role.ACTIVE:
         if peer.term > state.term:
-            return _abdicate(replace(state, term=peer.term), Role.JOINING, now, "higher-term")
+            return abdicate(replace(state, term=peer.term), Role.JOINING, now, "higher-term")
         fields = {"term": state.term, "peer_term": peer.term}
         return state, (RaiseRouters(), Record(Level.WARNING, "dual-active", fields, history=True))
     if peer.term > state.term and state.handover is None and state.claim is None:
-        return _claim(state, "outdated-term", now)  # it reigned and yielded to VRRP: terms only grow
+        return claim_reign(state, "outdated-term", now)  # it reigned and yielded to VRRP: terms only grow
     if isinstance(event, PeerChanged) and event.was.role is Role.ACTIVE:
         return state, (RaiseRouters(),)  # its frames may have misled the bridges
     return _prefer_peer(state, now)
@@ -493,7 +236,7 @@ def _prefer_peer(state: RoleState, now: Ns) -> Result:
 
 def _fenced(state: RoleState, event: Fenced, now: Ns) -> Result:
     """C heard a higher term, and has closed the fence already."""
-    return _abdicate(replace(state, term=max(event.term, state.term)), Role.JOINING, now, "higher-term")
+    return abdicate(replace(state, term=max(event.term, state.term)), Role.JOINING, now, "higher-term")
 
 
 def _outranked(state: RoleState, event: vrrp.Outranked, now: Ns) -> Result:
@@ -501,7 +244,7 @@ def _outranked(state: RoleState, event: vrrp.Outranked, now: Ns) -> Result:
     if event.is_peer and state.peer is not None:
         return state, ()
     fields = {"port": event.port, "source": str(event.source), "priority": event.priority}
-    return _abdicate(state, Role.PASSIVE, now, "outranked", **fields)
+    return abdicate(state, Role.PASSIVE, now, "outranked", **fields)
 
 
 def _active_timer(state: RoleState, _event: TimerFired, now: Ns) -> Result:
@@ -535,7 +278,7 @@ def _not_ready(state: RoleState) -> str | None:
 def _begin_handover(state: RoleState, now: Ns, motive: Motive, request: int | None) -> Result:
     """Wait until the peer has what it was sent; a term is reserved in case that we must come back."""
     state = replace(state, handover=Handover(motive, request, Ns(now + ms(DRAIN_MS))))
-    state, outputs = _reserve(state)
+    state, outputs = reserve(state)
     record = Record(Level.INFO, "handover-begun", {"motive": motive.value, "term": state.term}, history=True)
     return state, (sync.BeginDrain(), *outputs, record)
 
@@ -546,7 +289,7 @@ def _drained(state: RoleState, _event: Drained, now: Ns) -> Result:
         return state, ()
     handover = replace(state.handover, fenced=True, deadline=Ns(now + ms(DRAIN_MS)))
     state = replace(state, handover=handover)
-    state, outputs = _enter(state, Role.JOINING, now, "handover", tell_sync=False)
+    state, outputs = enter(state, Role.JOINING, now, "handover", tell_sync=False)
     return state, (*outputs, sync.Settle())
 
 
@@ -569,14 +312,14 @@ def _handed_over(state: RoleState, now: Ns) -> Result:
     handover = state.handover
     if handover is None:
         return state, ()
-    outputs = _answer(state, ok=True, text="handed over to the peer")
+    outputs = answer(state, ok=True, text="handed over to the peer")
     state = replace(state, handover=None, hold_until=Ns(now + state.hold))
     if handover.motive is Motive.MAINTENANCE:
-        state, more = _enter(state, Role.MAINTENANCE, now, "operator")
+        state, more = enter(state, Role.MAINTENANCE, now, "operator")
         return state, (*more, *outputs)
     if handover.motive is Motive.STOP:
         state = replace(state, leave_at=Ns(now + ms(FAREWELL_MS)))
-    state, more = _reserve(state)
+    state, more = reserve(state)
     return state, (sync.TakeRole(state.role, state.term), *more, *outputs)
 
 
@@ -589,14 +332,14 @@ def _handover_failed(state: RoleState, now: Ns, why: str) -> Result:
     handover = state.handover
     assert handover is not None
     outputs = (
-        *_answer(state, ok=False, text=f"not handed over: {why}"),
+        *answer(state, ok=False, text=f"not handed over: {why}"),
         Record(Level.WARNING, "handover-failed", {"why": why, "fenced": handover.fenced}, history=True),
     )
     state = replace(state, handover=None)
     if handover.motive is Motive.STOP:
         state, more = _leave(state, now, "stop")
     elif handover.fenced:
-        state, more = _claim(state, "handover-failed", now)
+        state, more = claim_reign(state, "handover-failed", now)
     else:
         again = Ns(now + state.hold) if handover.motive is Motive.PREEMPT else None
         return replace(state, hold_until=again), outputs
@@ -621,7 +364,7 @@ def _ask_follower(state: RoleState, event: OperatorAsked, now: Ns) -> Result:
         return state, (_refuse(event, f"not in maintenance, but {state.role.name}"),)
     if state.handover is not None or state.leave_at is not None:
         return state, (_refuse(event, "a handover is under way"),)
-    state, outputs = _enter(state, Role.MAINTENANCE, now, "operator")
+    state, outputs = enter(state, Role.MAINTENANCE, now, "operator")
     return state, (
         *outputs,
         Reply(event.request, ok=True, text="in maintenance: this node will not take over"),
@@ -631,13 +374,11 @@ def _ask_follower(state: RoleState, event: OperatorAsked, now: Ns) -> Result:
 def _ask_away(state: RoleState, event: OperatorAsked, now: Ns) -> Result:
     """In MAINTENANCE or FAULT."""
     if event.command is Command.MAINTENANCE_EXIT:
-        state, outputs = _enter(
-            replace(state, hold_until=Ns(now + state.hold)), Role.JOINING, now, "operator"
-        )
-        state, more = _reserve(state)
+        state, outputs = enter(replace(state, hold_until=Ns(now + state.hold)), Role.JOINING, now, "operator")
+        state, more = reserve(state)
         return state, (*outputs, *more, Reply(event.request, ok=True, text="joining the pair"))
     if event.command is Command.MAINTENANCE_ENTER and state.role is Role.FAULT:
-        state, outputs = _enter(state, Role.MAINTENANCE, now, "operator")
+        state, outputs = enter(state, Role.MAINTENANCE, now, "operator")
         return state, (*outputs, Reply(event.request, ok=True, text="in maintenance"))
     return state, (_refuse(event, f"this node is in {state.role.name}"),)
 
@@ -671,13 +412,13 @@ def _stop_away(state: RoleState, _event: StopRequested, now: Ns) -> Result:
 
 def _leave(state: RoleState, now: Ns, reason: str) -> Result:
     """Say goodbye on every path, and on the links if we were ACTIVE."""
-    answers = _answer(state, ok=False, text="the daemon stops")
-    state, outputs = _enter(replace(state, stopped=True), Role.INIT, now, reason)
+    answers = answer(state, ok=False, text="the daemon stops")
+    state, outputs = enter(replace(state, stopped=True), Role.INIT, now, reason)
     return state, (*outputs, *answers, Stop())
 
 
 def _follow_on(state: RoleState, _event: PeerFound | PeerChanged, _now: Ns) -> Result:
-    return _follow(state)
+    return follow(state)
 
 
 # ---- the table ---------------------------------------------------------------------------------------

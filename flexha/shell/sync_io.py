@@ -28,7 +28,8 @@ from flexha.shell.counters import Counters
 READ_BYTES = 65536
 WRITE_BYTES_MAX = 64 << 20
 BACK_OFF_MIN_S, BACK_OFF_MAX_S = 0.05, 0.5
-CONNECT_TIMEOUT_S = 1.0
+CONNECT_TIMEOUT_S = 0.8
+"""Below the second after which the kernel sends a SYN anew: the next attempt is sooner than that."""
 LASTING_S = 1.0
 """A connection that lasted this long was a success: the back-off starts anew after it."""
 CLOSE_TIMEOUT_S = 1.0
@@ -98,10 +99,11 @@ class SyncIo:
         loop = asyncio.get_running_loop()
         back_off_s = BACK_OFF_MIN_S
         while True:
+            connection = _Connection(self)
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
                     await loop.create_connection(
-                        lambda: _Connection(self),
+                        lambda: connection,  # noqa: B023 - called while this turn awaits it
                         str(self._xc.peer),
                         self._xc.sync_port,
                         local_addr=(str(self._xc.interface.ip), 0),
@@ -109,6 +111,10 @@ class SyncIo:
             except (OSError, TimeoutError) as error:
                 log.debug("sync.connect_failed", peer=self._xc.peer, error=error, retry_s=back_off_s)
                 self._counters.add("sync.connect_failed")
+                if connection is self._current:
+                    # It stood when the time was up; uvloop has closed it, and does not say so.
+                    connection.end(abort=True)
+                    self._forget("connected too late")
             began_s = loop.time()
             await self._free.wait()
             if loop.time() - began_s > LASTING_S:

@@ -12,6 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, assert_never
 
+from sim.fastpath import FakeFastpath
+from sim.net import PATHS, Connection
+
 from flexha.core import heartbeat_wire, node, sync_wire
 from flexha.core.actions import (
     AckFlows,
@@ -55,8 +58,6 @@ from flexha.core.events import (
 from flexha.core.heartbeat_wire import Heartbeat
 from flexha.core.node import NodeConfig, NodeState
 from flexha.units import NS_PER_MS, Ns, Term, ms
-from sim.fastpath import FakeFastpath
-from sim.net import PATHS, Connection
 
 if TYPE_CHECKING:
     from sim.world import World
@@ -198,7 +199,7 @@ class Process:
             self._step(TimerFired())
 
     # ---- actions -------------------------------------------------------------------------------------
-    def _perform(self, action: Action) -> None:  # noqa: C901 - one flat case an action
+    def _perform(self, action: Action) -> None:
         fastpath = self.fastpath
         match action:
             case SetRole(role, term):

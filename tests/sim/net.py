@@ -11,8 +11,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from flexha.units import NS_PER_MS, Ns
 from sim.clock import Clock
+
+from flexha.units import NS_PER_MS, Ns
 
 PATHS = ("xc", "lan", "wan")
 
@@ -123,7 +124,9 @@ class Connection:
             more = self._flight[sender].popleft()
             assert more is not None
             joined += more
-        cut = self.network.rng.randrange(1, len(joined) + 1) if self.network.rng.random() < 0.2 else len(joined)
+        cut = (
+            self.network.rng.randrange(1, len(joined) + 1) if self.network.rng.random() < 0.2 else len(joined)
+        )
         if cut < len(joined):
             self._flight[sender].appendleft(joined[cut:])
         self.on_data[receiver](joined[:cut])

@@ -21,8 +21,13 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from cores import config
+from sim.clock import Clock
+from sim.fastpath import OP_DELETE, unpack
+from sim.host import Disk, Process, SimulationError
+from sim.net import PATHS, Connection, Network
 
 from flexha.core.actions import Action
 from flexha.core.events import Command, Event, OperatorAsked, Role
@@ -30,10 +35,6 @@ from flexha.core.heartbeat_wire import Heartbeat
 from flexha.core.node import SyncLimits
 from flexha.core.sync_wire import Ack, Batch, BulkBegin
 from flexha.units import NS_PER_MS, Ns, Term, ms
-from sim.clock import Clock
-from sim.fastpath import OP_DELETE, unpack
-from sim.host import Disk, Process, SimulationError
-from sim.net import PATHS, Connection, Network
 
 DUAL_MS = 400
 ANSWER_MS = 3000
@@ -47,7 +48,8 @@ class Fault:
 
     at_ms: float
     kind: str
-    node: int
+    node: str
+    """"a", "b", or who is "active" or not ("other") when it happens."""
     path: str
     direction: int
     """0: a to b, 1: b to a, 2: both."""
@@ -55,7 +57,7 @@ class Fault:
 
     def __str__(self) -> str:
         return (
-            f"{self.at_ms:8.1f} ms {self.kind} node={'ab'[self.node]} path={self.path} "
+            f"{self.at_ms:8.1f} ms {self.kind} node={self.node} path={self.path} "
             f"direction={self.direction} amount={self.amount:.2f}"
         )
 
@@ -80,14 +82,14 @@ KINDS = {
 
 def schedule(rng: random.Random) -> list[Fault]:
     """Random faults; weights in ``KINDS``."""
-    n = rng.randrange(0, 14)
+    n = rng.randrange(0, 20)
     kinds, weights = list(KINDS), list(KINDS.values())
     return sorted(
         (
             Fault(
-                at_ms=rng.uniform(0, CHAOS_MS),
+                at_ms=rng.uniform(0 if rng.random() < 0.2 else CHAOS_MS / 4, CHAOS_MS),
                 kind=rng.choices(kinds, weights)[0],
-                node=rng.randrange(2),
+                node=rng.choice(["a", "b", "active", "active", "active", "other"]),
                 path=rng.choice(PATHS),
                 direction=rng.randrange(3),
                 amount=rng.random(),
@@ -110,10 +112,16 @@ class World:
         small = self.rng.random() < 0.5
         limits = SyncLimits(window_batches=4, batch_records=8) if small else SyncLimits()
         preempt = self.rng.random() < 0.15
-        self.cfgs = [config(i, preempt=preempt, limits=limits) for i in range(2)]
+        adver_int_cs, start_hold_ms = self.rng.choice([(100, 1000), (20, 300)])
+        self.cfgs = [
+            config(i, preempt=preempt, limits=limits, adver_int_cs=adver_int_cs, start_hold_ms=start_hold_ms)
+            for i in range(2)
+        ]
         self.disks = [Disk(), Disk()]
         self.nodes: list[Process | None] = [None, None]
         self.traffic = True
+        self.reasons: list[str] = []
+        """Why roles changed, in order."""
         self.reigns: dict[Term, tuple[int, int]] = {}
         self.acked: list[dict[int, tuple[int, int]]] = [{}, {}]
         """Per sender: what the present peer has acknowledged, id -> (version, op)."""
@@ -153,8 +161,8 @@ class World:
             return False
         connection = Connection(self.network)
         ends = (listener, dialer)
-        connection.on_data = [lambda data, end=end: end.sync_data(connection, data) for end in ends]
-        connection.on_close = [lambda reason, end=end: end.sync_closed(connection, reason) for end in ends]
+        connection.on_data = [partial(end.sync_data, connection) for end in ends]
+        connection.on_close = [partial(end.sync_closed, connection) for end in ends]
         for end in ends:
             end.connected(connection)
         return True
@@ -174,6 +182,8 @@ class World:
                     for batch in [s for s in peers_sent if s <= seq]:
                         for flow, version, op in peers_sent.pop(batch):
                             self.acked[1 - sender.index][flow] = (version, op)
+                case _:
+                    pass
 
     # ---- invariants ----------------------------------------------------------------------------------
     def check_reign(self, process: Process, term: Term) -> None:
@@ -194,14 +204,18 @@ class World:
             return
         if heir.fastpath.flows.keys() != giver.fastpath.flows.keys():
             missing = giver.fastpath.flows.keys() - heir.fastpath.flows.keys()
-            raise SimulationError(f"{heir.name} reigns by the word of {giver.name} without {len(missing)} flows")
+            raise SimulationError(
+                f"{heir.name} reigns by the word of {giver.name} without {len(missing)} flows"
+            )
 
     def own_terms(self, process: Process) -> list[Term]:
         return [t for t, owner in self.reigns.items() if owner[0] == process.index]
 
     def check_ready(self, process: Process, ready: bool) -> None:
         if ready and not (process.role is Role.PASSIVE and process.fastpath.complete):
-            raise SimulationError(f"{process.name} says ready as {process.role.name}, before its bulk is complete")
+            raise SimulationError(
+                f"{process.name} says ready as {process.role.name}, before its bulk is complete"
+            )
 
     def check(self, process: Process) -> None:
         window = process.state.session.sender.window
@@ -213,6 +227,8 @@ class World:
         self._check_dual()
         if process.history and process.history[-1][0] == self.clock.now:
             _, event, fields = process.history[-1]
+            if event == "role":
+                self.reasons.append(str(fields["reason"]))
             if event == "role" and (fields["to"], fields["reason"]) == ("ACTIVE", "handover"):
                 self.check_handover(process)
 
@@ -247,10 +263,10 @@ class World:
         """Faults for a while, then peace, then judgement."""
         for index in range(2):
             if self.rng.random() < 0.9:
-                self.clock.after(self.rng.uniform(0, 2000) * NS_PER_MS, lambda i=index: self.boot(i))
+                self.clock.after(self.rng.uniform(0, 2000) * NS_PER_MS, partial(self.boot, index))
         self._traffic()
         for fault in faults:
-            self.clock.at(ms(fault.at_ms), lambda f=fault: self._inflict(f))
+            self.clock.at(ms(fault.at_ms), partial(self._inflict, fault))
         self.clock.run_until(ms(CHAOS_MS))
         self._make_peace()
         self.clock.run_until(ms(CHAOS_MS + QUIET_MS))
@@ -291,24 +307,28 @@ class World:
                     fastpath.change_flow(flow)
         self.clock.after(self.rng.uniform(2, 40) * NS_PER_MS, self._traffic)
 
-    def _inflict(self, fault: Fault) -> None:  # noqa: C901 - one flat case a kind
-        process = self.nodes[fault.node]
+    def _inflict(self, fault: Fault) -> None:
+        index = self._whom(fault.node)
+        process = self.nodes[index]
         wires = self.network.wires[fault.path]
         hit = wires if fault.direction == 2 else (wires[fault.direction],)
         if self.verbose:
             print(f"FAULT {fault}")
         match fault.kind:
             case "crash":
-                self.crash(fault.node)
+                self.crash(index)
             case "restart":
-                self.boot(fault.node)
+                for one in range(2):
+                    self.boot(one)
             case "quick-restart":
-                self.crash(fault.node)
-                self.clock.after(fault.amount * 200 * NS_PER_MS, lambda: self.boot(fault.node))
+                self.crash(index)
+                self.clock.after(fault.amount * 200 * NS_PER_MS, lambda: self.boot(index))
             case "pause":
                 if process is not None and process.alive:
                     process.paused = True
-                    self.clock.after(fault.amount * 2000 * NS_PER_MS, lambda: setattr(process, "paused", False))
+                    self.clock.after(
+                        fault.amount * 2000 * NS_PER_MS, lambda: setattr(process, "paused", False)
+                    )
             case "cut":
                 for wire in hit:
                     wire.cut = True
@@ -334,6 +354,12 @@ class World:
             case command:
                 self._command(process, Command(command))
 
+    def _whom(self, node: str) -> int:
+        if node in ("a", "b"):
+            return "ab".index(node)
+        reigns = [p is not None and p.alive and p.fastpath.fence.is_active for p in self.nodes]
+        return reigns.index(node == "active") if (node == "active") in reigns else 0
+
     def _command(self, process: Process | None, command: Command) -> None:
         if process is not None and process.alive:
             self._requests += 1
@@ -348,7 +374,7 @@ class World:
                 process.paused = False
             self.boot(index)
             for delay_ms in (500, 4000):
-                self.clock.after(delay_ms * NS_PER_MS, lambda i=index: self._end_maintenance(i))
+                self.clock.after(delay_ms * NS_PER_MS, partial(self._end_maintenance, index))
 
     def _end_maintenance(self, index: int) -> None:
         self.boot(index)  # one that was still stopping
@@ -367,7 +393,9 @@ class World:
         missing = set(active.fastpath.flows) - set(passive.fastpath.flows)
         surplus = set(passive.fastpath.flows) - set(active.fastpath.flows)
         if missing or surplus:
-            raise SimulationError(f"tables differ: {len(missing)} missing, {len(surplus)} too many on PASSIVE")
+            raise SimulationError(
+                f"tables differ: {len(missing)} missing, {len(surplus)} too many on PASSIVE"
+            )
         if active.fastpath.fence.role is not Role.ACTIVE:
             raise SimulationError("ACTIVE is fenced, and does not know it")
 
@@ -384,6 +412,22 @@ def simulate(seed: int, *, verbose: bool = False, faults: Sequence[Fault] | None
         faults = schedule(random.Random(seed))
     world = World(random.Random(seed), verbose=verbose)
     world.run(faults)
+
+
+def examine(seed: int, *, verbose: bool = False) -> str | None:
+    """None if the schedule of ``seed`` holds; else how it fails, what it takes, and how to see it again."""
+    try:
+        simulate(seed, verbose=verbose)
+    except Exception as error:  # noqa: BLE001 - whatever a schedule raises is reported with its seed
+        faults, message = shrink(seed)
+        lines = [
+            f"seed {seed}: {type(error).__name__}: {error}",
+            f"repeat with: make sim SEED={seed}",
+            f"shrunk to {len(faults)} faults ({message}):",
+            *(f"  {fault}" for fault in faults),
+        ]
+        return "\n".join(lines)
+    return None
 
 
 def shrink(seed: int) -> tuple[list[Fault], str]:

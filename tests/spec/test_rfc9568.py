@@ -94,7 +94,7 @@ def test_5_1_1_4_protocol_is_112() -> None:
 
 
 def test_5_2_fields_of_an_advertisement() -> None:
-    """§5.2.1 version 3, §5.2.2 type 1, §5.2.3 VRID, §5.2.4 priority, §5.2.5 count, §5.2.7 interval, §5.2.9."""
+    """§5.2.1 version 3, §5.2.2 type 1, §5.2.3 VRID, §5.2.4 priority, §5.2.5 count, §5.2.7 interval."""
     frame, message = sent_advert(active().sleep(1000))
     assert frame[34] == 0x31
     assert message == Advert(
@@ -125,10 +125,13 @@ def test_5_2_8_both_checksum_forms_are_accepted_and_either_is_sent(form: Checksu
 
 # ---- §6.1: parameters --------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("priority", "interval_cs", "skew_cs"), [(150, 100, 41.40625), (100, 100, 60.9375), (254, 1, 2 / 256), (1, 4095, 4079.00390625)]
+    ("priority", "interval_cs", "skew_cs"),
+    [(150, 100, 41.40625), (100, 100, 60.9375), (254, 1, 2 / 256), (1, 4095, 4079.00390625)],
 )
 def test_6_1_skew_time_and_active_down_interval(priority: int, interval_cs: int, skew_cs: float) -> None:
-    """§6.1: Skew_Time = ((256 - Priority) * Active_Adver_Interval) / 256; Active_Down_Interval = 3 * A + Skew."""
+    """§6.1: Skew_Time = ((256 - Priority) * Active_Adver_Interval) / 256,
+    Active_Down_Interval = (3 * Active_Adver_Interval) + Skew_Time.
+    """
     assert float(vrrp.skew_time_cs(priority, interval_cs)) == skew_cs
     assert float(vrrp.active_down_interval_cs(priority, interval_cs)) == 3 * interval_cs + skew_cs
 
@@ -290,7 +293,7 @@ def test_6_4_3_a_better_router_takes_over(priority: int, source: str) -> None:
 
 @pytest.mark.parametrize(("priority", "source"), [(PRIORITY - 1, OTHER), (PRIORITY, LOWER_ADDRESS)])
 def test_6_4_3_a_worse_router_is_told(priority: int, source: str) -> None:
-    """§6.4.3 (740)-(750): discard, and send an ADVERTISEMENT at once, which also corrects learning bridges."""
+    """§6.4.3 (740)-(750): discard, and send an ADVERTISEMENT at once: it corrects learning bridges too."""
     core = active()
     core.sleep(500)
     assert adverts(core.do(advert("wan", priority, source))) == [("wan", PRIORITY)]

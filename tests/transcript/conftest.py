@@ -7,4 +7,6 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--rewrite", action="store_true", help="rewrite tests/transcript/*.txt with today's output")
+    parser.addoption(
+        "--rewrite", action="store_true", help="rewrite tests/transcript/*.txt with today's output"
+    )

@@ -59,7 +59,7 @@ MARK = "----"
 
 
 class NoChance(random.Random):
-    """Everything takes its mean time; nothing is lost or doubled. Output does not depend on how often it is asked."""
+    """Everything takes its mean time; nothing is lost or doubled, however often it is asked."""
 
     def __init__(self) -> None:
         super().__init__(0)
@@ -71,13 +71,13 @@ class NoChance(random.Random):
     def uniform(self, a: float, b: float) -> float:
         return (a + b) / 2
 
-    def randrange(self, *args: Any) -> int:  # noqa: ANN401 - as the base class has it
+    def randrange(self, *args: Any) -> int:
         return int(args[0]) if len(args) > 1 else 0
 
-    def choice(self, seq: Any) -> Any:  # noqa: ANN401
+    def choice(self, seq: Any) -> Any:
         return seq[0]
 
-    def getrandbits(self, k: int, /) -> int:
+    def getrandbits(self, _k: int, /) -> int:
         self._incarnation += 1
         return self._incarnation
 
@@ -106,7 +106,7 @@ class Stage(World):
             for text in self._tell(process, action, announced=announced):
                 self.say(process.name, text)
 
-    def _tell(self, process: Process, action: Action, *, announced: bool) -> list[str]:  # noqa: C901, PLR0911
+    def _tell(self, process: Process, action: Action, *, announced: bool) -> list[str]:
         match action:
             case SetRole(role, term):
                 return [f"set-role {role.name} {term}"]
@@ -216,8 +216,8 @@ class Stage(World):
             states = {router.state.value for router in process.state.routers.values()}
             self.say(
                 process.name,
-                f"{role.role.name} {role.term}{ready}, fence {fence.role.name}, VRRP {'/'.join(sorted(states))}, "
-                f"{len(process.fastpath.flows)} flows",
+                f"{role.role.name} {role.term}{ready}, fence {fence.role.name}, "
+                f"VRRP {'/'.join(sorted(states))}, {len(process.fastpath.flows)} flows",
             )
 
     def _announce(self) -> None:
@@ -236,7 +236,7 @@ def node_index(name: str) -> int:
 
 
 def told_frame(port: str, frame: bytes, *, announced: bool) -> list[str]:
-    """Gratuitous ARPs and what is said of the virtual router when a role changes; not the periodic adverts."""
+    """Gratuitous ARPs, and adverts when a role changes; not the periodic ones."""
     if frame[12:14] == b"\x08\x06":
         return [f"{port}: gratuitous ARP"]
     priority = vrrp_wire.parse(frame, VRIDS[port]).priority
@@ -265,7 +265,7 @@ def told_message(message: sync_wire.Message) -> list[str]:
             return []
 
 
-def told_record(event: str, fields: Any) -> str:  # noqa: ANN401
+def told_record(event: str, fields: Any) -> str:
     if event == "role":
         return f"history: role {fields['from']} -> {fields['to']} ({fields['reason']})"
     shown = " ".join(f"{key}={value}" for key, value in fields.items() if key not in ("paths", "was_for_ms"))

@@ -45,7 +45,11 @@ def test_lost_only_when_silent_on_all_paths() -> None:
     story.facts(*(PathUp(path) for path in PATHS), PeerHeard(ACTIVE))
     assert story.facts(PathDown("xc"), PathDown("lan")) == []
     assert story.facts(PathDown("wan")) == [PeerLost("peer-silent", ACTIVE)]
-    assert [r.level for r in story.records if r.event == "path-down"] == [Level.WARNING, Level.WARNING, Level.INFO]
+    assert [r.level for r in story.records if r.event == "path-down"] == [
+        Level.WARNING,
+        Level.WARNING,
+        Level.INFO,
+    ]
 
 
 def test_cross_connect_alone_is_recorded_and_nothing_else() -> None:

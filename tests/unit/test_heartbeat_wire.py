@@ -30,9 +30,17 @@ BEAT = Heartbeat(
     t_ns=Ns(0x0102030405060708),
 )
 GOLDEN = bytes.fromhex(
-    "46584842" "01010201" "61d6b1c4" "00000032"
-    "1122334455667788" "0000000000000003" "0000000000000007"
-    "00000064" "00000009" "0102030405060708" "0000000000000000"
+    "46584842"
+    "01010201"
+    "61d6b1c4"
+    "00000032"
+    "1122334455667788"
+    "0000000000000003"
+    "0000000000000007"
+    "00000064"
+    "00000009"
+    "0102030405060708"
+    "0000000000000000"
 )
 
 
@@ -55,7 +63,14 @@ def test_pair_id_is_the_crc32_of_the_name() -> None:
 )
 def test_round_trip(node: int, role: Role, flags: int, interval_ms: int, big: int) -> None:
     beat = replace(
-        BEAT, node=node, role=role, flags=flags, interval_ms=interval_ms, incarnation=big, term=Term(big), seq=big
+        BEAT,
+        node=node,
+        role=role,
+        flags=flags,
+        interval_ms=interval_ms,
+        incarnation=big,
+        term=Term(big),
+        seq=big,
     )
     payload = heartbeat_wire.encode(beat)
     assert heartbeat_wire.decode(payload, own_node=1 - node, own_pair_id=PAIR) == beat

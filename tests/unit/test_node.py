@@ -155,7 +155,7 @@ EVENTS: st.SearchStrategy[Event] = st.one_of(
 
 @given(st.lists(st.tuples(EVENTS, st.integers(0, 2000)), max_size=40), st.booleans())
 def test_no_order_of_events_breaks_a_node(story: list[tuple[Event, int]], preempt: bool) -> None:
-    """No cell of a table that says "impossible" is reached by anything that a peer, a wire or an operator does."""
+    """Whatever a peer, a wire or an operator does, no cell that says "impossible" is reached."""
     core = Core(config(0, preempt=preempt))
     core.start()
     for event, pause_ms in story:

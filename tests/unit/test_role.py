@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The role machine, through the node: every way between two roles, and those that are closed. Spec: R1, R13, R15."""
+"""The role machine, through the node: the ways between roles, open and closed. Spec: R1, R13, R15."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cores import (
     sent,
 )
 
-from flexha.core.actions import Action, PersistTerm, Reply, SendFrame, SetPulse, SetRole, Stop
+from flexha.core.actions import Action, PersistTerm, Record, Reply, SendFrame, SetPulse, SetRole, Stop
 from flexha.core.events import (
     Command,
     Fenced,
@@ -549,7 +549,7 @@ def test_nothing_happens_after_the_stop() -> None:
         StopRequested(),
         Fenced(Term(9)),
     )
-    assert [type(a) for a in core.do(*late) if not a.__class__.__name__ == "Record"] == []
+    assert [type(a) for a in core.do(*late) if not isinstance(a, Record)] == []
 
 
 def test_a_node_that_never_started_stops() -> None:

@@ -155,6 +155,38 @@ def test_a_peer_that_vanishes_in_the_middle() -> None:
     run(story)
 
 
+def test_a_connection_that_stands_when_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvloop closes it without a word: it must not pass for the current one for ever."""
+    connecting: list[asyncio.Timeout] = []
+    timeout = asyncio.timeout
+
+    def remembered(delay_s: float | None) -> asyncio.Timeout:
+        made = timeout(delay_s)
+        if delay_s == sync_io.CONNECT_TIMEOUT_S:
+            connecting.append(made)
+        return made
+
+    async def story(a: Side, b: Side) -> None:
+        monkeypatch.setattr(asyncio, "timeout", remembered)
+        made = b.io.made
+
+        def late(connection: sync_io._Connection, remote: str) -> bool:
+            wanted = made(connection, remote)
+            if len(connecting) == 1:
+                connecting[0].reschedule(asyncio.get_running_loop().time())
+            return wanted
+
+        monkeypatch.setattr(b.io, "made", late)
+        await a.io.start()
+        await b.io.start()
+        await until(lambda: b.count(SyncConnected) == 2)
+        assert SyncClosed("connected too late") in b.events
+        b.io.send(b"in time")
+        await until(lambda: a.data.endswith(b"in time"))
+
+    run(story, started=False)
+
+
 def test_a_peer_that_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sync_io, "WRITE_BYTES_MAX", 1 << 20)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from flexha.core import role, sync, vrrp
+from flexha.core import role, role_state, sync, sync_wire, vrrp
 from flexha.core.errors import LocalProtocolError, RemoteProtocolError
 from flexha.core.table import Ignore, Impossible, Offence, TransitionTable
 
@@ -61,6 +61,6 @@ def test_the_cores_tables_are_total_and_give_reasons(table: TransitionTable[obje
 
 def test_the_tables_know_every_event() -> None:
     """A new event class without a row would be found by the first one in the field, too late."""
-    assert set(role.TABLE.events) == set(role.Input.__args__)
+    assert set(role.TABLE.events) == set(role_state.Input.__args__)
     assert set(vrrp.TABLE.events) == set(vrrp.Input.__args__)
-    assert set(sync.MESSAGES.events) == set(sync.Message.__args__)
+    assert set(sync.MESSAGES.events) == set(sync_wire.Message.__args__)

@@ -17,8 +17,8 @@ from flexha.core.vrrp import (
     ActiveDown,
     AdvertReceived,
     Lower,
-    Outranked,
     Output,
+    Outranked,
     Raise,
     Router,
     Shutdown,
@@ -96,7 +96,7 @@ def test_late_timers_send_one_announcement_each() -> None:
 
 def test_every_address_is_announced() -> None:
     vips = (IPv4Address("203.0.113.2"), IPv4Address("203.0.113.3"))
-    router, outputs = run(replace(NEW, port=replace(PORT, vips=vips)), Startup(), Raise())
+    _, outputs = run(replace(NEW, port=replace(PORT, vips=vips)), Startup(), Raise())
     frames = [o.frame for o in outputs if isinstance(o, SendFrame)]
     assert frames[1:] == [garp.build(PORT.vmac, vip) for vip in vips]
     assert Count("vrrp.wan.garps_sent", 2) in outputs

@@ -22,21 +22,29 @@ VRRP = IP + 20
 
 GOLDEN = {
     ChecksumForm.RFC5798: bytes.fromhex(
-        "01005e000012" "00005e000134" "0800"
+        "01005e000012"
+        "00005e000134"
+        "0800"
         "45c0002000004000ff705e96cb007104e0000012"
         "313496010064dfcdcb007103"
         "0000000000000000000000000000"
     ),
     ChecksumForm.RFC9568: bytes.fromhex(
-        "01005e000012" "00005e000134" "0800"
+        "01005e000012"
+        "00005e000134"
+        "0800"
         "45c0002000004000ff705e96cb007104e0000012"
         "313496010064fc61cb007103"
         "0000000000000000000000000000"
     ),
 }
 GOLDEN_GARP = bytes.fromhex(
-    "ffffffffffff" "00005e000134" "0806"
-    "0001080006040001" "00005e000134cb007103" "00005e000134cb007103"
+    "ffffffffffff"
+    "00005e000134"
+    "0806"
+    "0001080006040001"
+    "00005e000134cb007103"
+    "00005e000134cb007103"
     "000000000000000000000000000000000000"
 )
 
@@ -92,7 +100,9 @@ BAD = {
     "bad_checksum": [
         patched(VRRP + 6, b"\x12\x34", fix=False),
         patched(VRRP + 2, b"\x01", fix=False),
-        patched(IP + 12, b"\xcb\x00\x71\x05")[: VRRP + 6] + b"\xdf\xcd" + GOLDEN[ChecksumForm.RFC9568][VRRP + 8 :],
+        patched(IP + 12, b"\xcb\x00\x71\x05")[: VRRP + 6]
+        + b"\xdf\xcd"
+        + GOLDEN[ChecksumForm.RFC9568][VRRP + 8 :],
     ],
     "bad_ip_checksum": [patched(IP + 10, b"\0\0", fix=False)],
     "bad_length": [

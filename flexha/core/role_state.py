@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the role machine (``role.py``) knows, hears and says: its state, its inputs, its orders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from flexha.core import sync, vrrp
+from flexha.core.actions import Action
+from flexha.core.events import (
+    Fenced,
+    OperatorAsked,
+    PeerInfo,
+    Role,
+    RoleSet,
+    Started,
+    StopRequested,
+    TermPersisted,
+    TermPersistFailed,
+    TimerFired,
+)
+from flexha.core.heartbeat import PeerChanged, PeerFound, PeerLost
+from flexha.core.sync import DrainFailed, GoReceived, ImportBroken, SyncedChanged
+from flexha.core.sync_sender import Drained
+from flexha.units import EPOCH, NO_TERM, Ns, Term
+
+
+class Wire(StrEnum):
+    """What VRRP knows of all links together."""
+
+    LISTENING = "listening"
+    """Not heard long enough to know."""
+    HELD = "held"
+    """Some link has an Active Router that is not this pair's."""
+    FREE = "free"
+    """No router but this pair's claims any link."""
+
+
+# ---- facts and orders between the parts of a node ----------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class WireChanged:
+    """Fact: all links together are in another state."""
+
+    wire: Wire
+
+
+@dataclass(frozen=True, slots=True)
+class IsolationChanged:
+    """Fact: every port of this node has lost its wire, or one has it again."""
+
+    isolated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RaiseRouters:
+    """Order: all virtual routers Active; announce again if they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class LowerRouters:
+    """Order: all virtual routers Backup."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopRouters:
+    """Order: all virtual routers down, with an advertisement of priority 0 if Active."""
+
+
+Order = (
+    RaiseRouters | LowerRouters | StopRouters | sync.TakeRole | sync.BeginDrain | sync.Settle | sync.SendGo
+)
+Output = Action | Order
+Input = (
+    Started
+    | TimerFired
+    | StopRequested
+    | TermPersisted
+    | TermPersistFailed
+    | RoleSet
+    | OperatorAsked
+    | PeerFound
+    | PeerChanged
+    | PeerLost
+    | Fenced
+    | WireChanged
+    | IsolationChanged
+    | vrrp.Outranked
+    | SyncedChanged
+    | Drained
+    | DrainFailed
+    | GoReceived
+    | ImportBroken
+)
+
+
+# ---- state -------------------------------------------------------------------------------------------
+class Motive(StrEnum):
+    """Why a reigning node gives its role to a ready peer."""
+
+    OPERATOR = "operator"
+    MAINTENANCE = "maintenance"
+    STOP = "stop"
+    PREEMPT = "preempt"
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """A handover under way: draining while ACTIVE, then fenced (role JOINING) until the peer has the word."""
+
+    motive: Motive
+    request: int | None
+    deadline: Ns
+    fenced: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleState:
+    """Everything that a decision depends on."""
+
+    index: int
+    priority: int
+    preempt: bool
+    hold: Ns
+    """Length of the hold before an election."""
+    role: Role = Role.INIT
+    since: Ns = EPOCH
+    term: Term = NO_TERM
+    heard: Term = NO_TERM
+    """The highest term that the peer has ever told of, in any role."""
+    floor: Term = NO_TERM
+    """The highest own term that may be on disk; none up to it is ever taken (again)."""
+    reserved: Term | None = None
+    """A term of our own, on disk, in which nobody has reigned."""
+    persisting: Term | None = None
+    claim: PeerLost | str | None = None
+    """The reason to reign, waiting for a term to be on disk."""
+    peer: PeerInfo | None = None
+    """What the peer says of itself; None unless it lives."""
+    pair_reigned: bool = False
+    """The peer was heard reigning in our time: then the links were ours, however short we have listened."""
+    wire: Wire = Wire.LISTENING
+    synced: bool = False
+    isolated: bool = False
+    hold_until: Ns | None = None
+    handover: Handover | None = None
+    leave_at: Ns | None = None
+    """Stopping, the role handed over: leave when the peer reigns, or then."""
+    stopped: bool = False
+
+    @property
+    def links_are_free(self) -> bool:
+        """Whether no router but the pair's can be Active on any link."""
+        return self.wire is Wire.FREE or (self.wire is Wire.LISTENING and self.pair_reigned)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the peer may hand over to us: PASSIVE, and its table is ours."""
+        return self.role is Role.PASSIVE and self.synced
+
+
+Result = tuple[RoleState, tuple[Output, ...]]
+
+
+def next_deadline(state: RoleState) -> Ns | None:
+    """The earliest timer that runs."""
+    handover_at = state.handover.deadline if state.handover is not None else None
+    return min((t for t in (state.hold_until, handover_at, state.leave_at) if t is not None), default=None)
+
+
+def observe(state: RoleState, event: Input) -> RoleState:
+    """Remember what the event says of the world, whatever the role does about it."""
+    match event:
+        case PeerFound(info) | PeerChanged(_, info):
+            reigned = state.pair_reigned or reigns(info)
+            return replace(state, peer=info, heard=max(info.term, state.heard), pair_reigned=reigned)
+        case PeerLost():
+            return replace(state, peer=None)
+        case WireChanged(wire):
+            return replace(state, wire=wire)
+        case IsolationChanged(isolated):
+            return replace(state, isolated=isolated)
+        case SyncedChanged(synced):
+            return replace(state, synced=synced)
+        case _:
+            return state
+
+
+def reigns(peer: PeerInfo | None) -> bool:
+    """Whether a live peer is ACTIVE."""
+    return peer is not None and peer.role is Role.ACTIVE

@@ -114,7 +114,7 @@ bench-step: build/bench/bench_step ## ns per packet and per session of the fast 
 
 build/bench/bench_step: csrc/test/bench_step.c $(filter %.c,$(C_SOURCES)) $(filter %.h,$(C_ALL))
 	@mkdir -p $(@D)
-	$(CC) -std=gnu11 -D_GNU_SOURCE -O3 -Wall -Wextra -Werror -Icsrc -Icsrc/test -pthread -o $@ $(filter %.c,$^)
+	$(CC) -std=gnu11 -D_GNU_SOURCE -O3 -Wall -Wextra -Werror -Icsrc -Icsrc/test -pthread $(CFLAGS) -o $@ $(filter %.c,$^)
 
 bench-forwarding: build packages-bench ## packets/s and TCP: the pair, a bare TAP copy, kernel nft
 	$(BIN)/python tests/bench/bench_forwarding.py

@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     argv = argparse.ArgumentParser(
         prog="flexhad",
         description="One node of a flexha pair: a userspace NAT gateway that fails over with its sessions.",
-        epilog="See flexhad(8) and flexha.toml(5).",
+        epilog="See flexha(8) and flexha.toml(5).",
     )
     argv.add_argument("--config", type=Path, metavar="FILE", help="the pair's configuration (TOML)")
     argv.add_argument("--node", choices=NODE_NAMES, help="which node of the pair this is")

@@ -81,7 +81,7 @@ struct served {
 };
 
 struct server {
-	struct served *by_fd[FDS_MAX];
+	struct served by_fd[FDS_MAX];
 	struct sockaddr_in first_seen[FLOWS_MAX]; /* by connection number */
 	struct sources sources;
 	uint64_t accepted, requests, corrupt, foreign, translated;
@@ -104,20 +104,13 @@ static void watch(int epoll, int fd, uint32_t events, int op)
 		die("tcp_flows: epoll_ctl");
 }
 
-static void drop(struct server *s, int fd)
-{
-	free(s->by_fd[fd]);
-	s->by_fd[fd] = NULL;
-	close(fd);
-}
-
 /* End a connection by RST: the client must count it as lost. */
-static void refuse(struct server *s, int fd)
+static void refuse(int fd)
 {
 	struct linger reset = { .l_onoff = 1 };
 
 	setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
-	drop(s, fd);
+	close(fd);
 }
 
 static void accept_all(struct server *s, int listener)
@@ -131,8 +124,7 @@ static void accept_all(struct server *s, int listener)
 			close(fd);
 			continue;
 		}
-		s->by_fd[fd] = calloc(1, sizeof(struct served));
-		s->by_fd[fd]->peer = peer;
+		s->by_fd[fd] = (struct served){ .peer = peer };
 		sources_add(&s->sources, peer.sin_addr);
 		s->accepted++;
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
@@ -158,7 +150,7 @@ static int is_first_seen(struct server *s, const struct served *c)
 
 static void answer(struct server *s, int fd)
 {
-	struct served *c = s->by_fd[fd];
+	struct served *c = &s->by_fd[fd];
 	uint8_t response[RESPONSE_LEN];
 	ssize_t n;
 
@@ -171,23 +163,23 @@ static void answer(struct server *s, int fd)
 		c->got = 0;
 		if (!valid(c->request, REQUEST_LEN, c->seq)) {
 			s->corrupt++;
-			return refuse(s, fd);
+			return refuse(fd);
 		}
 		if (!is_first_seen(s, c)) {
 			s->foreign++;
-			return refuse(s, fd);
+			return refuse(fd);
 		}
 		s->requests++;
 		c->seq++;
 		make(response, RESPONSE_LEN, ntohl(h->flow), ntohl(h->seq), ntohl(h->sport));
 		/* One request is outstanding at a time, so the send buffer is empty here. */
 		if (send(fd, response, RESPONSE_LEN, MSG_NOSIGNAL) != RESPONSE_LEN)
-			return refuse(s, fd);
+			return refuse(fd);
 	}
 	if (n == 0)
-		drop(s, fd);
+		close(fd);
 	else if (errno != EAGAIN)
-		refuse(s, fd);
+		refuse(fd);
 }
 
 static void serve(char **argv)

@@ -35,6 +35,8 @@ FIRST_SOURCE_PORT = 20000
 STALL_S = 5.0
 """A connection whose request waits longer has stalled (``STALL_NS`` in tcp_flows.c)."""
 DOWNLOAD_BYTES = 20 << 20
+DOWNLOAD_STALL_S = 20
+"""curl gives up after so long without a byte."""
 DOWNLOAD_RATE = "2m"
 """nginx's limit_rate: the download takes 10 s, and so spans the failover."""
 
@@ -116,7 +118,7 @@ class Generator:
 # ---- TCP -------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class TcpResult:
-    """What became of the connections. ``broken`` sums what the issue's four figures do not tell apart."""
+    """What became of the connections, as both ends saw it; the words are those of tcp_flows.c."""
 
     opened: int
     survived: int
@@ -334,18 +336,11 @@ class Download:
         self._web = web
         self._target = lab.path(f"/run/download-{run}")
         url = f"http://{topo.SERVER_ADDRESS}/file"
-        argv = [
-            "curl",
-            "--silent",
-            "--show-error",
-            "--fail",
-            "--no-buffer",
-            "--output",
-            f"/run/download-{run}",
-        ]
+        argv = ["curl", "--silent", "--show-error", "--fail", "--no-buffer"]
+        argv += ["--speed-limit", "1", "--speed-time", str(DOWNLOAD_STALL_S)]
         self._errors = lab.path(f"/run/curl-{run}.log")
         with self._errors.open("wb") as stderr:
-            argv += ["--interface", topo.PROBE_ADDRESS, url]
+            argv += ["--interface", topo.PROBE_ADDRESS, "--output", f"/run/download-{run}", url]
             self._process = lab.spawn("client", argv, stderr=stderr)
 
     def bytes_done(self) -> int:

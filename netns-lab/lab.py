@@ -42,6 +42,7 @@ def shell(host: str, command: Sequence[str]) -> int:
         raise LabError(f"no host {host!r}: choose one of {', '.join(names)}")
     lab = Lab.connect()
     argv = ["nsenter", "--target", str(lab.init_pid), "--pid", "--mount", "--net"]
+    argv += [f"--wdns={Path.cwd()}"]  # else it starts in /, and relative paths mean nothing
     argv += ["ip", "netns", "exec", host, *(command or [os.environ.get("SHELL", "/bin/bash")])]
     env = {**os.environ, "PS1": f"[lab {host}] \\w# "}
     env["PATH"] = f"{Path(sys.executable).parent}:{env.get('PATH', os.defpath)}"  # flexhactl

@@ -43,8 +43,11 @@ def shell(host: str, command: Sequence[str]) -> int:
     lab = Lab.connect()
     argv = ["nsenter", "--target", str(lab.init_pid), "--pid", "--mount", "--net"]
     argv += [f"--wdns={Path.cwd()}"]  # else it starts in /, and relative paths mean nothing
-    argv += ["ip", "netns", "exec", host, *(command or [os.environ.get("SHELL", "/bin/bash")])]
+    # Without rc files, because those of root set a prompt of their own.
+    argv += ["ip", "netns", "exec", host, *(command or ["/bin/bash", "--norc"])]
     env = {**os.environ, "PS1": f"[lab {host}] \\w# "}
+    if host in topo.NODES:
+        env["FLEXHACTL_SOCKET"] = f"/run/flexha/lab-{host}.sock"
     env["PATH"] = f"{Path(sys.executable).parent}:{env.get('PATH', os.defpath)}"  # flexhactl
     return subprocess.run(argv, env=env, check=False).returncode
 

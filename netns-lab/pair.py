@@ -134,12 +134,12 @@ class Node:
         wait_until(lambda: self.pid is None, 10, f"the killed daemon of node {self.name} is gone")
         return t_ns
 
-    def stop(self, timeout_s: float = 20) -> int:
-        """Clean stop by SIGTERM; returns the exit status (0 if another lab command started it)."""
+    def stop(self, timeout_s: float = 20, number: signal.Signals = signal.SIGTERM) -> int:
+        """Clean stop by a signal; returns the exit status (0 if another lab command started it)."""
         pid = self.pid
         if pid is None:
             return 0
-        self.lab.signal(pid, signal.SIGTERM)
+        self.lab.signal(pid, number)
         if self.process is not None and self.process.pid == pid:
             return self.process.wait(timeout_s)
         wait_until(lambda: self.pid is None, timeout_s, f"node {self.name} stops")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +21,7 @@ class RefusedError(FlexhaError):
 
 
 def find_socket(path: Path | None, config: Path | None, node: str | None) -> Path:
-    """The control socket that the options name; without any, the only one of this machine.
+    """The control socket that the options name; else ``$FLEXHACTL_SOCKET``; else this machine's only one.
 
     Raises: UnreachableError if that is none or not unique, ConfigError if the file is wrong.
     """
@@ -37,6 +38,8 @@ def find_socket(path: Path | None, config: Path | None, node: str | None) -> Pat
         candidates = [control_path(pair, name) for name in names]
         remedy = "choose one with --node"
     else:
+        if node is None and (named := os.environ.get("FLEXHACTL_SOCKET")):
+            return Path(named)
         candidates = sorted(RUN_DIR.glob(f"*-{node}.sock" if node else "*.sock"))
         remedy = "choose one with --socket, or with --config and --node"
     alive = [candidate for candidate in candidates if candidate.is_socket()] or candidates

@@ -226,7 +226,7 @@ class Vrrp(Section):
 class FastpathSection(Section):
     """``[fastpath]``"""
 
-    workers: int = Field(default=1, ge=1, le=16, description="worker threads; nodes may differ")
+    workers: int = Field(default=1, ge=1, le=16, description="worker threads of each node")
     flow_cap: int = Field(
         default=131072,
         ge=1024,
@@ -307,6 +307,9 @@ class Node(Section):
         ge=1,
         le=254,
         description="VRRP priority, and who starts as ACTIVE; the higher one, or node a",
+    )
+    workers: int | None = Field(
+        default=None, ge=1, le=16, description="worker threads of this node; default fastpath.workers"
     )
     control: AbsolutePath | None = Field(
         default=None, description="control socket; default /run/flexha/PAIR-NODE.sock"

@@ -5,9 +5,9 @@ Start: look whether we may run here (``preflight``) → lock the state directory
 cross-connect → open the fast path (it makes the TAPs) → plug the ports → start workers and pulse → probe for
 duplicate addresses → addresses, routes → mirror the kernel → listen (control, sync, metrics) → ``Started``.
 
-Stop: SIGTERM or SIGINT → ``StopRequested`` → the core says its goodbyes → ``Stop``; or after
-``STOP_TIMEOUT_S`` without them. A bug (an exception where none is expected) fences the node, says BYE, and
-ends the process with 1: a restarted node that rejoins is worth more than one that limps.
+Stop: SIGTERM, SIGINT or SIGHUP (a closed terminal) → ``StopRequested`` → the core says its goodbyes →
+``Stop``; or after ``STOP_TIMEOUT_S`` without them. A bug (an exception where none is expected) fences the
+node, says BYE, and ends the process with 1: a restarted node that rejoins is worth more than one that limps.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Daemon:
         started = clock.now()
         log.info("daemon.starting", pair=self._plan.pair, version=flexha_version(), pid=os.getpid())
         async with AsyncExitStack() as stack:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 loop.add_signal_handler(number, self._on_signal, number)
             rtnl = stack.enter_context(Rtnl())
             preflight.check(self._plan, rtnl)

@@ -121,3 +121,30 @@ def test_bulk_sync_brings_old_sessions(lab: Lab, pair: Pair) -> None:
         events = [event["event"] for event in passive.history()]
         assert "sync-bulk-complete" in events
         assert tcp.finish().survived == FLOWS
+
+
+def test_sync_carries_metadata_only(lab: Lab, pair: Pair) -> None:
+    """Opening a session costs the cross-connect some hundred bytes, its payload none. Spec: R22, R23, F2."""
+    active = pair.wait_settled()
+
+    def sent() -> tuple[int, int]:
+        wait_until(pair.settled, 20, "the PASSIVE node has caught up")
+        sync = active.ctl("status")["sync"]
+        return int(sync["bytes_sent"]), int(sync["records_sent"])
+
+    idle_bytes, idle_records = sent()
+    with contextlib.ExitStack() as stack:
+        tcp = TcpFlows(lab, 330, flows=FLOWS)
+        stack.callback(tcp.close)
+        tcp.wait_open()
+        wait_rounds(tcp, 1)
+        open_bytes, open_records = sent()
+        wait_rounds(tcp, 4)
+        steady_bytes, steady_records = sent()
+        assert tcp.finish().survived == FLOWS
+    # A mapping, and the flow at each state that it was drained in: SYN_SENT, SYN_RECV, ESTABLISHED.
+    assert 2 * FLOWS <= open_records - idle_records <= 4 * FLOWS
+    assert (open_bytes - idle_bytes) / FLOWS <= 600
+    # 4 rounds of requests and responses: no state changed, so nothing is sent.
+    assert steady_records - open_records <= FLOWS // 10, "what earlier tests left may end meanwhile"
+    assert steady_bytes - open_bytes <= 200 * (steady_records - open_records + 5)

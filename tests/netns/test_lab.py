@@ -164,6 +164,9 @@ def test_lab_by_hand(by_hand: None) -> None:
     # As the README has it, with a path relative to where `make` was typed.
     ctl = lab("shell", "a", "flexhactl", "--config", "netns-lab/pair.toml", "--node", "a", "status")
     assert ctl.returncode == 0, ctl.stderr
+    own = lab("shell", "b", "flexhactl", "status")
+    assert own.returncode == 0, own.stderr
+    assert "lab/b" in own.stdout
     unknown = lab("shell", "moon")
     assert unknown.returncode == 2
     assert "client" in unknown.stderr

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -123,13 +124,15 @@ def leftovers(lab: Lab, node: Node) -> list[str]:
     return found
 
 
-def test_sigterm_of_active_hands_over(lab: Lab, pair: Pair) -> None:
-    """SIGTERM: the role is handed over at once, the daemon ends with 0 and leaves nothing. Spec: R15."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["SIGTERM", "SIGHUP"])
+def test_signalled_active_hands_over(lab: Lab, pair: Pair, number: signal.Signals) -> None:
+    """SIGTERM, or SIGHUP of a closed terminal: the role is handed over at once, the daemon ends with 0 and
+    leaves nothing. Spec: R15, F4."""
     old = pair.active()
     new = pair.peer(old)
     assert leftovers(lab, old)
     with probe(lab, 353) as udp:
-        assert old.stop() == 0
+        assert old.stop(number=number) == 0
         wait_until(lambda: new.role() == "ACTIVE", 10, "the peer is ACTIVE")
         wait_heartbeat_silence(new)
         result = udp.finish()

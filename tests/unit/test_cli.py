@@ -321,6 +321,15 @@ def test_several_sockets_need_a_choice(tmp_path: Path, ctl: Any, monkeypatch: py
     assert "choose one with --socket" in run.err
 
 
+def test_the_socket_that_the_environment_names(
+    daemon: Daemon, ctl: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "RUN_DIR", tmp_path)
+    monkeypatch.setenv("FLEXHACTL_SOCKET", str(daemon.path))
+    assert ctl("status").code == 0
+    assert ctl("--node", "b", "status").code == 3  # an option is heard before the environment
+
+
 def test_the_socket_that_the_configuration_names(daemon: Daemon, ctl: Any, tmp_path: Path) -> None:
     pair = (Path(__file__).resolve().parents[2] / "netns-lab" / "pair.toml").read_text()
     lines = [line for line in pair.splitlines() if not line.startswith("control =")]

@@ -50,6 +50,17 @@ def numbered(path: Path, pattern: re.Pattern[str]) -> Iterator[str]:
             yield f"{relative(path)}:{number}: {line.strip()}"
 
 
+# ---- the tree --------------------------------------------------------------------------------------
+def test_top_level_is_the_one_agreed() -> None:
+    """Packages, sources, units, tests, lab, and what a repository needs beside them. Spec: F3."""
+    visible = {path.name for path in REPOSITORY.iterdir() if not path.name.startswith(".")}
+    made = {name for name in visible if name in MADE or name.endswith(".egg-info")}
+    assert visible - made == {
+        *("pyproject.toml", "flexha", "csrc", "systemd", "tests", "netns-lab", "Makefile"),
+        *("README.md", "LICENSE"),
+    }
+
+
 # ---- every file ------------------------------------------------------------------------------------
 SOURCES = (
     *(".py", ".c", ".h", ".sh", ".toml", ".service", ".sysusers", ".tmpfiles", ".yaml", ".yml"),

@@ -28,6 +28,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
+from flexha.shell.scheduling import NICE
+
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 sys.path.insert(0, str(REPOSITORY / "netns-lab"))
@@ -87,7 +89,8 @@ class BareTap(Gateway):
 
     @contextlib.contextmanager
     def built(self, lab: Lab) -> Iterator[None]:
-        argv = [str(BUILD / "tapcopy"), *self._options]
+        # As favoured by the scheduler as flexhad's workers are, or the comparison would be one of priorities.
+        argv = ["nice", "-n", str(NICE), str(BUILD / "tapcopy"), *self._options]
         argv += ["tap-lan", topo.LAN_VMAC, mac_of(lab, "client", "eth0")]
         argv += ["tap-wan", topo.WAN_VMAC, mac_of(lab, "isp", "wan0")]
         with printing(lab, GATEWAY, argv, "tapcopy") as (_, output):

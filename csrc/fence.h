@@ -24,7 +24,16 @@
 #include "base.h"
 
 enum { FENCE_ROLE_BITS = 3 };
-#define FENCE_TERM_MAX (UINT64_MAX >> FENCE_ROLE_BITS)
+
+/**
+ * TERM_MAX - The highest term that anybody may name; flexha/units.py has the same
+ *
+ * No pair gets there: with a reign every microsecond it would take eight years. But a broken peer may name any
+ * number, and what it names is followed and written to disk. So what comes in is refused above this limit,
+ * which is far below what the word holds.
+ */
+#define TERM_MAX (UINT64_C(1) << 48)
+static_assert(TERM_MAX < UINT64_MAX >> FENCE_ROLE_BITS, "a term fits beside the role, with room above");
 
 struct fence {
 	CACHE_ALIGNED _Atomic uint64_t word;

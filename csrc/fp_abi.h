@@ -91,7 +91,8 @@ struct fp_pulse_cfg {
 	uint16_t pad0;
 	uint32_t pair_id;         /* CRC-32 of the pair's name: a heartbeat of another pair is dropped */
 	uint32_t node_index;      /* 0 = a, 1 = b */
-	uint64_t incarnation;     /* random per start of the daemon */
+	uint64_t incarnation;     /* which start of the daemon: grows from one to the next, pulse.h says why */
+	uint8_t mac_key[16];      /* secret of the pair: authenticates heartbeats */
 	struct fp_addr xc_addr;   /* zero = no cross-connect path (tests) */
 	struct fp_addr xc_peer_addr;
 };

@@ -17,7 +17,7 @@
 static_assert(sizeof(struct fp_addr) == 16, "fp_addr");
 static_assert(sizeof(struct fp_port_cfg) == 180, "fp_port_cfg");
 static_assert(sizeof(struct fp_pool_cfg) == 40, "fp_pool_cfg");
-static_assert(sizeof(struct fp_config) == 1920, "fp_config");
+static_assert(sizeof(struct fp_config) == 1936, "fp_config");
 static_assert(sizeof(struct fp_flow_rec) == 160, "fp_flow_rec");
 static_assert(sizeof(struct fp_route) == 40, "fp_route");
 static_assert(sizeof(struct fp_neigh) == 24, "fp_neigh");
@@ -132,7 +132,7 @@ void fp_close(fp_dp *dp)
 
 int fp_set_role(fp_dp *dp, uint32_t role, uint64_t term)
 {
-	if (!dp || role > FP_ROLE_FAULT || term > FENCE_TERM_MAX)
+	if (!dp || role > FP_ROLE_FAULT || term > TERM_MAX)
 		return -EINVAL;
 	return plane_set_role(&dp->plane, role, term, now_of(dp));
 }

@@ -6,8 +6,11 @@
 #include "fence.h"
 #include "heartbeat_wire.h"
 #include "pkt.h"
+#include "siphash.h"
 
 static_assert(HB_FRAME_LEN == ETH_LEN + IPV4_LEN + UDP_LEN + HB_LEN, "no options anywhere");
+static_assert(HB_MAC_AT + sizeof(uint64_t) == HB_LEN, "the MAC stands last");
+static_assert(FP_PATHS_MAX <= UINT8_MAX, "a path's number is one byte under the MAC");
 
 static void put32(uint8_t *p, uint32_t v)
 {
@@ -32,9 +35,17 @@ static uint64_t get64(const uint8_t *p)
 
 static const uint8_t hb_magic[4] = { 'F', 'X', 'H', 'B' };
 
-void heartbeat_encode(const struct heartbeat *hb, uint8_t *out)
+static uint64_t mac_of(const uint8_t *payload, const uint8_t *key, uint32_t path)
 {
-	memset(out, 0, HB_LEN);
+	uint8_t covered[HB_MAC_AT + 1];
+
+	memcpy(covered, payload, HB_MAC_AT);
+	covered[HB_MAC_AT] = (uint8_t)path;
+	return siphash24(key, covered, sizeof(covered));
+}
+
+void heartbeat_encode(const struct heartbeat *hb, const uint8_t *key, uint32_t path, uint8_t *out)
+{
 	memcpy(out, hb_magic, sizeof(hb_magic));
 	out[4] = HB_VERSION;
 	out[5] = hb->node_index;
@@ -48,11 +59,15 @@ void heartbeat_encode(const struct heartbeat *hb, uint8_t *out)
 	put32(out + 40, hb->priority);
 	put32(out + 44, hb->control_beat);
 	put64(out + 48, hb->t_ns);
+	put64(out + HB_MAC_AT, mac_of(out, key, path));
 }
 
-bool heartbeat_decode(const uint8_t *payload, uint32_t len, struct heartbeat *hb)
+bool heartbeat_decode(const uint8_t *payload, uint32_t len, const uint8_t *key, uint32_t path,
+		      struct heartbeat *hb)
 {
-	if (len < HB_LEN || memcmp(payload, hb_magic, sizeof(hb_magic)) != 0 || payload[4] != HB_VERSION)
+	if (len < HB_LEN || get64(payload + HB_MAC_AT) != mac_of(payload, key, path))
+		return false;
+	if (memcmp(payload, hb_magic, sizeof(hb_magic)) != 0 || payload[4] != HB_VERSION)
 		return false;
 	*hb = (struct heartbeat){
 		.node_index = payload[5],
@@ -67,7 +82,7 @@ bool heartbeat_decode(const uint8_t *payload, uint32_t len, struct heartbeat *hb
 		.control_beat = get32(payload + 44),
 		.t_ns = get64(payload + 48),
 	};
-	return hb->role <= FP_ROLE_FAULT && hb->interval_ms != 0 && hb->term <= FENCE_TERM_MAX;
+	return hb->role <= FP_ROLE_FAULT && hb->interval_ms != 0 && hb->term <= TERM_MAX;
 }
 
 void heartbeat_frame(const struct fp_port_cfg *port, uint16_t udp_port, const uint8_t *payload,

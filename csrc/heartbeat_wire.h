@@ -22,11 +22,14 @@
  * 44|                        control_beat                           |
  *   +---------------------------------------------------------------+
  * 48|        t_ns (64 bits): CLOCK_BOOTTIME of the sender           |
- * 56|        zero (64 bits): place of a MAC to come                 |
+ * 56|        MAC (64 bits): SipHash-2-4                             |
  *   +---------------------------------------------------------------+
  *
+ * The MAC is that of the 56 bytes before it and of one more, the number of the path (0 = xc, 1 + i = port i,
+ * the same on both nodes): what was recorded on one path is worth nothing on another.
+ *
  * A longer payload of the same version is accepted, and what follows is ignored: that is how fields are
- * added. flexha/core/heartbeat_wire.py says the same in Python; a unit test holds both together.
+ * added, which then need a MAC of their own. flexha/core/heartbeat_wire.py says the same in Python; a unit test holds both together.
  */
 #ifndef HEARTBEAT_WIRE_H
 #define HEARTBEAT_WIRE_H
@@ -35,6 +38,7 @@
 
 enum {
 	HB_VERSION = 1,
+	HB_MAC_AT = 56,
 	HB_LEN = 64,
 	HB_FRAME_LEN = 14 + 20 + 8 + HB_LEN, /* with Ethernet, IPv4 and UDP headers */
 	HB_TTL = 255,                        /* a heartbeat is never routed: GTSM, RFC 5082 */
@@ -55,11 +59,21 @@ struct heartbeat {
 	uint64_t t_ns;
 };
 
-/* heartbeat_encode() - @out: HB_LEN bytes */
-void heartbeat_encode(const struct heartbeat *hb, uint8_t *out);
+/**
+ * heartbeat_encode() - Write and authenticate the heartbeat that leaves by a path
+ * @key: 16 bytes
+ * @out: HB_LEN bytes
+ */
+void heartbeat_encode(const struct heartbeat *hb, const uint8_t *key, uint32_t path, uint8_t *out);
 
-/* heartbeat_decode() - false for what is truncated, of another version or holds impossible values */
-bool heartbeat_decode(const uint8_t *payload, uint32_t len, struct heartbeat *hb);
+/**
+ * heartbeat_decode() - Read a heartbeat that came by a path
+ *
+ * Return: false for what is truncated, does not bear our key's MAC (nothing else is looked at then), is of
+ *         another version or holds impossible values.
+ */
+bool heartbeat_decode(const uint8_t *payload, uint32_t len, const uint8_t *key, uint32_t path,
+		      struct heartbeat *hb);
 
 /**
  * heartbeat_frame() - Ethernet, IPv4 and UDP around a heartbeat that leaves by a port

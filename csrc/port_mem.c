@@ -33,6 +33,8 @@ static int mem_rx(struct chan *ch, struct fp_frame *frames, uint32_t n)
 			return -errno;
 		if (ring_is_empty(in))
 			return 0;
+		/* What was just cleared rang for these, of which this call may not take all. */
+		eventfd_signal(ch->fd);
 		n = 1;
 		slots = ring_peek(in, &n);
 	}

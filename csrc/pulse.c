@@ -30,14 +30,12 @@ void pulse_compose(const struct pulse *p, uint32_t path, uint64_t now_ns, uint8_
 		.t_ns = now_ns,
 	};
 
-	heartbeat_encode(&hb, out);
+	heartbeat_encode(&hb, cfg->mac_key, path, out);
 }
 
 /* A peer that restarted counts from 1 again, on every path. */
 static void begin_incarnation(struct pulse *p, uint32_t path, uint64_t incarnation)
 {
-	if (p->peer_known)
-		p->retired = p->peer.incarnation;
 	p->peer = (struct fp_peer){ .incarnation = incarnation };
 	p->peer_t_ns = 0;
 	p->peer_path = path;
@@ -69,13 +67,24 @@ static void learn_peer(struct pulse *p, uint32_t path, const struct heartbeat *h
 	p->peer = said;
 }
 
+static bool is_heard(const struct pulse *p)
+{
+	for (uint32_t i = 0; i < pulse_n_paths(p); i++) {
+		if (p->paths[i].alive)
+			return true;
+	}
+	return false;
+}
+
+/* Incarnations grow: see pulse.h. */
+static bool is_of_a_past_life(const struct pulse *p, uint64_t incarnation)
+{
+	return p->peer_known && incarnation < p->peer.incarnation && is_heard(p);
+}
+
 static void mark_heard(struct pulse *p, struct pulse_path *pp, uint64_t seq, uint64_t now_ns)
 {
-	bool was_silent = true;
-
-	for (uint32_t i = 0; i < pulse_n_paths(p); i++)
-		was_silent &= !p->paths[i].alive;
-	if (was_silent) /* whoever forgot the peer when it fell silent must hear who it is again */
+	if (!is_heard(p)) /* whoever forgot the peer when it fell silent must hear who it is again */
 		p->peer_reported = false;
 	if (pp->rx_seq != 0)
 		counter_add(&pp->lost, seq - pp->rx_seq - 1);
@@ -89,12 +98,13 @@ static void mark_heard(struct pulse *p, struct pulse_path *pp, uint64_t seq, uin
 
 int pulse_receive(struct pulse *p, uint32_t path, const uint8_t *payload, uint32_t len, uint64_t now_ns)
 {
+	const struct fp_pulse_cfg *cfg = &p->cfg->pulse;
 	struct pulse_path *pp = &p->paths[path];
 	struct heartbeat hb;
 
-	if (!pp->used || !heartbeat_decode(payload, len, &hb) || hb.pair_id != p->cfg->pulse.pair_id ||
-	    hb.node_index != 1 - p->cfg->pulse.node_index ||
-	    (p->retired != 0 && hb.incarnation == p->retired))
+	if (!pp->used || !heartbeat_decode(payload, len, cfg->mac_key, path, &hb) ||
+	    hb.pair_id != cfg->pair_id || hb.node_index != 1 - cfg->node_index ||
+	    is_of_a_past_life(p, hb.incarnation))
 		goto bad;
 	if (!p->peer_known || hb.incarnation != p->peer.incarnation)
 		begin_incarnation(p, path, hb.incarnation);

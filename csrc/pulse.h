@@ -20,6 +20,19 @@
  * merges them, and loses none. Whether the peer is dead is not decided here (flexha/core/heartbeat.py); one
  * thing is done at once: a term above ours, claimed by an ACTIVE peer, fences us.
  *
+ * Whom we believe. LAN and WAN are full of strangers, and an address is easily forged: without the MAC of the
+ * pair's key for this very path a heartbeat is bad, whatever else it says. That leaves replays:
+ *
+ *   of this incarnation    its numbers do not grow: bad
+ *   of an earlier one      lower than the known incarnation, which is heard on some path: bad
+ *   of an earlier one,     believed: it may as well be a peer that restarted with its clock set back. It
+ *   after silence          cannot fence us, for its terms are past, and the true peer is heard as soon as it
+ *                          speaks again, because its incarnation is the higher one
+ *
+ * That is why an incarnation is the wall clock at the start, in nanoseconds, and not a random number. It is not
+ * kept on disk: a clock that went back costs a restarted peer dead_after intervals of silence. Until the next
+ * start it also makes recordings of the life before look newer; only an exchange of fresh numbers ends that.
+ *
  * pulse.c takes now_ns as an argument and does no I/O: tests drive it with a clock of their own.
  */
 #ifndef PULSE_H
@@ -82,7 +95,6 @@ struct pulse_heard {
  * @peer_known:        @peer is valid
  * @peer_reported:     control knows @peer
  * @fenced_unreported: FP_PULSE_FENCED is due
- * @retired:           the peer's incarnation before this one: its late datagrams are not news
  * @rx:                one ring per worker: what it heard
  * @n_rx:              workers
  * @tx:                frames for worker 0 to send
@@ -109,7 +121,6 @@ struct pulse {
 	uint64_t peer_t_ns;
 	uint32_t peer_path;
 	bool peer_known, peer_reported, fenced_unreported;
-	uint64_t retired;
 	struct ring rx[FP_WORKERS_MAX];
 	uint32_t n_rx;
 	struct ring tx;
@@ -168,7 +179,7 @@ void pulse_compose(const struct pulse *p, uint32_t path, uint64_t now_ns, uint8_
 /**
  * pulse_receive() - A datagram arrived on @path
  *
- * Return: 0; -EBADMSG for what is malformed, another pair's, our own, or not newer than what was heard.
+ * Return: 0; -EBADMSG for what is forged, malformed, another pair's, our own, or not newer than what was heard.
  */
 int pulse_receive(struct pulse *p, uint32_t path, const uint8_t *payload, uint32_t len, uint64_t now_ns);
 

@@ -91,6 +91,7 @@ static int check_limits(const struct fp_config *cfg, struct fp_error *err)
 
 static int check_pulse(const struct fp_config *cfg, struct fp_error *err)
 {
+	static const uint8_t no_key[sizeof(cfg->pulse.mac_key)];
 	const struct fp_pulse_cfg *p = &cfg->pulse;
 	int rc = in_range(err, "pulse.", "interval_ms", p->interval_ms, INTERVAL_MS_MIN, INTERVAL_MS_MAX);
 
@@ -100,6 +101,8 @@ static int check_pulse(const struct fp_config *cfg, struct fp_error *err)
 		rc = in_range(err, "pulse.", "udp_port", p->udp_port, 1, UINT16_MAX);
 	if (rc == 0)
 		rc = in_range(err, "pulse.", "node_index", p->node_index, 0, 1);
+	if (rc == 0 && memcmp(p->mac_key, no_key, sizeof(no_key)) == 0)
+		rc = refuse(err, "pulse.mac_key: is missing");
 	if (rc == 0 && cfg->origin != p->node_index + 1)
 		rc = refuse(err, "origin: %u is not pulse.node_index + 1", cfg->origin);
 	if (rc == 0 && addr_is_zero(&p->xc_addr) != addr_is_zero(&p->xc_peer_addr))

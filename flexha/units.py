@@ -17,6 +17,9 @@ EPOCH = Ns(0)
 NO_TERM = Term(0)
 """Before the first reign."""
 
+TERM_MAX = Term(1 << 48)
+"""The highest term that anybody may name (``csrc/fence.h``). No pair gets there; above is an error."""
+
 NS_PER_MS = 1_000_000
 NS_PER_CS = 10_000_000
 NS_PER_S = 1_000_000_000

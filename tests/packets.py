@@ -32,6 +32,7 @@ LAN_VIP = IPv4Address("198.51.100.1")
 WAN_VIP = IPv4Address("203.0.113.3")
 ISP = IPv4Address("203.0.113.1")
 
+MAC_KEY = b"the key of MACs."
 CLIENT_MAC = bytes.fromhex("020000000010")
 ISP_MAC = bytes.fromhex("020000000020")
 BROADCAST_MAC = b"\xff" * 6
@@ -70,7 +71,7 @@ def node_config(node: int = 0, *, heartbeats: bool = True, driver: Driver = Driv
     return FastpathConfig(
         ports=ports,
         pools=(PoolConfig(name="vip", address=WAN_VIP, out_port=WAN),),
-        pulse=PulseConfig(pair_id=7, node_index=node, incarnation=1000 + node),
+        pulse=PulseConfig(pair_id=7, node_index=node, incarnation=1000 + node, mac_key=MAC_KEY),
         shard_key=b"the pair's key.1",
         table_key=bytes([node]) * 16,
         flow_id_base=1_000_000 * (node + 1),

@@ -6,6 +6,7 @@
 
 #include "../clock.h"
 #include "../pulse.h"
+#include "../siphash.h"
 #include "check.h"
 #include "frames.h"
 
@@ -24,6 +25,7 @@ static struct fp_config config(uint32_t node_index)
 		.pair_id = PAIR,
 		.node_index = node_index,
 		.incarnation = 100 + node_index,
+		.mac_key = { 0xaa, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16 },
 	};
 	memcpy(cfg.ports[WAN].peer_mac, mac_peer, ETH_ALEN);
 	return cfg;
@@ -60,6 +62,14 @@ static void bench_close(struct bench *b)
 	free(b);
 }
 
+static int say(struct bench *b, uint32_t path, const struct heartbeat *hb, uint64_t now_ns)
+{
+	uint8_t payload[HB_LEN];
+
+	heartbeat_encode(hb, b->cfg.pulse.mac_key, path, payload);
+	return pulse_receive(&b->pulse, path, payload, HB_LEN, now_ns);
+}
+
 /* The peer says something on a path. */
 static int hear(struct bench *b, uint32_t path, uint64_t seq, uint8_t role, uint64_t term, uint64_t now_ns)
 {
@@ -73,10 +83,24 @@ static int hear(struct bench *b, uint32_t path, uint64_t seq, uint8_t role, uint
 		.seq = seq,
 		.t_ns = now_ns,
 	};
-	uint8_t payload[HB_LEN];
 
-	heartbeat_encode(&hb, payload);
-	return pulse_receive(&b->pulse, path, payload, HB_LEN, now_ns);
+	return say(b, path, &hb, now_ns);
+}
+
+/* A life of the peer says that it is PASSIVE. */
+static int hear_life(struct bench *b, uint32_t path, uint64_t incarnation, uint64_t seq, uint64_t now_ns)
+{
+	const struct heartbeat hb = {
+		.node_index = 1 - (uint8_t)b->cfg.pulse.node_index,
+		.role = FP_ROLE_PASSIVE,
+		.pair_id = PAIR,
+		.interval_ms = 50,
+		.incarnation = incarnation,
+		.seq = seq,
+		.t_ns = now_ns,
+	};
+
+	return say(b, path, &hb, now_ns);
 }
 
 /* The next report, or a kind that does not exist. */
@@ -104,6 +128,24 @@ static void expect_nothing(struct bench *b, int n)
 	CHECK_EQ(n, next_event(b).kind, UINT32_MAX);
 }
 
+static const uint8_t codec_key[] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16 };
+
+/* Sent and received on one path with one key; each byte as it is said here, and with a MAC that is right. */
+static bool decodes_with(struct heartbeat hb, uint32_t at, uint8_t value)
+{
+	uint8_t bytes[HB_LEN], covered[HB_MAC_AT + 1];
+	uint64_t mac;
+
+	heartbeat_encode(&hb, codec_key, 2, bytes);
+	bytes[at] = value;
+	memcpy(covered, bytes, HB_MAC_AT);
+	covered[HB_MAC_AT] = 2;
+	mac = siphash24(codec_key, covered, sizeof(covered));
+	for (uint32_t i = 0; i < 8; i++)
+		bytes[HB_MAC_AT + i] = (uint8_t)(mac >> (56 - 8 * i));
+	return heartbeat_decode(bytes, HB_LEN, codec_key, 2, &hb);
+}
+
 static void check_codec(void)
 {
 	const struct heartbeat in = {
@@ -119,26 +161,35 @@ static void check_codec(void)
 		.seq = 6,
 		.t_ns = UINT64_C(0xfedcba9876543210),
 	};
-	struct heartbeat out;
-	uint8_t bytes[HB_LEN], again[HB_LEN];
+	struct heartbeat out, late = in;
+	uint8_t bytes[HB_LEN], again[HB_LEN], other_key[SIPHASH_KEY_LEN];
 
-	heartbeat_encode(&in, bytes);
-	CHECK(1, heartbeat_decode(bytes, HB_LEN, &out));
-	heartbeat_encode(&out, again);
+	heartbeat_encode(&in, codec_key, 2, bytes);
+	CHECK(1, heartbeat_decode(bytes, HB_LEN, codec_key, 2, &out));
+	heartbeat_encode(&out, codec_key, 2, again);
 	CHECK(2, memcmp(bytes, again, HB_LEN) == 0);
 	CHECK(3, memcmp(bytes, "FXHB\1\1\3\3\1\2\3\4", 12) == 0);
-	CHECK(4, !heartbeat_decode(bytes, HB_LEN - 1, &out));
-	bytes[4] = 2;
-	CHECK(5, !heartbeat_decode(bytes, HB_LEN, &out)); /* version */
-	bytes[4] = 1;
-	bytes[6] = FP_ROLE_FAULT + 1;
-	CHECK(6, !heartbeat_decode(bytes, HB_LEN, &out));
-	bytes[6] = FP_ROLE_ACTIVE;
-	bytes[24] = 0xff; /* a term that nobody can follow */
-	CHECK(7, !heartbeat_decode(bytes, HB_LEN, &out));
-	bytes[24] = 0;
-	memset(bytes + 12, 0, 4);
-	CHECK(8, !heartbeat_decode(bytes, HB_LEN, &out)); /* interval 0 */
+	CHECK(4, !heartbeat_decode(bytes, HB_LEN - 1, codec_key, 2, &out));
+	CHECK(5, !decodes_with(in, 4, 2)); /* version */
+	CHECK(6, !decodes_with(in, 6, FP_ROLE_FAULT + 1));
+	CHECK(7, !decodes_with(in, 15, 0)); /* interval 0 */
+	CHECK(8, decodes_with(in, 15, 1));
+	late.term = TERM_MAX;
+	CHECK(9, decodes_with(late, 4, HB_VERSION));
+	late.term = TERM_MAX + 1; /* nobody can follow */
+	CHECK(10, !decodes_with(late, 4, HB_VERSION));
+	/* Another key, another path, any bit: not authentic. */
+	memcpy(other_key, codec_key, sizeof(other_key));
+	other_key[15] ^= 1;
+	CHECK(11, !heartbeat_decode(bytes, HB_LEN, other_key, 2, &out));
+	CHECK(12, !heartbeat_decode(bytes, HB_LEN, codec_key, 1, &out));
+	for (uint32_t i = 0; i < 8 * HB_LEN; i++) {
+		bytes[i / 8] ^= (uint8_t)(1u << i % 8);
+		CHECK(13, !heartbeat_decode(bytes, HB_LEN, codec_key, 2, &out));
+		bytes[i / 8] ^= (uint8_t)(1u << i % 8);
+	}
+	memset(bytes + HB_MAC_AT, 0, HB_LEN - HB_MAC_AT);
+	CHECK(14, !heartbeat_decode(bytes, HB_LEN, codec_key, 2, &out));
 }
 
 static void check_silence(void)
@@ -231,8 +282,8 @@ static void check_what_is_bad(void)
 	};
 	uint8_t bytes[HB_LEN];
 
-#define TRY(n, want)                  \
-	heartbeat_encode(&hb, bytes); \
+#define TRY(n, want)                                           \
+	heartbeat_encode(&hb, b->cfg.pulse.mac_key, 1, bytes); \
 	CHECK_EQ(n, pulse_receive(&b->pulse, 1, bytes, HB_LEN, MS(1000)), (uint64_t)(int64_t)(want))
 	hb.pair_id = PAIR + 1;
 	TRY(50, -EBADMSG);
@@ -255,6 +306,66 @@ static void check_what_is_bad(void)
 	CHECK_EQ(58, counter_read(&b->pulse.paths[1].bad), 5);
 	CHECK_EQ(59, counter_read(&b->pulse.paths[1].received), 2);
 #undef TRY
+	bench_close(b);
+}
+
+/* What a stranger on the LAN can send: nothing of it is believed, and the true peer is heard on. */
+static void check_forgeries(void)
+{
+	static const uint8_t no_key[SIPHASH_KEY_LEN];
+	struct bench *b = bench_open(config(0));
+	const struct heartbeat forged[] = {
+		{ .role = FP_ROLE_ACTIVE,
+		  .term = UINT64_MAX >> FENCE_ROLE_BITS,
+		  .incarnation = 0xdead,
+		  .seq = 1 },
+		{ .role = FP_ROLE_ACTIVE, .term = 1000, .incarnation = 0xdead, .seq = 1 },
+		{ .role = FP_ROLE_PASSIVE, .term = 1, .incarnation = 0xdead, .seq = 1 },
+		{ .role = FP_ROLE_ACTIVE, .term = 5, .incarnation = 55, .seq = UINT64_MAX },
+	};
+	uint8_t bytes[HB_LEN];
+
+	CHECK_EQ(110, fence_set(&b->fence, FP_ROLE_ACTIVE, 4), 0);
+	CHECK_EQ(111, hear(b, 1, 1, FP_ROLE_PASSIVE, 3, MS(1000)), 0);
+	for (uint32_t i = 0; i < ARRAY_SIZE(forged); i++) {
+		struct heartbeat hb = forged[i];
+
+		hb.node_index = 1;
+		hb.pair_id = PAIR;
+		hb.interval_ms = 50;
+		hb.t_ns = UINT64_MAX;
+		heartbeat_encode(&hb, no_key, 1, bytes);
+		CHECK_EQ(112, pulse_receive(&b->pulse, 1, bytes, HB_LEN, MS(1010)), (uint64_t)-EBADMSG);
+		memset(bytes + HB_MAC_AT, 0, HB_LEN - HB_MAC_AT);
+		CHECK_EQ(113, pulse_receive(&b->pulse, 1, bytes, HB_LEN, MS(1010)), (uint64_t)-EBADMSG);
+		/* Authentic on xc, recorded, and sent on path 1. */
+		heartbeat_encode(&hb, b->cfg.pulse.mac_key, 0, bytes);
+		CHECK_EQ(114, pulse_receive(&b->pulse, 1, bytes, HB_LEN, MS(1010)), (uint64_t)-EBADMSG);
+	}
+	CHECK(115, fence_is_active(&b->fence));
+	CHECK_EQ(116, counter_read(&b->pulse.paths[1].bad), 3 * ARRAY_SIZE(forged));
+	CHECK_EQ(117, hear(b, 1, 2, FP_ROLE_PASSIVE, 3, MS(1050)), 0);
+	CHECK_EQ(118, b->pulse.peer.incarnation, 55);
+	bench_close(b);
+}
+
+/* Recorded in an earlier life of the peer, and authentic. */
+static void check_replay_of_past_lives(void)
+{
+	struct bench *b = bench_open(config(0));
+	uint64_t t = MS(1000);
+
+	pulse_tick(&b->pulse, t);
+	CHECK_EQ(120, hear_life(b, 1, 30, 7, t), 0);
+	CHECK_EQ(121, hear_life(b, 1, 20, 8, t), (uint64_t)-EBADMSG);
+	CHECK_EQ(122, hear_life(b, 2, 20, 8, t),
+		 (uint64_t)-EBADMSG); /* one path hears the known one: enough */
+	CHECK_EQ(123, b->pulse.peer.incarnation, 30);
+	for (int i = 0; i < 4; i++)
+		pulse_tick(&b->pulse, t += MS(50));
+	CHECK_EQ(124, hear_life(b, 1, 20, 8, t), 0); /* in silence: its clock may have been set back */
+	CHECK_EQ(125, hear_life(b, 1, 30, 8, t), 0); /* the true one is back at once */
+	CHECK_EQ(126, hear_life(b, 1, 20, 9, t), (uint64_t)-EBADMSG);
 	bench_close(b);
 }
 
@@ -376,6 +487,8 @@ int main(void)
 	check_exact_limit();
 	check_own_stall_is_no_silence();
 	check_what_is_bad();
+	check_forgeries();
+	check_replay_of_past_lives();
 	check_paths_may_reorder();
 	check_fence();
 	check_full_events_ring();

@@ -277,6 +277,9 @@ static void check_refusals(void)
 	fp_dp *dp = NULL;
 
 	cfg.pulse = (struct fp_pulse_cfg){ .interval_ms = 50, .dead_after = 3, .udp_port = 47850 };
+	CHECK_EQ(36, fp_open(&cfg, &dp, &err), (uint64_t)-EINVAL);
+	CHECK(37, strstr(err.text, "pulse.mac_key") != NULL);
+	cfg.pulse.mac_key[0] = 1;
 	CHECK_EQ(30, fp_open(NULL, &dp, &err), (uint64_t)-EINVAL);
 	cfg.abi_version++;
 	CHECK_EQ(31, fp_open(&cfg, &dp, &err), (uint64_t)-EINVAL);

@@ -53,7 +53,7 @@ static inline struct fp_config frames_config(uint32_t n_workers, uint32_t flow_c
 		.table_key = { 9, 8, 7, 6, 5, 4, 3, 2, 1, 2, 3, 4, 5, 6, 7, 8 },
 		.flow_id_base = 1000,
 		.timeouts = { .tcp_transitory_s = 240, .tcp_established_s = 7440, .udp_s = 300, .icmp_s = 60 },
-		.pulse = { .udp_port = 47850 },
+		.pulse = { .udp_port = 47850, .mac_key = { 1 } },
 		.ports = {
 			{ .name = "lan", .zone = FP_ZONE_INSIDE, .mtu = 1500, .plen = 24, .n_vips = 1,
 			  .vrid = 10, .addr = addr_from_v4(LAN_SELF), .peer_addr = addr_from_v4(LAN_PEER),

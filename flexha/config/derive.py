@@ -9,6 +9,7 @@ these numbers, so both nodes must derive the same ones. Port ``i`` is heartbeat 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
@@ -36,7 +37,7 @@ class Draw:
     """What is drawn anew at each start of the daemon."""
 
     incarnation: int
-    """64 bits: tells this start of the daemon from an earlier one."""
+    """64 bits: tells this start of the daemon from an earlier one, which had a lower one."""
     table_key: bytes
     """16 bytes: key of the flow table's hash, never shared."""
     flow_id_base: int
@@ -157,10 +158,16 @@ def node_config(config: Config, name: NodeName) -> NodeConfig:
     )
 
 
+def heartbeat_key(secret: bytes) -> bytes:
+    """The key of the heartbeats' MAC: like the pair's secret, but no use of one helps against the other."""
+    return hashlib.blake2s(secret, person=b"flexhahb", digest_size=16).digest()
+
+
 def fastpath_config(config: Config, name: NodeName, draw: Draw) -> fp.FastpathConfig:
     """What the C fast path must know."""
     node, peer = config.nodes[name], config.nodes.get(peer_name(name))
     names = _ports(config)
+    secret = bytes.fromhex(config.pair.secret)
     ports = []
     for port in names:
         shared, own = config.ports[port], node.ports[port]
@@ -198,16 +205,17 @@ def fastpath_config(config: Config, name: NodeName, draw: Draw) -> fp.FastpathCo
             pair_id=pair_id(config.pair.name),
             node_index=NODE_NAMES.index(name),
             incarnation=draw.incarnation,
+            mac_key=heartbeat_key(secret),
             interval_ms=config.ha.interval_ms,
             dead_after=config.ha.dead_after,
             udp_port=config.ha.heartbeat_port,
             xc_address=node.xc.address if node.xc and peer else None,
             xc_peer_address=peer.xc.address if node.xc and peer and peer.xc else None,
         ),
-        shard_key=bytes.fromhex(config.pair.secret),
+        shard_key=secret,
         table_key=draw.table_key,
         flow_id_base=draw.flow_id_base,
-        n_workers=config.fastpath.workers,
+        n_workers=node.workers or config.fastpath.workers,
         flow_cap=config.fastpath.flow_cap,
         syn_check=config.fastpath.syn_check,
         timeouts=fp.Timeouts(

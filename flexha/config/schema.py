@@ -136,8 +136,8 @@ class Pair(Section):
         description="name of the pair; heartbeats and sync peers of another pair are refused"
     )
     secret: HexKey = Field(
-        description="secret of the pair, 16 bytes in hex (openssl rand -hex 16): both nodes compute the "
-        "same shard"
+        description="secret of the pair, 16 bytes in hex (openssl rand -hex 16): authenticates heartbeats, "
+        "and both nodes compute the same shard"
     )
 
 

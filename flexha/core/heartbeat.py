@@ -7,6 +7,9 @@ The pulse thread times each path (``dead_after`` intervals of silence) and repor
     lost     silent on *all* paths ("peer-silent"), gone by its own word ("peer-bye"), or another process
              under the same name ("peer-restarted": a new incarnation proves that the old one is dead)
 
+A lower incarnation after a silence proves nothing: it is a peer whose clock was set back, or a replay. It is
+believed, but the one before it may come back (``csrc/pulse.h``).
+
 One silent path is a fault of that path, never of the peer: it is recorded, and changes no role.
 """
 
@@ -114,7 +117,9 @@ def _heard(liveness: Liveness, info: PeerInfo) -> Result:
         return liveness, ()
     was = liveness.info
     outputs: tuple[Output, ...] = ()
-    if was is not None and was.incarnation != info.incarnation:
+    if was is not None and (
+        info.incarnation > was.incarnation or (liveness.alive and info.incarnation != was.incarnation)
+    ):
         liveness, outputs = _bury(liveness, was, "peer-restarted")
     liveness = replace(liveness, info=info, is_current=True)
     if info.bye:

@@ -14,17 +14,22 @@ specification, which tests hold against the C one, and what the simulator uses.
          7     1  flags         FP_HB_*: 1 ready, 2 bye, 4 LAN up, 8 WAN up; others zero, ignored on receipt
          8     4  pair_id       CRC-32 of the pair's name
         12     4  interval_ms   the sender's heartbeat interval
-        16     8  incarnation   random per start of the daemon
-        24     8  term          the sender's term
+        16     8  incarnation   the start of the daemon by its wall clock, ns: grows from start to start
+        24     8  term          the sender's term, at most 2^48
         32     8  seq           per path, from 1; a gap is a loss
         40     4  priority      the sender's configured priority
         44     4  control_beat  liveness counter of the sender's control plane
         48     8  t_ns          the sender's CLOCK_BOOTTIME when it sent, ns
-        56     8  reserved      zero; ignored on receipt
+        56     8  mac           SipHash-2-4 over bytes 0..55 and one more: the path's number
 
-A receiver drops, and counts as ``bad``, what is shorter than 64 bytes, or has another magic, version or
-pair_id, its own node number, a role that does not exist, or an interval of 0. Longer payloads are fine:
-fields are only ever added behind byte 64 (an authenticator among them) without a new version.
+The MAC's key is made of the pair's secret (``flexha.config.derive.heartbeat_key``). Paths have the same
+numbers on both nodes, 0 for xc and 1 + i for port i: a heartbeat recorded on one path is worth nothing on
+another. Against replays on the same path, ``seq`` and ``incarnation`` must grow (``csrc/pulse.h``).
+
+A receiver drops, and counts as ``bad``, what is shorter than 64 bytes or does not bear the MAC, before it
+looks at anything else; then what has another magic, version or pair_id, its own node number, a role that does
+not exist, an interval of 0, or a term above the limit. Longer payloads are fine: fields are only ever added
+behind byte 64, with a MAC of their own, without a new version.
 """
 
 from __future__ import annotations
@@ -36,7 +41,7 @@ from typing import Final
 
 from flexha.core.errors import RemoteProtocolError
 from flexha.core.events import PeerInfo, Role
-from flexha.units import Ns, Term
+from flexha.units import TERM_MAX, Ns, Term
 
 MAGIC: Final = b"FXHB"
 VERSION: Final = 1
@@ -46,8 +51,11 @@ FLAG_BYE: Final = 2
 FLAG_LAN_UP: Final = 4
 FLAG_WAN_UP: Final = 8
 
-_LAYOUT: Final = struct.Struct("!4sBBBBIIQQQIIQ8x")
-assert _LAYOUT.size == SIZE
+_LAYOUT: Final = struct.Struct("!4sBBBBIIQQQIIQ")
+_MAC: Final = struct.Struct("!Q")
+assert _LAYOUT.size + _MAC.size == SIZE
+
+_U64: Final = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +92,9 @@ def pair_id(pair: str) -> int:
     return zlib.crc32(pair.encode())
 
 
-def encode(beat: Heartbeat) -> bytes:
-    """The payload that carries ``beat``."""
-    return _LAYOUT.pack(
+def encode(beat: Heartbeat, *, key: bytes, path: int) -> bytes:
+    """The payload that carries ``beat`` on path number ``path``."""
+    covered = _LAYOUT.pack(
         MAGIC,
         VERSION,
         beat.node,
@@ -101,12 +109,48 @@ def encode(beat: Heartbeat) -> bytes:
         beat.control_beat,
         beat.t_ns,
     )
+    return covered + _mac(covered, key, path)
 
 
-def decode(payload: bytes, *, own_node: int, own_pair_id: int) -> Heartbeat:
+def _mac(covered: bytes, key: bytes, path: int) -> bytes:
+    return _MAC.pack(siphash24(key, covered + bytes((path,))))
+
+
+def siphash24(key: bytes, data: bytes) -> int:
+    """SipHash-2-4, 64 bits; as ``csrc/siphash.c``, which is the one in use."""
+    k0, k1 = (int.from_bytes(half, "little") for half in (key[:8], key[8:]))
+    v = (k0 ^ 0x736F6D6570736575, k1 ^ 0x646F72616E646F6D, k0 ^ 0x6C7967656E657261, k1 ^ 0x7465646279746573)
+    padded = data + bytes(-(len(data) + 1) % 8) + bytes((len(data) & 0xFF,))
+    for at in range(0, len(padded), 8):
+        word = int.from_bytes(padded[at : at + 8], "little")
+        v0, v1, v2, v3 = _sip_rounds((v[0], v[1], v[2], v[3] ^ word), 2)
+        v = (v0 ^ word, v1, v2, v3)
+    v0, v1, v2, v3 = _sip_rounds((v[0], v[1], v[2] ^ 0xFF, v[3]), 4)
+    return v0 ^ v1 ^ v2 ^ v3
+
+
+def _sip_rounds(v: tuple[int, int, int, int], n: int) -> tuple[int, int, int, int]:
+    v0, v1, v2, v3 = v
+    for _ in range(n):
+        v0, v2 = (v0 + v1) & _U64, (v2 + v3) & _U64
+        v1, v3 = _rotl(v1, 13) ^ v0, _rotl(v3, 16) ^ v2
+        v0 = _rotl(v0, 32)
+        v2, v0 = (v2 + v1) & _U64, (v0 + v3) & _U64
+        v1, v3 = _rotl(v1, 17) ^ v2, _rotl(v3, 21) ^ v0
+        v2 = _rotl(v2, 32)
+    return v0, v1, v2, v3
+
+
+def _rotl(x: int, n: int) -> int:
+    return (x << n | x >> (64 - n)) & _U64
+
+
+def decode(payload: bytes, *, own_node: int, own_pair_id: int, key: bytes, path: int) -> Heartbeat:
     """The heartbeat in ``payload``. Raises RemoteProtocolError for what a receiver drops."""
     if len(payload) < SIZE:
         raise RemoteProtocolError("bad_length", f"{len(payload)} bytes")
+    if payload[_LAYOUT.size : SIZE] != _mac(payload[: _LAYOUT.size], key, path):
+        raise RemoteProtocolError("bad_mac", f"path {path}")
     (magic, version, node, role, flags, pair, interval_ms, incarnation, term, seq, priority, beat, t_ns) = (
         _LAYOUT.unpack_from(payload)
     )
@@ -122,6 +166,8 @@ def decode(payload: bytes, *, own_node: int, own_pair_id: int) -> Heartbeat:
         raise RemoteProtocolError("bad_role", str(role))
     if interval_ms == 0:
         raise RemoteProtocolError("bad_interval", "0 ms")
+    if term > TERM_MAX:
+        raise RemoteProtocolError("bad_term", str(term))
     return Heartbeat(
         node=node,
         role=Role(role),

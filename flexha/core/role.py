@@ -221,9 +221,11 @@ def _compare(state: RoleState, event: PeerFound | PeerChanged, now: Ns) -> Resul
         return state, (RaiseRouters(), Record(Level.WARNING, "dual-active", fields, history=True))
     if peer.term > state.term and state.handover is None and state.claim is None:
         return claim_reign(state, "outdated-term", now)  # it reigned and yielded to VRRP: terms only grow
-    if isinstance(event, PeerChanged) and event.was.role is Role.ACTIVE:
-        return state, (RaiseRouters(),)  # its frames may have misled the bridges
-    return _prefer_peer(state, now)
+    state, outputs = _prefer_peer(state, now)
+    if state.since < now and (isinstance(event, PeerFound) or event.was.role is Role.ACTIVE):
+        # Its frames may have misled the bridges: it reigned, or may have until just before we heard it.
+        return state, (RaiseRouters(), *outputs)
+    return state, outputs  # a reign that begins in this very step has just been announced
 
 
 def _prefer_peer(state: RoleState, now: Ns) -> Result:

@@ -18,7 +18,7 @@ from flexha.core.role_state import (
     RoleState,
     StopRouters,
 )
-from flexha.units import Ns, Term, next_own_term
+from flexha.units import TERM_MAX, Ns, Term, next_own_term
 
 
 # ---- terms -------------------------------------------------------------------------------------------
@@ -27,6 +27,8 @@ def reserve(state: RoleState) -> Result:
     if is_usable(state, state.reserved) or is_usable(state, state.persisting):
         return state, ()
     wanted = next_own_term(Term(max(state.term, state.heard, state.floor)), state.index)
+    if wanted > TERM_MAX:  # a claim will say so, see below
+        return state, ()
     return replace(state, floor=wanted, persisting=wanted), (PersistTerm(wanted),)
 
 
@@ -99,6 +101,9 @@ def claim_reign(state: RoleState, claim: PeerLost | str, now: Ns) -> Result:
     term = state.reserved
     if term is None or not is_usable(state, term):
         state, outputs = reserve(replace(state, claim=claim))
+        if not is_usable(state, state.persisting):
+            error = f"no term is left below {TERM_MAX}: stop both nodes, remove state_dir/term on both"
+            return enter(state, Role.FAULT, now, "terms-exhausted", fields={"error": error})
         waits = {"reason": reason_of(claim), "term": state.persisting}
         return state, (*outputs, Record(Level.WARNING, "claim-waits-for-disk", waits, history=True))
     fields: dict[str, object] = {}

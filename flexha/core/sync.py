@@ -273,13 +273,13 @@ def _hello(session: Session) -> SendSync:
 
 
 def _timer(session: Session, now: Ns) -> Result:
-    session, outputs = _by_sender(session, sync_sender.timer(session.sender, now))
-    if session.mode is Mode.DOWN:
-        return session, outputs
-    if now >= session.heard_at + ms(session.limits.silence_ms):
-        session, more = _close(session, now, f"nothing heard for {session.limits.silence_ms} ms")
-        return session, (*outputs, Count("sync.silence"), *more)
-    if now >= session.said_at + ms(session.limits.beat_ms):
+    outputs: tuple[Output, ...] = ()
+    if session.mode is not Mode.DOWN and now >= session.heard_at + ms(session.limits.silence_ms):
+        session, outputs = _close(session, now, f"nothing heard for {session.limits.silence_ms} ms")
+        outputs = (Count("sync.silence"), *outputs)
+    session, more = _by_sender(session, sync_sender.timer(session.sender, now))
+    outputs = (*outputs, *more)
+    if session.mode is not Mode.DOWN and now >= session.said_at + ms(session.limits.beat_ms):
         outputs = (*outputs, SendSync(sync_wire.encode(Beat())))
     return session, outputs
 

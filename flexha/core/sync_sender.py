@@ -148,7 +148,8 @@ def abdicate(sender: Sender) -> Result:
 # ---- the peer comes and goes -------------------------------------------------------------------------
 def engage(sender: Sender, has_stream: Stream | None, has_seq: int) -> Result:
     """The peer wants changes, and holds records of ``has_stream`` up to batch ``has_seq``."""
-    resumable = has_stream == sender.stream and sender.tracking and not sender.bulk_due
+    kept = sender.engaged or sender.hold_until is not None  # else batches were discarded meanwhile
+    resumable = kept and has_stream == sender.stream and sender.tracking and not sender.bulk_due
     if resumable and sender.acked_seq <= has_seq <= sender.sent_seq:
         return _resume(sender, has_seq)
     return _begin_bulk(replace(sender, engaged=True, hold_until=None))

@@ -35,7 +35,7 @@ import msgpack
 
 from flexha.core.errors import RemoteProtocolError
 from flexha.core.events import Role
-from flexha.units import Term
+from flexha.units import TERM_MAX, Term
 
 VERSION_MIN: Final = 1
 VERSION_MAX: Final = 1
@@ -314,7 +314,7 @@ def _text(fields: Fields, key: str) -> str:
 
 def _stream(fields: Fields) -> Stream:
     inner = {"t": fields["t"], **_typed(fields, "stream", dict)}
-    return Stream(_unsigned(inner, "inc"), Term(_unsigned(inner, "term")))
+    return Stream(_unsigned(inner, "inc"), Term(_unsigned(inner, "term", TERM_MAX)))
 
 
 def _decode_hello(fields: Fields) -> Hello:
@@ -328,7 +328,7 @@ def _decode_hello(fields: Fields) -> Hello:
         pair=_text(fields, "pair"),
         node=_unsigned(fields, "node", 1),
         incarnation=_unsigned(fields, "inc"),
-        term=Term(_unsigned(fields, "term")),
+        term=Term(_unsigned(fields, "term", TERM_MAX)),
         role=Role(_unsigned(fields, "role", max(Role))),
     )
 
@@ -365,7 +365,7 @@ _DECODERS: Final[Mapping[str, Callable[[Fields], Message]]] = {
     "batch": _decode_batch,
     "bulk_end": lambda f: BulkEnd(_unsigned(f, "seq")),
     "ack": lambda f: Ack(_unsigned(f, "seq")),
-    "go": lambda f: Go(Term(_unsigned(f, "term"))),
+    "go": lambda f: Go(Term(_unsigned(f, "term", TERM_MAX))),
     "beat": lambda _: Beat(),
     "close": lambda f: Close(_text(f, "reason")),
 }

@@ -12,7 +12,8 @@ Timers, each with its formula (RFC 9568 §6.1)::
     Adver_Timer         Active:  Advertisement_Interval
     Active_Down_Timer   Backup:  Active_Down_Interval = 3 * Active_Adver_Interval + Skew_Time   [cs]
                                  Skew_Time = (256 - Priority) * Active_Adver_Interval / 256      [cs]
-    GARP repeats        Active:  garp.REPEAT_AT_MS after the takeover; not in the RFC, frames get lost
+    GARP repeats        Active:  garp.REPEAT_AT_MS after the takeover, and after another router's advert was
+                                 answered; not in the RFC, frames get lost and overtake each other
 
 Accept_Mode (§6.1) is False, except that the fast path answers ARP and ICMP echo for a virtual address while
 Active.
@@ -134,6 +135,8 @@ class Router:
     adver_at: Ns | None = None
     active_down_at: Ns | None = None
     garp_at: tuple[Ns, ...] = ()
+    reassert_at: Ns | None = None
+    """From then on another router's advert starts the announcements anew (``garp.REASSERT_MS``)."""
     has_listened: bool = False
     """Whether we know the link: an Active_Down_Interval was silent, or an Active Router was heard."""
     warned_of: IPv4Address | None = None
@@ -239,7 +242,8 @@ def _become_active(router: Router, _event: Raise, now: Ns) -> tuple[Router, tupl
         active=None,
         active_down_at=None,
         has_listened=True,
-        garp_at=tuple(Ns(now + ms(at)) for at in garp.REPEAT_AT_MS),
+        garp_at=_garps_from(now),
+        reassert_at=None,
     )
     router, adverts = _advertise(router, now)
     router, garps = _announce_due(router, now)
@@ -252,11 +256,19 @@ def _leave_backup(router: Router, _event: Shutdown, _now: Ns) -> tuple[Router, t
 
 # ---- Active (RFC 9568 §6.4.3) ------------------------------------------------------------------------
 def _hear_as_active(router: Router, event: AdvertReceived, now: Ns) -> tuple[Router, tuple[Output, ...]]:
-    """Answer a worse router and one that leaves with an advert; a better one outranks us."""
+    """Answer a worse router and one that leaves with an advert; a better one outranks us.
+
+    The immediate advert is the RFC's, and corrects bridges that learned the VMAC from the other router's
+    frames. It may overtake the last of those: gratuitous ARPs follow, in place of those still due.
+    """
     advert, local = event.advert, (router.priority, router.port.address)
     if advert.priority == PRIORITY_RELEASE or (advert.priority, advert.source) <= local:
-        # The immediate advert also corrects bridges that learned the VMAC from the other router's frame.
-        return _advertise(router, now)
+        router, adverts = _advertise(router, now)
+        if router.reassert_at is None or now >= router.reassert_at:
+            again = Ns(now + ms(garp.REASSERT_MS))
+            router = replace(router, garp_at=_garps_from(now), reassert_at=again)
+        router, garps = _announce_due(router, now)
+        return router, (*adverts, *garps)
     finding = Outranked(
         router.port.name, advert.source, advert.priority, is_peer=advert.source == router.port.peer_address
     )
@@ -304,6 +316,10 @@ def _advert_frame(router: Router, priority: int) -> bytes:
     port = router.port
     advert = Advert(port.vrid, priority, router.adver_int_cs, port.vips, port.address)
     return vrrp_wire.build(advert, port.vmac, router.form)
+
+
+def _garps_from(now: Ns) -> tuple[Ns, ...]:
+    return tuple(Ns(now + ms(at)) for at in garp.REPEAT_AT_MS)
 
 
 def _announce_due(router: Router, now: Ns) -> tuple[Router, tuple[Output, ...]]:

@@ -85,6 +85,7 @@ def config(cfg: FastpathConfig) -> CData:
         "incarnation",
     ):
         setattr(out.pulse, name, getattr(pulse, name))
+    out.pulse.mac_key = pulse.mac_key
     out.pulse.xc_addr.b = addr_bytes(pulse.xc_address)
     out.pulse.xc_peer_addr.b = addr_bytes(pulse.xc_peer_address)
     for c_port, port in zip(out.ports, cfg.ports, strict=False):

@@ -136,6 +136,7 @@ class PulseConfig:
     pair_id: int
     node_index: int
     incarnation: int
+    mac_key: bytes
     interval_ms: int = 50
     dead_after: int = 3
     control_dead_ms: int = 1000
@@ -146,7 +147,9 @@ class PulseConfig:
 
 @dataclass(frozen=True, slots=True)
 class FastpathConfig:
-    """``struct fp_config``. Keys have 16 bytes; the shard key is the pair's secret, the table key our own."""
+    """``struct fp_config``. Keys have 16 bytes; the shard key is the pair's secret, the MAC key is
+    made of it, the table key is our own.
+    """
 
     ports: tuple[PortConfig, ...]
     pools: tuple[PoolConfig, ...]

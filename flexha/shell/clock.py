@@ -13,6 +13,11 @@ def now() -> Ns:
     return Ns(time.clock_gettime_ns(time.CLOCK_BOOTTIME))
 
 
+def start_number() -> int:
+    """Nanoseconds since the epoch: a process that starts later has a higher one (``csrc/pulse.h``)."""
+    return time.time_ns()
+
+
 def wall() -> float:
-    """Seconds since the epoch: for people only, nothing is decided by it."""
+    """Seconds since the epoch: for people only, nothing else is decided by the wall clock."""
     return time.time()

@@ -26,7 +26,7 @@ from flexha.config.schema import Config, NodeName
 from flexha.core.events import PortChanged, Role, Started, StopRequested
 from flexha.errors import EXIT_OK, EXIT_RUNTIME, StartError
 from flexha.fastpath import Fastpath, FastpathConfig, FastpathError, HeartbeatFlag, Zone
-from flexha.shell import address_probe, clock, log, plug, preflight, scheduling, systemd
+from flexha.shell import address_probe, clock, log, memory, plug, preflight, scheduling, systemd
 from flexha.shell.control import Control
 from flexha.shell.counters import Counters
 from flexha.shell.driver import Driver, Hands
@@ -52,9 +52,9 @@ STATUS_INTERVAL_S = 1.0
 
 
 def draw() -> Draw:
-    """What is random per start."""
+    """What differs from start to start."""
     return Draw(
-        incarnation=secrets.randbits(63) + 1,
+        incarnation=clock.start_number(),
         table_key=secrets.token_bytes(16),
         # Some 2^40 ids fit between two draws that differ, which they do but for one start in 2^23.
         flow_id_base=secrets.randbits(23) << 40,
@@ -108,10 +108,12 @@ class Daemon:
         """Fast path and ports, up to where packets can flow."""
         if self._plan.xc:
             plug.bring_up_xc(self._plan.xc, rtnl)
+        before = memory.Anonymous.now()
         try:
             fastpath = self._fastpath = stack.enter_context(Fastpath(self._fastpath_config))
         except FastpathError as error:
             raise StartError(f"fast path: {error}") from error
+        memory.report_tables(before, memory.Anonymous.now())
         stack.callback(self._forget_fastpath)
         ports = [plug.plug(plan, rtnl) for plan in self._plan.plugs]
         # The first heartbeat already carries our priority.

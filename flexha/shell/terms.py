@@ -14,7 +14,7 @@ import zlib
 from pathlib import Path
 
 from flexha.errors import StartError
-from flexha.units import Term
+from flexha.units import TERM_MAX, Term
 
 FILE_NAME = "term"
 _MAGIC = "flexha-term 1"
@@ -31,7 +31,7 @@ class TermFile:
     def read(self) -> Term:
         """The persisted term; 0 if there is no file yet.
 
-        Raises: StartError if the file cannot be read or is damaged.
+        Raises: StartError if the file cannot be read, is damaged, or holds a term above the limit.
         """
         try:
             with self._path.open("rb") as file:
@@ -46,6 +46,11 @@ class TermFile:
             raise StartError(
                 f"{self._path}: damaged, {data[:40]!r}; restore it, or, while the peer runs and is ACTIVE, "
                 "remove it: this node then learns the term from the peer"
+            )
+        if int(number) > TERM_MAX:
+            raise StartError(
+                f"{self._path}: term {number} is above {TERM_MAX}, which no node reaches; stop both nodes "
+                "and remove this file on both: terms then begin anew"
             )
         return Term(int(number))
 

@@ -21,6 +21,11 @@ from scapy.layers.vrrp import VRRPv3
 from scapy.packet import Packet, Raw
 from traffic import TcpFlows, UdpProbe
 
+from flexha.core import heartbeat_wire
+from flexha.core.events import Role
+from flexha.core.heartbeat_wire import Heartbeat, pair_id
+from flexha.units import Ns, Term
+
 FLOWS = 50
 COUNT_S = 5.0
 FOREIGN_ROUTER = "203.0.113.6"
@@ -232,6 +237,88 @@ def test_bad_heartbeat(pair: Pair, from_client: Callable[[bytes | Packet], None]
         return now is not None and now["peer"]["paths"]["lan"]["bad"] > bad
 
     wait_until(noticed, COUNT_S, "the damaged heartbeat is counted on its path")
+
+
+FORGED: dict[str, dict[str, Any]] = {
+    "highest-term": {"role": Role.ACTIVE, "term": Term((1 << 61) - 1)},
+    "high-term": {"role": Role.ACTIVE, "term": Term(1000)},
+    "other-incarnation": {"role": Role.PASSIVE, "term": Term(1)},
+}
+"""What would fence ACTIVE, be written to disk, or take the true peer's place, if it were believed."""
+
+
+def peer_of(node: Node) -> dict[str, Any]:
+    """What a node says of its peer."""
+    peer: dict[str, Any] = node.ctl("status")["peer"]
+    return peer
+
+
+def wait_heartbeats(node: Node, n: int) -> None:
+    """Wait until a node has heard ``n`` more heartbeats of its peer on every path."""
+    before = peer_of(node)["paths"]
+
+    def heard() -> bool:
+        return all(
+            path["alive"] and path["received"] >= before[name]["received"] + n
+            for name, path in peer_of(node)["paths"].items()
+        )
+
+    wait_until(heard, COUNT_S, f"node {node.name} hears its peer on every path")
+
+
+def wait_bad_heartbeat(node: Node, path: str, before: int) -> None:
+    """Wait until a node has counted one more bad heartbeat on a path."""
+
+    def counted() -> bool:
+        return bool(peer_of(node)["paths"][path]["bad"] == before + 1)
+
+    wait_until(counted, COUNT_S, f"node {node.name} counts it on {path}")
+
+
+@pytest.mark.parametrize("path", ["lan", "wan"])
+@pytest.mark.parametrize("lie", FORGED)
+def test_forged_heartbeat(
+    pair: Pair,
+    from_client: Callable[[bytes | Packet], None],
+    from_isp: Callable[[bytes | Packet], None],
+    path: str,
+    lie: str,
+) -> None:
+    """In the peer's name and perfect but for the MAC: bad on its path, and nothing else. Spec: R4, R13."""
+    send = from_client if path == "lan" else from_isp
+    ports = {
+        name: next(port for port in node.ctl("status")["ports"] if port["name"] == path)
+        for name, node in pair.nodes.items()
+    }
+    addresses = {name: str(port["address"]).split("/")[0] for name, port in ports.items()}
+    for name, node in pair.nodes.items():
+        other = "b" if name == "a" else "a"
+        beat = Heartbeat(
+            node="ab".index(other),
+            flags=0,
+            pair_id=pair_id("lab"),
+            interval_ms=50,
+            incarnation=(1 << 64) - 1,
+            seq=1 << 40,
+            priority=100,
+            control_beat=1,
+            t_ns=Ns((1 << 64) - 16),
+            **FORGED[lie],
+        )
+        payload = heartbeat_wire.encode(beat, key=bytes(16), path=["xc", "lan", "wan"].index(path))
+        before = peer_of(node)
+        send(
+            Ether(dst=ports[name]["mac"], type=0x0800)
+            / IP(src=addresses[other], dst=addresses[name], ttl=255)
+            / UDP(sport=HEARTBEAT_PORT, dport=HEARTBEAT_PORT)
+            / Raw(payload)
+        )
+        wait_bad_heartbeat(node, path, before["paths"][path]["bad"])
+        wait_heartbeats(node, 3)
+        after = peer_of(node)
+        for fact in ("alive", "role", "term", "incarnation"):
+            assert after[fact] == before[fact]
+    assert pair.settled()
 
 
 # ---- VRRP ------------------------------------------------------------------------------------------

@@ -13,9 +13,12 @@ from dataclasses import dataclass
 
 from sim.clock import Clock
 
-from flexha.units import NS_PER_MS, Ns
+from flexha.units import NS_PER_MS
 
 PATHS = ("xc", "lan", "wan")
+PORTS = ("lan", "wan")
+"""The paths that are ports with a virtual router, each with a switch."""
+VMAC_PREFIX = b"\x00\x00\x5e\x00\x01"
 
 
 @dataclass
@@ -40,8 +43,7 @@ class Network:
         self.clock = clock
         self.rng = rng
         self.wires = {path: (Wire(), Wire()) for path in PATHS}
-        self.healthy_since = Ns(0)
-        """Since when at least one path has been healthy in both directions."""
+        self.switches = {port: Switch() for port in PORTS}
 
     def heal(self) -> None:
         """Every path as new."""
@@ -51,6 +53,21 @@ class Network:
         """Whether the nodes can hear each other for certain."""
         return any(one.is_healthy and other.is_healthy for one, other in self.wires.values())
 
+    def has_healthy_ports(self) -> bool:
+        """Whether every frame reaches the switches in time."""
+        return all(wire.is_healthy for port in PORTS for wire in self.wires[port])
+
+    def send_frame(self, port: str, sender: int, source: bytes, deliver: Callable[[], None]) -> None:
+        """A frame through the port's switch, which learns from it."""
+        wire = self.wires[port][sender]
+
+        def arrive() -> None:
+            if self.wires[port][sender] is wire:  # else it is late, on a wire that was slow and is no more
+                self.switches[port].learn(source, sender)
+            deliver()
+
+        self.send(port, sender, arrive)
+
     def send(self, path: str, sender: int, deliver: Callable[[], None]) -> None:
         """A datagram: it arrives, late, twice, or never."""
         wire = self.wires[path][sender]
@@ -58,6 +75,19 @@ class Network:
             return
         for _ in range(2 if self.rng.random() < wire.duplicate else 1):
             self.clock.after(self.rng.uniform(*wire.delay_ms) * NS_PER_MS, deliver)
+
+
+class Switch:
+    """The switch of a port: what is for the virtual MAC goes where the last frame from it came from."""
+
+    def __init__(self) -> None:
+        self.node: int | None = None
+        """Behind whose port the virtual MAC is."""
+
+    def learn(self, frame_source: bytes, node: int) -> None:
+        """A frame has come in from ``node``."""
+        if frame_source.startswith(VMAC_PREFIX):
+            self.node = node
 
 
 class Connection:

@@ -6,6 +6,7 @@
 Invariants of every step:
   reign       no term is ever reigned in twice; a term is on disk before it is used, and grows
   fence       two ACTIVE fences that can hear each other are one again within ``DUAL_MS``
+  switches    with healthy ports, the switches send to the one open fence within ``MISLED_MS``
   ready       a node calls itself ready only when PASSIVE and its last import is complete
   bounded     the window of unacknowledged batches, and the busy loop that a past deadline would be
   handover    when the ACTIVE gives its word, the peer's table holds what its own does
@@ -20,23 +21,24 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from cores import config
 from sim.clock import Clock
 from sim.fastpath import OP_DELETE, unpack
 from sim.host import Disk, Process, SimulationError
-from sim.net import PATHS, Connection, Network
+from sim.net import PATHS, PORTS, VMAC_PREFIX, Connection, Network
 
 from flexha.core.actions import Action
 from flexha.core.events import Command, Event, OperatorAsked, Role
 from flexha.core.heartbeat_wire import Heartbeat
 from flexha.core.node import SyncLimits
 from flexha.core.sync_wire import Ack, Batch, BulkBegin
-from flexha.units import NS_PER_MS, Ns, Term, ms
+from flexha.units import NS_PER_MS, Ns, Term, centiseconds, ms
 
 DUAL_MS = 400
+MISLED_MS = 250
 ANSWER_MS = 3000
 CHAOS_MS = 15_000
 QUIET_MS = 12_000
@@ -111,6 +113,7 @@ class World:
         self.verbose = verbose
         small = self.rng.random() < 0.5
         limits = SyncLimits(window_batches=4, batch_records=8) if small else SyncLimits()
+        limits = replace(limits, resume_hold_s=self.rng.choice([60.0, 1.0, 0.0]))
         preempt = self.rng.random() < 0.15
         adver_int_cs, start_hold_ms = self.rng.choice([(100, 1000), (20, 300)])
         self.cfgs = [
@@ -127,6 +130,9 @@ class World:
         """Per sender: what the present peer has acknowledged, id -> (version, op)."""
         self._sent: list[dict[int, list[tuple[int, int, int]]]] = [{}, {}]
         self._dual_since: Ns | None = None
+        self._alone: tuple[Process, Ns] | None = None
+        """The only node whose fence is open, and since when."""
+        self._ports_healthy_since: Ns | None = None
         self._requests = 0
 
     # ---- what the nodes call -------------------------------------------------------------------------
@@ -151,7 +157,7 @@ class World:
             if peer is not None and frame[23:24] == b"\x70":
                 peer.receive_frame(port, frame)
 
-        self.network.send(port, sender.index, deliver)
+        self.network.send_frame(port, sender.index, frame[6:12], deliver)
 
     def connect(self, dialer: Process) -> bool:
         """A TCP connection from node b to node a, if the path and the listener live."""
@@ -225,6 +231,7 @@ class World:
             if request not in process.replies and self.clock.now - asked > ms(ANSWER_MS):
                 raise SimulationError(f"{process.name}: request {request} was never answered")
         self._check_dual()
+        self._check_switches()
         if process.history and process.history[-1][0] == self.clock.now:
             _, event, fields = process.history[-1]
             if event == "role":
@@ -242,6 +249,29 @@ class World:
             self._dual_since = self.clock.now
         elif self.clock.now - self._dual_since > ms(DUAL_MS):
             raise SimulationError("two ACTIVE nodes hear each other and both stay")
+
+    def _check_switches(self) -> None:
+        """Frames of a node that reigns no more may mislead the switches; not for long."""
+        running = [p for p in self.nodes if p is not None and p.alive]
+        reigning = [p for p in running if p.fastpath.fence.is_active]
+        if len(reigning) != 1 or any(p.paused for p in running):
+            self._alone = None
+        elif self._alone is None or self._alone[0] is not reigning[0]:
+            self._alone = (reigning[0], self.clock.now)
+        if not self.network.has_healthy_ports():
+            self._ports_healthy_since = None
+        elif self._ports_healthy_since is None:
+            self._ports_healthy_since = self.clock.now
+        if self._alone is None or self._ports_healthy_since is None:
+            return
+        process, since = self._alone
+        if since < self._ports_healthy_since:  # it announced itself into a faulty wire: the next advert tells
+            since = Ns(self._ports_healthy_since + centiseconds(process.cfg.adver_int_cs))
+        if self.clock.now <= since + ms(MISLED_MS):
+            return
+        for port, switch in self.network.switches.items():
+            if switch.node != process.index:
+                raise SimulationError(f"{process.name} reigns alone, unknown to the switch of {port}")
 
     def check_inherited(self, dead: Process) -> None:
         """The ACTIVE node is dead: its peer has what it acknowledged."""
@@ -297,6 +327,9 @@ class World:
             fastpath = process.fastpath
             if not fastpath.fence.is_active:
                 continue
+            for port, other in (PORTS, PORTS[::-1]):  # what a switch sends here leaves by the other port
+                if self.network.switches[port].node == process.index:
+                    self.network.send_frame(other, process.index, VMAC_PREFIX, lambda: None)
             for _ in range(self.rng.randrange(3)):
                 fastpath.open_flow()
             if fastpath.flows:

@@ -52,7 +52,15 @@ def test_each_node_knows_its_peers_ports(config: Config, name: NodeName, other: 
         assert (own.peer_mac, own.peer_address) == (far.mac, far.address)
     assert mine.pulse.xc_peer_address == peers.pulse.xc_address
     assert mine.shard_key == peers.shard_key
+    assert mine.pulse.mac_key == peers.pulse.mac_key
+    assert mine.pulse.mac_key not in (mine.shard_key, bytes(16))
     assert mine.origin != peers.origin
+
+
+def test_nodes_may_differ_in_workers() -> None:
+    text = PAIR.read_text().replace("[nodes.b]", "[fastpath]\nworkers = 2\n[nodes.b]\nworkers = 3")
+    config = parse(text)
+    assert [fastpath_config(config, name, DRAW).n_workers for name in ("a", "b")] == [2, 3]
 
 
 def test_core_and_fast_path_are_told_the_same(config: Config) -> None:

@@ -14,7 +14,7 @@ from flexha.core import heartbeat_wire
 from flexha.core.errors import RemoteProtocolError
 from flexha.core.events import Role
 from flexha.fastpath import Fastpath, FastpathError, Fence, HeartbeatFlag, PulseEvent, PulseKind
-from flexha.units import Ns, Term
+from flexha.units import TERM_MAX, Ns, Term
 
 MS = 1_000_000
 NOW = 5000 * MS
@@ -45,8 +45,16 @@ def heartbeat(**changes: object) -> heartbeat_wire.Heartbeat:
     return replace(said, **changes)  # type: ignore[arg-type]
 
 
+def encode(path: int = 1, **changes: object) -> bytes:
+    return heartbeat_wire.encode(heartbeat(**changes), key=packets.MAC_KEY, path=path)
+
+
+def decode(payload: bytes, *, own_node: int = 0, path: int = 1) -> heartbeat_wire.Heartbeat:
+    return heartbeat_wire.decode(payload, own_node=own_node, own_pair_id=7, key=packets.MAC_KEY, path=path)
+
+
 def hear(fastpath: Fastpath, path: int = 1, at: int = NOW, **changes: object) -> list[PulseEvent]:
-    fastpath.test_pulse_rx(path, heartbeat_wire.encode(heartbeat(**changes)), at)
+    fastpath.test_pulse_rx(path, encode(path, **changes), at)
     fastpath.test_pulse_tick(at)
     return fastpath.pulse_events()
 
@@ -57,7 +65,7 @@ def test_what_c_sends_python_decodes(node: Fastpath) -> None:
     node.control_beat()
     node.control_beat()
     payload = node.test_heartbeat()
-    said = heartbeat_wire.decode(payload, own_node=1, own_pair_id=7)
+    said = decode(payload, own_node=1, path=0)
     assert said == heartbeat_wire.Heartbeat(
         node=0,
         role=Role.ACTIVE,
@@ -71,7 +79,7 @@ def test_what_c_sends_python_decodes(node: Fastpath) -> None:
         control_beat=2,
         t_ns=Ns(NOW),
     )
-    assert heartbeat_wire.encode(said) == payload
+    assert heartbeat_wire.encode(said, key=packets.MAC_KEY, path=0) == payload
 
 
 def test_what_python_encodes_c_hears(node: Fastpath) -> None:
@@ -122,32 +130,55 @@ def test_higher_term_fences_at_once(node: Fastpath) -> None:
 def test_counters(node: Fastpath) -> None:
     hear(node, seq=10)
     hear(node, seq=14)
-    for damage in (b"", b"FXHB", bytes(64), heartbeat_wire.encode(heartbeat(node=0, seq=20))):
+    for damage in (b"", b"FXHB", bytes(64), encode(node=0, seq=20), encode(2, seq=20)):
         with pytest.raises(FastpathError) as caught:
             node.test_pulse_rx(1, damage, NOW)
         assert caught.value.errno == errno.EBADMSG
     stats = node.path_stats()
     assert len(stats) == 3
-    assert (stats[1].received, stats[1].lost, stats[1].bad) == (2, 3, 4)
+    assert (stats[1].received, stats[1].lost, stats[1].bad) == (2, 3, 5)
     assert stats[1].last_heard_ns == NOW
     assert stats[2].last_heard_ns == 0
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"pair_id": 8}, {"node": 0}, {"interval_ms": 0}],
-    ids=["another pair", "ourselves", "interval 0"],
+    [{"pair_id": 8}, {"node": 0}, {"interval_ms": 0}, {"term": TERM_MAX + 1}],
+    ids=["another pair", "ourselves", "interval 0", "term above the limit"],
 )
 def test_refused_by_both(node: Fastpath, changes: dict[str, int]) -> None:
     with pytest.raises(FastpathError):
         hear(node, **changes)
     assert node.pulse_events() == []
     with pytest.raises(RemoteProtocolError):
-        heartbeat_wire.decode(heartbeat_wire.encode(heartbeat(**changes)), own_node=0, own_pair_id=7)
+        decode(encode(**changes))
+
+
+def test_forged(node: Fastpath) -> None:
+    """Whatever it says, a heartbeat without the pair's key changes nothing. Spec: R4, R13."""
+    node.set_role(Role.ACTIVE, 4)
+    hear(node)
+    for path, key in ((1, bytes(16)), (2, packets.MAC_KEY)):
+        lie = heartbeat(role=Role.ACTIVE, term=Term(1000), incarnation=0xDEAD)
+        with pytest.raises(FastpathError) as caught:
+            node.test_pulse_rx(1, heartbeat_wire.encode(lie, key=key, path=path), NOW)
+        assert caught.value.errno == errno.EBADMSG
+    assert node.fence() == Fence(Role.ACTIVE, 4)
+    assert node.path_stats()[1].bad == 2
+    assert hear(node, seq=2) == []
+
+
+def test_the_highest_term_can_be_followed(node: Fastpath) -> None:
+    """What passes the wire, the fence takes: a peer cannot name a term that ends the daemon."""
+    hear(node, role=Role.ACTIVE, term=TERM_MAX)
+    node.set_role(Role.PASSIVE, TERM_MAX)
+    with pytest.raises(FastpathError) as caught:
+        node.set_role(Role.PASSIVE, TERM_MAX + 1)
+    assert caught.value.errno == errno.EINVAL
 
 
 def test_path_that_does_not_exist(node: Fastpath) -> None:
-    payload = heartbeat_wire.encode(heartbeat())
+    payload = encode()
     with pytest.raises(FastpathError) as caught:
         node.test_pulse_rx(3, payload, NOW)
     assert caught.value.errno == errno.EINVAL

@@ -85,6 +85,15 @@ def test_a_new_incarnation_proves_the_old_ones_death() -> None:
     assert story.liveness.info == reborn
 
 
+def test_a_lower_incarnation_after_a_silence_buries_nobody() -> None:
+    """A replay, or a clock that went back: the higher one may come back and is heard."""
+    story = Story()
+    reborn = peer_info(Role.PASSIVE, 3, life=1)
+    story.facts(PathUp("lan"), PeerHeard(reborn), PathDown("lan"))
+    assert story.facts(PathUp("lan"), PeerHeard(ACTIVE)) == [PeerFound(ACTIVE)]
+    assert story.facts(PeerHeard(reborn)) == [PeerLost("peer-restarted", ACTIVE), PeerFound(reborn)]
+
+
 def test_after_a_silence_it_must_say_again_who_it_is() -> None:
     """What it said before may be long past: a path alone does not bring it back."""
     story = Story()

@@ -13,9 +13,11 @@ from flexha.core import heartbeat_wire
 from flexha.core.errors import RemoteProtocolError
 from flexha.core.events import Role
 from flexha.core.heartbeat_wire import FLAG_BYE, FLAG_READY, Heartbeat
-from flexha.units import Ns, Term
+from flexha.units import TERM_MAX, Ns, Term
 
 PAIR = heartbeat_wire.pair_id("lab")
+KEY = bytes(range(16))
+LAN = 1
 BEAT = Heartbeat(
     node=1,
     role=Role.PASSIVE,
@@ -40,13 +42,27 @@ GOLDEN = bytes.fromhex(
     "00000064"
     "00000009"
     "0102030405060708"
-    "0000000000000000"
+    "93490fc8d5473117"
 )
 
 
+def encode(beat: Heartbeat = BEAT) -> bytes:
+    return heartbeat_wire.encode(beat, key=KEY, path=LAN)
+
+
+def decode(payload: bytes, *, own_node: int = 0, key: bytes = KEY, path: int = LAN) -> Heartbeat:
+    return heartbeat_wire.decode(payload, own_node=own_node, own_pair_id=PAIR, key=key, path=path)
+
+
+def signed(payload: bytes) -> bytes:
+    """The payload with the right MAC."""
+    covered = payload[:56]
+    return covered + heartbeat_wire.siphash24(KEY, covered + bytes((LAN,))).to_bytes(8, "big") + payload[64:]
+
+
 def test_golden() -> None:
-    assert heartbeat_wire.encode(BEAT) == GOLDEN
-    assert heartbeat_wire.decode(GOLDEN, own_node=0, own_pair_id=PAIR) == BEAT
+    assert encode() == GOLDEN
+    assert decode(GOLDEN) == BEAT
     assert len(GOLDEN) == heartbeat_wire.SIZE == 64
 
 
@@ -60,8 +76,9 @@ def test_pair_id_is_the_crc32_of_the_name() -> None:
     st.integers(0, 255),
     st.integers(1, 2**32 - 1),
     st.integers(0, 2**64 - 1),
+    st.integers(0, TERM_MAX),
 )
-def test_round_trip(node: int, role: Role, flags: int, interval_ms: int, big: int) -> None:
+def test_round_trip(node: int, role: Role, flags: int, interval_ms: int, big: int, term: int) -> None:
     beat = replace(
         BEAT,
         node=node,
@@ -69,15 +86,14 @@ def test_round_trip(node: int, role: Role, flags: int, interval_ms: int, big: in
         flags=flags,
         interval_ms=interval_ms,
         incarnation=big,
-        term=Term(big),
+        term=Term(term),
         seq=big,
     )
-    payload = heartbeat_wire.encode(beat)
-    assert heartbeat_wire.decode(payload, own_node=1 - node, own_pair_id=PAIR) == beat
+    assert decode(encode(beat), own_node=1 - node) == beat
 
 
 def test_longer_payloads_are_fine() -> None:
-    assert heartbeat_wire.decode(heartbeat_wire.encode(BEAT) + b"more", own_node=0, own_pair_id=PAIR) == BEAT
+    assert decode(encode() + b"more") == BEAT
 
 
 @pytest.mark.parametrize(
@@ -90,19 +106,48 @@ def test_longer_payloads_are_fine() -> None:
         ("bad_role", 6, b"\x06"),
         ("other_pair", 8, b"\0\0\0\0"),
         ("bad_interval", 12, b"\0\0\0\0"),
+        ("bad_term", 24, (TERM_MAX + 1).to_bytes(8, "big")),
     ],
 )
 def test_what_a_receiver_drops(reason: str, at: int, value: bytes) -> None:
-    payload = bytearray(heartbeat_wire.encode(BEAT))
+    payload = bytearray(encode())
     payload[at : at + len(value)] = value
     with pytest.raises(RemoteProtocolError, match=reason):
-        heartbeat_wire.decode(bytes(payload), own_node=0, own_pair_id=PAIR)
+        decode(signed(bytes(payload)))
 
 
 @given(st.binary(max_size=63))
 def test_short_payloads_are_dropped(payload: bytes) -> None:
     with pytest.raises(RemoteProtocolError, match="bad_length"):
-        heartbeat_wire.decode(payload, own_node=0, own_pair_id=PAIR)
+        decode(payload)
+
+
+@given(st.integers(0, 8 * heartbeat_wire.SIZE - 1))
+def test_any_changed_bit_is_a_bad_mac(bit: int) -> None:
+    payload = bytearray(encode())
+    payload[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(RemoteProtocolError, match="bad_mac"):
+        decode(bytes(payload))
+
+
+def test_a_mac_of_another_key_or_path_or_none_is_bad() -> None:
+    """Recorded on the LAN, it is worth nothing on the WAN."""
+    for payload, key, path in (
+        (encode(), KEY, 2),
+        (encode(), bytes(16), LAN),
+        (encode()[:56] + bytes(8), KEY, LAN),
+    ):
+        with pytest.raises(RemoteProtocolError, match="bad_mac"):
+            decode(payload, key=key, path=path)
+
+
+def test_siphash_reference() -> None:
+    """Vectors 0, 15 and 63 of the reference; csrc/test/check_siphash.c has them all."""
+    assert [heartbeat_wire.siphash24(KEY, bytes(range(n))) for n in (0, 15, 63)] == [
+        0x726FDB47DD0E0E31,
+        0xA129CA6149BE45E5,
+        0x958A324CEB064572,
+    ]
 
 
 def test_what_it_says_of_its_sender() -> None:

@@ -42,7 +42,7 @@ from flexha.core.events import (
     TimerFired,
 )
 from flexha.core.sync_wire import Ack, BulkBegin, BulkEnd, Go, Hello, Stream
-from flexha.units import Term
+from flexha.units import TERM_MAX, Term
 
 READY_PEER = peer_info(Role.PASSIVE, 2, ready=True)
 
@@ -169,10 +169,12 @@ def test_a_restarted_active_is_a_dead_active() -> None:
 
 
 def test_gratuitous_arps_are_repeated() -> None:
-    """At once, after 100 ms and after 1 s: frames get lost."""
+    """At once, after 10 ms, 100 ms and 1 s: frames get lost, or overtake each other."""
     core = Core(config(0)).become_passive()
     assert len(garps(core.silence())) == 2
-    assert garps(core.sleep(99)) == []
+    assert garps(core.sleep(9)) == []
+    assert garps(core.sleep(2)) == ["lan", "wan"]
+    assert garps(core.sleep(88)) == []
     assert garps(core.sleep(2)) == ["lan", "wan"]
     assert garps(core.sleep(898)) == []
     assert garps(core.sleep(2)) == ["lan", "wan"]
@@ -252,6 +254,30 @@ def test_the_higher_term_stays_and_announces_itself() -> None:
     assert garps(actions) == ["lan", "wan"]
     actions = core.do(PeerHeard(peer_info(Role.JOINING, 9, index=0)))
     assert garps(actions) == ["lan", "wan"], "its last frames may have misled the bridges"
+
+
+def test_the_higher_term_announces_itself_when_it_first_hears_a_peer_that_has_yielded() -> None:
+    """The loser heard us first: it is fenced before we hear it, and its last frames misled the bridges."""
+    core = Core(config(1))
+    core.start(term=8)
+    core.sleep(5000)
+    actions = core.hear(peer_info(Role.JOINING, 9, index=0))
+    assert core.role is Role.ACTIVE
+    assert garps(actions) == ["lan", "wan"]
+    assert adverts(actions) == [("lan", 100), ("wan", 100)]
+    assert garps(core.sleep(1001)) == ["lan", "wan"] * 3
+
+
+def test_a_false_takeover_is_answered_on_the_links() -> None:
+    """The peer, deaf to our heartbeats, reigned until it heard our advert: its frames misled the bridges."""
+    core = Core(config(0)).become_active()
+    core.sleep(2000)
+    actions = core.do(advert("lan", 100, "198.51.100.3"))
+    assert core.role is Role.ACTIVE
+    assert adverts(actions) == [("lan", 150)]
+    assert garps(actions) == ["lan"]
+    assert garps(core.sleep(11)) == ["lan"], "its last frame may come behind the answer"
+    assert garps(core.sleep(990)) == ["lan"] * 2
 
 
 def test_an_active_whose_term_was_overtaken_takes_a_new_one() -> None:
@@ -469,6 +495,17 @@ def test_a_disk_that_does_not_write_is_a_fault() -> None:
     actions = core.hear(peer_info(Role.ACTIVE, 3))
     assert only(actions, PersistTerm) == [PersistTerm(Term(6))], "tried again, above what may be on disk"
     assert roles(core.do(OperatorAsked(1, Command.MAINTENANCE_EXIT))) == [(Role.JOINING, 3)]
+
+
+def test_terms_that_have_run_out_are_a_fault() -> None:
+    """Only a broken peer gets us there; then this node says so instead of dying of it."""
+    core = Core(config(0))
+    core.start()
+    core.hear(peer_info(Role.ACTIVE, TERM_MAX))
+    actions = core.silence()
+    assert roles(actions) == [(Role.FAULT, TERM_MAX)]
+    assert reason(actions) == "terms-exhausted"
+    assert only(actions, PersistTerm) == []
 
 
 def test_a_disk_that_does_not_write_leaves_an_active_node_alone() -> None:

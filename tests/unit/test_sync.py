@@ -275,6 +275,23 @@ def test_a_walk_that_nobody_wants_is_drained_into_nothing() -> None:
     assert only(core.do(BulkWalked()), TrackChanges) == [TrackChanges(on=False)]
 
 
+@pytest.mark.parametrize("acked", [1, 3])
+def test_a_peer_that_comes_back_after_it_was_given_up_gets_a_bulk(acked: int) -> None:
+    """Its records of the unwanted walk were discarded meanwhile: to resume would leave holes."""
+    core = active(replace(LIMITS, resume_hold_s=0.0))
+    core.do(joins(core), drained(), drained(), drained(), received(Ack(acked)), SyncClosed("cut"))
+    assert records(core.sleep(1), "sync-resume-expired") != []
+    assert Count("sync.records_discarded", 5) in core.do(drained(5))
+    core.do(SyncConnected())
+    actions = core.do(joins(core, OURS, acked))
+    assert sent(actions) == [BulkBegin(OURS, 4)]
+    assert only(actions, StartBulk) == [], "the old walk is still under way"
+    assert sent(core.do(drained())) == [batch(4)]
+    actions = core.do(BulkWalked())
+    assert sent(actions) == [BulkBegin(OURS, 5)]
+    assert only(actions, StartBulk) == [StartBulk()]
+
+
 def test_a_bulk_resumes_in_its_middle() -> None:
     core = active()
     core.do(joins(core), drained(4), drained(4), received(Ack(1)), SyncClosed("cut"))

@@ -29,7 +29,7 @@ from flexha.core.sync_wire import (
     Stream,
     Want,
 )
-from flexha.units import Term
+from flexha.units import TERM_MAX, Term
 
 LIMIT = 1 << 16
 STREAM = Stream(0xDEADBEEF, Term(4))
@@ -150,6 +150,9 @@ def batch(**changes: object) -> dict[str, object]:
         ("bad_field", hello(role=-1)),
         ("bad_field", hello(inc=None)),
         ("bad_field", hello(term="3")),
+        ("bad_field", hello(term=TERM_MAX + 1)),
+        ("bad_field", {"t": "go", "term": TERM_MAX + 1}),
+        ("bad_field", {"t": "resume", "stream": {"inc": 1, "term": TERM_MAX + 1}, "seq": 1}),
         ("bad_field", {"t": "want", "stream": 5, "seq": 0}),
         ("bad_field", {"t": "want", "stream": {}, "seq": 0}),
         ("bad_field", {"t": "want", "stream": None, "seq": -1}),

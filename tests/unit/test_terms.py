@@ -11,14 +11,14 @@ import pytest
 from flexha.errors import StartError
 from flexha.shell.preflight import StateDir
 from flexha.shell.terms import FILE_NAME, TermFile
-from flexha.units import Term
+from flexha.units import TERM_MAX, Term
 
 
 def test_no_file_is_term_zero(tmp_path: Path) -> None:
     assert TermFile(tmp_path).read() == 0
 
 
-@pytest.mark.parametrize("term", [0, 1, 41, 2**63])
+@pytest.mark.parametrize("term", [0, 1, 41, TERM_MAX])
 def test_what_is_written_is_read_back(tmp_path: Path, term: int) -> None:
     TermFile(tmp_path).write(Term(term))
     assert TermFile(tmp_path).read() == term
@@ -72,6 +72,12 @@ GOOD = "flexha-term 1 42 "
 def test_a_damaged_file_stops_the_daemon(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FILE_NAME).write_bytes(content)
     with pytest.raises(StartError, match=r"damaged.*restore it, or, while the peer runs"):
+        TermFile(tmp_path).read()
+
+
+def test_a_term_that_no_node_reaches_stops_the_daemon(tmp_path: Path) -> None:
+    TermFile(tmp_path).write(Term(TERM_MAX + 1))
+    with pytest.raises(StartError, match=rf"{tmp_path}/term: term \d+ is above.*remove this file on both"):
         TermFile(tmp_path).read()
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from ipaddress import IPv4Address
 
@@ -92,6 +93,31 @@ def test_late_timers_send_one_announcement_each() -> None:
     assert len([o for o in outputs if isinstance(o, SendFrame)]) == 2
     assert router.garp_at == ()
     assert router.adver_at == Ns(NOW + ms(31_000))
+
+
+def test_a_worse_router_that_goes_on_makes_no_storm() -> None:
+    """Each of its adverts is answered (RFC 9568 §6.4.3); announcements begin anew every 100 ms at most."""
+    router, _ = run(NEW, Startup(), Raise())
+    sent_at: list[int] = []
+    for time_ms in range(2000, 4000, 10):
+        for at in (time_ms, time_ms + 5):
+            event = heard(100, FOREIGN["wan"], 1) if at == time_ms else TimerFired()
+            router, outputs = run(router, event, now=Ns(NOW + ms(at)))
+            frames = [o.frame for o in outputs if isinstance(o, SendFrame)]
+            assert len(frames) >= (at == time_ms), "the advert"
+            sent_at += [at] * frames.count(garp.build(PORT.vmac, PORT.vips[0]))
+    assert len(router.garp_at) <= len(garp.REPEAT_AT_MS)
+    assert len(sent_at) <= 3 * 20
+    assert max(after - before for before, after in itertools.pairwise(sent_at)) <= 100
+
+
+def test_an_advert_amid_the_announcements_is_followed_by_one() -> None:
+    """Within 100 ms, whenever it comes: bridges are misled no longer than that."""
+    for offset_ms in range(0, 101, 5):
+        router, _ = run(NEW, Startup(), Raise())
+        router, _ = run(router, heard(100, FOREIGN["wan"]), now=Ns(NOW + ms(2000)))
+        router, _ = run(router, heard(100, FOREIGN["wan"]), now=Ns(NOW + ms(2000 + offset_ms)))
+        assert min(router.garp_at) <= Ns(NOW + ms(2000 + offset_ms + 100))
 
 
 def test_every_address_is_announced() -> None:

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nodes that do not hear each other, and what becomes of two ACTIVE ones. Spec: R1, R2, R13."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import signal
+from array import array
+from collections.abc import Iterable, Iterator
+
+import pytest
+import topo
+from pair import Node, Pair
+from sandbox import Lab, now_ns, wait_until
+from traffic import UdpProbe
+
+SWITCHES = tuple(topo.SWITCHES.values())
+GAP_MS_MAX = 300
+"""Far less than an advertisement interval (1 s), after which any switch knows better."""
+
+
+@contextlib.contextmanager
+def dropped(lab: Lab, what: str, match: str, hosts: Iterable[str]) -> Iterator[None]:
+    """Nodes drop what matches when it comes from the cross-connect, switches what they would forward."""
+    with contextlib.ExitStack() as stack:
+        for host in hosts:
+            family, hook = "bridge", "forward"
+            if host in topo.NODES:
+                family, hook = "netdev", f'ingress device "{topo.XC_DEVICE}"'
+            rules = (
+                f"table {family} lab_{what} {{\n chain drops {{\n"
+                f"  type filter hook {hook} priority 0; policy accept;\n  {match} drop\n }}\n}}\n"
+            )
+            lab.run(host, ["nft", "--file", "-"], input_text=rules)
+            stack.callback(lab.run, host, ["nft", "delete", "table", family, f"lab_{what}"])
+        yield
+
+
+def heartbeats_cut(lab: Lab, *hosts: str) -> contextlib.AbstractContextManager[None]:
+    """No heartbeat passes there."""
+    return dropped(lab, "heartbeats", "ip protocol udp udp dport 47850", hosts)
+
+
+def adverts_cut(lab: Lab) -> contextlib.AbstractContextManager[None]:
+    """No advertisement reaches the other node; bridges still learn from them."""
+    return dropped(lab, "adverts", "ip protocol 112", SWITCHES)
+
+
+@contextlib.contextmanager
+def probe(lab: Lab, run: int) -> Iterator[UdpProbe]:
+    """A UDP flow, a datagram every millisecond, through the pair."""
+    flow = UdpProbe(lab, run)
+    try:
+        yield flow
+    finally:
+        flow.close()
+
+
+def make_active(pair: Pair, name: str) -> Node:
+    """A settled pair in which this node is the ACTIVE one."""
+    if pair.active().name != name:
+        pair.active().ctl("failover")
+        wait_until(lambda: pair[name].role() == "ACTIVE", 10, f"{name} is ACTIVE")
+    pair.wait_settled()
+    return pair[name]
+
+
+def term(node: Node) -> int:
+    status = node.status()
+    assert status is not None
+    return int(status["term"])
+
+
+def since_s(node: Node) -> float:
+    status = node.status()
+    assert status is not None
+    return float(status["since_s"])
+
+
+def roles_since(node: Node, t_ns: int) -> list[tuple[str, str]]:
+    """The roles that a node has taken since then, and why."""
+    return [
+        (str(event["to"]), str(event["reason"]))
+        for event in node.history()
+        if event["event"] == "role" and event["t_ms"] >= t_ns / 1e6
+    ]
+
+
+def longest_gap_ms(times_ns: array[int], from_ns: int) -> float:
+    """The longest time without an arrival after ``from_ns``."""
+    later = [from_ns, *(t_ns for t_ns in times_ns if t_ns > from_ns)]
+    return max(after - before for before, after in itertools.pairwise(later)) / 1e6
+
+
+def reigned_for(node: Node, seconds: float) -> bool:
+    status = node.status()
+    assert status is not None
+    return bool(status["role"] == "ACTIVE" and status["since_s"] >= seconds)
+
+
+def test_a_false_takeover_is_undone_at_once(lab: Lab, pair: Pair) -> None:
+    """Heartbeats are lost, adverts are not: the node of lower priority yields to the reigning one's advert.
+
+    The switches, misled by its few frames, know better long before the next regular advert. Spec: R1, R13.
+    """
+    a, b = make_active(pair, "a"), pair["b"]
+    with probe(lab, 360) as udp:
+        start_ns = now_ns()
+        with heartbeats_cut(lab, *topo.NODES, *SWITCHES):
+            wait_until(
+                lambda: [role for role, _ in roles_since(b, start_ns)] == ["ACTIVE", "PASSIVE"],
+                10,
+                "b takes over, and yields",
+            )
+            yielded = b.status()
+            assert yielded is not None
+            wait_until(lambda: since_s(b) >= 1, 10, "a whole advert interval passes")
+            assert a.role() == "ACTIVE"
+        assert pair.wait_settled() is a
+        result = udp.finish()
+    assert roles_since(b, start_ns)[:2] == [("ACTIVE", "peer-silent"), ("PASSIVE", "outranked")]
+    assert {role for role, _ in roles_since(a, start_ns)} <= {"ACTIVE"}
+    assert term(a) > yielded["term"], "the peer has reigned meanwhile, and terms only grow"
+    assert longest_gap_ms(result.arrival_ns, start_ns) < GAP_MS_MAX
+    assert longest_gap_ms(result.echo_ns, start_ns) < GAP_MS_MAX
+
+
+@pytest.mark.parametrize("name", topo.NODES)
+def test_a_split_brain_heals(lab: Lab, pair: Pair, name: str) -> None:
+    """Cut off from each other, both reign; of the two, the higher term stays and the other one joins it.
+
+    The lower one hears first: the higher one never hears it reign, and announces itself all the same.
+    Sessions go on. Spec: R1, R2, R13.
+    """
+    old = make_active(pair, name)
+    new = pair.peer(old)
+    with probe(lab, 361 + topo.NODES.index(name)) as udp:
+        start_ns = now_ns()
+        with adverts_cut(lab):
+            with heartbeats_cut(lab, new.name, *SWITCHES):
+                with heartbeats_cut(lab, old.name):
+                    wait_until(lambda: new.role() == "ACTIVE", 10, "the peer takes over")
+                    wait_until(lambda: reigned_for(new, 2), 10, "it has announced itself to the end")
+                    assert old.role() == "ACTIVE", "nobody has told it"
+                    high = term(new)
+                    assert high > term(old)
+                wait_until(lambda: old.role() in ("JOINING", "PASSIVE"), 10, "the lower term yields")
+                healed_ns = now_ns()
+            assert pair.wait_settled() is new
+        settled_ns = now_ns()
+        assert term(new) == term(old) == high
+        wait_until(lambda: now_ns() - settled_ns > 1_500_000_000, 10, "an advert interval passes")
+        result = udp.finish()
+    assert roles_since(old, start_ns) == [("JOINING", "higher-term"), ("PASSIVE", "synced")]
+    assert roles_since(new, start_ns) == [("ACTIVE", "peer-silent")]
+    assert longest_gap_ms(result.arrival_ns, healed_ns) < GAP_MS_MAX
+    assert longest_gap_ms(result.echo_ns, healed_ns) < GAP_MS_MAX
+    assert result.foreign == 0, "the mapping keeps its external port"
+
+
+def test_a_frozen_active_wakes_up_as_passive(lab: Lab, pair: Pair) -> None:
+    """SIGSTOP: the peer reigns in a higher term; SIGCONT: the woken node joins it. Spec: R1, R2, R13."""
+    old = pair.active()
+    new = pair.peer(old)
+    before = term(old)
+    pid = old.pid
+    assert pid is not None
+    with probe(lab, 363) as udp:
+        start_ns = lab.signal(pid, signal.SIGSTOP)
+        try:
+            wait_until(lambda: new.role() == "ACTIVE", 10, "the peer takes over")
+            wait_until(lambda: reigned_for(new, 1), 10, "it has reigned for a second")
+        finally:
+            woken_ns = lab.signal(pid, signal.SIGCONT)
+        assert pair.wait_settled() is new
+        wait_until(lambda: since_s(old) >= 1, 10, "nothing more happens")
+        result = udp.finish()
+    assert term(new) == term(old) > before
+    assert roles_since(new, start_ns) == [("ACTIVE", "peer-silent")], "no ping-pong"
+    assert roles_since(old, start_ns) == [("JOINING", "higher-term"), ("PASSIVE", "synced")]
+    assert longest_gap_ms(result.arrival_ns, woken_ns) < GAP_MS_MAX

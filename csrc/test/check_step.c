@@ -121,7 +121,7 @@ static void check_bad_input(void)
 	struct fp_frame f;
 
 	s.ttl = 1;
-	CHECK_EQ(80, rig_in(r, LAN, &s).verdict, V_TTL_EXPIRED);
+	CHECK_EQ(80, rig_in(r, LAN, &s).verdict, V_TTL_EXCEEDED_SENT);
 	s = spec_udp;
 	s.frag = 0x2000;
 	CHECK_EQ(81, rig_in(r, LAN, &s).verdict, V_FRAGMENT);
@@ -146,7 +146,7 @@ static void check_bad_input(void)
 	CHECK_EQ(87, rig_in(r, LAN, &s).verdict, V_PROTOCOL);
 	s = spec_echo;
 	s.type = ICMP_UNREACHABLE;
-	CHECK_EQ(88, rig_in(r, LAN, &s).verdict, V_ICMP_ERROR);
+	CHECK_EQ(88, rig_in(r, LAN, &s).verdict, V_ICMP_ERROR_BAD);
 	s.type = 13;
 	CHECK_EQ(89, rig_in(r, LAN, &s).verdict, V_ICMP_TYPE);
 	s.type = ICMP_ECHO_REPLY;

@@ -59,6 +59,17 @@ static void reset(void)
 	core_set_fib(&core, fibs[1]);
 }
 
+/* An ICMP error quotes an IP header, whose checksum counts, too. */
+static void fix_quote(uint8_t *icmp, uint32_t len)
+{
+	struct pkt p = { .icmp_type = icmp[ICMP_TYPE] };
+	uint8_t *quote = icmp + ICMP_LEN;
+
+	if (pkt_is_icmp_error(&p) && len >= ICMP_LEN + IPV4_LEN &&
+	    len - ICMP_LEN >= (uint32_t)(quote[0] & 0xf) * 4)
+		frames_fix_ip_csum(quote);
+}
+
 static void fix_checksums(uint8_t *data, uint32_t len)
 {
 	uint8_t *ip = data + ETH_LEN;
@@ -67,6 +78,8 @@ static void fix_checksums(uint8_t *data, uint32_t len)
 	if (len < ETH_LEN + IPV4_LEN || ip[0] != 0x45)
 		return;
 	total = be16_host(be16_load(ip + IP_TOTAL));
+	if (ip[IP_PROTO] == IPPROTO_NUM_ICMP && total >= IPV4_LEN + ICMP_LEN && ETH_LEN + total <= len)
+		fix_quote(ip + IPV4_LEN, total - IPV4_LEN);
 	frames_fix_ip_csum(ip);
 	if (total >= IPV4_LEN + TCP_LEN && ETH_LEN + total <= len &&
 	    (ip[IP_PROTO] == IPPROTO_NUM_TCP || ip[IP_PROTO] == IPPROTO_NUM_UDP ||
@@ -84,6 +97,13 @@ static void judge(const struct fp_frame *f)
 	REQUIRE(!verdict_is_drop(f->verdict));
 	REQUIRE(f->out_port < N_PORTS);
 	REQUIRE(!f->fenced || core.role == FP_ROLE_ACTIVE);
+	/* Of ICMP errors everything is rewritten: what we have made, we have made right. */
+	if (f->verdict == V_ICMP_ERROR_IN || f->verdict == V_ICMP_ERROR_OUT ||
+	    f->verdict == V_TTL_EXCEEDED_SENT || f->verdict == V_FRAG_NEEDED_SENT) {
+		struct fp_frame made = *f;
+
+		REQUIRE(frames_csums_ok(&made));
+	}
 	/* A frame from the port's virtual MAC leaves only while ACTIVE. */
 	if (f->out == FP_OUT_WIRE && memcmp(f->data + ETH_SRC, mac_virtual[f->out_port], ETH_ALEN) == 0)
 		REQUIRE(f->fenced);

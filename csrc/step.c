@@ -147,6 +147,37 @@ static void rewrite(const struct pkt *p, uint32_t side, be32 new_addr, be16 new_
 	}
 }
 
+/*
+ * A SYN promises no more than fits both ports, so that neither end has to learn of the narrower one by an
+ * error that may be lost. Only lowered, never added: without the option 536 holds (RFC 9293 section 3.7.1),
+ * which fits any port. Options of other segments are not counted (RFC 6691 section 2).
+ */
+static void clamp_mss(const struct core *c, const struct pkt *p, uint32_t out_port)
+{
+	enum { OPT_END = 0, OPT_NOP = 1, OPT_MSS = 2, OPT_MSS_LEN = 4 };
+	const uint32_t len_max = min_u32(c->ports[p->frame->port].len_max, c->ports[out_port].len_max);
+	const uint32_t header = (uint32_t)(p->l4[TCP_OFF] >> 4) * 4;
+	const be16 fits = be16_of((uint16_t)(len_max - (ETH_LEN + IPV4_LEN + TCP_LEN)));
+	uint32_t at = TCP_LEN, delta;
+	be16 old;
+
+	while (at + OPT_MSS_LEN <= header && p->l4[at] != OPT_END &&
+	       (p->l4[at] != OPT_MSS || p->l4[at + 1] != OPT_MSS_LEN)) {
+		if (p->l4[at] != OPT_NOP && p->l4[at + 1] < 2)
+			return; /* malformed: the endpoint's to judge */
+		at += p->l4[at] == OPT_NOP ? 1 : p->l4[at + 1];
+	}
+	if (at + OPT_MSS_LEN > header || p->l4[at] == OPT_END)
+		return;
+	old = be16_load(p->l4 + at + 2);
+	if (be16_host(old) <= be16_host(fits))
+		return;
+	be16_store(p->l4 + at + 2, fits);
+	/* At an odd place the sum sees it with its bytes swapped (RFC 1071 section 2). */
+	delta = at % 2 == 0 ? csum_delta16(old, fits) : csum_delta16(be16_of(old.raw), be16_of(fits.raw));
+	be16_store(p->l4 + TCP_CSUM, csum_update(be16_load(p->l4 + TCP_CSUM), delta));
+}
+
 /* Move the state by a packet of a known session; @idx may get a new identity. */
 static uint32_t track(struct core *c, const struct pkt *p, uint32_t idx, uint32_t side)
 {
@@ -186,6 +217,8 @@ static uint32_t forward(struct core *c, struct pkt *p, uint32_t idx, uint32_t si
 
 	cold->packets[side]++;
 	cold->bytes[side] += p->ip_len;
+	if (unlikely(p->tcp_flags & TCP_SYN))
+		clamp_mss(c, p, nh->port);
 	if (side == SIDE_OUT)
 		rewrite(p, side, c->nat.pools[f->pool].v4, f->external_port);
 	else

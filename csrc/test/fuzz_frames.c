@@ -87,6 +87,22 @@ static void fix_checksums(uint8_t *data, uint32_t len)
 		frames_fix_l4_csum(ip, total - IPV4_LEN);
 }
 
+/* ICMP errors and SYN segments came in with checksums that were right, and were rewritten beyond addresses. */
+static bool must_be_sound(const struct fp_frame *f)
+{
+	const uint8_t *ip = f->data + ETH_LEN;
+
+	switch (f->verdict) {
+	case V_ICMP_ERROR_IN:
+	case V_ICMP_ERROR_OUT:
+	case V_TTL_EXCEEDED_SENT:
+	case V_FRAG_NEEDED_SENT: return true;
+	case V_SNAT:
+	case V_REVERSE: return ip[IP_PROTO] == IPPROTO_NUM_TCP && (ip[IPV4_LEN + TCP_FLAGS] & TCP_SYN);
+	default: return false;
+	}
+}
+
 /* What must hold of every frame, whatever came in. */
 static void judge(const struct fp_frame *f)
 {
@@ -97,12 +113,10 @@ static void judge(const struct fp_frame *f)
 	REQUIRE(!verdict_is_drop(f->verdict));
 	REQUIRE(f->out_port < N_PORTS);
 	REQUIRE(!f->fenced || core.role == FP_ROLE_ACTIVE);
-	/* Of ICMP errors everything is rewritten: what we have made, we have made right. */
-	if (f->verdict == V_ICMP_ERROR_IN || f->verdict == V_ICMP_ERROR_OUT ||
-	    f->verdict == V_TTL_EXCEEDED_SENT || f->verdict == V_FRAG_NEEDED_SENT) {
-		struct fp_frame made = *f;
+	if (must_be_sound(f)) {
+		struct fp_frame sent = *f;
 
-		REQUIRE(frames_csums_ok(&made));
+		REQUIRE(frames_csums_ok(&sent));
 	}
 	/* A frame from the port's virtual MAC leaves only while ACTIVE. */
 	if (f->out == FP_OUT_WIRE && memcmp(f->data + ETH_SRC, mac_virtual[f->out_port], ETH_ALEN) == 0)

@@ -205,6 +205,24 @@ static inline uint64_t flow_key_tail(be16 pa, be16 pb, uint8_t proto, uint8_t po
 	       (uint64_t)side << 48 | (uint64_t)kind << 56;
 }
 
+/* The key of a flow in its two directions, written into the words of a struct flow_key. */
+static inline void flow_key_out(uint64_t w[5], be32 inside, be16 inside_port, be32 remote, be16 remote_port,
+				uint8_t proto)
+{
+	flow_key_v4(w, inside);
+	flow_key_v4(w + 2, remote);
+	w[4] = flow_key_tail(inside_port, remote_port, proto, 0, SIDE_OUT, REC_FLOW);
+}
+
+static inline void flow_key_in(uint64_t w[5], uint32_t pool, be16 external_port, be32 remote,
+			       be16 remote_port, uint8_t proto)
+{
+	w[0] = 0;
+	w[1] = 0;
+	flow_key_v4(w + 2, remote);
+	w[4] = flow_key_tail(external_port, remote_port, proto, (uint8_t)pool, SIDE_IN, REC_FLOW);
+}
+
 /**
  * flow_key_of() - The key under which record @idx is indexed on @side
  */

@@ -111,7 +111,7 @@ static uint32_t own_address(const struct core *c, const struct pkt *p, uint32_t 
 	return V_PULSE;
 }
 
-/* ICMP beyond what a session takes: echo of the VIP, errors. V_GO_ON: as good as TCP and UDP. */
+/* ICMP beyond what a session takes: echo of the VIP. V_GO_ON: as good as TCP and UDP, or an error. */
 static uint32_t check_icmp(const struct core *c, const struct pkt *p, bool to_vip, bool from_outside)
 {
 	switch (p->icmp_type) {
@@ -122,7 +122,7 @@ static uint32_t check_icmp(const struct core *c, const struct pkt *p, bool to_vi
 	case ICMP_ECHO_REPLY: return from_outside ? V_GO_ON : V_ICMP_TYPE;
 	case ICMP_UNREACHABLE:
 	case ICMP_TIME_EXCEEDED:
-	case ICMP_PARAMETER_PROBLEM: return V_ICMP_ERROR;
+	case ICMP_PARAMETER_PROBLEM: return V_GO_ON;
 	default: return V_ICMP_TYPE;
 	}
 }
@@ -150,7 +150,7 @@ uint32_t local_ipv4(const struct core *c, struct pkt *p, uint32_t l4)
 		return l4;
 	if (p->proto == IPPROTO_NUM_ICMP) {
 		verdict = check_icmp(c, p, to_vip, outside);
-		if (verdict != V_GO_ON)
+		if (verdict != V_GO_ON || pkt_is_icmp_error(p))
 			return verdict;
 	}
 	to_pool = nat_pool_of(&c->nat, &dst, p->dport) != NAT_POOL_NONE;

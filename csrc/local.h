@@ -39,7 +39,8 @@ uint32_t local_frame(const struct core *c, struct fp_frame *frame, enum mac_clas
  * local_ipv4() - Unicast IPv4 to us that no session has taken
  * @p:  after pkt_parse_ip()
  * @l4: what pkt_parse_l4() said (V_GO_ON when @p is a fragment)
- * Return: the verdict, or V_GO_ON: to be routed, but no session yet.
+ * Return: the verdict, or V_GO_ON: to be routed, but no session yet; or an ICMP error, whose session is
+ *         yet to be looked for in what it quotes.
  */
 uint32_t local_ipv4(const struct core *c, struct pkt *p, uint32_t l4);
 

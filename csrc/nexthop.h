@@ -37,6 +37,14 @@ uint32_t nexthop_route(const struct core *c, const struct fp_addr *dst, bool out
  */
 uint32_t nexthop_flow(const struct core *c, uint32_t idx, uint32_t side, struct nexthop *nh);
 
+/* May the packet leave there as it is? V_GO_ON, V_TTL_EXPIRED or V_TOO_BIG. */
+static inline uint32_t nexthop_fits(const struct core *c, const struct pkt *p, const struct nexthop *nh)
+{
+	if (unlikely(p->ip[IP_TTL] <= 1))
+		return V_TTL_EXPIRED;
+	return (uint32_t)ETH_LEN + p->ip_len > c->ports[nh->port].len_max ? V_TOO_BIG : V_GO_ON;
+}
+
 /**
  * nexthop_send() - Address a frame that is complete but for its Ethernet addresses, or park it
  * @verdict: what it is if all goes well

@@ -76,7 +76,7 @@ enum tcp_flag { TCP_FIN = 1, TCP_SYN = 2, TCP_RST = 4, TCP_PSH = 8, TCP_ACK_FLAG
  * @dport:     after pkt_parse_l4(): destination port; ICMP echo: the identifier
  * @proto:     IANA
  * @tcp_flags: after pkt_parse_l4()
- * @icmp_type: after pkt_parse_l4()
+ * @icmp_type: after pkt_parse_l4(); 0 in other protocols
  * @options:   there are IP options
  * @fragment:  a fragment, the first one included
  * @key:       what the index is asked for (step.c)
@@ -117,6 +117,13 @@ uint32_t pkt_parse_l4(struct pkt *p);
  * UDP without a checksum is fine.
  */
 bool pkt_l4_csum_ok(const struct pkt *p);
+
+/* What complains about another packet. Source Quench is not among them: nobody may act on it (RFC 6633). */
+static inline bool pkt_is_icmp_error(const struct pkt *p)
+{
+	return p->icmp_type == ICMP_UNREACHABLE || p->icmp_type == ICMP_TIME_EXCEEDED ||
+	       p->icmp_type == ICMP_PARAMETER_PROBLEM;
+}
 
 static inline bool mac_eq(const uint8_t *a, const uint8_t *b)
 {

@@ -15,6 +15,7 @@
  */
 #include "step.h"
 #include "csum.h"
+#include "icmp.h"
 #include "local.h"
 #include "nexthop.h"
 #include "pkt.h"
@@ -42,7 +43,6 @@ static bool candidate_key(const struct core *c, struct pkt *p, uint32_t *shard)
 {
 	bool outside = c->ports[p->frame->port].outside, icmp = p->proto == IPPROTO_NUM_ICMP;
 	be16 src_port = p->sport, dst_port = p->dport, none = be16_of(0);
-	uint64_t *w = p->key.w;
 	uint32_t pool;
 
 	if (icmp && p->icmp_type != (outside ? ICMP_ECHO_REPLY : ICMP_ECHO_REQUEST))
@@ -51,18 +51,12 @@ static bool candidate_key(const struct core *c, struct pkt *p, uint32_t *shard)
 		pool = nat_pool_of_v4(&c->nat, p->dst, dst_port);
 		if (pool == NAT_POOL_NONE)
 			return false;
-		w[0] = 0;
-		w[1] = 0;
-		flow_key_v4(w + 2, p->src);
-		w[4] = flow_key_tail(dst_port, icmp ? none : src_port, p->proto, (uint8_t)pool, SIDE_IN,
-				     REC_FLOW);
+		flow_key_in(p->key.w, pool, dst_port, p->src, icmp ? none : src_port, p->proto);
 	} else {
 		/* Heartbeats are not handed off: whichever worker reads them passes them on. */
 		if (is_heartbeat(c, p))
 			return false;
-		flow_key_v4(w, p->src);
-		flow_key_v4(w + 2, p->dst);
-		w[4] = flow_key_tail(src_port, icmp ? none : dst_port, p->proto, 0, SIDE_OUT, REC_FLOW);
+		flow_key_out(p->key.w, p->src, src_port, p->dst, icmp ? none : dst_port, p->proto);
 	}
 	if (c->cfg->n_workers > 1)
 		*shard = outside ? nat_port_shard(be16_host(dst_port))
@@ -82,8 +76,11 @@ static uint32_t prepare_ipv4(struct core *c, struct fp_frame *frame, struct pkt 
 	if (c->role != FP_ROLE_ACTIVE || p->fragment || p->options || l4 != V_GO_ON ||
 	    !candidate_key(c, p, &shard)) {
 		verdict = local_ipv4(c, p, l4);
-		FP_ASSERT(verdict != V_GO_ON); /* it refuses whatever is not a candidate */
-		return verdict;
+		/* It refuses whatever is not a candidate, but for errors, whose session is in what they quote. */
+		if (verdict == V_GO_ON)
+			verdict = icmp_error_key(c, p, &shard);
+		if (verdict != V_GO_ON)
+			return verdict;
 	}
 	owner = c->cfg->n_workers > 1 ? shard % c->cfg->n_workers : c->worker;
 	if (owner != c->worker) {
@@ -150,6 +147,37 @@ static void rewrite(const struct pkt *p, uint32_t side, be32 new_addr, be16 new_
 	}
 }
 
+/*
+ * A SYN promises no more than fits both ports, so that neither end has to learn of the narrower one by an
+ * error that may be lost. Only lowered, never added: without the option 536 holds (RFC 9293 section 3.7.1),
+ * which fits any port. Options of other segments are not counted (RFC 6691 section 2).
+ */
+static void clamp_mss(const struct core *c, const struct pkt *p, uint32_t out_port)
+{
+	enum { OPT_END = 0, OPT_NOP = 1, OPT_MSS = 2, OPT_MSS_LEN = 4 };
+	const uint32_t len_max = min_u32(c->ports[p->frame->port].len_max, c->ports[out_port].len_max);
+	const uint32_t header = (uint32_t)(p->l4[TCP_OFF] >> 4) * 4;
+	const be16 fits = be16_of((uint16_t)(len_max - (ETH_LEN + IPV4_LEN + TCP_LEN)));
+	uint32_t at = TCP_LEN, delta;
+	be16 old;
+
+	while (at + OPT_MSS_LEN <= header && p->l4[at] != OPT_END &&
+	       (p->l4[at] != OPT_MSS || p->l4[at + 1] != OPT_MSS_LEN)) {
+		if (p->l4[at] != OPT_NOP && p->l4[at + 1] < 2)
+			return; /* malformed: the endpoint's to judge */
+		at += p->l4[at] == OPT_NOP ? 1 : p->l4[at + 1];
+	}
+	if (at + OPT_MSS_LEN > header || p->l4[at] == OPT_END)
+		return;
+	old = be16_load(p->l4 + at + 2);
+	if (be16_host(old) <= be16_host(fits))
+		return;
+	be16_store(p->l4 + at + 2, fits);
+	/* At an odd place the sum sees it with its bytes swapped (RFC 1071 section 2). */
+	delta = at % 2 == 0 ? csum_delta16(old, fits) : csum_delta16(be16_of(old.raw), be16_of(fits.raw));
+	be16_store(p->l4 + TCP_CSUM, csum_update(be16_load(p->l4 + TCP_CSUM), delta));
+}
+
 /* Move the state by a packet of a known session; @idx may get a new identity. */
 static uint32_t track(struct core *c, const struct pkt *p, uint32_t idx, uint32_t side)
 {
@@ -189,6 +217,8 @@ static uint32_t forward(struct core *c, struct pkt *p, uint32_t idx, uint32_t si
 
 	cold->packets[side]++;
 	cold->bytes[side] += p->ip_len;
+	if (unlikely(p->tcp_flags & TCP_SYN))
+		clamp_mss(c, p, nh->port);
 	if (side == SIDE_OUT)
 		rewrite(p, side, c->nat.pools[f->pool].v4, f->external_port);
 	else
@@ -197,11 +227,12 @@ static uint32_t forward(struct core *c, struct pkt *p, uint32_t idx, uint32_t si
 	return nexthop_send(c, p->frame, nh, side == SIDE_OUT ? V_SNAT : V_REVERSE);
 }
 
-static uint32_t check_egress(const struct core *c, const struct pkt *p, const struct nexthop *nh)
+/* Other than V_GO_ON it is the end of the packet, which may have become an answer to its sender. */
+static uint32_t check_egress(struct core *c, struct pkt *p, const struct nexthop *nh)
 {
-	if (p->ip[IP_TTL] <= 1)
-		return V_TTL_EXPIRED;
-	return (uint32_t)ETH_LEN + p->ip_len > c->ports[nh->port].len_max ? V_TOO_BIG : V_GO_ON;
+	uint32_t verdict = nexthop_fits(c, p, nh);
+
+	return likely(verdict == V_GO_ON) ? verdict : icmp_refuse(c, p, nh, verdict);
 }
 
 static uint32_t session_packet(struct core *c, struct pkt *p, uint32_t idx, uint32_t side)
@@ -264,6 +295,8 @@ static uint32_t act(struct core *c, struct pkt *p)
 	/* The guess is wrong when the tag agreed by chance, or when this burst has changed the table. */
 	if (unlikely(!entry || !flow_matches(&c->table, entry, &p->key)))
 		entry = flow_find(&c->table, &c->hash, &p->key, p->hash);
+	if (unlikely(pkt_is_icmp_error(p)))
+		return icmp_error_forward(c, p, entry);
 	if (likely(entry))
 		return session_packet(c, p, entry >> 1, entry & 1);
 	return first_packet(c, p);

@@ -78,6 +78,7 @@ struct core_counters {
  * @changes:         what the peer has not heard yet
  * @park:            frames that wait for a neighbour
  * @wants:           neighbours that the control plane must resolve
+ * @icmp_due_ns:     token bucket of our own ICMP errors (icmp.c)
  * @import_epoch:    grows with core_import_begin(); records of an older epoch are stale
  * @reclaim_slot:    hand of the clock that reclaims closed sessions when the table is nearly full
  * @verdicts:        packets by verdict
@@ -101,6 +102,7 @@ struct core {
 	struct changes changes;
 	struct park park;
 	struct neigh_wants wants;
+	uint64_t icmp_due_ns;
 	uint16_t import_epoch;
 	uint32_t reclaim_slot;
 	CACHE_ALIGNED counter verdicts[V_COUNT];

@@ -18,6 +18,10 @@ enum verdict_class { VERDICT_PASS, VERDICT_DROP, VERDICT_TRANSIT };
 	/* the session path */                                                                             \
 	X(SNAT, snat, PASS, "packet of a session, inside to outside: source translated, sent")             \
 	X(REVERSE, reverse, PASS, "packet of a session, outside to inside: destination translated, sent")  \
+	X(ICMP_ERROR_IN, icmp_error_in, PASS,                                                              \
+	  "ICMP error about a session, outside to inside: it and its quote translated, sent")              \
+	X(ICMP_ERROR_OUT, icmp_error_out, PASS,                                                            \
+	  "ICMP error about a session, inside to outside: it and its quote translated, sent")              \
 	/* the node itself */                                                                              \
 	X(HOST, host, PASS, "addressed to this node: given to its kernel")                                 \
 	X(HOST_MULTICAST, host_multicast, PASS, "multicast or broadcast: given to the kernel")             \
@@ -25,6 +29,8 @@ enum verdict_class { VERDICT_PASS, VERDICT_DROP, VERDICT_TRANSIT };
 	X(HOST_OUT, host_out, PASS, "sent by this node's kernel: to the wire")                             \
 	X(ARP_VIP, arp_vip, PASS, "ARP request for a VIP: answered with the virtual MAC")                  \
 	X(VIP_ECHO, vip_echo, PASS, "ICMP echo request to a VIP: answered")                                \
+	X(TTL_EXCEEDED_SENT, ttl_exceeded_sent, PASS, "TTL ran out: answered with ICMP Time Exceeded")     \
+	X(FRAG_NEEDED_SENT, frag_needed_sent, PASS, "too big and DF: answered with Fragmentation Needed")  \
 	X(VRRP, vrrp, PASS, "VRRP advertisement: given to the control plane")                              \
 	X(PULSE, pulse, PASS, "heartbeat of the peer: given to the pulse thread")                          \
 	/* not an end */                                                                                   \
@@ -51,14 +57,16 @@ enum verdict_class { VERDICT_PASS, VERDICT_DROP, VERDICT_TRANSIT };
 	X(FRAGMENT, fragment, DROP, "fragment: not in this version")                                       \
 	X(MARTIAN_SOURCE, martian_source, DROP, "source address that no host may use, or our own")         \
 	X(MARTIAN_DESTINATION, martian_destination, DROP, "destination address that is not routed")        \
-	X(TTL_EXPIRED, ttl_expired, DROP, "TTL would reach 0")                                             \
-	X(TOO_BIG, too_big, DROP, "longer than the MTU of the port it leaves by")                          \
+	X(TTL_EXPIRED, ttl_expired, DROP, "TTL would reach 0; the sender may not be told")                 \
+	X(TOO_BIG, too_big, DROP, "longer than the MTU ahead; the sender may not be told")                 \
 	/* TCP, UDP, ICMP */                                                                               \
 	X(L4_MALFORMED, l4_malformed, DROP, "TCP, UDP or ICMP header truncated or contradictory")          \
 	X(L4_CHECKSUM, l4_checksum, DROP,                                                                  \
 	  "TCP, UDP or ICMP checksum is wrong (verified where state changes)")                             \
 	X(PROTOCOL, protocol, DROP, "not TCP, UDP or ICMP")                                                \
-	X(ICMP_ERROR, icmp_error, DROP, "ICMP error: not translated in this version")                      \
+	X(ICMP_ERROR_BAD, icmp_error_bad, DROP, "ICMP error whose quote is cut, damaged or made up")       \
+	X(ICMP_ERROR_NO_SESSION, icmp_error_no_session, DROP, "ICMP error about no session of ours")       \
+	X(ICMP_LIMITED, icmp_limited, DROP, "TTL ran out or too big; too many were told of late")          \
 	X(ICMP_TYPE, icmp_type, DROP, "ICMP that is neither echo nor an error")                            \
 	X(TCP_FLAGS, tcp_flags, DROP, "impossible combination of TCP flags")                               \
 	X(TCP_STATE, tcp_state, DROP, "TCP segment that the session's state does not allow")               \

@@ -102,7 +102,7 @@ def checksum(data: bytes) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """An IPv4 packet in words; for ICMP echo ``sport`` is the identifier and ``dport`` 0."""
+    """An IPv4 packet in words; for ICMP ``sport`` is the identifier and ``dport`` 0."""
 
     proto: int
     src: IPv4Address
@@ -113,6 +113,9 @@ class Packet:
     seq: int = 0
     ack: int = 0
     icmp_type: int = ECHO_REQUEST
+    icmp_code: int = 0
+    icmp_seq: int = 1
+    """The last 16 bits of the ICMP header; of Fragmentation Needed the MTU."""
     payload: bytes = b""
     ttl: int = 64
 
@@ -126,7 +129,7 @@ class Packet:
             head = struct.pack("!HHHH", self.sport, self.dport, 8 + len(self.payload), 0)
             at, pseudo = 6, True
         elif self.proto == ICMP:
-            head = struct.pack("!BBHHH", self.icmp_type, 0, 0, self.sport, 1)
+            head = struct.pack("!BBHHH", self.icmp_type, self.icmp_code, 0, self.sport, self.icmp_seq)
             at, pseudo = 2, False
         else:
             return self.payload
@@ -163,6 +166,13 @@ class Packet:
         return replace(self, **turned)  # type: ignore[arg-type]
 
 
+def icmp_error(source: IPv4Address, about: bytes, icmp_type: int, icmp_code: int) -> Packet:
+    """An ICMP error about an IPv4 packet, sent to its source."""
+    return Packet(
+        ICMP, source, IPv4Address(about[12:16]), 0, icmp_type=icmp_type, icmp_code=icmp_code, payload=about
+    )
+
+
 def parse(frame: bytes) -> Packet:
     """Take a frame apart; its checksums must be right."""
     assert frame[12:14] == b"\x08\0"
@@ -176,7 +186,8 @@ def parse(frame: bytes) -> Packet:
     packet = Packet(proto, src, dst, 0, ttl=ip[8])
     if proto == ICMP:
         assert checksum(l4) == 0
-        return replace(packet, icmp_type=l4[0], sport=int.from_bytes(l4[4:6], "big"), payload=l4[8:])
+        kind, code, _, sport, seq = struct.unpack_from("!BBHHH", l4)
+        return replace(packet, icmp_type=kind, icmp_code=code, sport=sport, icmp_seq=seq, payload=l4[8:])
     assert checksum(ip[12:20] + struct.pack("!HH", proto, len(l4)) + l4) == 0
     sport, dport = struct.unpack_from("!HH", l4)
     packet = replace(packet, sport=sport, dport=dport)

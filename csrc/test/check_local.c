@@ -22,7 +22,7 @@ static void check_from_outside(void)
 	s.dst = WAN_VIP;
 	s.proto = IPPROTO_NUM_ICMP;
 	s.type = ICMP_TIME_EXCEEDED;
-	CHECK_EQ(123, rig_in(r, WAN, &s).verdict, V_ICMP_ERROR);
+	CHECK_EQ(123, rig_in(r, WAN, &s).verdict, V_ICMP_ERROR_BAD);
 	s.type = ICMP_ECHO_REPLY;
 	s.sport = 40000;
 	CHECK_EQ(124, rig_in(r, WAN, &s).verdict, V_NO_SESSION);

@@ -121,7 +121,7 @@ static void check_bad_input(void)
 	struct fp_frame f;
 
 	s.ttl = 1;
-	CHECK_EQ(80, rig_in(r, LAN, &s).verdict, V_TTL_EXPIRED);
+	CHECK_EQ(80, rig_in(r, LAN, &s).verdict, V_TTL_EXCEEDED_SENT);
 	s = spec_udp;
 	s.frag = 0x2000;
 	CHECK_EQ(81, rig_in(r, LAN, &s).verdict, V_FRAGMENT);
@@ -146,7 +146,7 @@ static void check_bad_input(void)
 	CHECK_EQ(87, rig_in(r, LAN, &s).verdict, V_PROTOCOL);
 	s = spec_echo;
 	s.type = ICMP_UNREACHABLE;
-	CHECK_EQ(88, rig_in(r, LAN, &s).verdict, V_ICMP_ERROR);
+	CHECK_EQ(88, rig_in(r, LAN, &s).verdict, V_ICMP_ERROR_BAD);
 	s.type = 13;
 	CHECK_EQ(89, rig_in(r, LAN, &s).verdict, V_ICMP_TYPE);
 	s.type = ICMP_ECHO_REPLY;
@@ -477,8 +477,65 @@ static void check_verdicts(void)
 	CHECK(423, verdict_is_drop(V_SYN_CHECK) && !verdict_is_drop(V_SNAT) && !verdict_is_drop(V_HANDOFF));
 }
 
+/* A SYN with @n bytes of options, a multiple of 4. */
+static struct fp_frame syn_with(struct rig *r, uint8_t port, const struct spec *s, const uint8_t *options,
+				uint32_t n)
+{
+	struct spec wide = *s;
+	struct fp_frame f;
+
+	wide.payload = n;
+	f = frames_ipv4(r->data, port, mac_virtual[port], &wide);
+	r->data[ETH_LEN + IPV4_LEN + TCP_OFF] = (uint8_t)((TCP_LEN + n) / 4 << 4);
+	memcpy(r->data + ETH_LEN + IPV4_LEN + TCP_LEN, options, n);
+	frames_fix_l4_csum(r->data + ETH_LEN, TCP_LEN + n);
+	return f;
+}
+
+/* What is promised fits the narrower port, wherever the option stands; RFC 9293 section 3.7.1, RFC 6691. */
+static void check_mss(void)
+{
+	static const struct {
+		uint8_t options[8];
+		uint32_t at; /* of the value; 0: nothing changes */
+	} cases[] = {
+		{ { 2, 4, 0x05, 0xb4, 1, 1, 1, 0 }, 2 },    { { 1, 2, 4, 0x05, 0xb4, 1, 1, 0 }, 3 },
+		{ { 1, 1, 1, 1, 2, 4, 0x05, 0xb4 }, 6 },    { { 3, 3, 7, 2, 4, 0x05, 0xb4, 0 }, 5 },
+		{ { 2, 4, 0x02, 0x18, 1, 1, 1, 0 }, 0 },    { { 2, 4, 0x04, 0xd8, 1, 1, 1, 0 }, 0 },
+		{ { 0, 2, 4, 0x05, 0xb4, 1, 1, 1 }, 0 },    { { 1, 1, 1, 1, 1, 2, 4, 0x05 }, 0 },
+		{ { 3, 0, 2, 4, 0x05, 0xb4, 1, 1 }, 0 },    { { 3, 200, 2, 4, 0x05, 0xb4, 1, 1 }, 0 },
+		{ { 2, 3, 0x05, 2, 4, 0x05, 0xb4, 0 }, 5 }, { { 1, 1, 1, 1, 1, 1, 1, 2 }, 0 },
+	};
+
+	for (uint32_t i = 0; i < ARRAY_SIZE(cases); i++)
+		for (uint32_t narrow = LAN; narrow <= WAN; narrow++) {
+			struct rig *r = rig_active();
+			uint8_t want[8];
+			struct spec reply;
+			struct fp_frame f;
+
+			memcpy(want, cases[i].options, sizeof(want));
+			if (cases[i].at)
+				be16_store(want + cases[i].at, be16_of(1240));
+			r->core.ports[narrow].len_max = ETH_LEN + 1280;
+			f = syn_with(r, LAN, &spec_syn, cases[i].options, 8);
+			CHECK_EQ(440, rig_step(r, &f), V_SNAT);
+			CHECK(441, memcmp(f.data + ETH_LEN + IPV4_LEN + TCP_LEN, want, 8) == 0);
+			CHECK(442, frames_csums_ok(&f));
+			reply = rig_reply(&spec_syn, out_sport(&f));
+			reply.tcp_flags = TCP_SYN | TCP_ACK_FLAG;
+			reply.ack = 101;
+			f = syn_with(r, WAN, &reply, cases[i].options, 8);
+			CHECK_EQ(443, rig_step(r, &f), V_REVERSE);
+			CHECK(444, memcmp(f.data + ETH_LEN + IPV4_LEN + TCP_LEN, want, 8) == 0);
+			CHECK(445, frames_csums_ok(&f));
+			rig_free(r);
+		}
+}
+
 int main(void)
 {
+	check_mss();
 	check_tcp();
 	check_udp_and_echo();
 	check_syn_check();

@@ -59,6 +59,17 @@ static void reset(void)
 	core_set_fib(&core, fibs[1]);
 }
 
+/* An ICMP error quotes an IP header, whose checksum counts, too. */
+static void fix_quote(uint8_t *icmp, uint32_t len)
+{
+	struct pkt p = { .icmp_type = icmp[ICMP_TYPE] };
+	uint8_t *quote = icmp + ICMP_LEN;
+
+	if (pkt_is_icmp_error(&p) && len >= ICMP_LEN + IPV4_LEN &&
+	    len - ICMP_LEN >= (uint32_t)(quote[0] & 0xf) * 4)
+		frames_fix_ip_csum(quote);
+}
+
 static void fix_checksums(uint8_t *data, uint32_t len)
 {
 	uint8_t *ip = data + ETH_LEN;
@@ -67,11 +78,29 @@ static void fix_checksums(uint8_t *data, uint32_t len)
 	if (len < ETH_LEN + IPV4_LEN || ip[0] != 0x45)
 		return;
 	total = be16_host(be16_load(ip + IP_TOTAL));
+	if (ip[IP_PROTO] == IPPROTO_NUM_ICMP && total >= IPV4_LEN + ICMP_LEN && ETH_LEN + total <= len)
+		fix_quote(ip + IPV4_LEN, total - IPV4_LEN);
 	frames_fix_ip_csum(ip);
 	if (total >= IPV4_LEN + TCP_LEN && ETH_LEN + total <= len &&
 	    (ip[IP_PROTO] == IPPROTO_NUM_TCP || ip[IP_PROTO] == IPPROTO_NUM_UDP ||
 	     ip[IP_PROTO] == IPPROTO_NUM_ICMP))
 		frames_fix_l4_csum(ip, total - IPV4_LEN);
+}
+
+/* ICMP errors and SYN segments came in with checksums that were right, and were rewritten beyond addresses. */
+static bool must_be_sound(const struct fp_frame *f)
+{
+	const uint8_t *ip = f->data + ETH_LEN;
+
+	switch (f->verdict) {
+	case V_ICMP_ERROR_IN:
+	case V_ICMP_ERROR_OUT:
+	case V_TTL_EXCEEDED_SENT:
+	case V_FRAG_NEEDED_SENT: return true;
+	case V_SNAT:
+	case V_REVERSE: return ip[IP_PROTO] == IPPROTO_NUM_TCP && (ip[IPV4_LEN + TCP_FLAGS] & TCP_SYN);
+	default: return false;
+	}
 }
 
 /* What must hold of every frame, whatever came in. */
@@ -84,6 +113,11 @@ static void judge(const struct fp_frame *f)
 	REQUIRE(!verdict_is_drop(f->verdict));
 	REQUIRE(f->out_port < N_PORTS);
 	REQUIRE(!f->fenced || core.role == FP_ROLE_ACTIVE);
+	if (must_be_sound(f)) {
+		struct fp_frame sent = *f;
+
+		REQUIRE(frames_csums_ok(&sent));
+	}
 	/* A frame from the port's virtual MAC leaves only while ACTIVE. */
 	if (f->out == FP_OUT_WIRE && memcmp(f->data + ETH_SRC, mac_virtual[f->out_port], ETH_ALEN) == 0)
 		REQUIRE(f->fenced);

@@ -109,7 +109,8 @@ LAN_FRAMES: dict[str, tuple[Packet | bytes, str]] = {
     "loopback-source": (inside(to_server(src="127.0.0.1"), DATAGRAM), "martian_source"),
     "multicast-source": (inside(to_server(src="224.0.0.1"), DATAGRAM), "martian_source"),
     "loopback-destination": (inside(to_server(dst="127.0.0.1"), DATAGRAM), "martian_destination"),
-    "ttl": (inside(to_server(ttl=1), DATAGRAM), "ttl_expired"),
+    "ttl": (inside(to_server(ttl=1), DATAGRAM), "ttl_exceeded_sent"),
+    "ttl-of-a-broadcast": (inside(to_server(ttl=1, src="198.51.100.255"), DATAGRAM), "ttl_expired"),
     "udp-truncated": (inside(to_server(proto=17), Raw(bytes(DATAGRAM)[:6])), "l4_malformed"),
     "udp-length": (inside(to_server(), UDP(sport=40000, dport=9, len=4)), "l4_malformed"),
     "udp-checksum": (inside(to_server(), UDP(sport=40002, dport=9, chksum=UNTRUE)), "l4_checksum"),
@@ -141,7 +142,15 @@ WAN_FRAMES: dict[str, tuple[Packet, str]] = {
     "to-the-lan": (outside(to_vip(dst=topo.PROBE_ADDRESS), DATAGRAM), "outside_denied"),
     "icmp-error": (
         outside(to_vip(), ICMP(type=3, code=1) / to_server(src=topo.WAN_VIP) / DATAGRAM),
-        "icmp_error",
+        "icmp_error_no_session",
+    ),
+    "icmp-error-cut": (
+        outside(to_vip(), ICMP(type=3, code=1) / Raw(bytes(to_server(src=topo.WAN_VIP) / DATAGRAM)[:27])),
+        "icmp_error_bad",
+    ),
+    "icmp-error-of-another": (
+        outside(to_vip(), ICMP(type=3, code=1) / to_server(src=topo.ISP_ADDRESS) / DATAGRAM),
+        "icmp_error_bad",
     ),
 }
 

@@ -111,3 +111,22 @@ def test_ports_are_not_to_be_guessed() -> None:
     steps = {after - before for before, after in pairwise(one)}
     assert len(steps) > 40
     assert sum(a == b for a, b in zip(one, two, strict=True)) < 5
+
+
+def test_req12_icmp_passes_whoever_sends_it_and_ends_no_mapping(node: NatNode) -> None:
+    """Spec: RFC 4787 REQ-12, a, b: a router on the way complains, not the server."""
+    seen = node.send(QUERY)
+    mappings = node.flows()
+    for source in ("192.0.2.10", "192.0.2.254", "203.0.113.1", "10.0.0.1"):
+        out = node.inbound(packets.icmp_error(IPv4Address(source), seen.ip(), 3, 3))
+        message = packets.parse(out.data)
+        assert (out.verdict, str(message.src), message.dst) == ("icmp_error_in", source, QUERY.src)
+    assert node.flows() == mappings
+
+
+def test_req13_a_packet_too_big_for_the_path_ahead() -> None:
+    """Spec: RFC 4787 REQ-13 (and test_rfc1812.py): DF set, so the sender is told."""
+    config = packets.node_config()
+    narrow = replace(config.ports[packets.WAN], mtu=1280)
+    with nat_node(replace(config, ports=(config.ports[packets.LAN], narrow))) as other:
+        assert other.outbound(replace(QUERY, payload=bytes(1300))).verdict == "frag_needed_sent"

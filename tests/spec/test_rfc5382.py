@@ -9,7 +9,7 @@ from dataclasses import replace
 import packets
 import pytest
 from nat_node import NatNode, nat_node
-from packets import ACK, FIN, ICMP, RST, SYN, TCP, Packet
+from packets import ACK, FIN, RST, SYN, TCP, Packet
 
 from flexha.fastpath import FlowState, Kind
 
@@ -122,11 +122,13 @@ def test_req7_no_port_overloading(node: NatNode) -> None:
     assert len(seen) == 300
 
 
-def test_req10_an_icmp_error_does_not_end_a_session(node: NatNode) -> None:
-    """Spec: RFC 5382 REQ-10 (errors are not translated in this version: counted)."""
-    seen = connect(node)
-    error = Packet(ICMP, packets.SERVERS[0], packets.WAN_VIP, 0, icmp_type=3, payload=seen.ip()[:28])
-    assert node.inbound(error).verdict == "icmp_error"
+@pytest.mark.parametrize("code", range(16))
+def test_req9_req10_an_icmp_error_passes_and_does_not_end_a_session(node: NatNode, code: int) -> None:
+    """Spec: RFC 5382 REQ-9, REQ-10; RFC 5927 §4: "hard" errors, too, are the endpoints' to judge."""
+    about = connect(node).ip()[:28]
+    out = node.inbound(packets.icmp_error(packets.SERVERS[0], about, 3, code))
+    assert out.verdict == "icmp_error_in"
+    assert packets.parse(out.data).dst == OPEN.src
     assert state(node) is FlowState.ESTABLISHED
 
 

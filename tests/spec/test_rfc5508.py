@@ -1,17 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RFC 5508: what a NAT does to ICMP. In this version queries are translated, errors are counted drops."""
+"""RFC 5508: what a NAT does to ICMP: queries, and errors with the packet inside them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from ipaddress import IPv4Address
 
 import packets
 import pytest
 from nat_node import NatNode, nat_node
-from packets import ICMP, Packet
+from packets import ACK, ICMP, LAN, SYN, TCP, UDP, WAN, Packet
 
-PING = Packet(ICMP, packets.CLIENTS[0], packets.SERVERS[0], 77, payload=b"ping!")
+from flexha.fastpath import Out
+
+CLIENT, SERVER = packets.CLIENTS[0], packets.SERVERS[0]
+ROUTER = IPv4Address("192.0.2.254")
+PING = Packet(ICMP, CLIENT, SERVER, 77, payload=b"ping!")
+SEND = Packet(UDP, CLIENT, SERVER, 5000, 53, payload=b"question")
+OPEN = Packet(TCP, CLIENT, SERVER, 40001, 80, SYN, seq=1000)
+EACH = pytest.mark.parametrize("packet", [PING, SEND, OPEN], ids=["icmp", "udp", "tcp"])
+UNREACHABLE, SOURCE_QUENCH, TIME_EXCEEDED, PARAMETER_PROBLEM = 3, 4, 11, 12
+PORT_UNREACHABLE, FRAG_NEEDED = 3, 4
 
 
 @pytest.fixture
@@ -77,3 +87,131 @@ def test_the_vip_answers_echo_itself(node: NatNode) -> None:
     reply = packets.parse(out.data)
     assert (reply.src, reply.dst, reply.sport) == (packets.LAN_VIP, PING.src, 77)
     assert (reply.icmp_type, reply.payload) == (packets.ECHO_REPLY, b"ping!")
+
+
+# ---- errors ------------------------------------------------------------------------------------------
+def error(
+    about: Packet, source: IPv4Address = ROUTER, kind: tuple[int, int] = (UNREACHABLE, PORT_UNREACHABLE)
+) -> Packet:
+    """An ICMP error that ``source`` sends to the sender of ``about``, with all of it inside."""
+    return packets.icmp_error(source, about.ip(), *kind)
+
+
+def told(node: NatNode, message: Packet) -> Packet:
+    """An error from outside that must get through; as the client sees it."""
+    out = node.inbound(message)
+    assert (out.verdict, out.out, out.out_port, out.fenced) == ("icmp_error_in", Out.WIRE, LAN, True)
+    return packets.parse(out.data)
+
+
+@EACH
+@pytest.mark.parametrize("kind", [(UNREACHABLE, 1), (TIME_EXCEEDED, 0), (PARAMETER_PROBLEM, 0)])
+def test_req4_the_client_is_told(node: NatNode, packet: Packet, kind: tuple[int, int]) -> None:
+    """Spec: RFC 5508 REQ-4: type and code stay (b); the packet inside is the client's own again (a)."""
+    seen = node.send(packet)
+    message = told(node, error(seen, kind=kind))
+    assert (message.src, message.dst) == (ROUTER, CLIENT)
+    assert (message.icmp_type, message.icmp_code) == kind
+    assert message.payload == replace(packet, ttl=seen.ttl).ip()
+
+
+@EACH
+def test_req5_the_server_is_told(node: NatNode, packet: Packet) -> None:
+    """Spec: RFC 5508 REQ-5: an error from inside leaves from the public address, whoever made it."""
+    reply = node.send(packet).reply(flags=SYN | ACK, seq=1, ack=1001)
+    arrived = node.receive(reply)
+    for complainer in (CLIENT, packets.CLIENTS[3]):
+        out = node.outbound(error(arrived, complainer))
+        assert (out.verdict, out.out, out.out_port) == ("icmp_error_out", Out.WIRE, WAN)
+        message = packets.parse(out.data)
+        assert (message.src, message.dst) == (packets.WAN_VIP, SERVER)
+        assert message.payload == replace(reply, ttl=arrived.ttl).ip()
+
+
+@pytest.mark.parametrize("packet", [PING, SEND], ids=["icmp", "udp"])
+def test_req6_an_error_does_not_refresh_a_session(node: NatNode, packet: Packet) -> None:
+    """Spec: RFC 5508 REQ-6: neither refreshed nor deleted, nor counted in."""
+    seen = node.send(packet)
+    lifetime = 60 if packet.proto == ICMP else 300
+    node.wait(lifetime - 10)
+    before = node.flows()
+    told(node, error(seen))
+    assert node.flows() == before
+    node.wait(12)
+    assert node.inbound(error(seen)).verdict == "icmp_error_no_session"
+
+
+def test_req3_damaged_messages_are_dropped(node: NatNode) -> None:
+    """Spec: RFC 5508 REQ-3, a, c: the checksums of ICMP and of the IP header inside count, the rest not."""
+    seen = node.send(SEND)
+    frame = bytearray(error(seen).from_wan())
+    frame[-1] ^= 1
+    assert node.step(bytes(frame), WAN).verdict == "l4_checksum"
+    for at, verdict in ((10, "icmp_error_bad"), (26, "icmp_error_in")):
+        quote = bytearray(seen.ip())
+        quote[at] ^= 1
+        assert node.inbound(packets.icmp_error(ROUTER, bytes(quote), 3, 3)).verdict == verdict
+
+
+@pytest.mark.parametrize("length", [0, 1, 19, 20, 27])
+def test_req3_a_quote_too_short_to_name_a_session(node: NatNode, length: int) -> None:
+    """Spec: RFC 5508 REQ-3, RFC 792: at least 8 bytes behind the IP header."""
+    seen = node.send(SEND)
+    quote = seen.ip()[:length]
+    message = replace(error(seen), payload=quote)
+    assert node.inbound(message).verdict == "icmp_error_bad"
+
+
+@EACH
+def test_req4_eight_bytes_are_enough(node: NatNode, packet: Packet) -> None:
+    """Spec: RFC 5508 REQ-4 a, RFC 792."""
+    seen = node.send(packet)
+    message = told(node, replace(error(seen), payload=seen.ip()[:28]))
+    assert message.payload == replace(packet, ttl=seen.ttl).ip()[:28]
+
+
+def test_req3_options_inside_are_stepped_over(node: NatNode) -> None:
+    """Spec: RFC 5508 REQ-3 b."""
+    seen = node.send(SEND)
+    inner = seen.ip()
+    head = bytearray(inner[:20] + b"\x01" * 4)
+    head[0], head[2:4], head[10:12] = 0x46, (len(inner) + 4).to_bytes(2, "big"), b"\0\0"
+    head[10:12] = packets.checksum(bytes(head)).to_bytes(2, "big")
+    message = told(node, packets.icmp_error(ROUTER, bytes(head) + inner[20:], TIME_EXCEEDED, 0))
+    assert message.payload[12:16] == CLIENT.packed
+    assert message.payload[24:26] == (5000).to_bytes(2, "big")
+
+
+def test_req4_an_error_about_nothing_of_ours(node: NatNode) -> None:
+    """Spec: RFC 5508 REQ-4, first sentence: no active mapping, silently dropped; but counted."""
+    seen = node.send(SEND)
+    for about in (replace(seen, dport=54), replace(seen, sport=seen.sport ^ 2), replace(seen, dst=ROUTER)):
+        out = node.inbound(error(about))
+        assert (out.verdict, out.out) == ("icmp_error_no_session", Out.NONE)
+    assert node.counter("icmp_error_no_session") == 3
+
+
+def test_an_error_must_be_about_what_its_receiver_sent(node: NatNode) -> None:
+    """Spec: RFC 792: an error goes to the source of the packet inside."""
+    node.send(SEND)
+    message = replace(error(replace(SEND, src=packets.SERVERS[1])), dst=packets.WAN_VIP)
+    assert node.inbound(message).verdict == "icmp_error_bad"
+
+
+def test_source_quench_is_not_passed(node: NatNode) -> None:
+    """Spec: RFC 6633 §5: routers ignore it, hosts must not act on it."""
+    assert node.inbound(error(node.send(SEND), kind=(SOURCE_QUENCH, 0))).verdict == "icmp_type"
+
+
+def test_path_mtu_reaches_the_client(node: NatNode) -> None:
+    """Spec: RFC 1191 §4, RFC 5508 REQ-4 b: the next-hop MTU is in the header, which stays."""
+    seen = node.send(OPEN)
+    message = told(node, replace(error(seen, kind=(UNREACHABLE, FRAG_NEEDED)), icmp_seq=1400))
+    assert (message.icmp_code, message.icmp_seq) == (FRAG_NEEDED, 1400)
+
+
+def test_no_error_about_an_error(node: NatNode) -> None:
+    """Spec: RFC 1812 §4.3.2.7."""
+    seen = node.send(SEND)
+    out = node.inbound(replace(error(seen), ttl=1))
+    assert (out.verdict, out.out) == ("ttl_expired", Out.NONE)

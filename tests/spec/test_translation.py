@@ -81,7 +81,7 @@ def test_padding_of_the_link_is_removed(node: NatNode) -> None:
 
 def test_ttl_does_not_reach_zero(node: NatNode) -> None:
     """Spec: RFC 1812 §5.3.1."""
-    assert node.outbound(replace(SEND, ttl=1)).verdict == "ttl_expired"
+    assert node.outbound(replace(SEND, ttl=1)).verdict == "ttl_exceeded_sent"
     assert node.send(replace(SEND, ttl=2)).ttl == 1
 
 

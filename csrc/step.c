@@ -15,6 +15,7 @@
  */
 #include "step.h"
 #include "csum.h"
+#include "gso.h"
 #include "local.h"
 #include "nexthop.h"
 #include "pkt.h"
@@ -102,12 +103,14 @@ static uint32_t prepare(struct core *c, struct fp_frame *frame, struct pkt *p)
 	frame->out = FP_OUT_NONE;
 	frame->out_port = frame->port;
 	frame->fenced = 0;
-	if (frame->src == FP_SRC_HOST)
-		return local_from_host(c, frame);
 	if (frame->len < ETH_LEN)
 		return V_RUNT;
-	if (frame->len > port->len_max)
+	if (!gso_is_plain(frame) && !gso_check(frame))
+		return V_VNET_MALFORMED;
+	if (gso_wire_len(frame) > port->len_max)
 		return V_OVERSIZED;
+	if (frame->src == FP_SRC_HOST)
+		return local_from_host(c, frame);
 	if (mac_eq(frame->data + ETH_SRC, port->mac))
 		return V_OWN_SOURCE;
 	to = local_classify(c, frame);
@@ -119,6 +122,11 @@ static uint32_t prepare(struct core *c, struct fp_frame *frame, struct pkt *p)
 
 /* ---- pass 3: act ---- */
 
+static void update_partial(uint8_t *sum, uint32_t delta)
+{
+	be16_store(sum, csum_update_partial(be16_load(sum), delta));
+}
+
 /* Translate one end of the packet and decrement its TTL. Spec: RFC 1624, RFC 3022 section 4.1. */
 static void rewrite(const struct pkt *p, uint32_t side, be32 new_addr, be16 new_port)
 {
@@ -128,6 +136,7 @@ static void rewrite(const struct pkt *p, uint32_t side, be32 new_addr, be16 new_
 	be16 old_port = side == SIDE_OUT ? p->sport : p->dport, ttl = be16_load(p->ip + IP_TTL);
 	uint32_t addr_delta = csum_delta32(old_addr, new_addr), port_delta = csum_delta16(old_port, new_port);
 	uint32_t delta = addr_delta + port_delta;
+	bool partial = p->frame->vnet.flags & FP_VNET_NEEDS_CSUM;
 	be16 new_ttl;
 
 	new_ttl.raw = (uint16_t)(ttl.raw - 1); /* TTL is the first byte of the word, the low one here */
@@ -138,11 +147,17 @@ static void rewrite(const struct pkt *p, uint32_t side, be32 new_addr, be16 new_
 	switch (p->proto) {
 	case IPPROTO_NUM_TCP:
 		be16_store(p->l4 + port_at, new_port);
-		be16_store(p->l4 + TCP_CSUM, csum_update(be16_load(p->l4 + TCP_CSUM), delta));
+		if (partial) /* the pseudo-header has no ports */
+			update_partial(p->l4 + TCP_CSUM, addr_delta);
+		else
+			be16_store(p->l4 + TCP_CSUM, csum_update(be16_load(p->l4 + TCP_CSUM), delta));
 		break;
 	case IPPROTO_NUM_UDP:
 		be16_store(p->l4 + port_at, new_port);
-		be16_store(p->l4 + UDP_CSUM, csum_update_udp(be16_load(p->l4 + UDP_CSUM), delta));
+		if (partial)
+			update_partial(p->l4 + UDP_CSUM, addr_delta);
+		else
+			be16_store(p->l4 + UDP_CSUM, csum_update_udp(be16_load(p->l4 + UDP_CSUM), delta));
 		break;
 	default: /* ICMP has no pseudo-header */
 		be16_store(p->l4 + ICMP_ID, new_port);
@@ -199,9 +214,12 @@ static uint32_t forward(struct core *c, struct pkt *p, uint32_t idx, uint32_t si
 
 static uint32_t check_egress(const struct core *c, const struct pkt *p, const struct nexthop *nh)
 {
+	/* The segments of an offload frame are what the next wire carries. */
+	const uint32_t len = p->frame->vnet.gso_type ? gso_wire_len(p->frame) : (uint32_t)ETH_LEN + p->ip_len;
+
 	if (p->ip[IP_TTL] <= 1)
 		return V_TTL_EXPIRED;
-	return (uint32_t)ETH_LEN + p->ip_len > c->ports[nh->port].len_max ? V_TOO_BIG : V_GO_ON;
+	return len > c->ports[nh->port].len_max ? V_TOO_BIG : V_GO_ON;
 }
 
 static uint32_t session_packet(struct core *c, struct pkt *p, uint32_t idx, uint32_t side)

@@ -217,6 +217,7 @@ uint32_t core_retry_parked(struct core *c, struct fp_frame *out, uint32_t cap, u
 		}
 		memcpy(frame->data, slot->data, slot->len);
 		frame->len = slot->len;
+		frame->vnet = slot->vnet;
 		frame->verdict = slot->verdict;
 		frame->port = (uint8_t)slot->port;
 		frame->src = FP_SRC_WIRE;

@@ -65,6 +65,12 @@ static inline be16 csum_update(be16 csum, uint32_t delta)
 	return (be16){ (uint16_t)~csum_fold((uint64_t)(uint16_t)~csum.raw + delta) };
 }
 
+/* The same for a field that holds no checksum yet, but the sum of the pseudo-header (FP_VNET_NEEDS_CSUM). */
+static inline be16 csum_update_partial(be16 sum, uint32_t delta)
+{
+	return (be16){ csum_fold((uint64_t)sum.raw + delta) };
+}
+
 /**
  * csum_update_udp() - The same for UDP, where 0 means "no checksum"
  *

@@ -24,14 +24,15 @@
 /* clang-format off */
 /* cdef-begin */
 enum {
-	FP_ABI_VERSION = 1,
+	FP_ABI_VERSION = 2,
 	FP_PORTS_MAX = 8,     /* data-plane ports of a node */
 	FP_WORKERS_MAX = 16,
 	FP_SHARDS = 64,       /* units of ownership; worker = shard mod n_workers */
 	FP_POOLS_MAX = 8,
 	FP_VIPS_MAX = 4,      /* VRRP addresses of one port */
 	FP_PATHS_MAX = 9,     /* heartbeat paths: path 0 is xc, path 1 + i is port i */
-	FP_FRAME_MAX = 2048,  /* room for one frame */
+	FP_FRAME_MAX = 2048,  /* room for one frame as it is on a wire */
+	FP_FRAME_BIG = 65600, /* room for an offload frame: an IP packet of 64 KiB and its Ethernet header */
 	FP_NAME_MAX = 16,     /* IFNAMSIZ, the terminating NUL included */
 	FP_BURST_MAX = 64,    /* frames of one step() */
 	FP_TX_BURST = 8       /* frames sent between two looks at the fence */
@@ -59,7 +60,7 @@ struct fp_port_cfg {
 	uint8_t plen;             /* prefix length of addr */
 	uint8_t n_vips;
 	uint8_t vrid;             /* VRRP virtual router id; VMAC = 00-00-5E-00-01-{vrid} */
-	uint8_t pad0;
+	uint8_t offload;          /* 1: frames with a struct fp_vnet, up to 64 KiB; 0: as on the wire */
 	uint8_t mac[6];           /* this node's port MAC (unicast, locally administered) */
 	uint8_t peer_mac[6];      /* the peer's port MAC, for heartbeats; zero = no heartbeat on this port */
 	uint8_t vmac[6];          /* zero = no VRRP on this port */
@@ -194,9 +195,22 @@ struct fp_neigh {
 enum fp_src { FP_SRC_WIRE, FP_SRC_HOST };
 enum fp_out { FP_OUT_NONE, FP_OUT_WIRE, FP_OUT_HOST, FP_OUT_PUNT, FP_OUT_PULSE, FP_OUT_WAIT, FP_OUT_HANDOFF };
 
+enum { FP_VNET_NEEDS_CSUM = 1, FP_VNET_DATA_VALID = 2 };
+enum { FP_GSO_NONE = 0, FP_GSO_TCPV4 = 1, FP_GSO_TCPV6 = 4, FP_GSO_UDP_L4 = 5, FP_GSO_ECN = 0x80 };
+
+/* What the driver says of a frame: struct virtio_net_hdr, host order; all zero: a frame as on the wire. */
+struct fp_vnet {
+	uint8_t flags;            /* FP_VNET_*: the checksum is still to be made; it has been verified */
+	uint8_t gso_type;         /* FP_GSO_*: many segments in one frame, which share its headers */
+	uint16_t hdr_len;         /* headers, or a hint at their length */
+	uint16_t gso_size;        /* payload of each segment but the last */
+	uint16_t csum_start;      /* NEEDS_CSUM: sum from here to the end of the frame ... */
+	uint16_t csum_offset;     /* ... stored so far behind; it holds the pseudo-header's sum */
+};
+
 /* A frame in step(): rewritten in place; exactly one verdict; at most one frame out. */
 struct fp_frame {
-	uint8_t *data;            /* FP_FRAME_MAX bytes of room */
+	uint8_t *data;            /* FP_FRAME_MAX bytes of room; FP_FRAME_BIG where offload frames come in */
 	uint32_t len;
 	uint8_t port;             /* in: where it came from */
 	uint8_t src;              /* in: enum fp_src */
@@ -206,6 +220,8 @@ struct fp_frame {
 	uint16_t owner;           /* out: worker that must handle it, for FP_OUT_HANDOFF */
 	uint32_t fenced;          /* out: 1 = may leave only while ACTIVE (checked again before tx) */
 	struct fp_addr next_hop;  /* out: for FP_OUT_WAIT, the neighbour that is missing */
+	struct fp_vnet vnet;      /* in and out */
+	uint8_t pad[6];
 };
 
 enum fp_punt_kind { FP_PUNT_FRAME, FP_PUNT_NEIGH_WANTED };

@@ -21,7 +21,8 @@ static_assert(sizeof(struct fp_config) == 1936, "fp_config");
 static_assert(sizeof(struct fp_flow_rec) == 160, "fp_flow_rec");
 static_assert(sizeof(struct fp_route) == 40, "fp_route");
 static_assert(sizeof(struct fp_neigh) == 24, "fp_neigh");
-static_assert(sizeof(struct fp_frame) == 40, "fp_frame");
+static_assert(sizeof(struct fp_vnet) == 10, "fp_vnet");
+static_assert(sizeof(struct fp_frame) == 56, "fp_frame");
 static_assert(sizeof(struct fp_punt) == 296, "fp_punt");
 static_assert(sizeof(struct fp_pulse_event) == 48, "fp_pulse_event");
 static_assert(sizeof(struct fp_worker_stats) == 144, "fp_worker_stats");
@@ -511,7 +512,7 @@ int fp_test_step(fp_dp *dp, uint32_t worker, uint64_t now_ns, struct fp_frame *i
 	if (dp->plane.running)
 		return -EBUSY;
 	for (uint32_t i = 0; i < n; i++) {
-		if (!io[i].data || io[i].len > FP_FRAME_MAX || io[i].port >= dp->cfg.n_ports ||
+		if (!io[i].data || io[i].len > FP_FRAME_BIG || io[i].port >= dp->cfg.n_ports ||
 		    io[i].src > FP_SRC_HOST)
 			return -EINVAL;
 	}

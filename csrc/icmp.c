@@ -234,6 +234,7 @@ static void write_error(const struct core *c, struct pkt *p, uint16_t type_code,
 	be16_store(icmp + ICMP_MTU, be16_of(mtu));
 	be16_store(icmp + ICMP_CSUM, whole_csum(icmp, ICMP_LEN + quoted));
 	p->frame->len = ETH_LEN + HEADERS + quoted;
+	p->frame->vnet = (struct fp_vnet){ 0 };
 }
 
 uint32_t icmp_refuse(struct core *c, struct pkt *p, const struct nexthop *nh, uint32_t reason)

@@ -3,6 +3,7 @@
  * local.c - frames that belong to no session
  */
 #include "local.h"
+#include "gso.h"
 #include "vip.h"
 
 enum { TTL_ADJACENT = 255 }; /* RFC 5082: cannot come from further away than this wire */
@@ -34,10 +35,6 @@ uint32_t local_from_host(const struct core *c, struct fp_frame *frame)
 {
 	const struct core_port *port = &c->ports[frame->port];
 
-	if (frame->len < ETH_LEN)
-		return V_RUNT;
-	if (frame->len > port->len_max)
-		return V_OVERSIZED;
 	if (port->has_vmac && mac_eq(frame->data + ETH_SRC, port->vmac))
 		return V_HOST_VMAC;
 	frame->out = FP_OUT_WIRE;
@@ -54,6 +51,10 @@ static uint32_t group_ipv4(const struct core *c, struct fp_frame *frame)
 		return verdict;
 	if (p.proto != IPPROTO_NUM_VRRP || p.dst.raw != be32_load(vrrp_group).raw)
 		return to_host(c, frame, V_HOST_MULTICAST);
+	if (frame->vnet.gso_type)
+		return V_VNET_MALFORMED;
+	if (frame->vnet.flags & FP_VNET_NEEDS_CSUM) /* control plane verifies */
+		gso_complete(frame);
 	frame->out = FP_OUT_PUNT;
 	return V_VRRP;
 }

@@ -24,7 +24,7 @@ enum mac_class { MAC_OTHER, MAC_GROUP, MAC_PORT, MAC_VMAC };
 enum mac_class local_classify(const struct core *c, const struct fp_frame *frame);
 
 /**
- * local_from_host() - A frame that the node's kernel sent: to the wire of its port
+ * local_from_host() - A frame that the node's kernel sent, its length checked: to the wire of its port
  */
 uint32_t local_from_host(const struct core *c, struct fp_frame *frame);
 

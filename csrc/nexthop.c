@@ -59,6 +59,8 @@ uint32_t nexthop_send(struct core *c, struct fp_frame *frame, const struct nexth
 		return verdict;
 	}
 	neigh_wants_add(&c->wants, nh->port, &nh->addr, c->now_ns);
+	if (frame->len > FP_FRAME_MAX) /* TCP sends again; a slot for 64 KiB is not worth its memory */
+		return V_NEIGH_BIG;
 	if (!park_frame(&c->park, frame, nh->port, &nh->addr, (uint16_t)verdict, c->now_ns))
 		return V_NEIGH_FULL;
 	counter_set(&c->stat.neigh_waiting, c->park.n);

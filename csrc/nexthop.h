@@ -5,6 +5,7 @@
 #ifndef NEXTHOP_H
 #define NEXTHOP_H
 
+#include "gso.h"
 #include "pkt.h"
 #include "step.h"
 
@@ -37,12 +38,17 @@ uint32_t nexthop_route(const struct core *c, const struct fp_addr *dst, bool out
  */
 uint32_t nexthop_flow(const struct core *c, uint32_t idx, uint32_t side, struct nexthop *nh);
 
-/* May the packet leave there as it is? V_GO_ON, V_TTL_EXPIRED or V_TOO_BIG. */
+/*
+ * May the packet leave there as it is? V_GO_ON, V_TTL_EXPIRED or V_TOO_BIG. The segments of an offload frame are
+ * what the next wire carries.
+ */
 static inline uint32_t nexthop_fits(const struct core *c, const struct pkt *p, const struct nexthop *nh)
 {
+	const uint32_t len = p->frame->vnet.gso_type ? gso_wire_len(p->frame) : (uint32_t)ETH_LEN + p->ip_len;
+
 	if (unlikely(p->ip[IP_TTL] <= 1))
 		return V_TTL_EXPIRED;
-	return (uint32_t)ETH_LEN + p->ip_len > c->ports[nh->port].len_max ? V_TOO_BIG : V_GO_ON;
+	return len > c->ports[nh->port].len_max ? V_TOO_BIG : V_GO_ON;
 }
 
 /**

@@ -30,6 +30,7 @@ bool park_frame(struct park *park, const struct fp_frame *frame, uint32_t port,
 	slot->next_hop = *next_hop;
 	slot->until_ns = now_ns + PARK_S * NS_PER_S;
 	slot->len = frame->len;
+	slot->vnet = frame->vnet;
 	slot->port = (uint16_t)port;
 	slot->verdict = verdict;
 	memcpy(slot->data, frame->data, frame->len);

@@ -25,6 +25,7 @@ enum {
  * @len:      length
  * @port:     port to leave by
  * @verdict:  what the frame will have been
+ * @vnet:     what the driver said of the frame
  * @data:     the frame
  */
 struct parked {
@@ -33,6 +34,7 @@ struct parked {
 	uint32_t len;
 	uint16_t port;
 	uint16_t verdict;
+	struct fp_vnet vnet;
 	uint8_t data[FP_FRAME_MAX];
 };
 
@@ -82,6 +84,7 @@ static inline size_t park_mem_size(void)
 /**
  * park_frame() - Keep a copy of a frame until its neighbour is known
  * @verdict: what the frame will have been
+ * The frame is no longer than FP_FRAME_MAX.
  * Return: false when too many frames wait, in all or for this neighbour.
  */
 bool park_frame(struct park *park, const struct fp_frame *frame, uint32_t port,

@@ -35,6 +35,18 @@ uint32_t pkt_parse_ip(struct pkt *p, struct fp_frame *frame)
 	return V_GO_ON;
 }
 
+/* What the driver says of the checksum and of segments must be about this very header. */
+static bool vnet_agrees(const struct pkt *p, uint32_t header, uint32_t csum_offset, uint32_t gso_type)
+{
+	const struct fp_vnet *v = &p->frame->vnet;
+
+	if ((v->flags & FP_VNET_NEEDS_CSUM) &&
+	    (p->frame->data + v->csum_start != p->l4 || v->csum_offset != csum_offset))
+		return false;
+	return v->gso_type == FP_GSO_NONE ||
+	       ((uint32_t)(v->gso_type & ~FP_GSO_ECN) == gso_type && p->l4_len > header);
+}
+
 static uint32_t parse_tcp(struct pkt *p)
 {
 	uint32_t header;
@@ -44,6 +56,8 @@ static uint32_t parse_tcp(struct pkt *p)
 	header = (uint32_t)(p->l4[TCP_OFF] >> 4) * 4;
 	if (header < TCP_LEN || header > p->l4_len)
 		return V_L4_MALFORMED;
+	if (!vnet_agrees(p, header, TCP_CSUM, FP_GSO_TCPV4))
+		return V_VNET_MALFORMED;
 	p->tcp_flags = p->l4[TCP_FLAGS];
 	p->sport = be16_load(p->l4 + L4_SPORT);
 	p->dport = be16_load(p->l4 + L4_DPORT);
@@ -59,6 +73,8 @@ static uint32_t parse_udp(struct pkt *p)
 	len = be16_host(be16_load(p->l4 + UDP_LENGTH));
 	if (len < UDP_LEN || len > p->l4_len)
 		return V_L4_MALFORMED;
+	if (!vnet_agrees(p, UDP_LEN, UDP_CSUM, FP_GSO_UDP_L4))
+		return V_VNET_MALFORMED;
 	p->sport = be16_load(p->l4 + L4_SPORT);
 	p->dport = be16_load(p->l4 + L4_DPORT);
 	return p->sport.raw && p->dport.raw ? V_GO_ON : V_L4_MALFORMED;
@@ -72,6 +88,9 @@ uint32_t pkt_parse_l4(struct pkt *p)
 	case IPPROTO_NUM_ICMP:
 		if (p->l4_len < ICMP_LEN)
 			return V_L4_MALFORMED;
+		/* gso_check() has completed what needed a checksum; and ICMP has no segments. */
+		if ((p->frame->vnet.flags & FP_VNET_NEEDS_CSUM) || p->frame->vnet.gso_type)
+			return V_VNET_MALFORMED;
 		p->icmp_type = p->l4[ICMP_TYPE];
 		if (p->icmp_type == ICMP_ECHO_REQUEST || p->icmp_type == ICMP_ECHO_REPLY)
 			p->sport = p->dport = be16_load(p->l4 + ICMP_ID);
@@ -84,6 +103,8 @@ bool pkt_l4_csum_ok(const struct pkt *p)
 {
 	uint64_t sum;
 
+	if (p->frame->vnet.flags & (FP_VNET_NEEDS_CSUM | FP_VNET_DATA_VALID))
+		return true;
 	switch (p->proto) {
 	case IPPROTO_NUM_ICMP: sum = csum_sum(p->l4, p->l4_len); break;
 	case IPPROTO_NUM_TCP:

@@ -61,7 +61,7 @@ enum {
 	ICMP_ID = 4
 };
 
-enum tcp_flag { TCP_FIN = 1, TCP_SYN = 2, TCP_RST = 4, TCP_PSH = 8, TCP_ACK_FLAG = 16 };
+enum tcp_flag { TCP_FIN = 1, TCP_SYN = 2, TCP_RST = 4, TCP_PSH = 8, TCP_ACK_FLAG = 16, TCP_CWR = 128 };
 
 /**
  * struct pkt - An IPv4 packet, parsed
@@ -104,7 +104,7 @@ struct pkt {
 uint32_t pkt_parse_ip(struct pkt *p, struct fp_frame *frame);
 
 /**
- * pkt_parse_l4() - Check the TCP, UDP or ICMP header; not their checksums
+ * pkt_parse_l4() - Check the TCP, UDP or ICMP header, and that .vnet agrees with it; not their checksums
  *
  * The packet is not a fragment.
  * Return: V_GO_ON, or why not.
@@ -114,7 +114,7 @@ uint32_t pkt_parse_l4(struct pkt *p);
 /**
  * pkt_l4_csum_ok() - Verify the TCP, UDP or ICMP checksum over the whole packet
  *
- * UDP without a checksum is fine.
+ * UDP without a checksum is fine; so is what never was on a wire (NEEDS_CSUM), or was verified (DATA_VALID).
  */
 bool pkt_l4_csum_ok(const struct pkt *p);
 

@@ -20,6 +20,8 @@ struct handoff_frame {
 	uint32_t len;
 	uint8_t port;
 	uint8_t src;
+	struct fp_vnet vnet;
+	struct lent *lent; /* an offload frame: where it is; its worker gets it back */
 	uint8_t data[FP_FRAME_MAX];
 };
 
@@ -52,6 +54,11 @@ struct plane {
 	_Atomic bool stop;
 	bool running;
 };
+
+static inline struct ring *handoff_ring(const struct plane *pl, uint32_t from, uint32_t to)
+{
+	return &pl->handoff[from * pl->n_workers + to];
+}
 
 /**
  * plane_open() - Open ports, make cores and rings; no thread yet

@@ -15,27 +15,33 @@
 #include "base.h"
 
 struct chan;
+struct fence;
+
+/* A burst ends here, so that what was read is still in the cache when it is written: 4 frames of 64 KiB. */
+enum { PORT_RX_BYTES = 256 << 10 };
 
 /**
  * struct chan_ops - What a driver does with one queue
- * @rx: fill at most n frames (.data has FP_FRAME_MAX bytes of room), set .len; returns how many, 0 when
- *      nothing waits, or -errno
- * @tx: send one frame; 0 or -errno; never blocks
+ * @rx: fill at most n frames, set .len and .vnet, stop at PORT_RX_BYTES; returns how many, 0 when nothing
+ *      waits, or -errno. .data has FP_FRAME_MAX bytes of room, or FP_FRAME_BIG if the port's cfg.offload is set
+ * @tx: send one frame, whose .vnet is all zero unless the queue takes it; 0 or -errno; never blocks
  */
 struct chan_ops {
 	int (*rx)(struct chan *ch, struct fp_frame *frames, uint32_t n);
-	int (*tx)(struct chan *ch, const uint8_t *data, uint32_t len);
+	int (*tx)(struct chan *ch, const struct fp_frame *frame);
 };
 
 /**
  * struct chan - One queue of one side of a port
  * @ops: driver
  * @fd:  readable when frames wait
+ * @vnet: takes offload frames (gso.h)
  * @mem: port_mem.c's rings
  */
 struct chan {
 	const struct chan_ops *ops;
 	int fd;
+	bool vnet;
 	struct mem_chan *mem;
 };
 
@@ -80,22 +86,48 @@ int port_tap_open(struct port *port, const struct fp_port_cfg *cfg, uint32_t n_q
 int port_mem_open(struct port *port, const struct fp_port_cfg *cfg, uint32_t n_queues, struct fp_error *err);
 
 /**
- * port_mem_put() - A frame arrives at an in-memory port
- * @src: enum fp_src, the side it arrives at
+ * port_tx() - Send a frame; where the queue takes no offload frames, as segments with their checksums made
+ * @fence: NULL, or: stop unless ACTIVE; looked at before each FP_TX_BURST segments but the first, for which
+ *         the caller has looked
+ *
+ * Return: how many frames that were, -ECANCELED when fenced halfway, or what the driver said.
+ */
+int port_tx(struct chan *ch, struct fp_frame *frame, const struct fence *fence);
+
+/**
+ * port_mem_put_frame() - A frame arrives at an in-memory port
+ * @src:   enum fp_src, the side it arrives at
+ * @frame: .data, .len and .vnet; longer than FP_FRAME_MAX, or with .vnet, only where the port has offload
  *
  * Context: one thread for each (queue, side).
  * Return:  0, -ENOBUFS when the ring is full, -EMSGSIZE.
  */
-int port_mem_put(struct port *port, uint32_t queue, enum fp_src src, const uint8_t *data, uint32_t len);
+int port_mem_put_frame(struct port *port, uint32_t queue, enum fp_src src, const struct fp_frame *frame);
 
 /**
- * port_mem_take() - Take a frame that was sent to an in-memory port
- * @data: FP_FRAME_MAX bytes of room
+ * port_mem_take_frame() - Take a frame that was sent to an in-memory port
+ * @frame: .data has room, as for chan_ops.rx; .len and .vnet are set
  *
  * Context: one thread for each (queue, side).
  * Return:  its length, 0 when none waits.
  */
-uint32_t port_mem_take(struct port *port, uint32_t queue, enum fp_src side, uint8_t *data);
+uint32_t port_mem_take_frame(struct port *port, uint32_t queue, enum fp_src side, struct fp_frame *frame);
+
+/* The same for frames as on the wire. */
+static inline int port_mem_put(struct port *port, uint32_t queue, enum fp_src src, const uint8_t *data,
+			       uint32_t len)
+{
+	const struct fp_frame frame = { .data = (uint8_t *)(uintptr_t)data, .len = len };
+
+	return port_mem_put_frame(port, queue, src, &frame);
+}
+
+static inline uint32_t port_mem_take(struct port *port, uint32_t queue, enum fp_src side, uint8_t *data)
+{
+	struct fp_frame frame = { .data = data };
+
+	return port_mem_take_frame(port, queue, side, &frame);
+}
 
 static inline int port_open(struct port *port, const struct fp_port_cfg *cfg, uint32_t n_queues,
 			    struct fp_error *err)

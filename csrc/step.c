@@ -15,6 +15,7 @@
  */
 #include "step.h"
 #include "csum.h"
+#include "gso.h"
 #include "icmp.h"
 #include "local.h"
 #include "nexthop.h"
@@ -99,12 +100,14 @@ static uint32_t prepare(struct core *c, struct fp_frame *frame, struct pkt *p)
 	frame->out = FP_OUT_NONE;
 	frame->out_port = frame->port;
 	frame->fenced = 0;
-	if (frame->src == FP_SRC_HOST)
-		return local_from_host(c, frame);
 	if (frame->len < ETH_LEN)
 		return V_RUNT;
-	if (frame->len > port->len_max)
+	if (!gso_is_plain(frame) && !gso_check(frame))
+		return V_VNET_MALFORMED;
+	if (gso_wire_len(frame) > port->len_max)
 		return V_OVERSIZED;
+	if (frame->src == FP_SRC_HOST)
+		return local_from_host(c, frame);
 	if (mac_eq(frame->data + ETH_SRC, port->mac))
 		return V_OWN_SOURCE;
 	to = local_classify(c, frame);
@@ -116,6 +119,11 @@ static uint32_t prepare(struct core *c, struct fp_frame *frame, struct pkt *p)
 
 /* ---- pass 3: act ---- */
 
+static void update_partial(uint8_t *sum, uint32_t delta)
+{
+	be16_store(sum, csum_update_partial(be16_load(sum), delta));
+}
+
 /* Translate one end of the packet and decrement its TTL. Spec: RFC 1624, RFC 3022 section 4.1. */
 static void rewrite(const struct pkt *p, uint32_t side, be32 new_addr, be16 new_port)
 {
@@ -125,6 +133,7 @@ static void rewrite(const struct pkt *p, uint32_t side, be32 new_addr, be16 new_
 	be16 old_port = side == SIDE_OUT ? p->sport : p->dport, ttl = be16_load(p->ip + IP_TTL);
 	uint32_t addr_delta = csum_delta32(old_addr, new_addr), port_delta = csum_delta16(old_port, new_port);
 	uint32_t delta = addr_delta + port_delta;
+	bool partial = p->frame->vnet.flags & FP_VNET_NEEDS_CSUM;
 	be16 new_ttl;
 
 	new_ttl.raw = (uint16_t)(ttl.raw - 1); /* TTL is the first byte of the word, the low one here */
@@ -135,11 +144,17 @@ static void rewrite(const struct pkt *p, uint32_t side, be32 new_addr, be16 new_
 	switch (p->proto) {
 	case IPPROTO_NUM_TCP:
 		be16_store(p->l4 + port_at, new_port);
-		be16_store(p->l4 + TCP_CSUM, csum_update(be16_load(p->l4 + TCP_CSUM), delta));
+		if (partial) /* the pseudo-header has no ports */
+			update_partial(p->l4 + TCP_CSUM, addr_delta);
+		else
+			be16_store(p->l4 + TCP_CSUM, csum_update(be16_load(p->l4 + TCP_CSUM), delta));
 		break;
 	case IPPROTO_NUM_UDP:
 		be16_store(p->l4 + port_at, new_port);
-		be16_store(p->l4 + UDP_CSUM, csum_update_udp(be16_load(p->l4 + UDP_CSUM), delta));
+		if (partial)
+			update_partial(p->l4 + UDP_CSUM, addr_delta);
+		else
+			be16_store(p->l4 + UDP_CSUM, csum_update_udp(be16_load(p->l4 + UDP_CSUM), delta));
 		break;
 	default: /* ICMP has no pseudo-header */
 		be16_store(p->l4 + ICMP_ID, new_port);
@@ -173,6 +188,8 @@ static void clamp_mss(const struct core *c, const struct pkt *p, uint32_t out_po
 	if (be16_host(old) <= be16_host(fits))
 		return;
 	be16_store(p->l4 + at + 2, fits);
+	if (p->frame->vnet.flags & FP_VNET_NEEDS_CSUM) /* the pseudo-header has no options */
+		return;
 	/* At an odd place the sum sees it with its bytes swapped (RFC 1071 section 2). */
 	delta = at % 2 == 0 ? csum_delta16(old, fits) : csum_delta16(be16_of(old.raw), be16_of(fits.raw));
 	be16_store(p->l4 + TCP_CSUM, csum_update(be16_load(p->l4 + TCP_CSUM), delta));

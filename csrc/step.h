@@ -43,7 +43,7 @@
  * @tx_mac:   source of what is routed: the virtual MAC, or the port MAC where there is none
  * @has_vmac: VRRP runs on this port
  * @outside:  zone
- * @len_max:  longest frame
+ * @len_max:  longest frame on the wire; an offload frame is judged by its segments
  */
 struct core_port {
 	uint8_t mac[6], vmac[6], tx_mac[6];
@@ -134,7 +134,7 @@ int core_init(struct core *c, const struct fp_config *cfg, uint32_t worker, void
 /**
  * core_step() - Take frames from rx to their verdicts, in place
  * @c:      core
- * @frames: .data (FP_FRAME_MAX bytes of room), .len, .port and .src filled in; from rx or from a hand-off
+ * @frames: .data, .len, .port, .src and .vnet filled in; from rx or from a hand-off
  * @n:      any number; worked on in bursts of FP_BURST_MAX
  * @now_ns: CLOCK_BOOTTIME
  */

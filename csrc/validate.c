@@ -114,6 +114,8 @@ static int check_pulse(const struct fp_config *cfg, struct fp_error *err)
 
 static int check_vrrp(const struct fp_port_cfg *port, const char *where, struct fp_error *err)
 {
+	if (port->offload > 1)
+		return refuse(err, "%soffload: %u is neither 0 nor 1", where, port->offload);
 	if (port->n_vips > FP_VIPS_MAX)
 		return refuse(err, "%sn_vips: %u is more than %u", where, port->n_vips, FP_VIPS_MAX);
 	for (uint32_t i = 0; i < port->n_vips; i++) {

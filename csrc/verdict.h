@@ -39,6 +39,7 @@ enum verdict_class { VERDICT_PASS, VERDICT_DROP, VERDICT_TRANSIT };
 	/* Ethernet */                                                                                     \
 	X(RUNT, runt, DROP, "shorter than an Ethernet header")                                             \
 	X(OVERSIZED, oversized, DROP, "longer than the port's MTU")                                        \
+	X(VNET_MALFORMED, vnet_malformed, DROP, "offload header that contradicts the frame")               \
 	X(OWN_SOURCE, own_source, DROP, "source is this node's own port MAC: a loop")                      \
 	X(NOT_FOR_US, not_for_us, DROP, "unicast to somebody else's MAC")                                  \
 	X(VMAC_NOT_ACTIVE, vmac_not_active, DROP, "to the virtual MAC, but this node is not ACTIVE")       \
@@ -87,6 +88,7 @@ enum verdict_class { VERDICT_PASS, VERDICT_DROP, VERDICT_TRANSIT };
 	X(NO_RETURN_ROUTE, no_return_route, DROP, "the source is not routed towards an inside port")       \
 	X(ZONE_UNREACHABLE, zone_unreachable, DROP, "the session's zone is not where the route leads now") \
 	X(NEIGH_FULL, neigh_full, DROP, "too many frames wait for a neighbour")                            \
+	X(NEIGH_BIG, neigh_big, DROP, "offload frame whose neighbour is not known: too long to wait")      \
 	X(NEIGH_TIMEOUT, neigh_timeout, DROP, "the neighbour did not answer")                              \
 	/* said by the shell, after the core's verdict */                                                  \
 	X(FENCED, fenced, DROP, "no longer ACTIVE when it was to be sent")                                 \

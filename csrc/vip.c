@@ -66,6 +66,7 @@ uint32_t vip_arp(const struct core *c, struct fp_frame *frame)
 	be32_store(arp + ARP_TPA, sender_ip);
 	memcpy(arp + ARP_SHA, port->tx_mac, ETH_ALEN);
 	be32_store(arp + ARP_SPA, target_ip);
+	frame->vnet = (struct fp_vnet){ 0 };
 	nexthop_dress(c, frame, frame->port, asked_mac);
 	return V_ARP_VIP;
 }
@@ -89,6 +90,7 @@ uint32_t vip_echo(const struct core *c, const struct pkt *p)
 	be16_store(p->ip + IP_CSUM, be16_of(0));
 	be16_store(p->ip + IP_CSUM, (be16){ (uint16_t)~csum_fold(csum_sum(p->ip, IPV4_LEN)) });
 	frame->len = ETH_LEN + p->ip_len;
+	frame->vnet = (struct fp_vnet){ 0 };
 	nexthop_dress(c, frame, frame->port, asker_mac);
 	return V_VIP_ECHO;
 }

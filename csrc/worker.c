@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 
 #include "clock.h"
+#include "handoff.h"
 #include "plane.h"
 
 enum {
@@ -32,15 +33,22 @@ static void send_wire(struct worker *w, struct fp_frame *f, bool active)
 {
 	struct chan *ch = &w->plane->ports[f->out_port].wire[w->index];
 	struct port_counters *pc = &w->ports[f->out_port];
+	int sent;
 
 	if (f->fenced && !active) {
 		f->verdict = V_FENCED;
 		counter_add(&pc->tx_dropped, 1);
-	} else if (ch->ops->tx(ch, f->data, f->len)) {
+		return;
+	}
+	sent = port_tx(ch, f, f->fenced ? &w->plane->fence : NULL);
+	if (sent == -ECANCELED) {
+		f->verdict = V_FENCED;
+		counter_add(&pc->tx_dropped, 1);
+	} else if (sent < 0) {
 		f->verdict = V_TX_FAILED;
 		counter_add(&pc->tx_errors, 1);
 	} else {
-		counter_add(&pc->tx_frames, 1);
+		counter_add(&pc->tx_frames, (uint64_t)sent);
 		counter_add(&pc->tx_bytes, f->len);
 	}
 }
@@ -50,35 +58,12 @@ static void send_host(struct worker *w, struct fp_frame *f)
 	struct chan *ch = &w->plane->ports[f->out_port].host[w->index];
 	struct port_counters *pc = &w->ports[f->out_port];
 
-	if (ch->ops->tx(ch, f->data, f->len)) {
+	if (port_tx(ch, f, NULL) < 0) {
 		f->verdict = V_HOST_FULL;
 		counter_add(&pc->host_tx_errors, 1);
 	} else {
 		counter_add(&pc->host_tx_frames, 1);
 	}
-}
-
-static struct ring *handoff_ring(const struct plane *pl, uint32_t from, uint32_t to)
-{
-	return &pl->handoff[from * pl->n_workers + to];
-}
-
-static void send_handoff(struct worker *w, struct fp_frame *f)
-{
-	struct plane *pl = w->plane;
-	struct ring *ring = handoff_ring(pl, w->index, f->owner);
-	struct handoff_frame *slot = ring_reserve_one(ring);
-
-	if (!slot) {
-		f->verdict = V_HANDOFF_FULL;
-		return;
-	}
-	slot->len = f->len;
-	slot->port = f->port;
-	slot->src = f->src;
-	memcpy(slot->data, f->data, f->len);
-	ring_submit(ring, 1);
-	doorbell_ring(&pl->workers[f->owner].bell);
 }
 
 /* A slot of the punt ring, or NULL and a count. */
@@ -138,7 +123,7 @@ static void send_burst(struct worker *w, struct fp_frame *frames, uint32_t n, ui
 		case FP_OUT_HOST: send_host(w, f); break;
 		case FP_OUT_PUNT: send_punt(w, f, now_ns); break;
 		case FP_OUT_PULSE: send_pulse(w, f, now_ns); break;
-		case FP_OUT_HANDOFF: send_handoff(w, f); break;
+		case FP_OUT_HANDOFF: handoff_send(w, f); break;
 		default: break; /* dropped, or parked by the core */
 		}
 	}
@@ -168,9 +153,8 @@ static void receive(struct worker *w, uint32_t port, enum fp_src src, uint64_t n
 	uint64_t n_bytes = 0;
 	int n = ch->ops->rx(ch, w->frames, FP_BURST_MAX);
 
-	if (n < FP_BURST_MAX)
-		w->ready &= ~bit;
 	if (n < 0) {
+		w->ready &= ~bit;
 		counter_add(&pc->rx_errors, 1);
 		if (n == -EBADFD)
 			forget_source(w, ch);
@@ -181,6 +165,8 @@ static void receive(struct worker *w, uint32_t port, enum fp_src src, uint64_t n
 		w->frames[i].src = (uint8_t)src;
 		n_bytes += w->frames[i].len;
 	}
+	if (n < FP_BURST_MAX && n_bytes < PORT_RX_BYTES)
+		w->ready &= ~bit;
 	if (src == FP_SRC_HOST) {
 		counter_add(&pc->host_rx_frames, (uint64_t)n);
 	} else {
@@ -208,13 +194,16 @@ static bool receive_handoffs(struct worker *w, uint64_t now_ns)
 			continue;
 		for (uint32_t i = 0; i < n; i++) {
 			w->handoff[i] = (struct fp_frame){
-				.data = slots[i].data,
+				.data = slots[i].lent ? slots[i].lent->data : slots[i].data,
 				.len = slots[i].len,
+				.vnet = slots[i].vnet,
 				.port = slots[i].port,
 				.src = slots[i].src,
 			};
 		}
 		step_and_send(w, w->handoff, n, now_ns);
+		for (uint32_t i = 0; i < n; i++)
+			handoff_give_back(slots[i].lent);
 		ring_release(ring, n); /* only now: the frames were worked on in place */
 		any = true;
 	}
@@ -516,12 +505,9 @@ int worker_open(struct worker *w, struct plane *pl, uint32_t index)
 	w->epfd = epoll_create1(EPOLL_CLOEXEC);
 	if (w->epfd < 0)
 		return -errno;
-	w->room = aligned_alloc(CACHE_LINE, (size_t)FP_BURST_MAX * FP_FRAME_MAX);
-	if (!w->room)
-		return -ENOMEM;
-	for (uint32_t i = 0; i < FP_BURST_MAX; i++)
-		w->frames[i].data = w->room + (size_t)i * FP_FRAME_MAX;
-	rc = ring_init(&w->events, sizeof(struct fp_flow_rec), events_cap);
+	rc = handoff_make_room(w);
+	if (rc == 0)
+		rc = ring_init(&w->events, sizeof(struct fp_flow_rec), events_cap);
 	if (rc == 0)
 		rc = ring_init(&w->punts, sizeof(struct fp_punt), PUNT_SLOTS);
 	if (rc == 0)

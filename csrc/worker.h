@@ -41,7 +41,7 @@
 #include "ring.h"
 #include "step.h"
 
-enum { PUNT_SLOTS = 256, EVENTS_CAP_DEFAULT = 8192 };
+enum { PUNT_SLOTS = 256, EVENTS_CAP_DEFAULT = 8192, LENT_MAX = 32 };
 
 enum request_kind {
 	REQ_FIB,          /* use another snapshot */
@@ -89,6 +89,16 @@ struct port_counters {
 };
 
 /**
+ * struct lent - Room for an offload frame, which crosses a hand-off ring as a pointer
+ * @data: FP_FRAME_BIG bytes
+ * @out:  another worker has it; that one clears it, its owner sets it
+ */
+struct lent {
+	uint8_t *data;
+	_Atomic bool out;
+};
+
+/**
  * struct worker - One thread and what it owns
  * @core:           its sessions
  * @core_mem:       memory of the core
@@ -101,7 +111,8 @@ struct port_counters {
  * @fence_word:     the fence as the core was told
  * @signal:         events_fd must be signalled at the end of the pass
  * @frames:         rx burst
- * @room:           FP_BURST_MAX buffers for it
+ * @room:           buffers for @frames and @lent
+ * @lent:           spare room: a frame that is handed on leaves with its buffer, and one of these replaces it
  * @handoff:        scratch for frames of a hand-off ring
  * @stat_wakeups:   returns from epoll
  * @stat_punts_lost: punts that found the ring full
@@ -132,6 +143,7 @@ struct worker {
 	bool signal;
 	struct fp_frame frames[FP_BURST_MAX];
 	uint8_t *room;
+	struct lent lent[LENT_MAX];
 	struct fp_frame handoff[FP_BURST_MAX];
 	counter stat_wakeups, stat_punts_lost, stat_pulse_lost, stat_inject_lost;
 	struct port_counters ports[FP_PORTS_MAX];

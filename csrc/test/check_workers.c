@@ -22,7 +22,7 @@ struct side {
 	_Atomic uint64_t sent, received;
 };
 
-static fp_dp *open_node(uint32_t n_workers)
+static fp_dp *open_node_with(uint32_t n_workers, bool lan_offload, bool wan_offload)
 {
 	struct fp_config cfg = frames_config(n_workers, 4096);
 	struct fp_error err = { "" };
@@ -30,6 +30,8 @@ static fp_dp *open_node(uint32_t n_workers)
 
 	for (uint32_t i = 0; i < N_PORTS; i++)
 		cfg.ports[i].driver = FP_DRIVER_MEM;
+	cfg.ports[LAN].offload = lan_offload;
+	cfg.ports[WAN].offload = wan_offload;
 	cfg.events_cap = 64; /* small: it must be full at times */
 	cfg.pulse.interval_ms = 20;
 	cfg.pulse.dead_after = 3;
@@ -38,6 +40,11 @@ static fp_dp *open_node(uint32_t n_workers)
 		fprintf(stderr, "%s\n", err.text);
 	REQUIRE(dp != NULL);
 	return dp;
+}
+
+static fp_dp *open_node(uint32_t n_workers)
+{
+	return open_node_with(n_workers, false, false);
 }
 
 static int commit_fib(fp_dp *dp)
@@ -336,8 +343,70 @@ static void check_transfer(void)
 	fp_close(b);
 }
 
+/* A long UDP datagram of segments, as a socket makes it. */
+static struct fp_frame big_frame(uint8_t *data, uint64_t i)
+{
+	enum { PAYLOAD = 30000, SEGMENT = 1400 };
+
+	const struct spec spec = { .src = CLIENT,
+				   .dst = SERVER,
+				   .proto = IPPROTO_NUM_UDP,
+				   .sport = (uint16_t)(20000 + i % 50),
+				   .dport = 53 };
+	struct fp_frame f = frames_ipv4(data, LAN, mac_virtual[LAN], &spec);
+
+	memset(data + f.len, (int)i, PAYLOAD);
+	f.len += PAYLOAD;
+	be16_store(data + ETH_LEN + IP_TOTAL, be16_of((uint16_t)(f.len - ETH_LEN)));
+	be16_store(data + ETH_LEN + IPV4_LEN + UDP_LENGTH, be16_of(UDP_LEN + PAYLOAD));
+	frames_fix_ip_csum(data + ETH_LEN);
+	f.vnet = (struct fp_vnet){
+		.flags = FP_VNET_NEEDS_CSUM,
+		.gso_type = FP_GSO_UDP_L4,
+		.gso_size = SEGMENT,
+		.csum_start = ETH_LEN + IPV4_LEN,
+		.csum_offset = UDP_CSUM,
+	};
+	return f;
+}
+
+/* Offload frames: half of them cross a hand-off ring, and all leave whole, or as segments. */
+static void check_offload(bool wan_offload)
+{
+	enum { N_BIG = 2000, PER_FRAME = 22 };
+
+	fp_dp *dp = open_node_with(N_WORKERS, true, wan_offload);
+	static uint8_t data[FP_FRAME_BIG], out_data[FP_FRAME_BIG];
+	struct fp_frame out = { .data = out_data };
+	struct fp_error err;
+	uint64_t n_out = 0;
+
+	REQUIRE(fp_start(dp, &err) == 0 && commit_fib(dp) == 0 && fp_set_role(dp, FP_ROLE_ACTIVE, 2) == 0);
+	for (uint64_t i = 0; i < N_BIG || n_ended(dp) < N_BIG;) {
+		if (i < N_BIG) {
+			const struct fp_frame f = big_frame(data, i);
+
+			i += port_mem_put_frame(&dp->plane.ports[LAN], i % N_WORKERS, FP_SRC_WIRE, &f) == 0;
+		}
+		for (uint32_t q = 0; q < N_WORKERS; q++) {
+			while (port_mem_take_frame(&dp->plane.ports[WAN], q, FP_SRC_WIRE, &out) > 0) {
+				n_out++;
+				CHECK(40, (out.vnet.gso_type == FP_GSO_UDP_L4) == wan_offload);
+				CHECK(41, wan_offload ? out.len > FP_FRAME_MAX : frames_csums_ok(&out));
+				CHECK(42, out_data[60] == out_data[out.len - 1]);
+			}
+		}
+	}
+	CHECK_EQ(43, total(dp, V_SNAT) + total(dp, V_TX_FAILED) + total(dp, V_HANDOFF_FULL), N_BIG);
+	CHECK(44, total(dp, V_SNAT) > N_BIG / 8 && total(dp, V_HANDOFF) > N_BIG / 8);
+	CHECK(45, n_out > total(dp, V_SNAT) * (wan_offload ? 0 : PER_FRAME - 1));
+	fp_close(dp);
+}
+
 int main(void)
 {
+	check_offload(true);
+	check_offload(false);
 	check_load();
 	check_fencing();
 	check_transfer();

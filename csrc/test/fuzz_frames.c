@@ -9,7 +9,9 @@
  *   bit 3      port
  *   bit 4      from the host side
  *   bit 5      make the checksums right, so that a mutation gets past them
+ *   bit 6      a frame: a struct fp_vnet comes before its length
  */
+#include "../gso.h"
 #include "check.h"
 #include "frames.h"
 #include "fuzz.h"
@@ -107,7 +109,7 @@ static bool must_be_sound(const struct fp_frame *f)
 static void judge(const struct fp_frame *f)
 {
 	REQUIRE(f->verdict < V_COUNT);
-	REQUIRE(f->len <= FP_FRAME_MAX);
+	REQUIRE(f->len <= FP_FRAME_BIG);
 	if (f->out == FP_OUT_NONE || f->out == FP_OUT_WAIT)
 		return;
 	REQUIRE(!verdict_is_drop(f->verdict));
@@ -123,14 +125,39 @@ static void judge(const struct fp_frame *f)
 		REQUIRE(f->fenced);
 }
 
+/* Whatever leaves with an offload header can be cut, or completed. */
+static void finish(struct fp_frame *f)
+{
+	static uint8_t room[FP_FRAME_MAX];
+	struct fp_frame seg = { .data = room };
+	struct gso_cut cut;
+
+	if ((f->out != FP_OUT_WIRE && f->out != FP_OUT_HOST) || gso_is_plain(f))
+		return;
+	if (f->vnet.gso_type == FP_GSO_NONE) {
+		gso_complete(f);
+		return;
+	}
+	if (!gso_cut_begin(&cut, f))
+		return;
+	while (gso_cut_next(&cut, &seg)) {
+		REQUIRE(gso_is_plain(&seg));
+		REQUIRE(f->out != FP_OUT_WIRE || !f->fenced || frames_csums_ok(&seg));
+	}
+}
+
 static void step_frame(struct input *in, uint8_t how, uint64_t now_ns)
 {
-	static uint8_t data[FP_FRAME_MAX];
-	uint32_t len = (uint32_t)next_byte(in) << 8;
+	static uint8_t data[FP_FRAME_BIG];
 	struct fp_frame f = { .data = data, .port = how >> 3 & 1, .src = how >> 4 & 1 };
+	uint8_t *vnet = (uint8_t *)&f.vnet;
+	uint32_t len;
 
+	for (uint32_t i = 0; i < sizeof(f.vnet) && (how & 0x40); i++)
+		vnet[i] = next_byte(in);
+	len = (uint32_t)next_byte(in) << 8;
 	len |= next_byte(in);
-	f.len = min_u32(len % (FP_FRAME_MAX + 1), (uint32_t)in->left);
+	f.len = min_u32(len % ((how & 0x40 ? FP_FRAME_BIG : FP_FRAME_MAX) + 1), (uint32_t)in->left);
 	memset(data, 0xa5, sizeof(data));
 	memcpy(data, in->data, f.len);
 	in->data += f.len;
@@ -140,6 +167,7 @@ static void step_frame(struct input *in, uint8_t how, uint64_t now_ns)
 	core_step(&core, &f, 1, now_ns);
 	judge(&f);
 	core_account(&core, &f, 1);
+	finish(&f);
 }
 
 static void housekeeping(uint8_t how, uint64_t now_ns)

@@ -182,6 +182,7 @@ def fastpath_config(config: Config, name: NodeName, draw: Draw) -> fp.FastpathCo
                 wire_dev=own.wire_dev or default_wire_dev(port, name),
                 host_dev=own.host_dev or default_host_dev(port),
                 mtu=shared.mtu,
+                offload=shared.offload if own.offload is None else own.offload,
                 vrid=shared.vrid,
                 vmac=virtual_mac(shared.vrid),
                 vips=shared.vips,

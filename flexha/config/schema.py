@@ -151,6 +151,11 @@ class Port(Section):
     )
     vrid: int = Field(ge=1, le=255, description="virtual router id (RFC 9568), unique on the wire")
     mtu: int = Field(default=1500, ge=576, le=1500, description="IP MTU of the wire, bytes")
+    offload: bool = Field(
+        default=True,
+        description="take and give frames of up to 64 KiB, whose segmentation and checksums are left to the "
+        "kernel or the NIC; false: only frames as on the wire",
+    )
 
 
 class Pool(Section):
@@ -296,6 +301,9 @@ class NodePort(Section):
     )
     host_dev: Device | None = Field(
         default=None, description="name of the TAP towards the node's kernel; default PORT0, such as wan0"
+    )
+    offload: bool | None = Field(
+        default=None, description="offload of this node's port; default as [ports.NAME] has it"
     )
 
 

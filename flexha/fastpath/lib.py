@@ -17,7 +17,7 @@ from flexha.fastpath.errors import FastpathMismatchError
 CData: TypeAlias = Any
 """A cffi object; it never leaves ``flexha.fastpath``."""
 
-ABI_VERSION: Final = 1
+ABI_VERSION: Final = 2
 """The ``FP_ABI_VERSION`` that this package is written for."""
 
 STRUCT_SIZES: Final = {
@@ -32,7 +32,8 @@ STRUCT_SIZES: Final = {
     "struct fp_flow_rec": 160,
     "struct fp_route": 40,
     "struct fp_neigh": 24,
-    "struct fp_frame": 40,
+    "struct fp_vnet": 10,
+    "struct fp_frame": 56,
     "struct fp_punt": 296,
     "struct fp_peer": 32,
     "struct fp_pulse_event": 48,

@@ -101,6 +101,7 @@ class PortConfig:
     host_dev: str = ""
     driver: Driver = Driver.TAP
     mtu: int = 1500
+    offload: bool = True
     vrid: int = 0
     vmac: bytes | None = None
     vips: tuple[Address, ...] = ()

@@ -42,6 +42,7 @@ from flexha.fastpath import (
 T = TypeVar("T")
 CLONE_NEWNET = 0x40000000
 ETH_P_IP = 0x0800
+UDP_SEGMENT = 103
 CLIENT, ISP = packets.CLIENTS[0], packets.ISP
 
 
@@ -96,8 +97,12 @@ def mac_of(at: Host, device: str) -> bytes:
     return bytes.fromhex(read_sys(at, device, "address").replace(":", ""))
 
 
-def config(node: int = 0, n_workers: int = 1, *, heartbeats: bool = False) -> FastpathConfig:
-    return replace(packets.node_config(node, heartbeats=heartbeats, driver=Driver.TAP), n_workers=n_workers)
+def config(
+    node: int = 0, n_workers: int = 1, *, heartbeats: bool = False, offload: tuple[bool, bool] = (True, True)
+) -> FastpathConfig:
+    base = packets.node_config(node, heartbeats=heartbeats, driver=Driver.TAP)
+    ports = tuple(replace(port, offload=on) for port, on in zip(base.ports, offload, strict=True))
+    return replace(base, ports=ports, n_workers=n_workers)
 
 
 @contextmanager
@@ -125,9 +130,10 @@ def gateway() -> Iterator[Host]:
 class Network:
     """client --(wire TAP)-- ACTIVE gateway --(wire TAP)-- isp; the TAPs are the hosts' own interfaces."""
 
-    def __init__(self, stack: ExitStack, n_workers: int) -> None:
+    def __init__(self, stack: ExitStack, n_workers: int, offload: tuple[bool, bool] = (True, True)) -> None:
         self.gateway, self.client, self.isp = (stack.enter_context(host()) for _ in range(3))
-        self.fastpath = stack.enter_context(opened(self.gateway, config(n_workers=n_workers)))
+        cfg = config(n_workers=n_workers, offload=offload)
+        self.fastpath = stack.enter_context(opened(self.gateway, cfg))
         for at, device, address in (
             (self.client, "fx-lan", f"{CLIENT}/24"),
             (self.isp, "fx-wan", f"{ISP}/29"),
@@ -176,6 +182,67 @@ def test_tcp_between_kernel_stacks(network: Network) -> None:
         assert received == data
         client.close()
         server.close()
+
+
+BULK = 30_000_000
+
+
+def carry(sender: socket.socket, receiver: socket.socket) -> None:
+    """Bulk data, compared at the other end."""
+    data = os.urandom(BULK)
+    thread = threading.Thread(target=sender.sendall, args=(data,))
+    thread.start()
+    received = bytearray()
+    while len(received) < BULK:
+        received += receiver.recv(1 << 20)
+    thread.join()
+    assert received == data
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+@pytest.mark.parametrize(
+    "offload",
+    [(True, True), (True, False), (False, True), (False, False)],
+    ids=["both", "lan", "wan", "none"],
+)
+def test_bulk_tcp_with_and_without_offload(offload: tuple[bool, bool], n_workers: int) -> None:
+    """Spec: DESIGN §2: an offload frame is one packet; it is cut where the way out takes none."""
+    with ExitStack() as stack:
+        network = Network(stack, n_workers, offload)
+        listener = network.isp.open_socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.bind((str(ISP), 8080))
+        listener.listen()
+        client = network.client.open_socket(socket.AF_INET, socket.SOCK_STREAM)
+        client.connect((str(ISP), 8080))
+        server, _ = listener.accept()
+        for sender, receiver, port in ((client, server, LAN), (server, client, WAN)):
+            before = network.fastpath.port_stats(port)
+            carry(sender, receiver)
+            after = network.fastpath.port_stats(port)
+            # Segments carry 1,448 bytes; an offload frame many of them.
+            mean = (after.rx_bytes - before.rx_bytes) / (after.rx_frames - before.rx_frames)
+            assert (mean > 3000) == offload[port]
+
+
+def test_udp_segments_and_the_gateways_own_tcp(network: Network) -> None:
+    """UDP_SEGMENT of a socket arrives as datagrams; the node's kernel talks through its host TAP."""
+    server = network.isp.open_socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.bind((str(ISP), 53))
+    client = network.client.open_socket(socket.AF_INET, socket.SOCK_DGRAM)
+    client.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 1000)
+    data = os.urandom(10_500)
+    client.sendto(data, (str(ISP), 53))
+    assert b"".join(server.recv(2000) for _ in range(11)) == data
+    address = str(packets.port_address(0, LAN))
+    network.gateway.ip("addr", "add", f"{address}/24", "dev", "lan0")
+    listener = network.gateway.open_socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.bind((address, 8080))
+    listener.listen()
+    visitor = network.client.open_socket(socket.AF_INET, socket.SOCK_STREAM)
+    visitor.connect((address, 8080))
+    own, _ = listener.accept()
+    carry(visitor, own)
+    carry(own, visitor)
 
 
 def test_udp_between_kernel_stacks(network: Network) -> None:

@@ -76,6 +76,19 @@ def test_core_and_fast_path_are_told_the_same(config: Config) -> None:
     assert fast.pools[0].out_port == 1
 
 
+def test_offload_is_on_unless_the_port_or_the_node_says_otherwise() -> None:
+    text = PAIR.read_text()
+    node_b = text.replace("[nodes.b.ports.lan]\n", "[nodes.b.ports.lan]\noffload = true\n")
+    shared = node_b.replace("[ports.lan]\n", "[ports.lan]\noffload = false\n", 1)
+    offload = {
+        (name, port.name): port.offload
+        for name in ("a", "b")
+        for port in fastpath_config(parse(shared), name, DRAW).ports
+    }
+    assert offload == {("a", "lan"): False, ("a", "wan"): True, ("b", "lan"): True, ("b", "wan"): True}
+    assert all(port.offload for port in fastpath_config(load(PAIR), "a", DRAW).ports)
+
+
 def test_the_plan_of_a_node(config: Config) -> None:
     plan = node_plan(config, "a")
     wan = plan.plugs[1]

@@ -52,10 +52,10 @@ def test_stale_object_is_refused(tmp_path: Path) -> None:
 
 def test_size_and_version_mismatch_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(lib.STRUCT_SIZES, "struct fp_frame", 41)
-    with pytest.raises(FastpathMismatchError, match="struct fp_frame has 40 bytes"):
+    with pytest.raises(FastpathMismatchError, match="struct fp_frame has 56 bytes"):
         lib.check_abi()
-    monkeypatch.setattr(lib, "ABI_VERSION", 2)
-    with pytest.raises(FastpathMismatchError, match="ABI version 1"):
+    monkeypatch.setattr(lib, "ABI_VERSION", 1)
+    with pytest.raises(FastpathMismatchError, match="ABI version 2"):
         lib.check_abi()
 
 

@@ -97,6 +97,7 @@ def test_killed_lab_leaves_nothing(victim: str, tmp_path: Path) -> None:
     assert own_namespace() == before
 
 
+@pytest.mark.usefixtures("pair")  # the last test may have left a node dead, its links down
 def test_hosts_are_wired_as_drawn(lab: Lab) -> None:
     """Every host of the drawing exists, has its addresses, and reaches its neighbour on the wire."""
     for host in topo.HOSTS:

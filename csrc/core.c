@@ -21,7 +21,7 @@ struct layout {
 	uint32_t n_buckets;
 	uint32_t dirty_cap;
 	uint32_t grave_cap;
-	size_t rec, link, buckets, slices, wheel, dirty, graves, park, size;
+	size_t rec, link, buckets, slices, wheel, dirty, graves, park, frags, size;
 };
 
 static size_t place(size_t *at, size_t bytes)
@@ -57,6 +57,7 @@ static struct layout plan(const struct fp_config *cfg)
 	l.dirty = place(&at, l.dirty_cap * sizeof(uint32_t));
 	l.graves = place(&at, l.grave_cap * sizeof(struct grave));
 	l.park = place(&at, park_mem_size());
+	l.frags = place(&at, frag_mem_size());
 	l.size = at;
 	return l;
 }
@@ -121,6 +122,7 @@ int core_init(struct core *c, const struct fp_config *cfg, uint32_t worker, void
 	c->changes.grave_cap = l.grave_cap;
 	c->changes.tombs_max = l.cap / TOMBS_SHARE;
 	c->park.slots = (struct parked *)(void *)(base + l.park);
+	frag_init(&c->frags, base + l.frags, cfg, worker);
 	return 0;
 }
 
@@ -169,6 +171,7 @@ uint32_t core_expire(struct core *c, uint64_t now_ns, uint32_t budget)
 	if (c->role != FP_ROLE_ACTIVE)
 		return 0;
 	drop_parked(c, now_ns, V_NEIGH_TIMEOUT);
+	frag_expire(&c->frags, now_ns, c->verdicts);
 	for (n = reclaim(c, budget); n < budget; n++) {
 		uint32_t idx = wheel_next(&c->wheel, &c->table, wheel_tick(now_ns));
 
@@ -188,8 +191,10 @@ void core_set_role(struct core *c, uint32_t role, uint64_t term, uint64_t now_ns
 		c->active_since_ns = now_ns;
 	c->role = role;
 	c->term = term;
-	if (role != FP_ROLE_ACTIVE)
+	if (role != FP_ROLE_ACTIVE) {
 		drop_parked(c, UINT64_MAX, V_FENCED);
+		frag_clear(&c->frags, V_FENCED, c->verdicts);
+	}
 }
 
 /* ---- next hops ---- */
@@ -259,6 +264,8 @@ void core_stats_read(const struct core *c, struct fp_worker_stats *out)
 	out->events_lost = counter_read(&s->events_lost);
 	out->dirty = counter_read(&s->dirty);
 	out->neigh_waiting = counter_read(&s->neigh_waiting);
+	out->frags_held = counter_read(&c->frags.n_held);
+	out->frags_evicted = counter_read(&c->frags.evicted);
 }
 
 uint32_t core_verdicts_read(const struct core *c, uint64_t *out, uint32_t cap)

@@ -221,7 +221,9 @@ struct fp_frame {
 	uint32_t fenced;          /* out: 1 = may leave only while ACTIVE (checked again before tx) */
 	struct fp_addr next_hop;  /* out: for FP_OUT_WAIT, the neighbour that is missing */
 	struct fp_vnet vnet;      /* in and out */
-	uint8_t pad[6];
+	uint16_t l4_sport, l4_dport; /* in and out, wire order: what the datagram's first fragment said (ICMP: identifier, type) */
+	uint8_t l4_known;         /* in and out: 1 = l4_*port are valid */
+	uint8_t pad;
 };
 
 enum fp_punt_kind { FP_PUNT_FRAME, FP_PUNT_NEIGH_WANTED };
@@ -276,6 +278,8 @@ struct fp_worker_stats {
 	uint64_t dirty;           /* gauge: records waiting to be drained */
 	uint64_t neigh_waiting;   /* gauge: frames parked for a neighbour */
 	uint64_t punts_lost, pulse_lost, inject_lost;
+	uint64_t frags_held;      /* gauge: fragments held until the first of their datagram comes */
+	uint64_t frags_evicted;   /* datagrams in fragments that went to make room for others */
 };
 struct fp_port_stats {
 	uint64_t rx_frames, rx_bytes, tx_frames, tx_bytes, rx_errors, tx_errors, tx_dropped;
@@ -355,6 +359,7 @@ int fp_port_stats_read(const fp_dp *dp, uint32_t port, struct fp_port_stats *out
 
 /* ---- tests: step() without threads, refused (-EBUSY) once workers run ---- */
 int fp_test_step(fp_dp *dp, uint32_t worker, uint64_t now_ns, struct fp_frame *io, uint32_t n);
+int fp_test_frags(fp_dp *dp, uint32_t worker, uint64_t now_ns, struct fp_frame *io, uint32_t n); /* step fragments that were held and no longer are; how many */
 int fp_test_expire(fp_dp *dp, uint32_t worker, uint64_t now_ns); /* run the wheel up to now_ns */
 int fp_test_shard(const fp_dp *dp, const struct fp_addr *addr, uint16_t port_be, uint8_t proto);
 int fp_test_heartbeat(fp_dp *dp, uint8_t *out, uint32_t cap);    /* the payload that the pulse thread would send */

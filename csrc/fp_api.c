@@ -25,7 +25,7 @@ static_assert(sizeof(struct fp_vnet) == 10, "fp_vnet");
 static_assert(sizeof(struct fp_frame) == 56, "fp_frame");
 static_assert(sizeof(struct fp_punt) == 296, "fp_punt");
 static_assert(sizeof(struct fp_pulse_event) == 48, "fp_pulse_event");
-static_assert(sizeof(struct fp_worker_stats) == 144, "fp_worker_stats");
+static_assert(sizeof(struct fp_worker_stats) == 160, "fp_worker_stats");
 static_assert(sizeof(struct fp_cols) == 168, "fp_cols");
 
 static uint64_t now_of(const fp_dp *dp)
@@ -521,6 +521,21 @@ int fp_test_step(fp_dp *dp, uint32_t worker, uint64_t now_ns, struct fp_frame *i
 	core_account(&w->core, io, n);
 	worker_ask_neighbours(w, now_ns);
 	return 0;
+}
+
+int fp_test_frags(fp_dp *dp, uint32_t worker, uint64_t now_ns, struct fp_frame *io, uint32_t n)
+{
+	struct worker *w = worker_of(dp, worker);
+
+	if (!w || (n && !io) || n > FP_BURST_MAX)
+		return -EINVAL;
+	if (dp->plane.running)
+		return -EBUSY;
+	dp->test_now_ns = now_ns;
+	n = core_frags_ready(&w->core, io, n, now_ns);
+	core_step(&w->core, io, n, now_ns);
+	core_account(&w->core, io, n);
+	return (int)n;
 }
 
 int fp_test_expire(fp_dp *dp, uint32_t worker, uint64_t now_ns)

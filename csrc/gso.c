@@ -7,7 +7,6 @@
 #include "pkt.h"
 
 enum {
-	IP_ID = 4,
 	IPV6_LEN = 40,
 	IPV6_PAYLOAD_LEN = 4,
 	IPV6_SRC = 8,

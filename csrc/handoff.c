@@ -74,6 +74,9 @@ void handoff_send(struct worker *w, struct fp_frame *f)
 	slot->port = f->port;
 	slot->src = f->src;
 	slot->vnet = f->vnet;
+	slot->l4_known = f->l4_known;
+	slot->l4_sport = f->l4_sport;
+	slot->l4_dport = f->l4_dport;
 	slot->lent = lent;
 	if (!lent)
 		memcpy(slot->data, f->data, f->len);

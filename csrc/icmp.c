@@ -11,8 +11,7 @@ enum {
 	ICMP_TTL = 64,
 	ICMP_TOS = 0xc0, /* precedence: internetwork control (RFC 1812 section 4.3.2.5) */
 	CODE_TTL_IN_TRANSIT = 0,
-	CODE_FRAG_NEEDED = 4,
-	IP_DF = 0x4000
+	CODE_FRAG_NEEDED = 4
 };
 
 /* ---- what is quoted ---- */
@@ -243,6 +242,8 @@ uint32_t icmp_refuse(struct core *c, struct pkt *p, const struct nexthop *nh, ui
 	uint32_t port = p->frame->port;
 	struct nexthop back;
 
+	if (p->later) /* RFC 1812 section 4.3.2.7 */
+		return reason;
 	if (reason == V_TOO_BIG && !(be16_host(be16_load(p->ip + IP_FRAG)) & IP_DF))
 		return reason;
 	if (is_subnet(c, p->src) || is_subnet(c, p->dst) ||

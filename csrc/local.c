@@ -118,7 +118,7 @@ static uint32_t check_icmp(const struct core *c, const struct pkt *p, bool to_vi
 	switch (p->icmp_type) {
 	case ICMP_ECHO_REQUEST:
 		if (to_vip)
-			return vip_echo(c, p);
+			return p->fragment ? (uint32_t)V_FRAG_VIP_ECHO : vip_echo(c, p);
 		return V_GO_ON;
 	case ICMP_ECHO_REPLY: return from_outside ? V_GO_ON : V_ICMP_TYPE;
 	case ICMP_UNREACHABLE:
@@ -143,10 +143,10 @@ uint32_t local_ipv4(const struct core *c, struct pkt *p, uint32_t l4)
 		return V_MARTIAN_SOURCE;
 	if (is_martian(p->dst))
 		return V_MARTIAN_DESTINATION;
-	if (p->fragment)
-		return V_FRAGMENT;
 	if (p->options)
 		return V_IP_OPTIONS;
+	if (p->fragment && !p->frame->l4_known) /* the rest can be said once the first one has come */
+		return V_GO_ON;
 	if (l4 != V_GO_ON)
 		return l4;
 	if (p->proto == IPPROTO_NUM_ICMP) {

@@ -6,6 +6,7 @@
 #define NEXTHOP_H
 
 #include "gso.h"
+#include "ip_cut.h"
 #include "pkt.h"
 #include "step.h"
 
@@ -39,8 +40,8 @@ uint32_t nexthop_route(const struct core *c, const struct fp_addr *dst, bool out
 uint32_t nexthop_flow(const struct core *c, uint32_t idx, uint32_t side, struct nexthop *nh);
 
 /*
- * May the packet leave there as it is? V_GO_ON, V_TTL_EXPIRED or V_TOO_BIG. The segments of an offload frame are
- * what the next wire carries.
+ * May the packet leave there, as it is or in fragments? V_GO_ON, V_TTL_EXPIRED or V_TOO_BIG. The segments of an
+ * offload frame are what the next wire carries.
  */
 static inline uint32_t nexthop_fits(const struct core *c, const struct pkt *p, const struct nexthop *nh)
 {
@@ -48,7 +49,9 @@ static inline uint32_t nexthop_fits(const struct core *c, const struct pkt *p, c
 
 	if (unlikely(p->ip[IP_TTL] <= 1))
 		return V_TTL_EXPIRED;
-	return len > c->ports[nh->port].len_max ? V_TOO_BIG : V_GO_ON;
+	if (likely(len <= c->ports[nh->port].len_max))
+		return V_GO_ON;
+	return ip_cut_may(p->ip) ? V_GO_ON : V_TOO_BIG; /* port_tx() cuts it */
 }
 
 /**

@@ -28,7 +28,8 @@ uint32_t pkt_parse_ip(struct pkt *p, struct fp_frame *frame)
 	p->dst = be32_load(ip + IP_DST);
 	p->proto = ip[IP_PROTO];
 	p->options = ihl > IPV4_LEN;
-	p->fragment = (frag & 0x3fff) != 0; /* more fragments, or an offset */
+	p->fragment = (frag & (IP_MF | IP_OFFSET)) != 0;
+	p->later = (frag & IP_OFFSET) != 0;
 	p->sport = p->dport = be16_of(0);
 	p->tcp_flags = 0;
 	p->icmp_type = 0;
@@ -71,7 +72,7 @@ static uint32_t parse_udp(struct pkt *p)
 	if (p->l4_len < UDP_LEN)
 		return V_L4_MALFORMED;
 	len = be16_host(be16_load(p->l4 + UDP_LENGTH));
-	if (len < UDP_LEN || len > p->l4_len)
+	if (len < UDP_LEN || (len > p->l4_len && !p->fragment))
 		return V_L4_MALFORMED;
 	if (!vnet_agrees(p, UDP_LEN, UDP_CSUM, FP_GSO_UDP_L4))
 		return V_VNET_MALFORMED;
@@ -80,8 +81,25 @@ static uint32_t parse_udp(struct pkt *p)
 	return p->sport.raw && p->dport.raw ? V_GO_ON : V_L4_MALFORMED;
 }
 
+/* What the first fragment said. */
+static uint32_t parse_later(struct pkt *p)
+{
+	p->sport = (be16){ p->frame->l4_sport };
+	p->dport = (be16){ p->frame->l4_dport };
+	if (p->proto == IPPROTO_NUM_TCP)
+		p->tcp_flags = TCP_ACK_FLAG;
+	if (p->proto == IPPROTO_NUM_ICMP) {
+		p->icmp_type = (uint8_t)be16_host(p->dport);
+		p->dport = p->sport;
+	}
+	return V_GO_ON;
+}
+
 uint32_t pkt_parse_l4(struct pkt *p)
 {
+	if (unlikely(p->later) &&
+	    (p->proto == IPPROTO_NUM_TCP || p->proto == IPPROTO_NUM_UDP || p->proto == IPPROTO_NUM_ICMP))
+		return parse_later(p);
 	switch (p->proto) {
 	case IPPROTO_NUM_TCP: return parse_tcp(p);
 	case IPPROTO_NUM_UDP: return parse_udp(p);
@@ -103,7 +121,7 @@ bool pkt_l4_csum_ok(const struct pkt *p)
 {
 	uint64_t sum;
 
-	if (p->frame->vnet.flags & (FP_VNET_NEEDS_CSUM | FP_VNET_DATA_VALID))
+	if (p->fragment || (p->frame->vnet.flags & (FP_VNET_NEEDS_CSUM | FP_VNET_DATA_VALID)))
 		return true;
 	switch (p->proto) {
 	case IPPROTO_NUM_ICMP: sum = csum_sum(p->l4, p->l4_len); break;

@@ -33,12 +33,15 @@ enum {
 	ICMP_PARAMETER_PROBLEM = 12
 };
 
+enum { IP_DF = 0x4000, IP_MF = 0x2000, IP_OFFSET = 0x1fff }; /* of the word at IP_FRAG */
+
 /* Offsets within the headers. */
 enum {
 	ETH_DST = 0,
 	ETH_SRC = 6,
 	ETH_TYPE = 12,
 	IP_TOTAL = 2,
+	IP_ID = 4,
 	IP_FRAG = 6,
 	IP_TTL = 8,
 	IP_PROTO = 9,
@@ -79,6 +82,7 @@ enum tcp_flag { TCP_FIN = 1, TCP_SYN = 2, TCP_RST = 4, TCP_PSH = 8, TCP_ACK_FLAG
  * @icmp_type: after pkt_parse_l4(); 0 in other protocols
  * @options:   there are IP options
  * @fragment:  a fragment, the first one included
+ * @later:     a fragment, not the first: @l4 is no header
  * @key:       what the index is asked for (step.c)
  * @hash:      of @key (step.c)
  * @entry:     guess of the record (step.c)
@@ -91,7 +95,7 @@ struct pkt {
 	be32 src, dst;
 	be16 sport, dport;
 	uint8_t proto, tcp_flags, icmp_type;
-	bool options, fragment;
+	bool options, fragment, later;
 	struct flow_key key;
 	uint64_t hash;
 	uint32_t entry;
@@ -106,7 +110,8 @@ uint32_t pkt_parse_ip(struct pkt *p, struct fp_frame *frame);
 /**
  * pkt_parse_l4() - Check the TCP, UDP or ICMP header, and that .vnet agrees with it; not their checksums
  *
- * The packet is not a fragment.
+ * A first fragment has its header and not all of what the header speaks of. A later one has none: it gets what
+ * the first said, from the frame (.l4_*), and the flags of a mere ACK.
  * Return: V_GO_ON, or why not.
  */
 uint32_t pkt_parse_l4(struct pkt *p);
@@ -114,7 +119,8 @@ uint32_t pkt_parse_l4(struct pkt *p);
 /**
  * pkt_l4_csum_ok() - Verify the TCP, UDP or ICMP checksum over the whole packet
  *
- * UDP without a checksum is fine; so is what never was on a wire (NEEDS_CSUM), or was verified (DATA_VALID).
+ * UDP without a checksum is fine; so is what never was on a wire (NEEDS_CSUM), or was verified (DATA_VALID);
+ * a fragment's is about the whole datagram, and cannot be verified.
  */
 bool pkt_l4_csum_ok(const struct pkt *p);
 

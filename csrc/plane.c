@@ -160,8 +160,11 @@ int plane_open(struct plane *pl, const struct fp_config *cfg, struct fp_error *e
 			return rc;
 	}
 	rc = open_rings(pl);
-	for (uint32_t i = 0; i < cfg->n_ports && rc == 0; i++)
+	for (uint32_t i = 0; i < cfg->n_ports && rc == 0; i++) {
 		rc = port_open(&pl->ports[i], &cfg->ports[i], cfg->n_workers, err);
+		for (uint32_t q = 0; q < cfg->n_workers; q++)
+			pl->ports[i].wire[q].len_max = ETH_LEN + cfg->ports[i].mtu;
+	}
 	for (uint32_t i = 0; i < cfg->n_workers && rc == 0; i++)
 		rc = worker_open(&pl->workers[i], pl, i);
 	return rc;

@@ -21,6 +21,8 @@ struct handoff_frame {
 	uint8_t port;
 	uint8_t src;
 	struct fp_vnet vnet;
+	uint16_t l4_sport, l4_dport;
+	uint8_t l4_known;
 	struct lent *lent; /* an offload frame: where it is; its worker gets it back */
 	uint8_t data[FP_FRAME_MAX];
 };

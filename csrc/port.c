@@ -6,37 +6,66 @@
 
 #include "fence.h"
 #include "gso.h"
+#include "ip_cut.h"
 #include "port.h"
+
+/* May another frame leave? Counted over all that one becomes; for the first the caller has looked. */
+static bool may_go_on(const struct fence *fence, uint32_t n)
+{
+	return !fence || n == 0 || n % FP_TX_BURST || fence_is_active(fence);
+}
+
+/* A frame as on a wire, or its fragments; @n: frames before it. Returns frames with it, or -errno. */
+static int tx_plain(struct chan *ch, const struct fp_frame *frame, const struct fence *fence, uint32_t n)
+{
+	uint8_t room[FP_FRAME_MAX];
+	struct fp_frame part = { .data = room };
+	struct ip_cut cut;
+	int rc;
+
+	if (likely(!ch->len_max || gso_wire_len(frame) <= ch->len_max) ||
+	    !ip_cut_begin(&cut, frame, ch->len_max)) {
+		if (!may_go_on(fence, n))
+			return -ECANCELED;
+		rc = ch->ops->tx(ch, frame);
+		return rc ? rc : (int)n + 1;
+	}
+	while (ip_cut_next(&cut, &part)) {
+		if (!may_go_on(fence, n))
+			return -ECANCELED;
+		rc = ch->ops->tx(ch, &part);
+		if (rc) /* the datagram is lost anyway */
+			return rc;
+		n++;
+	}
+	return (int)n;
+}
 
 static int tx_segments(struct chan *ch, const struct fp_frame *frame, const struct fence *fence)
 {
 	uint8_t room[FP_FRAME_MAX];
 	struct fp_frame seg = { .data = room };
 	struct gso_cut cut;
+	int n = 0;
 
 	if (!gso_cut_begin(&cut, frame))
 		return -EPROTONOSUPPORT;
 	while (gso_cut_next(&cut, &seg)) {
-		int rc;
-
-		if (fence && cut.n > 1 && (cut.n - 1) % FP_TX_BURST == 0 && !fence_is_active(fence))
-			return -ECANCELED;
-		rc = ch->ops->tx(ch, &seg);
-		if (rc) /* the queue is full: the rest would be lost as well */
-			return rc;
+		n = tx_plain(ch, &seg, fence, (uint32_t)n);
+		if (n < 0) /* the queue is full: the rest would be lost as well */
+			return n;
 	}
-	return (int)cut.n;
+	return n;
 }
 
 int port_tx(struct chan *ch, struct fp_frame *frame, const struct fence *fence)
 {
-	int rc;
+	const bool long_ones = ch->len_max && gso_wire_len(frame) > ch->len_max;
 
-	if (!ch->vnet && !gso_is_plain(frame)) {
+	if (!gso_is_plain(frame) && (!ch->vnet || long_ones)) {
 		if (frame->vnet.gso_type)
 			return tx_segments(ch, frame, fence);
 		gso_complete(frame);
 	}
-	rc = ch->ops->tx(ch, frame);
-	return rc ? rc : 1;
+	return tx_plain(ch, frame, fence, 0);
 }

@@ -36,12 +36,14 @@ struct chan_ops {
  * @ops: driver
  * @fd:  readable when frames wait
  * @vnet: takes offload frames (gso.h)
+ * @len_max: longest frame that may leave, Ethernet header included; 0 = any
  * @mem: port_mem.c's rings
  */
 struct chan {
 	const struct chan_ops *ops;
 	int fd;
 	bool vnet;
+	uint32_t len_max;
 	struct mem_chan *mem;
 };
 
@@ -86,8 +88,9 @@ int port_tap_open(struct port *port, const struct fp_port_cfg *cfg, uint32_t n_q
 int port_mem_open(struct port *port, const struct fp_port_cfg *cfg, uint32_t n_queues, struct fp_error *err);
 
 /**
- * port_tx() - Send a frame; where the queue takes no offload frames, as segments with their checksums made
- * @fence: NULL, or: stop unless ACTIVE; looked at before each FP_TX_BURST segments but the first, for which
+ * port_tx() - Send a frame; where the queue takes no offload frames, as segments with their checksums made;
+ *             where it is longer than the wire allows and may be, in fragments (ip_cut.h)
+ * @fence: NULL, or: stop unless ACTIVE; looked at before each FP_TX_BURST frames but the first, for which
  *         the caller has looked
  *
  * Return: how many frames that were, -ECANCELED when fenced halfway, or what the driver said.

@@ -65,17 +65,50 @@ static bool candidate_key(const struct core *c, struct pkt *p, uint32_t *shard)
 	return true;
 }
 
-/* Return: V_GO_ON when p->key is to be looked up. */
-static uint32_t prepare_ipv4(struct core *c, struct fp_frame *frame, struct pkt *p)
+static uint32_t hand_off(struct fp_frame *frame, uint32_t owner)
 {
-	uint32_t verdict = pkt_parse_ip(p, frame), l4 = V_GO_ON, shard = 0, owner;
+	frame->out = FP_OUT_HANDOFF;
+	frame->owner = (uint16_t)owner;
+	return V_HANDOFF;
+}
+
+/* V_GO_ON once it is known what the first fragment of the datagram says. */
+static uint32_t prepare_fragment(struct core *c, struct pkt *p)
+{
+	const bool ports = p->proto == IPPROTO_NUM_TCP || p->proto == IPPROTO_NUM_UDP ||
+			   p->proto == IPPROTO_NUM_ICMP;
+	uint32_t verdict = local_ipv4(c, p, V_GO_ON), owner;
 
 	if (verdict != V_GO_ON)
 		return verdict;
-	if (!p->fragment)
-		l4 = pkt_parse_l4(p);
-	if (c->role != FP_ROLE_ACTIVE || p->fragment || p->options || l4 != V_GO_ON ||
-	    !candidate_key(c, p, &shard)) {
+	if (!ports) {
+		p->frame->l4_known = 1;
+		p->frame->l4_sport = p->frame->l4_dport = 0;
+		return V_GO_ON;
+	}
+	owner = frag_shard(c->cfg, p) % c->cfg->n_workers;
+	if (owner != c->worker)
+		return hand_off(p->frame, owner);
+	verdict = frag_take(&c->frags, p, !c->ports[p->frame->port].outside, c->now_ns, c->verdicts);
+	if (verdict == V_FRAG_HELD)
+		p->frame->out = FP_OUT_WAIT;
+	return verdict;
+}
+
+/* Return: V_GO_ON when p->key is to be looked up. */
+static uint32_t prepare_ipv4(struct core *c, struct fp_frame *frame, struct pkt *p)
+{
+	uint32_t verdict = pkt_parse_ip(p, frame), l4, shard = 0, owner;
+
+	if (verdict != V_GO_ON)
+		return verdict;
+	if (unlikely(p->fragment) && !frame->l4_known) {
+		verdict = prepare_fragment(c, p);
+		if (verdict != V_GO_ON)
+			return verdict;
+	}
+	l4 = pkt_parse_l4(p);
+	if (c->role != FP_ROLE_ACTIVE || p->options || l4 != V_GO_ON || !candidate_key(c, p, &shard)) {
 		verdict = local_ipv4(c, p, l4);
 		/* It refuses whatever is not a candidate, but for errors, whose session is in what they quote. */
 		if (verdict == V_GO_ON)
@@ -84,12 +117,7 @@ static uint32_t prepare_ipv4(struct core *c, struct fp_frame *frame, struct pkt 
 			return verdict;
 	}
 	owner = c->cfg->n_workers > 1 ? shard % c->cfg->n_workers : c->worker;
-	if (owner != c->worker) {
-		frame->out = FP_OUT_HANDOFF;
-		frame->owner = (uint16_t)owner;
-		return V_HANDOFF;
-	}
-	return V_GO_ON;
+	return owner == c->worker ? (uint32_t)V_GO_ON : hand_off(frame, owner);
 }
 
 static uint32_t prepare(struct core *c, struct fp_frame *frame, struct pkt *p)
@@ -141,6 +169,13 @@ static void rewrite(const struct pkt *p, uint32_t side, be32 new_addr, be16 new_
 	be32_store(p->ip + addr_at, new_addr);
 	be16_store(p->ip + IP_CSUM,
 		   csum_update(be16_load(p->ip + IP_CSUM), addr_delta + csum_delta16(ttl, new_ttl)));
+	if (unlikely(p->fragment)) {
+		/* Whoever parses it again on its way finds what the first says now. */
+		*(side == SIDE_OUT || p->proto == IPPROTO_NUM_ICMP ? &p->frame->l4_sport
+								   : &p->frame->l4_dport) = new_port.raw;
+		if (p->later) /* no header; the first one's checksum was changed for the whole datagram */
+			return;
+	}
 	switch (p->proto) {
 	case IPPROTO_NUM_TCP:
 		be16_store(p->l4 + port_at, new_port);
@@ -201,6 +236,8 @@ static uint32_t track(struct core *c, const struct pkt *p, uint32_t idx, uint32_
 	struct flow_hot *f = &c->table.rec[idx].hot;
 	enum tcptrack_result result;
 
+	if (unlikely(p->later))
+		return V_GO_ON;
 	if (p->proto != IPPROTO_NUM_TCP) {
 		if (side == SIDE_OUT || f->state != FP_ST_NEW)
 			return V_GO_ON;
@@ -289,6 +326,8 @@ static uint32_t first_packet(struct core *c, struct pkt *p)
 	verdict = local_ipv4(c, p, V_GO_ON);
 	if (verdict != V_GO_ON)
 		return verdict;
+	if (p->later)
+		return V_FRAG_NO_SESSION;
 	verdict = check_opener(c, p);
 	if (verdict == V_GO_ON)
 		verdict = nexthop_route(c, &dst, true, V_INSIDE_DENIED, &nh);

@@ -14,9 +14,11 @@
  *     HOST     write to the host TAP of out_port
  *     PUNT     give to the control plane (VRRP)
  *     PULSE    a heartbeat that came in on out_port, checked down to UDP: give it to the pulse thread
- *     WAIT     next_hop is not resolved; the core keeps a copy, the shell forgets the frame
+ *     WAIT     next_hop is not resolved, or it is a fragment before the first one; the core keeps a copy, the
+ *              shell forgets the frame
  *     HANDOFF  unchanged; worker `owner` must core_step() it. Ownership is a function of the frame alone,
- *              so the owner never hands it on.
+ *              so the owner never hands it on. A fragment crosses twice at most: to the owner of its
+ *              datagram (frag.h), and from there with .l4_* to that of the flow.
  *
  *   Memory: one zeroed block of core_mem_size() bytes, aligned to a cache line, given to core_init().
  *
@@ -30,6 +32,7 @@
 #include "changes.h"
 #include "fib.h"
 #include "flow.h"
+#include "frag.h"
 #include "hash.h"
 #include "nat.h"
 #include "park.h"
@@ -77,6 +80,7 @@ struct core_counters {
  * @wheel:           timers
  * @changes:         what the peer has not heard yet
  * @park:            frames that wait for a neighbour
+ * @frags:           datagrams that come in fragments
  * @wants:           neighbours that the control plane must resolve
  * @icmp_due_ns:     token bucket of our own ICMP errors (icmp.c)
  * @import_epoch:    grows with core_import_begin(); records of an older epoch are stale
@@ -101,6 +105,7 @@ struct core {
 	struct wheel wheel;
 	struct changes changes;
 	struct park park;
+	struct frag_table frags;
 	struct neigh_wants wants;
 	uint64_t icmp_due_ns;
 	uint16_t import_epoch;
@@ -139,6 +144,23 @@ int core_init(struct core *c, const struct fp_config *cfg, uint32_t worker, void
  * @now_ns: CLOCK_BOOTTIME
  */
 void core_step(struct core *c, struct fp_frame *frames, uint32_t n, uint64_t now_ns);
+
+/**
+ * core_frags_ready() - Fragments that were held, and whose datagram is known by now
+ * @out: .data points to FP_FRAME_MAX bytes each; filled in as from rx
+ *
+ * To be given to core_step() after each burst, until none comes: they cannot make others ready.
+ * Return: how many.
+ */
+static inline uint32_t core_frags_ready(struct core *c, struct fp_frame *out, uint32_t cap, uint64_t now_ns)
+{
+	uint32_t n = 0;
+
+	c->now_ns = now_ns;
+	while (n < cap && frag_pop(&c->frags, &out[n]))
+		n++;
+	return n;
+}
 
 /**
  * core_account() - Count the verdicts, once what happened to the frames is known

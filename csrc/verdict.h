@@ -55,11 +55,23 @@ enum verdict_class { VERDICT_PASS, VERDICT_DROP, VERDICT_TRANSIT };
 	X(IP_MALFORMED, ip_malformed, DROP, "IPv4 header truncated or contradictory")                      \
 	X(IP_CHECKSUM, ip_checksum, DROP, "IPv4 header checksum is wrong")                                 \
 	X(IP_OPTIONS, ip_options, DROP, "IPv4 options are not routed")                                     \
-	X(FRAGMENT, fragment, DROP, "fragment: not in this version")                                       \
 	X(MARTIAN_SOURCE, martian_source, DROP, "source address that no host may use, or our own")         \
 	X(MARTIAN_DESTINATION, martian_destination, DROP, "destination address that is not routed")        \
 	X(TTL_EXPIRED, ttl_expired, DROP, "TTL would reach 0; the sender may not be told")                 \
 	X(TOO_BIG, too_big, DROP, "longer than the MTU ahead; the sender may not be told")                 \
+	/* fragments */                                                                                    \
+	X(FRAG_HELD, frag_held, TRANSIT, "fragment held until the first of its datagram has come")         \
+	X(FRAG_TIMEOUT, frag_timeout, DROP, "fragment whose datagram's first did not come in time")        \
+	X(FRAG_TINY, frag_tiny, DROP, "fragments so small that the first has no whole header")             \
+	X(FRAG_OVERLAP, frag_overlap, DROP, "of a datagram whose fragments overlap")                       \
+	X(FRAG_DUPLICATE, frag_duplicate, DROP, "fragment of which everything came before")                \
+	X(FRAG_MALFORMED, frag_malformed, DROP, "of a datagram with an odd fragment or a second end")      \
+	X(FRAG_BEYOND, frag_beyond, DROP, "of a datagram that would be longer than 65,535 bytes")          \
+	X(FRAG_TOO_MANY, frag_too_many, DROP, "of a datagram in too many fragments")                       \
+	X(FRAG_TABLE_FULL, frag_table_full, DROP, "no room to hold the fragment any longer")               \
+	X(FRAG_ICMP, frag_icmp, DROP, "of an ICMP message in fragments that is no echo")                   \
+	X(FRAG_VIP_ECHO, frag_vip_echo, DROP, "of an echo request to a VIP in fragments")                  \
+	X(FRAG_NO_SESSION, frag_no_session, DROP, "fragment, but its datagram's first opened no session")  \
 	/* TCP, UDP, ICMP */                                                                               \
 	X(L4_MALFORMED, l4_malformed, DROP, "TCP, UDP or ICMP header truncated or contradictory")          \
 	X(L4_CHECKSUM, l4_checksum, DROP,                                                                  \

@@ -163,6 +163,7 @@ static void receive(struct worker *w, uint32_t port, enum fp_src src, uint64_t n
 	for (int i = 0; i < n; i++) {
 		w->frames[i].port = (uint8_t)port;
 		w->frames[i].src = (uint8_t)src;
+		w->frames[i].l4_known = 0;
 		n_bytes += w->frames[i].len;
 	}
 	if (n < FP_BURST_MAX && n_bytes < PORT_RX_BYTES)
@@ -199,6 +200,9 @@ static bool receive_handoffs(struct worker *w, uint64_t now_ns)
 				.vnet = slots[i].vnet,
 				.port = slots[i].port,
 				.src = slots[i].src,
+				.l4_known = slots[i].l4_known,
+				.l4_sport = slots[i].l4_sport,
+				.l4_dport = slots[i].l4_dport,
 			};
 		}
 		step_and_send(w, w->handoff, n, now_ns);
@@ -208,6 +212,14 @@ static bool receive_handoffs(struct worker *w, uint64_t now_ns)
 		any = true;
 	}
 	return any;
+}
+
+/* Fragments whose datagram became known in the bursts before. */
+static void release_fragments(struct worker *w, uint64_t now_ns)
+{
+	while (unlikely(frag_is_ready(&w->core.frags)))
+		step_and_send(w, w->frames, core_frags_ready(&w->core, w->frames, FP_BURST_MAX, now_ns),
+			      now_ns);
 }
 
 /* Frames of control or of the pulse thread; worker 0 sends them. */
@@ -364,6 +376,7 @@ static bool pass(struct worker *w)
 			receive(w, p, FP_SRC_HOST, now_ns);
 	}
 	busy |= receive_handoffs(w, now_ns);
+	release_fragments(w, now_ns);
 	if (w->index == 0) {
 		busy |= send_for_others(w, &pl->pulse->tx);
 		busy |= send_for_others(w, &pl->inject);

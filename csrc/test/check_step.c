@@ -123,10 +123,10 @@ static void check_bad_input(void)
 	s.ttl = 1;
 	CHECK_EQ(80, rig_in(r, LAN, &s).verdict, V_TTL_EXCEEDED_SENT);
 	s = spec_udp;
-	s.frag = 0x2000;
-	CHECK_EQ(81, rig_in(r, LAN, &s).verdict, V_FRAGMENT);
 	s.frag = 185;
-	CHECK_EQ(82, rig_in(r, LAN, &s).verdict, V_FRAGMENT);
+	CHECK_EQ(81, rig_in(r, LAN, &s).verdict, V_FRAG_HELD);
+	s.frag = 8191;
+	CHECK_EQ(82, rig_in(r, LAN, &s).verdict, V_FRAG_BEYOND);
 	f = frames_ipv4(r->data, LAN, mac_virtual[LAN], &spec_syn);
 	r->data[ETH_LEN + IP_CSUM] ^= 1;
 	CHECK_EQ(83, rig_step(r, &f), V_IP_CHECKSUM);
@@ -252,7 +252,8 @@ static void check_next_hops(void)
 	/* Too long for the port that it leaves by. */
 	r->core.ports[WAN].len_max = ETH_LEN + 576;
 	syn2.payload = 600;
-	CHECK_EQ(285, rig_in(r, LAN, &syn2).verdict, V_TOO_BIG);
+	syn2.frag = 0x4000;
+	CHECK_EQ(285, rig_in(r, LAN, &syn2).verdict, V_FRAG_NEEDED_SENT);
 	free(a);
 	free(b);
 	free(d);

@@ -392,8 +392,12 @@ class Fastpath:
         now_ns: int,
         source: Source = Source.WIRE,
         worker: int = 0,
+        l4: tuple[int, int] | None = None,
     ) -> list[SteppedFrame]:
-        """Run frames of one port through ``step()`` as one burst of at most FP_BURST_MAX."""
+        """Run frames of one port through ``step()`` as one burst of at most FP_BURST_MAX.
+
+        ``l4``: of fragments that another worker handed off (``SteppedFrame.l4``).
+        """
         rooms = [bytearray(frame.ljust(marshal.FRAME_MAX, b"\0")) for frame in frames]
         io = ffi.new("struct fp_frame[]", max(len(frames), 1))
         for c_frame, room, frame in zip(io, rooms, frames, strict=False):
@@ -401,8 +405,20 @@ class Fastpath:
             c_frame.len = len(frame)
             c_frame.port = port
             c_frame.src = int(source)
+            if l4 is not None:
+                c_frame.l4_known = 1
+                c_frame.l4_sport, c_frame.l4_dport = l4
         _ensure(clib.fp_test_step(self._dp, worker, now_ns, io, len(frames)), "fp_test_step")
         return [marshal.stepped_frame(io[i], room) for i, room in enumerate(rooms)]
+
+    def test_frags(self, now_ns: int, worker: int = 0) -> list[SteppedFrame]:
+        """Step the fragments that ``worker`` held and need not hold any longer."""
+        rooms = [bytearray(marshal.FRAME_MAX) for _ in range(marshal.BURST_MAX)]
+        io = ffi.new("struct fp_frame[]", len(rooms))
+        for c_frame, room in zip(io, rooms, strict=True):
+            c_frame.data = ffi.from_buffer("uint8_t[]", room)
+        n = _ensure(clib.fp_test_frags(self._dp, worker, now_ns, io, len(rooms)), "fp_test_frags")
+        return [marshal.stepped_frame(io[i], rooms[i]) for i in range(n)]
 
     def test_expire(self, now_ns: int, worker: int = 0) -> int:
         """Run the timer wheel up to ``now_ns``; returns how many records went."""

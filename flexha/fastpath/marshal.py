@@ -32,6 +32,8 @@ from flexha.fastpath.records import (
 
 FRAME_MAX: Final = 2048
 """FP_FRAME_MAX: room for one frame."""
+BURST_MAX: Final = 64
+"""FP_BURST_MAX: frames of one step()."""
 _V4_MAPPED: Final = b"\0" * 10 + b"\xff\xff"
 _NONE: Final = b"\0" * 16
 _PUNT_FRAME: Final = 0
@@ -199,4 +201,5 @@ def stepped_frame(cdata: CData, room: bytearray) -> SteppedFrame:
         owner=int(cdata.owner),
         fenced=bool(cdata.fenced),
         next_hop=_cdata_addr(cdata.next_hop) if out is Out.WAIT else None,
+        l4=(int(cdata.l4_sport), int(cdata.l4_dport)) if cdata.l4_known else None,
     )

@@ -333,6 +333,8 @@ class WorkerStats:
     punts_lost: int
     pulse_lost: int
     inject_lost: int
+    frags_held: int
+    frags_evicted: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,3 +372,5 @@ class SteppedFrame:
     owner: int
     fenced: bool
     next_hop: Address | None
+    l4: tuple[int, int] | None = None
+    """Of a fragment: what the first of its datagram says; ``test_step()`` at another worker takes it."""

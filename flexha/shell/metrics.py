@@ -23,7 +23,7 @@ REQUEST_TIMEOUT_S = 5.0
 REQUEST_BYTES_MAX = 8192
 CONNECTIONS_MAX = 8
 
-_WORKER_GAUGES = frozenset({"flows", "mappings", "tombstones", "dirty", "neigh_waiting"})
+_WORKER_GAUGES = frozenset({"flows", "mappings", "tombstones", "dirty", "neigh_waiting", "frags_held"})
 
 
 def families(inspector: Inspector) -> list[Metric]:

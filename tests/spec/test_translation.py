@@ -162,15 +162,6 @@ def test_bad_input_is_counted_and_changes_nothing(node: NatNode, verdict: str) -
     assert node.send(SEND).sport == before.sport
 
 
-def test_fragments_are_counted(node: NatNode) -> None:
-    """Spec: RFC 4787 REQ-14: not in this version; dropped by name."""
-    frame = bytearray(SEND.from_lan())
-    frame[20:22] = b"\x20\x00"
-    frame[24:26] = b"\0\0"
-    frame[24:26] = struct.pack("!H", packets.checksum(bytes(frame[14:34])))
-    assert node.step(bytes(frame), LAN).verdict == "fragment"
-
-
 def test_ip_options_are_counted(node: NatNode) -> None:
     """Spec: RFC 7126 §3: packets with options are dropped by name."""
     ip = bytearray(SEND.ip())

@@ -386,7 +386,7 @@ def test_counters(active: Fastpath) -> None:
     table = verdict_table()
     assert len({verdict.name for verdict in table}) == len(table)
     assert all(verdict.help for verdict in table)
-    assert {verdict.name for verdict in table if verdict.drop} >= {"syn_check", "fenced", "fragment"}
+    assert {verdict.name for verdict in table if verdict.drop} >= {"syn_check", "fenced", "frag_overlap"}
     forward(active, DNS)
     active.test_step([DNS.from_lan()[:13]], port=LAN, now_ns=NOW)
     counts = {verdict.name: n for verdict, n in zip(table, active.verdict_counts(), strict=True) if n}

@@ -204,6 +204,11 @@ void core_set_fib(struct core *c, const struct fib *fib)
 	c->fib = fib;
 }
 
+void core_set_policy(struct core *c, const struct policy *policy)
+{
+	c->policy = policy;
+}
+
 uint32_t core_retry_parked(struct core *c, struct fp_frame *out, uint32_t cap, uint64_t now_ns)
 {
 	uint32_t n = 0, i = 0;

@@ -8,9 +8,9 @@
 #include "plane.h"
 #include "pulse.h"
 
-/* A snapshot of next hops, and the ones before it that a worker may still read. */
-struct fib_block {
-	struct fib_block *older;
+/* A snapshot of next hops or of rules, and the ones before it that a worker may still read. */
+struct snapshot {
+	struct snapshot *older;
 	void *mem;
 };
 
@@ -19,8 +19,9 @@ struct fib_block {
  * @cfg:            copy of what fp_open() was given
  * @plane:          ports, workers, fence
  * @pulse:          heartbeats
- * @fibs:           the newest snapshot first
- * @fib_generation: of the newest snapshot
+ * @fibs:           next hops, the newest snapshot first
+ * @policies:       rules, the newest snapshot first
+ * @fib_generation: of the newest one of @fibs
  * @inject_lost:    frames that found the ring full
  * @test_now_ns:    clock of the tests, once one of them has set it
  */
@@ -28,7 +29,8 @@ struct fp_dp {
 	struct fp_config cfg;
 	struct plane plane;
 	struct pulse pulse;
-	struct fib_block *fibs;
+	struct snapshot *fibs;
+	struct snapshot *policies;
 	uint32_t fib_generation;
 	uint64_t inject_lost;
 	uint64_t test_now_ns;

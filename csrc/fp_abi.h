@@ -75,6 +75,15 @@ struct fp_pool_cfg {
 	struct fp_addr addr;      /* external address; a VIP in this version */
 	uint16_t port_lo, port_hi; /* host order, inclusive; 1024..65535 */
 	uint32_t out_port;        /* index of the outside port that it serves */
+	uint8_t filtering;        /* enum fp_filtering: who may send to a port that a session holds */
+	uint8_t survives;         /* 0: the address is this node's alone, its sessions end with the node */
+	uint8_t pad[6];
+};
+
+enum fp_filtering {           /* RFC 4787 section 5 */
+	FP_FILTER_EIF,            /* endpoint-independent: anybody */
+	FP_FILTER_ADF,            /* address-dependent: hosts that the inside endpoint has sent to */
+	FP_FILTER_APDF            /* address and port-dependent: only the session's own remote endpoint */
 };
 
 struct fp_timeouts {          /* seconds; minima of RFC 5382 REQ-5, RFC 4787 REQ-5, RFC 5508 REQ-2 */
@@ -118,6 +127,11 @@ struct fp_config {
 	struct fp_pool_cfg pools[8];
 };
 
+enum fp_form {                /* how a session is translated */
+	FP_FORM_SNAT,             /* inside <-> pool address: port of the pool */
+	FP_FORM_STATIC,           /* inside server <-> pool address: port of a forward */
+	FP_FORM_NONE              /* not translated */
+};
 enum fp_kind { FP_KIND_FLOW, FP_KIND_MAPPING };
 enum fp_op {
 	FP_OP_UPSERT, FP_OP_DELETE,
@@ -190,6 +204,50 @@ struct fp_neigh {
 	uint8_t mac[6];
 	uint8_t port;
 	uint8_t pad;
+};
+
+/* ---- policy ---- */
+struct fp_prefix {
+	struct fp_addr addr;      /* host bits are ignored */
+	uint8_t plen;             /* of the 128-bit form */
+	uint8_t pad[7];
+};
+struct fp_service {           /* a protocol, and destination ports in host order */
+	uint8_t proto;            /* IANA; 0 = any, which takes all ports */
+	uint8_t pad;
+	uint16_t port_lo, port_hi; /* inclusive; 0..65535 = any, and what has no ports */
+};
+enum fp_action { FP_ALLOW, FP_DENY, FP_REJECT };
+struct fp_rule {              /* the first one that matches decides */
+	uint32_t id;              /* place in the list, from 1 */
+	uint8_t action;           /* enum fp_action */
+	uint8_t form;             /* FP_FORM_SNAT, or FP_FORM_NONE: not translated */
+	uint8_t log;              /* 1: sessions and refusals are logged */
+	uint8_t in_ports, out_ports; /* a bit for each port; 0 = any */
+	uint8_t pools;            /* a bit for each pool; 0 = those of the port it leaves by */
+	uint8_t explicit_proto;   /* 1: all its services name a protocol */
+	uint8_t pad;
+	uint16_t sport_lo, sport_hi; /* source ports, inclusive; 0..65535 = any */
+	uint32_t max_per_source;  /* sessions of one inside address; 0 = the node's limit only */
+	uint32_t first_src, n_src, first_dst, n_dst, first_service, n_services; /* n = 0: any */
+	uint32_t was;             /* id in the snapshot before, whose hits it carries on; 0 = new */
+};
+struct fp_forward {           /* external port of a pool's address -> inside server; host order */
+	struct fp_addr inside;
+	uint16_t inside_port, external_port;
+	uint8_t proto;
+	uint8_t pool;
+	uint8_t pad[2];
+	uint32_t id;              /* place in the list, from 1 */
+};
+struct fp_policy_cfg {
+	const struct fp_rule *rules;
+	const struct fp_prefix *prefixes;
+	const struct fp_service *services;
+	const struct fp_forward *forwards;
+	uint32_t n_rules, n_prefixes, n_services, n_forwards;
+	uint32_t default_outbound; /* FP_ALLOW or FP_DENY: inside to outside, when no rule matches */
+	uint32_t pad;
 };
 
 enum fp_src { FP_SRC_WIRE, FP_SRC_HOST };
@@ -333,6 +391,10 @@ int fp_inject(fp_dp *dp, uint32_t port, const uint8_t *frame, uint32_t len, uint
 int fp_fib_commit(fp_dp *dp, const struct fp_route *routes, uint32_t n_routes,
 		  const struct fp_neigh *neighs, uint32_t n_neighs);
 
+/* ---- policy: an immutable snapshot, swapped between bursts; before the first one everything may go out ---- */
+int fp_policy_commit(fp_dp *dp, const struct fp_policy_cfg *cfg, struct fp_error *err);
+int fp_policy_hits(const fp_dp *dp, uint64_t *out, uint32_t cap); /* by rule id; [0]: no rule matched; count */
+
 /* ---- sync: changes out, records in ---- */
 int fp_sync_track(fp_dp *dp, uint32_t on); /* off: changes are forgotten, tombstones freed at once */
 int fp_bulk_start(fp_dp *dp);         /* every worker walks its records into the events ring, then FP_OP_BULK_END */
@@ -362,6 +424,8 @@ int fp_test_step(fp_dp *dp, uint32_t worker, uint64_t now_ns, struct fp_frame *i
 int fp_test_frags(fp_dp *dp, uint32_t worker, uint64_t now_ns, struct fp_frame *io, uint32_t n); /* step fragments that were held and no longer are; how many */
 int fp_test_expire(fp_dp *dp, uint32_t worker, uint64_t now_ns); /* run the wheel up to now_ns */
 int fp_test_shard(const fp_dp *dp, const struct fp_addr *addr, uint16_t port_be, uint8_t proto);
+int fp_test_policy(const fp_dp *dp, const struct fp_addr *src, const struct fp_addr *dst, uint32_t sport, uint32_t dport,
+		   uint32_t proto, uint32_t in_port, uint32_t out_port); /* id of the rule that decides, 0 = none */
 int fp_test_heartbeat(fp_dp *dp, uint8_t *out, uint32_t cap);    /* the payload that the pulse thread would send */
 int fp_test_pulse_rx(fp_dp *dp, uint32_t path, const uint8_t *payload, uint32_t len, uint64_t now_ns);
 int fp_test_pulse_tick(fp_dp *dp, uint64_t now_ns);

@@ -11,16 +11,22 @@
 
 #include "clock.h"
 #include "dp.h"
+#include "policy.h"
 #include "validate.h"
 
 /* The sizes that flexha/fastpath/lib.py asserts; cffi would report a difference only on first use. */
 static_assert(sizeof(struct fp_addr) == 16, "fp_addr");
 static_assert(sizeof(struct fp_port_cfg) == 180, "fp_port_cfg");
-static_assert(sizeof(struct fp_pool_cfg) == 40, "fp_pool_cfg");
-static_assert(sizeof(struct fp_config) == 1936, "fp_config");
+static_assert(sizeof(struct fp_pool_cfg) == 48, "fp_pool_cfg");
+static_assert(sizeof(struct fp_config) == 2000, "fp_config");
 static_assert(sizeof(struct fp_flow_rec) == 160, "fp_flow_rec");
 static_assert(sizeof(struct fp_route) == 40, "fp_route");
 static_assert(sizeof(struct fp_neigh) == 24, "fp_neigh");
+static_assert(sizeof(struct fp_prefix) == 24, "fp_prefix");
+static_assert(sizeof(struct fp_service) == 6, "fp_service");
+static_assert(sizeof(struct fp_rule) == 48, "fp_rule");
+static_assert(sizeof(struct fp_forward) == 28, "fp_forward");
+static_assert(sizeof(struct fp_policy_cfg) == 56, "fp_policy_cfg");
 static_assert(sizeof(struct fp_vnet) == 10, "fp_vnet");
 static_assert(sizeof(struct fp_frame) == 56, "fp_frame");
 static_assert(sizeof(struct fp_punt) == 296, "fp_punt");
@@ -105,10 +111,10 @@ int fp_stop(fp_dp *dp)
 	return 0;
 }
 
-static void free_fibs(struct fib_block **list)
+static void free_snapshots(struct snapshot **list)
 {
 	while (*list) {
-		struct fib_block *block = *list;
+		struct snapshot *block = *list;
 
 		*list = block->older;
 		free(block->mem);
@@ -123,7 +129,8 @@ void fp_close(fp_dp *dp)
 	fp_stop(dp);
 	pulse_close(&dp->pulse);
 	plane_close(&dp->plane);
-	free_fibs(&dp->fibs);
+	free_snapshots(&dp->fibs);
+	free_snapshots(&dp->policies);
 	if (dp->plane.events_fd >= 0)
 		close(dp->plane.events_fd);
 	free(dp);
@@ -278,9 +285,9 @@ static bool next_hops_are_valid(const fp_dp *dp, const struct fp_route *routes, 
 }
 
 /* Memory for a snapshot, in front of those that workers may still read. */
-static struct fib_block *push_fib(fp_dp *dp, size_t size)
+static struct snapshot *push_snapshot(struct snapshot **list, size_t size)
 {
-	struct fib_block *block = malloc(sizeof(*block));
+	struct snapshot *block = malloc(sizeof(*block));
 
 	if (!block)
 		return NULL;
@@ -289,8 +296,8 @@ static struct fib_block *push_fib(fp_dp *dp, size_t size)
 		free(block);
 		return NULL;
 	}
-	block->older = dp->fibs;
-	dp->fibs = block;
+	block->older = *list;
+	*list = block;
 	return block;
 }
 
@@ -298,7 +305,7 @@ int fp_fib_commit(fp_dp *dp, const struct fp_route *routes, uint32_t n_routes, c
 		  uint32_t n_neighs)
 {
 	struct request req = { .kind = REQ_FIB };
-	struct fib_block *block;
+	struct snapshot *block;
 	size_t size;
 	int rc;
 
@@ -307,7 +314,7 @@ int fp_fib_commit(fp_dp *dp, const struct fp_route *routes, uint32_t n_routes, c
 	size = fib_mem_size(n_routes, n_neighs);
 	if (size == 0)
 		return -E2BIG;
-	block = push_fib(dp, size);
+	block = push_snapshot(&dp->fibs, size);
 	if (!block)
 		return -ENOMEM;
 	if (++dp->fib_generation == 0)
@@ -316,8 +323,55 @@ int fp_fib_commit(fp_dp *dp, const struct fp_route *routes, uint32_t n_routes, c
 	rc = plane_ask_all(&dp->plane, &req, now_of(dp));
 	/* A worker that did not answer may still read an older snapshot: keep them for the next commit. */
 	if (rc == 0)
-		free_fibs(&block->older);
+		free_snapshots(&block->older);
 	return rc;
+}
+
+/* ---- policy ---- */
+
+static const struct policy *policy_of(const fp_dp *dp)
+{
+	return dp->policies ? dp->policies->mem : NULL;
+}
+
+int fp_policy_commit(fp_dp *dp, const struct fp_policy_cfg *cfg, struct fp_error *err)
+{
+	struct request req = { .kind = REQ_POLICY };
+	struct snapshot *block;
+	struct policy *policy;
+	int rc;
+
+	if (!dp || !cfg || !err)
+		return -EINVAL;
+	err->text[0] = '\0';
+	rc = validate_policy(cfg, &dp->cfg, err);
+	if (rc)
+		return rc;
+	block = push_snapshot(&dp->policies, policy_mem_size(cfg, dp->cfg.n_workers));
+	if (!block)
+		return -ENOMEM;
+	req.policy = policy = policy_build(block->mem, cfg, &dp->cfg);
+	rc = plane_ask_all(&dp->plane, &req, now_of(dp));
+	if (rc == 0 && block->older)
+		policy_carry_hits(policy, cfg, block->older->mem);
+	/* As with next hops: a worker that did not answer may still read an older one. */
+	if (rc == 0)
+		free_snapshots(&block->older);
+	return rc;
+}
+
+int fp_policy_hits(const fp_dp *dp, uint64_t *out, uint32_t cap)
+{
+	const struct policy *policy;
+	uint32_t n;
+
+	if (!dp || !out)
+		return -EINVAL;
+	policy = policy_of(dp);
+	n = policy ? min_u32(cap, policy->n_rules + 1) : 0;
+	for (uint32_t i = 0; i < n; i++)
+		out[i] = policy_hits(policy, i);
+	return (int)n;
 }
 
 /* ---- sync: changes out ---- */
@@ -560,6 +614,28 @@ int fp_test_shard(const fp_dp *dp, const struct fp_addr *addr, uint16_t port_be,
 	if (!dp || !addr)
 		return -EINVAL;
 	return (int)core_shard(&dp->cfg, addr, (be16){ port_be }, proto);
+}
+
+int fp_test_policy(const fp_dp *dp, const struct fp_addr *src, const struct fp_addr *dst, uint32_t sport,
+		   uint32_t dport, uint32_t proto, uint32_t in_port, uint32_t out_port)
+{
+	struct policy_decision decision = { 0 };
+	struct policy_query query;
+
+	if (!dp || !src || !dst || in_port >= FP_PORTS_MAX || out_port >= FP_PORTS_MAX)
+		return -EINVAL;
+	query = (struct policy_query){
+		.src = *src,
+		.dst = *dst,
+		.sport = (uint16_t)sport,
+		.dport = (uint16_t)dport,
+		.proto = (uint8_t)proto,
+		.in_port = (uint8_t)in_port,
+		.out_port = (uint8_t)out_port,
+	};
+	if (policy_of(dp))
+		policy_decide(policy_of(dp), &query, &decision);
+	return decision.rule;
 }
 
 int fp_test_heartbeat(fp_dp *dp, uint8_t *out, uint32_t cap)

@@ -36,6 +36,7 @@
 #include "hash.h"
 #include "nat.h"
 #include "park.h"
+#include "policy.h"
 #include "verdict.h"
 #include "wheel.h"
 
@@ -66,6 +67,7 @@ struct core_counters {
  * struct core - one worker's part of the data plane
  * @cfg:             the configuration; outlives the core, never changes
  * @fib:             current next hops; NULL until the first core_set_fib()
+ * @policy:          rules and forwards; NULL: everything may go out, nothing comes in
  * @worker:          this worker's index
  * @role:            enum fp_role as core_set_role() left it; only ACTIVE forwards
  * @term:            its term
@@ -91,6 +93,7 @@ struct core_counters {
 struct core {
 	const struct fp_config *cfg;
 	const struct fib *fib;
+	const struct policy *policy;
 	uint32_t worker;
 	uint32_t role;
 	uint64_t term;
@@ -204,6 +207,12 @@ void core_set_role(struct core *c, uint32_t role, uint64_t term, uint64_t now_ns
  * Call core_retry_parked() afterwards, until it returns 0.
  */
 void core_set_fib(struct core *c, const struct fib *fib);
+
+/**
+ * core_set_policy() - Use another snapshot of rules from the next burst on
+ * @policy: lives until it is replaced; shared by all workers, which write their rows of hits and no more
+ */
+void core_set_policy(struct core *c, const struct policy *policy);
 
 /**
  * core_retry_parked() - Complete parked frames whose neighbour is known by now

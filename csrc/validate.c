@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * validate.c - what fp_open() refuses before anything is made
+ * validate.c - what fp_open() and fp_policy_commit() refuse before anything is made
  *
  * People meet the configuration's schema first, with all its errors at once (flexha/config). This is the
  * last line: a value that gets past here must not be able to break the C code.
@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "policy.h"
 #include "validate.h"
 
 enum {
@@ -198,6 +199,8 @@ static int check_pool(const struct fp_config *cfg, uint32_t index, struct fp_err
 			      pool->port_hi, NAT_PORT_MIN);
 	if (pool->out_port >= cfg->n_ports || cfg->ports[pool->out_port].zone != FP_ZONE_OUTSIDE)
 		return refuse(err, "%sout_port: %u is no outside port", where, pool->out_port);
+	if (pool->filtering > FP_FILTER_APDF)
+		return refuse(err, "%sfiltering: %u is none", where, pool->filtering);
 	for (uint32_t i = 0; i < index; i++) {
 		const struct fp_pool_cfg *other = &cfg->pools[i];
 
@@ -218,5 +221,110 @@ int validate_config(const struct fp_config *cfg, struct fp_error *err)
 		rc = check_port(cfg, i, err);
 	for (uint32_t i = 0; i < cfg->n_pools && rc == 0; i++)
 		rc = check_pool(cfg, i, err);
+	return rc;
+}
+
+/* ---- policy ---- */
+
+static bool is_within(uint32_t first, uint32_t n, uint32_t size)
+{
+	return first <= size && n <= size - first;
+}
+
+static int check_rule(const struct fp_policy_cfg *cfg, uint32_t index, const struct fp_config *node,
+		      struct fp_error *err)
+{
+	const struct fp_rule *rule = &cfg->rules[index];
+
+	if (rule->id != index + 1)
+		return refuse(err, "rules[%u].id: %u is not its place in the list", index, rule->id);
+	if (rule->action > FP_REJECT || (rule->form != FP_FORM_SNAT && rule->form != FP_FORM_NONE))
+		return refuse(err, "rules[%u]: action %u or form %u is none", index, rule->action,
+			      rule->form);
+	if ((uint32_t)(rule->in_ports | rule->out_ports) >> node->n_ports || rule->pools >> node->n_pools)
+		return refuse(err, "rules[%u]: in_ports, out_ports or pools: no such port or pool", index);
+	if (rule->sport_lo > rule->sport_hi)
+		return refuse(err, "rules[%u].sport_lo: above sport_hi", index);
+	if (!is_within(rule->first_src, rule->n_src, cfg->n_prefixes) ||
+	    !is_within(rule->first_dst, rule->n_dst, cfg->n_prefixes) ||
+	    !is_within(rule->first_service, rule->n_services, cfg->n_services))
+		return refuse(err, "rules[%u]: a list of it is not within prefixes or services", index);
+	return 0;
+}
+
+/* A list may serve several rules: what counts is how often something stands in one. */
+static int check_rules(const struct fp_policy_cfg *cfg, const struct fp_config *node, struct fp_error *err)
+{
+	uint64_t n_prefixes = 0, n_services = 0;
+	int rc = 0;
+
+	for (uint32_t i = 0; i < cfg->n_rules && rc == 0; i++) {
+		rc = check_rule(cfg, i, node, err);
+		n_prefixes += (uint64_t)cfg->rules[i].n_src + cfg->rules[i].n_dst;
+		n_services += cfg->rules[i].n_services;
+	}
+	if (rc == 0 && (n_prefixes > POLICY_PREFIXES_MAX || n_services > POLICY_SERVICES_MAX))
+		rc = refuse(err, "rules: more than %u prefixes or %u services in all", POLICY_PREFIXES_MAX,
+			    POLICY_SERVICES_MAX);
+	return rc;
+}
+
+static bool is_one_address(const struct fp_config *node, uint32_t pool, uint32_t other)
+{
+	return pool == other || addr_eq(&node->pools[pool].addr, &node->pools[other].addr);
+}
+
+static int check_forward(const struct fp_policy_cfg *cfg, uint32_t index, const struct fp_config *node,
+			 struct fp_error *err)
+{
+	const struct fp_forward *f = &cfg->forwards[index];
+
+	if (f->id != index + 1)
+		return refuse(err, "forwards[%u].id: %u is not its place in the list", index, f->id);
+	if (f->pool >= node->n_pools)
+		return refuse(err, "forwards[%u].pool: %u is none", index, f->pool);
+	if (!addr_is_v4(&f->inside) || !f->proto || !f->inside_port || !f->external_port)
+		return refuse(err, "forwards[%u]: inside is no IPv4 address, or protocol or port is 0",
+			      index);
+	for (uint32_t i = 0; i < index; i++) {
+		const struct fp_forward *other = &cfg->forwards[i];
+
+		if (other->external_port == f->external_port && other->proto == f->proto &&
+		    is_one_address(node, other->pool, f->pool))
+			return refuse(
+				err,
+				"forwards[%u].external_port: %u of that address is taken by forwards[%u]",
+				index, f->external_port, i);
+	}
+	return 0;
+}
+
+int validate_policy(const struct fp_policy_cfg *cfg, const struct fp_config *node, struct fp_error *err)
+{
+	int rc;
+
+	if ((cfg->n_rules && !cfg->rules) || (cfg->n_prefixes && !cfg->prefixes) ||
+	    (cfg->n_services && !cfg->services) || (cfg->n_forwards && !cfg->forwards))
+		return refuse(err, "policy: a list is missing");
+	rc = in_range(err, "", "n_rules", cfg->n_rules, 0, POLICY_RULES_MAX);
+
+	if (rc == 0)
+		rc = in_range(err, "", "n_forwards", cfg->n_forwards, 0, POLICY_FORWARDS_MAX);
+	if (rc == 0)
+		rc = in_range(err, "", "default_outbound", cfg->default_outbound, FP_ALLOW, FP_DENY);
+	for (uint32_t i = 0; i < cfg->n_prefixes && rc == 0; i++) {
+		if (cfg->prefixes[i].plen > 128)
+			rc = refuse(err, "prefixes[%u].plen: %u is more than 128", i, cfg->prefixes[i].plen);
+	}
+	for (uint32_t i = 0; i < cfg->n_services && rc == 0; i++) {
+		const struct fp_service *s = &cfg->services[i];
+
+		if (s->port_lo > s->port_hi || (s->proto == 0 && (s->port_lo > 0 || s->port_hi < UINT16_MAX)))
+			rc = refuse(err, "services[%u]: port_lo above port_hi, or ports of any protocol", i);
+	}
+	if (rc == 0)
+		rc = check_rules(cfg, node, err);
+	for (uint32_t i = 0; i < cfg->n_forwards && rc == 0; i++)
+		rc = check_forward(cfg, i, node, err);
 	return rc;
 }

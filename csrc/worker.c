@@ -275,6 +275,7 @@ int worker_execute(struct worker *w, struct request *req, uint64_t now_ns)
 		core_set_fib(&w->core, req->fib);
 		retry_parked(w, now_ns);
 		return 0;
+	case REQ_POLICY: core_set_policy(&w->core, req->policy); return 0;
 	case REQ_TRACK: core_track(&w->core, req->on); return 0;
 	case REQ_BULK: core_bulk_start(&w->core); return 0;
 	case REQ_IMPORT: return core_import(&w->core, req->in, req->n, now_ns);

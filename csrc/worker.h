@@ -45,6 +45,7 @@ enum { PUNT_SLOTS = 256, EVENTS_CAP_DEFAULT = 8192, LENT_MAX = 32 };
 
 enum request_kind {
 	REQ_FIB,          /* use another snapshot */
+	REQ_POLICY,       /* use another snapshot */
 	REQ_TRACK,        /* core_track() */
 	REQ_BULK,         /* core_bulk_start() */
 	REQ_IMPORT,       /* core_import() */
@@ -61,6 +62,7 @@ enum request_kind {
  * @slot: REQ_WALK: cursor, updated
  * @done: REQ_WALK: set at the end of the table
  * @fib:  REQ_FIB
+ * @policy: REQ_POLICY
  * @in:   REQ_IMPORT
  * @out:  REQ_WALK
  */
@@ -71,6 +73,7 @@ struct request {
 	uint32_t slot;
 	bool done;
 	const struct fib *fib;
+	const struct policy *policy;
 	const struct fp_flow_rec *in;
 	struct fp_flow_rec *out;
 };

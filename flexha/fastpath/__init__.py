@@ -20,14 +20,18 @@ from flexha.fastpath.errors import FastpathError, FastpathMismatchError
 from flexha.fastpath.lib import ffi
 from flexha.fastpath.lib import lib as clib  # `lib` stays the name of the submodule
 from flexha.fastpath.records import (
+    Action,
     Address,
     Drained,
     Driver,
     FastpathConfig,
     Fence,
+    Filtering,
     FlowFlag,
     FlowRecord,
     FlowState,
+    Form,
+    Forward,
     HeartbeatFlag,
     Kind,
     Neighbour,
@@ -35,6 +39,7 @@ from flexha.fastpath.records import (
     Out,
     PathStats,
     Peer,
+    Policy,
     PoolConfig,
     PortConfig,
     PortStats,
@@ -44,6 +49,8 @@ from flexha.fastpath.records import (
     Punt,
     PuntedFrame,
     Route,
+    Rule,
+    Service,
     Source,
     SteppedFrame,
     Timeouts,
@@ -57,6 +64,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COLUMN_WIDTHS",
+    "Action",
     "Address",
     "Drained",
     "Driver",
@@ -65,9 +73,12 @@ __all__ = [
     "FastpathError",
     "FastpathMismatchError",
     "Fence",
+    "Filtering",
     "FlowFlag",
     "FlowRecord",
     "FlowState",
+    "Form",
+    "Forward",
     "HeartbeatFlag",
     "Kind",
     "Neighbour",
@@ -75,6 +86,7 @@ __all__ = [
     "Out",
     "PathStats",
     "Peer",
+    "Policy",
     "PoolConfig",
     "PortConfig",
     "PortStats",
@@ -84,6 +96,8 @@ __all__ = [
     "Punt",
     "PuntedFrame",
     "Route",
+    "Rule",
+    "Service",
     "Source",
     "SteppedFrame",
     "Timeouts",
@@ -133,6 +147,7 @@ class Fastpath:
         self._pulse_events: Final = ffi.new("struct fp_pulse_event[]", PULSE_EVENTS_MAX)
         self._lost: Final = ffi.new("uint64_t *")
         self._walkers_left = 0
+        self._n_rules = 0
         self._drain_from = 0
         err = ffi.new("struct fp_error *")
         out = ffi.new("fp_dp **")
@@ -265,6 +280,23 @@ class Fastpath:
             clib.fp_fib_commit(self._dp, c_routes, len(routes), c_neighs, len(neighbours)),
             "fp_fib_commit",
         )
+
+    # ---- policy ----
+    def commit_policy(self, policy: Policy) -> None:
+        """Replace rules and forwards in all workers, from their next burst on; sessions stay as they are.
+
+        Raises: FastpathError(EINVAL) with what cannot be taken.
+        """
+        err = ffi.new("struct fp_error *")
+        c_policy = marshal.PolicyCdata(policy)
+        _ensure(clib.fp_policy_commit(self._dp, c_policy.cfg, err), "fp_policy_commit", err)
+        self._n_rules = len(policy.rules)
+
+    def policy_hits(self) -> list[int]:
+        """What each rule has decided, by its number; element 0 counts what no rule matched."""
+        out = ffi.new("uint64_t[]", self._n_rules + 1)
+        n = _ensure(clib.fp_policy_hits(self._dp, out, self._n_rules + 1), "fp_policy_hits")
+        return list(ffi.unpack(out, n)) if n else []
 
     # ---- sync: changes out ----
     def track_changes(self, *, on: bool) -> None:
@@ -429,6 +461,26 @@ class Fastpath:
         c_address = ffi.new("struct fp_addr *", (marshal.addr_bytes(address),))
         port_be = int.from_bytes(port.to_bytes(2, "big"), "little")
         return _ensure(clib.fp_test_shard(self._dp, c_address, port_be, proto), "fp_test_shard")
+
+    def test_policy(
+        self,
+        source: Address,
+        destination: Address,
+        *,
+        proto: int,
+        sport: int = 0,
+        dport: int = 0,
+        in_port: int = 0,
+        out_port: int = 0,
+    ) -> int:
+        """Number of the rule that decides about a packet that belongs to no session; 0: none matches."""
+        c_src, c_dst = (
+            ffi.new("struct fp_addr *", (marshal.addr_bytes(address),)) for address in (source, destination)
+        )
+        return _ensure(
+            clib.fp_test_policy(self._dp, c_src, c_dst, sport, dport, proto, in_port, out_port),
+            "fp_test_policy",
+        )
 
     def test_heartbeat(self) -> bytes:
         """The payload that the pulse thread would send on xc now."""

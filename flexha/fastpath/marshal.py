@@ -16,9 +16,11 @@ from flexha.fastpath.records import (
     HeartbeatFlag,
     Neighbour,
     NeighbourWanted,
+    Network,
     Out,
     PathStats,
     Peer,
+    Policy,
     PortConfig,
     PortStats,
     PulseEvent,
@@ -26,6 +28,8 @@ from flexha.fastpath.records import (
     Punt,
     PuntedFrame,
     Route,
+    Rule,
+    Service,
     SteppedFrame,
     WorkerStats,
 )
@@ -96,6 +100,7 @@ def config(cfg: FastpathConfig) -> CData:
         c_pool.name = pool.name.encode()
         c_pool.addr.b = addr_bytes(pool.address)
         c_pool.port_lo, c_pool.port_hi, c_pool.out_port = pool.port_lo, pool.port_hi, pool.out_port
+        c_pool.filtering, c_pool.survives = int(pool.filtering), int(pool.survives)
     return out
 
 
@@ -135,6 +140,57 @@ def neighbours(rows: Sequence[Neighbour]) -> CData:
         c_row.mac = row.mac
         c_row.port = row.port
     return out
+
+
+class PolicyCdata:
+    """A ``struct fp_policy_cfg`` with the lists that it points to, which live as long as this."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._prefixes: Final[list[Network]] = []
+        self._services: Final[list[Service]] = []
+        self._rules: Final = ffi.new("struct fp_rule[]", len(policy.rules))
+        self._forwards: Final = ffi.new("struct fp_forward[]", len(policy.forwards))
+        for i, (c_rule, rule) in enumerate(zip(self._rules, policy.rules, strict=True)):
+            c_rule.id = i + 1
+            self._rule(c_rule, rule)
+        for i, (c_forward, forward) in enumerate(zip(self._forwards, policy.forwards, strict=True)):
+            c_forward.id = i + 1
+            c_forward.inside.b = addr_bytes(forward.inside)
+            for name in ("inside_port", "external_port", "proto", "pool"):
+                setattr(c_forward, name, getattr(forward, name))
+        self._c_prefixes: Final = ffi.new("struct fp_prefix[]", len(self._prefixes))
+        for c_prefix, prefix in zip(self._c_prefixes, self._prefixes, strict=True):
+            c_prefix.addr.b = addr_bytes(prefix.network_address)
+            c_prefix.plen = mapped_plen(prefix.network_address, prefix.prefixlen)
+        self._c_services: Final = ffi.new("struct fp_service[]", len(self._services))
+        for c_service, service in zip(self._c_services, self._services, strict=True):
+            c_service.proto, c_service.port_lo, c_service.port_hi = (
+                service.proto,
+                service.port_lo,
+                service.port_hi,
+            )
+        out = ffi.new("struct fp_policy_cfg *")
+        out.rules, out.n_rules = self._rules, len(policy.rules)
+        out.prefixes, out.n_prefixes = self._c_prefixes, len(self._prefixes)
+        out.services, out.n_services = self._c_services, len(self._services)
+        out.forwards, out.n_forwards = self._forwards, len(policy.forwards)
+        out.default_outbound = int(policy.default_outbound)
+        self.cfg: Final[CData] = out
+
+    def _rule(self, out: CData, rule: Rule) -> None:
+        out.action, out.form, out.log = int(rule.action), int(rule.form), int(rule.log)
+        out.in_ports, out.out_ports, out.pools = (
+            sum(1 << i for i in indices) for indices in (rule.in_ports, rule.out_ports, rule.pools)
+        )
+        out.explicit_proto = int(bool(rule.services) and all(service.proto for service in rule.services))
+        out.sport_lo, out.sport_hi = rule.sport_lo, rule.sport_hi
+        out.max_per_source, out.was = rule.max_per_source, rule.was
+        out.first_src, out.n_src = len(self._prefixes), len(rule.src)
+        self._prefixes.extend(rule.src)
+        out.first_dst, out.n_dst = len(self._prefixes), len(rule.dst)
+        self._prefixes.extend(rule.dst)
+        out.first_service, out.n_services = len(self._services), len(rule.services)
+        self._services.extend(rule.services)
 
 
 # ---- out of C ----------------------------------------------------------------------------------------

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
 
 
 class Driver(IntEnum):
@@ -34,6 +35,30 @@ class Kind(IntEnum):
 
     FLOW = 0
     MAPPING = 1
+
+
+class Form(IntEnum):
+    """``enum fp_form``: how a session is translated."""
+
+    SNAT = 0
+    STATIC = 1
+    NONE = 2
+
+
+class Filtering(IntEnum):
+    """``enum fp_filtering``: who may send to a port that a session holds (RFC 4787 section 5)."""
+
+    EIF = 0
+    ADF = 1
+    APDF = 2
+
+
+class Action(IntEnum):
+    """``enum fp_action``: what a rule does."""
+
+    ALLOW = 0
+    DENY = 1
+    REJECT = 2
 
 
 class FlowState(IntEnum):
@@ -111,13 +136,18 @@ class PortConfig:
 
 @dataclass(frozen=True, slots=True)
 class PoolConfig:
-    """``struct fp_pool_cfg``: one external address and its NAT ports, both ends inclusive."""
+    """``struct fp_pool_cfg``: one external address and its NAT ports, both ends inclusive.
+
+    ``survives`` False: the address is this node's alone, and its sessions end with the node.
+    """
 
     name: str
     address: Address
     out_port: int
     port_lo: int = 1024
     port_hi: int = 65535
+    filtering: Filtering = Filtering.ADF
+    survives: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +218,58 @@ class Neighbour:
     address: Address
     mac: bytes
     port: int
+
+
+# ---- policy ------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Service:
+    """``struct fp_service``: a protocol, 0 = any, and destination ports, both ends inclusive."""
+
+    proto: int
+    port_lo: int = 0
+    port_hi: int = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """``struct fp_rule`` with its lists; an empty one takes everything. Ports and pools are indices.
+
+    ``was``: number of the same rule in the policy before, from 1; its hits go on. 0: a new rule.
+    """
+
+    action: Action
+    form: Form = Form.SNAT
+    log: bool = False
+    in_ports: tuple[int, ...] = ()
+    out_ports: tuple[int, ...] = ()
+    pools: tuple[int, ...] = ()
+    src: tuple[Network, ...] = ()
+    dst: tuple[Network, ...] = ()
+    services: tuple[Service, ...] = ()
+    sport_lo: int = 0
+    sport_hi: int = 65535
+    max_per_source: int = 0
+    was: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """``struct fp_forward``: an external port of a pool's address, and the inside server behind it."""
+
+    pool: int
+    external_port: int
+    inside: Address
+    inside_port: int
+    proto: int
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """``struct fp_policy_cfg``. Rules are numbered from 1 in their order, forwards likewise."""
+
+    rules: tuple[Rule, ...] = ()
+    forwards: tuple[Forward, ...] = ()
+    default_outbound: Action = Action.ALLOW
 
 
 # ---- what is drained ---------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ C_ALL     := $(C_SOURCES) $(wildcard csrc/test/*.[ch] tests/bench/*.[ch] netns-l
 PY_ALL    := flexha netns-lab tests csrc
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build check fmt test test-netns sim fuzz asan tsan bench bench-step bench-policy bench-forwarding \
+.PHONY: help dev build check fmt test test-netns sim fuzz asan tsan bench bench-fastpath bench-policy bench-forwarding \
 	lab-up lab-down lab-shell lab-status lab-failover docs ci clean FORCE
 
 help: ## this list
@@ -107,14 +107,10 @@ ci: check test ## what .ci/run runs
 
 # ---- benchmarks --------------------------------------------------------------------------------------
 
-bench: bench-step bench-policy bench-forwarding ## every benchmark; results in build/bench
+bench: bench-fastpath bench-policy bench-forwarding ## every benchmark; results in build/bench
 
-bench-step: build/bench/bench_step ## ns per packet and per session of the fast path, without I/O
-	build/bench/bench_step
-
-build/bench/bench_step: csrc/test/bench_step.c $(filter %.c,$(C_SOURCES)) $(filter %.h,$(C_ALL))
-	@mkdir -p $(@D)
-	$(CC) -std=gnu11 -D_GNU_SOURCE -O3 -Wall -Wextra -Werror -Icsrc -Icsrc/test -pthread $(CFLAGS) -o $@ $(filter %.c,$^)
+bench-fastpath: build ## ns per packet, sessions per second and bytes per session of the fast path, without I/O
+	$(BIN)/python tests/bench/bench_fastpath.py
 
 bench-policy: build/bench/bench_policy ## ns of a rule lookup, in the cache and out of it
 	build/bench/bench_policy

@@ -277,7 +277,7 @@ static inline bool flow_matches(const struct flow_table *t, uint32_t entry, cons
 }
 
 /**
- * flow_candidate() - First entry of the home bucket whose tag agrees; a guess, to prefetch its record
+ * flow_candidate() - First entry of the home bucket whose tag agrees; a guess, to fetch its record early
  */
 static inline uint32_t flow_candidate(const struct hash *h, uint64_t hash)
 {
@@ -287,10 +287,11 @@ static inline uint32_t flow_candidate(const struct hash *h, uint64_t hash)
 	return match ? b->entry[__builtin_ctz(match)] : 0;
 }
 
-static inline void flow_prefetch(const struct flow_table *t, uint32_t entry)
+/* Record 0 is nobody's, but it is there: no need to ask whether there was a guess. */
+static inline void flow_touch(const struct flow_table *t, uint32_t entry)
 {
-	__builtin_prefetch(&t->rec[entry >> 1].hot, 1);
-	__builtin_prefetch(&t->rec[entry >> 1].cold, 1);
+	touch_line(&t->rec[entry >> 1].hot);
+	touch_line(&t->rec[entry >> 1].cold);
 }
 
 /**

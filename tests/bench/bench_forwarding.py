@@ -18,10 +18,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -30,15 +27,14 @@ from typing import IO
 
 from flexha.shell.scheduling import NICE
 
-HERE = Path(__file__).resolve().parent
-REPOSITORY = HERE.parents[1]
-sys.path.insert(0, str(REPOSITORY / "netns-lab"))
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(REPOSITORY / "netns-lab"), str(REPOSITORY / "tests")]
 
 import topo  # noqa: E402
 from pair import Pair  # noqa: E402
+from bench.results import BUILD, HERE, compile_program, write  # noqa: E402
 from sandbox import Lab, LabError, Process, wait_until  # noqa: E402
 
-BUILD = REPOSITORY / "build" / "bench"
 UDP_PORT = 9000
 MANY_FLOWS = 1000
 GATEWAY = "a"
@@ -253,31 +249,9 @@ def row(metric: str, figures: dict[str, dict[str, float]]) -> Row:
     )
 
 
-def machine() -> dict[str, object]:
-    """What the figures belong to."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    model = names[0] if names else platform.machine()
-    return {"cpu": model, "cores": os.cpu_count(), "kernel": platform.release()}
-
-
-def commit() -> str:
-    """The commit that was measured; ``-dirty`` when the tree differs from it."""
-    answer = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return answer.stdout.strip() or "unknown"
-
-
 def compile_programs() -> None:
-    BUILD.mkdir(parents=True, exist_ok=True)
     for program in ("tapcopy", "udp_blast"):
-        flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"]
-        subprocess.run(["cc", *flags, "-o", str(BUILD / program), str(HERE / f"{program}.c")], check=True)
+        compile_program(program, [HERE / f"{program}.c"], ["-O2"])
 
 
 def main() -> int:
@@ -296,12 +270,10 @@ def main() -> int:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     rows = [row(metric, figures) for metric in METRICS]
-    path = BUILD / "forwarding.json"
-    result = {"machine": machine(), "commit": commit(), "rows": [asdict(figure) for figure in rows]}
-    path.write_text(json.dumps(result, indent=2) + "\n")
+    path = write("forwarding", [asdict(figure) for figure in rows])
     print(f"\n{'metric':29} {'ours':>11} {'bare TAP':>11} {'nft':>11} {'ours/bare':>10} {'ours/nft':>9}")
     print(*rows, sep="\n")
-    print(f"\n{path.relative_to(REPOSITORY)}")
+    print(f"\n{path}")
     return 0
 
 

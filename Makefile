@@ -74,6 +74,7 @@ CLANG_TIDY := $(patsubst %.c,build/clang-tidy/%.ok,$(filter %.c,$(C_ALL)))
 TIDY_FLAGS := -std=gnu11 -Icsrc -Wall -Wextra
 
 build/clang-tidy/csrc/%.ok: TIDY_FLAGS += -D_GNU_SOURCE
+build/clang-tidy/tests/bench/bench_fastpath.ok: TIDY_FLAGS += -D_GNU_SOURCE -Icsrc/test
 build/clang-tidy/%.ok: %.c $(filter %.h,$(C_ALL)) .clang-tidy
 	$(BIN)/clang-tidy --quiet $< -- $(TIDY_FLAGS)
 	@mkdir -p $(@D) && touch $@

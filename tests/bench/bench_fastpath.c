@@ -103,9 +103,11 @@ static int by_size(const void *left, const void *right)
 
 static double median_of(uint64_t *took, uint32_t n)
 {
+	const uint64_t *middle = took + n / 2;
+
 	FP_ASSERT(n);
 	qsort(took, n, sizeof(*took), by_size);
-	return (double)took[n / 2];
+	return (double)*middle;
 }
 
 static void *huge_alloc(size_t size)

@@ -108,9 +108,8 @@ def verdict(bar: Bar | None, figure: float) -> str:
 
 
 def print_tables(rows: list[dict[str, Any]], figures: dict[str, float]) -> None:
-    print(
-        f"{'flows':>9} {'order':10} {'traffic':7} {'batch':>5} {'ns':>7} {'median':>7} {'probe':>6} {'Mpps':>6}"
-    )
+    head = f"{'flows':>9} {'order':10} {'traffic':7} {'batch':>5} {'ns':>7} {'median':>7}"
+    print(f"{head} {'probe':>6} {'Mpps':>6}")
     for row in rows:
         bar = None
         if row["traffic"] == MIXED:

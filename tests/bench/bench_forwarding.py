@@ -31,8 +31,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPOSITORY / "netns-lab"), str(REPOSITORY / "tests")]
 
 import topo  # noqa: E402
-from pair import Pair  # noqa: E402
 from bench.results import BUILD, HERE, compile_program, write  # noqa: E402
+from pair import Pair  # noqa: E402
 from sandbox import Lab, LabError, Process, wait_until  # noqa: E402
 
 UDP_PORT = 9000

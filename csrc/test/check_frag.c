@@ -3,7 +3,7 @@
  * check_frag.c - fragments through a core: every order, every trick, bounded memory, and time that passes
  *
  * Spec: RFC 4787 REQ-13, REQ-14; RFC 791; RFC 1858, RFC 3128 (tiny fragments); RFC 5722 (overlaps);
- *       RFC 6864 section 5.3.1 (identification)
+ *       RFC 8200 section 4.5 (duplicates); RFC 6864 section 5.3.1 (identification)
  */
 #include "../ip_cut.h"
 #include "../port.h"

@@ -11,6 +11,7 @@
 
 #include "../clock.h"
 #include "../dp.h"
+#include "../ip_cut.h"
 #include "check.h"
 #include "frames.h"
 
@@ -22,16 +23,13 @@ struct side {
 	_Atomic uint64_t sent, received;
 };
 
-static fp_dp *open_node_with(uint32_t n_workers, bool lan_offload, bool wan_offload)
+static fp_dp *open_config(struct fp_config cfg)
 {
-	struct fp_config cfg = frames_config(n_workers, 4096);
 	struct fp_error err = { "" };
 	fp_dp *dp = NULL;
 
 	for (uint32_t i = 0; i < N_PORTS; i++)
 		cfg.ports[i].driver = FP_DRIVER_MEM;
-	cfg.ports[LAN].offload = lan_offload;
-	cfg.ports[WAN].offload = wan_offload;
 	cfg.events_cap = 64; /* small: it must be full at times */
 	cfg.pulse.interval_ms = 20;
 	cfg.pulse.dead_after = 3;
@@ -40,6 +38,15 @@ static fp_dp *open_node_with(uint32_t n_workers, bool lan_offload, bool wan_offl
 		fprintf(stderr, "%s\n", err.text);
 	REQUIRE(dp != NULL);
 	return dp;
+}
+
+static fp_dp *open_node_with(uint32_t n_workers, bool lan_offload, bool wan_offload)
+{
+	struct fp_config cfg = frames_config(n_workers, 4096);
+
+	cfg.ports[LAN].offload = lan_offload;
+	cfg.ports[WAN].offload = wan_offload;
+	return open_config(cfg);
 }
 
 static fp_dp *open_node(uint32_t n_workers)
@@ -159,7 +166,7 @@ static uint64_t n_ended(fp_dp *dp)
 	uint64_t sum = 0;
 
 	for (enum fp_verdict v = 0; v < V_COUNT; v++)
-		sum += v == V_HANDOFF || v == V_NEIGH_WAIT ? 0 : total(dp, v);
+		sum += v == V_HANDOFF || v == V_NEIGH_WAIT || v == V_FRAG_HELD ? 0 : total(dp, v);
 	return sum;
 }
 
@@ -403,8 +410,101 @@ static void check_offload(bool wan_offload)
 	fp_close(dp);
 }
 
+/* Bytes behind the IP header of each datagram that left, by its identification. */
+struct tally {
+	uint32_t bytes[1 << 16];
+	uint32_t n_frames, len_max;
+};
+
+static void tally_sent(fp_dp *dp, struct tally *t)
+{
+	uint8_t data[FP_FRAME_MAX];
+	uint32_t len;
+
+	for (uint32_t q = 0; q < N_WORKERS; q++) {
+		while ((len = port_mem_take(&dp->plane.ports[WAN], q, FP_SRC_WIRE, data)) > 0) {
+			const uint8_t *ip = data + ETH_LEN;
+
+			CHECK(50, be32_load(ip + IP_SRC).raw == WAN_VIP.raw);
+			CHECK(51, csum_fold(csum_sum(ip, IPV4_LEN)) == 0xffff);
+			t->bytes[be16_load(ip + IP_ID).raw] += len - ETH_LEN - IPV4_LEN;
+			t->len_max = max_u32(t->len_max, len);
+			t->n_frames++;
+		}
+	}
+}
+
+/* A datagram in fragments, each by any queue, the first one at any place. */
+static void put_fragments(struct side *side, uint64_t i)
+{
+	enum { PART_MAX = ETH_LEN + IPV4_LEN + 640 };
+
+	const struct spec spec = { .src = i & 1 ? CLIENT : CLIENT2,
+				   .dst = SERVER,
+				   .proto = IPPROTO_NUM_UDP,
+				   .sport = (uint16_t)(20000 + i % 50),
+				   .dport = 53,
+				   .payload = 1900 };
+	static uint8_t data[FP_FRAME_MAX], room[8][FP_FRAME_MAX];
+	struct fp_frame f = frames_ipv4(data, LAN, mac_virtual[LAN], &spec), parts[8];
+	struct ip_cut cut;
+	uint32_t n = 0;
+
+	be16_store(data + ETH_LEN + IP_ID, be16_of((uint16_t)(i / 2)));
+	REQUIRE(ip_cut_begin(&cut, &f, PART_MAX));
+	do {
+		parts[n].data = room[n];
+	} while (ip_cut_next(&cut, &parts[n]) && ++n < ARRAY_SIZE(parts));
+	for (uint32_t k = 0; k < n; k++) {
+		const struct fp_frame *part = &parts[(k + i) % n];
+
+		put(side, LAN, i * 7 + k * k, part->data, part->len);
+	}
+}
+
+/* Fragments that cross the rings twice: to their datagram's owner, and on to the flow's. All of them arrive. */
+static void check_fragments(uint32_t wan_mtu)
+{
+	enum { N_DATAGRAMS = 3000, IN_FLIGHT = 20 };
+
+	struct fp_config cfg = frames_config(N_WORKERS, 4096);
+	static struct tally t;
+	struct side side = { 0 };
+	struct fp_error err;
+	uint64_t whole = 0;
+	fp_dp *dp;
+
+	cfg.ports[WAN].mtu = wan_mtu;
+	dp = side.dp = open_config(cfg);
+	t = (struct tally){ 0 };
+	REQUIRE(fp_start(dp, &err) == 0 && commit_fib(dp) == 0 && fp_set_role(dp, FP_ROLE_ACTIVE, 2) == 0);
+	for (uint64_t i = 0; i < N_DATAGRAMS; i++) {
+		put_fragments(&side, i);
+		/* No more than the rings hold. */
+		while (i % IN_FLIGHT == IN_FLIGHT - 1 && n_ended(dp) < atomic_load(&side.sent))
+			sched_yield();
+		tally_sent(dp, &t);
+	}
+	while (n_ended(dp) < atomic_load(&side.sent))
+		sched_yield();
+	tally_sent(dp, &t);
+	CHECK_EQ(52, total(dp, V_SNAT), side.sent);
+	CHECK(53, total(dp, V_FRAG_HELD) > N_DATAGRAMS / 2);
+	CHECK(54, total(dp, V_HANDOFF) > N_DATAGRAMS);
+	CHECK(55, t.len_max <= ETH_LEN + wan_mtu);
+	CHECK(56, wan_mtu >= 1500 ? t.n_frames == side.sent : t.n_frames > side.sent);
+	for (uint32_t id = 0; id < ARRAY_SIZE(t.bytes); id++) {
+		CHECK(57, t.bytes[id] == 0 || t.bytes[id] == UDP_LEN + 1900);
+		whole += t.bytes[id] != 0;
+	}
+	CHECK_EQ(58, whole, N_DATAGRAMS);
+	fp_close(dp);
+}
+
 int main(void)
 {
+	check_fragments(1500);
+	check_fragments(576);
 	check_offload(true);
 	check_offload(false);
 	check_load();

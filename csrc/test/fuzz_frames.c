@@ -186,6 +186,12 @@ static void housekeeping(uint8_t how, uint64_t now_ns)
 			judge(&out[i]);
 		core_account(&core, out, n);
 	}
+	while ((n = core_frags_ready(&core, out, ARRAY_SIZE(out), now_ns)) > 0) {
+		core_step(&core, out, n, now_ns);
+		for (uint32_t i = 0; i < n; i++)
+			judge(&out[i]);
+		core_account(&core, out, n);
+	}
 	core_neigh_wanted(&core, wants, ARRAY_SIZE(wants));
 	if (how & 0x10)
 		core_track(&core, how & 0x20);

@@ -7,6 +7,7 @@ The network is the lab's (netns-lab/README.md), on ports 0 (lan) and 1 (wan).
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
@@ -195,6 +196,49 @@ def parse(frame: bytes) -> Packet:
         return replace(packet, payload=l4[8:])
     seq, ack, offset, flags = struct.unpack_from("!IIBB", l4, 4)
     return replace(packet, seq=seq, ack=ack, flags=flags, payload=l4[(offset >> 4) * 4 :])
+
+
+def patch_ip(frame: bytes, at: int, value: int) -> bytes:
+    """Another 16-bit word of the IP header, its checksum made anew."""
+    head = bytearray(frame[14:34])
+    head[at : at + 2] = value.to_bytes(2, "big")
+    head[10:12] = b"\0\0"
+    head[10:12] = checksum(bytes(head)).to_bytes(2, "big")
+    return frame[:14] + bytes(head) + frame[34:]
+
+
+def fragment(frame: bytes, start: int, end: int, *, ident: int, more: bool) -> bytes:
+    """Bytes [start, end) behind the IP header as a fragment of their own."""
+    cut = frame[:34] + frame[34 + start : 34 + end]
+    for at, value in ((2, len(cut) - 14), (4, ident), (6, more << 13 | start // 8)):
+        cut = patch_ip(cut, at, value)
+    return cut
+
+
+def fragments(frame: bytes, size: int, *, ident: int = 1) -> list[bytes]:
+    """A packet in fragments of ``size`` bytes behind the IP header."""
+    total = len(frame) - 34
+    return [
+        fragment(frame, at, min(at + size, total), ident=ident, more=at + size < total)
+        for at in range(0, total, size)
+    ]
+
+
+def assemble(frames: Iterable[bytes]) -> bytes:
+    """The packet that was sent in fragments: nothing is missing, nothing comes twice."""
+    pieces = {}
+    for frame in frames:
+        assert checksum(frame[14:34]) == 0
+        word = int.from_bytes(frame[20:22], "big")
+        pieces[word % 0x2000 * 8] = (frame, bool(word & 0x2000))
+    body = b""
+    for at, (frame, more) in sorted(pieces.items()):
+        assert at == len(body)
+        body += frame[34:]
+        last = not more
+    assert last
+    whole = pieces[0][0][:34] + body
+    return patch_ip(patch_ip(whole, 2, len(whole) - 14), 6, 0)
 
 
 def arp_request(sender: IPv4Address, target: IPv4Address, src_mac: bytes = CLIENT_MAC) -> bytes:

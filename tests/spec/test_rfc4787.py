@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """RFC 4787: what a NAT does to unicast UDP.
 
-Not in this version, and counted when it occurs: hairpinning (REQ-9) and fragments (REQ-14).
+Not in this version, and counted when it occurs: hairpinning (REQ-9). More about fragments: test_fragments.py.
 """
 
 from __future__ import annotations
@@ -130,3 +130,41 @@ def test_req13_a_packet_too_big_for_the_path_ahead() -> None:
     narrow = replace(config.ports[packets.WAN], mtu=1280)
     with nat_node(replace(config, ports=(config.ports[packets.LAN], narrow))) as other:
         assert other.outbound(replace(QUERY, payload=bytes(1300))).verdict == "frag_needed_sent"
+        unforbidden = packets.patch_ip(replace(QUERY, payload=bytes(1300)).from_lan(), 6, 0)
+        assert other.step(unforbidden, packets.LAN).verdict == "snat", "cut on its way out (csrc/ip_cut.h)"
+
+
+LONG = replace(QUERY, payload=bytes(range(250)) * 16)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0), (1, 0, 2)], ids=str)
+def test_req14_fragments_in_any_order(node: NatNode, order: tuple[int, ...]) -> None:
+    """Spec: RFC 4787 REQ-14: both directions."""
+
+    def through(frames: list[bytes], port: int, verdict: str) -> Packet:
+        out = [node.step(frames[i], port) for i in order]
+        held = order.index(0)
+        assert [frame.verdict for frame in out] == ["frag_held"] * held + [verdict] * (3 - held)
+        released = node.released()
+        assert [frame.verdict for frame in released] == [verdict] * held
+        return packets.parse(packets.assemble(frame.data for frame in (*out[held:], *released)))
+
+    sent = through(packets.fragments(LONG.from_lan(), 1480), packets.LAN, "snat")
+    assert (sent.src, sent.payload) == (packets.WAN_VIP, LONG.payload)
+    answer = sent.reply(payload=LONG.payload[::-1])
+    received = through(packets.fragments(answer.from_wan(), 1480), packets.WAN, "reverse")
+    assert (received.dst, received.dport) == (QUERY.src, QUERY.sport)
+    assert received.payload == answer.payload
+
+
+def test_req14a_exhaustion_by_fragments_harms_nobody_else(node: NatNode) -> None:
+    """Spec: RFC 4787 REQ-14: a flood of fragments without a first; the others still get through."""
+    orphan = packets.fragments(LONG.from_lan(), 1480)[1]
+    for ident in range(2000):
+        node.step(packets.patch_ip(orphan, 4, 10000 + ident), packets.LAN)
+    assert node.counter("frag_table_full") >= 2000 - 256
+    node.send(QUERY)
+    out = [node.step(frame, packets.LAN) for frame in packets.fragments(LONG.from_lan(), 1480, ident=1)]
+    assert [frame.verdict for frame in out] == ["snat"] * 3
+    out = [node.step(frame, packets.LAN) for frame in packets.fragments(LONG.from_lan(), 1480, ident=2)[::-1]]
+    assert [frame.verdict for frame in out] == ["frag_held", "frag_held", "snat"]

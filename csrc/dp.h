@@ -23,6 +23,8 @@ struct snapshot {
  * @policies:       rules, the newest snapshot first
  * @fib_generation: of the newest one of @fibs
  * @inject_lost:    frames that found the ring full
+ * @capture:        the one that runs, or waits to be freed; NULL
+ * @capture_off:    no worker knows of @capture any more
  * @test_now_ns:    clock of the tests, once one of them has set it
  */
 struct fp_dp {
@@ -33,6 +35,8 @@ struct fp_dp {
 	struct snapshot *policies;
 	uint32_t fib_generation;
 	uint64_t inject_lost;
+	struct capture *capture;
+	bool capture_off;
 	uint64_t test_now_ns;
 };
 

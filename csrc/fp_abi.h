@@ -344,6 +344,45 @@ struct fp_port_stats {
 	uint64_t host_rx_frames, host_tx_frames, host_tx_errors;
 };
 
+/* ---- capture: packets as received and as sent, with their verdict; capture.h ---- */
+enum {
+	FP_BPF_MAX = 4096,        /* instructions of a filter */
+	FP_CAPTURE_VERDICT_WORDS = 4,
+	FP_CAPTURE_NO_VERDICT = 0xffff, /* sent by this node of its own accord */
+	FP_CAPTURE_NO_PORT = 0xff
+};
+enum fp_capture_from {
+	FP_CAPTURE_WIRE, FP_CAPTURE_HOST, FP_CAPTURE_HAIRPIN, FP_CAPTURE_CONTROL, FP_CAPTURE_PULSE, FP_CAPTURE_WAITED
+};
+struct fp_bpf { uint16_t code; uint8_t jt, jf; uint32_t k; }; /* one instruction of classic BPF */
+struct fp_capture_cfg {
+	uint32_t snaplen;         /* bytes of each frame; 1..FP_FRAME_BIG */
+	uint32_t ports;           /* a bit each: packets that were received or sent there */
+	uint32_t any_verdict;     /* 1: `verdicts` does not matter */
+	uint32_t n_insns;         /* 0: every packet */
+	uint64_t verdicts[4];     /* a bit each */
+	const struct fp_bpf *insns;
+};
+struct fp_capture_side {      /* a frame; what was kept of it follows the record's header */
+	uint64_t t_ns;            /* CLOCK_BOOTTIME */
+	uint32_t len;             /* as it was */
+	uint32_t cap_len;         /* bytes kept */
+	uint8_t port;             /* FP_CAPTURE_NO_PORT: there is no such frame */
+	uint8_t vnet_flags, gso_type; /* struct fp_vnet */
+	uint8_t pad0;
+	uint16_t gso_size;
+	uint16_t pad1;
+};
+struct fp_capture_rec {       /* one packet, little-endian; goes to flexhactl as it is */
+	uint32_t size;            /* header, frames and padding; a multiple of 8 */
+	uint16_t verdict;         /* enum fp_verdict, or FP_CAPTURE_NO_VERDICT */
+	uint8_t worker;
+	uint8_t from;             /* enum fp_capture_from */
+	uint64_t id;              /* unique during the capture */
+	uint64_t lost;            /* packets that this worker lost since its last record */
+	struct fp_capture_side side[2]; /* 0: as received, 1: as sent */
+};
+
 struct fp_cursor { uint32_t worker; uint32_t slot; uint64_t done; }; /* done = 1 at the end of the walk */
 
 /* Column buffers of one sync batch, in the order of the records (flexha/core/sync_wire.py). All
@@ -409,6 +448,13 @@ int fp_flows_walk(fp_dp *dp, struct fp_cursor *cur, struct fp_flow_rec *out, uin
 int fp_rec_family(const struct fp_flow_rec *rec);         /* 4 or 6 */
 int fp_cols_pack(const struct fp_flow_rec *rec, uint32_t n, uint32_t family, struct fp_cols *cols); /* packs those of `family`, skips FP_OP_BULK_END; returns how many */
 int fp_cols_unpack(const struct fp_cols *cols, uint32_t n, uint32_t family, struct fp_flow_rec *rec); /* null column = field stays zero; -EINVAL for values no peer sends, nothing of the batch is then used */
+
+/* ---- capture: one at a time; start, drain, stop, drain what is left, free ---- */
+int fp_capture_start(fp_dp *dp, const struct fp_capture_cfg *cfg, struct fp_error *err); /* -EALREADY until the last one is freed */
+int fp_capture_drain(fp_dp *dp, uint32_t worker, uint8_t *out, uint32_t cap); /* bytes: whole struct fp_capture_rec; 0 when nothing waits */
+int fp_capture_lost(const fp_dp *dp, uint64_t *lost); /* packets that found a ring full, in all */
+int fp_capture_stop(fp_dp *dp);       /* once it is 0, no more records come */
+int fp_capture_free(fp_dp *dp);       /* stops it, too; idempotent */
 
 /* ---- counters ---- */
 int fp_verdict_count(void);

@@ -32,6 +32,9 @@ static_assert(sizeof(struct fp_frame) == 56, "fp_frame");
 static_assert(sizeof(struct fp_punt) == 296, "fp_punt");
 static_assert(sizeof(struct fp_pulse_event) == 48, "fp_pulse_event");
 static_assert(sizeof(struct fp_worker_stats) == 160, "fp_worker_stats");
+static_assert(sizeof(struct fp_bpf) == 8, "fp_bpf");
+static_assert(sizeof(struct fp_capture_cfg) == 56, "fp_capture_cfg");
+static_assert(sizeof(struct fp_capture_rec) == 72, "fp_capture_rec");
 static_assert(sizeof(struct fp_cols) == 168, "fp_cols");
 
 static uint64_t now_of(const fp_dp *dp)
@@ -129,6 +132,7 @@ void fp_close(fp_dp *dp)
 	fp_stop(dp);
 	pulse_close(&dp->pulse);
 	plane_close(&dp->plane);
+	capture_free(dp->capture);
 	free_snapshots(&dp->fibs);
 	free_snapshots(&dp->policies);
 	if (dp->plane.events_fd >= 0)
@@ -486,6 +490,68 @@ int fp_flows_walk(fp_dp *dp, struct fp_cursor *cur, struct fp_flow_rec *out, uin
 	return n;
 }
 
+/* ---- capture ---- */
+
+int fp_capture_start(fp_dp *dp, const struct fp_capture_cfg *cfg, struct fp_error *err)
+{
+	struct request req = { .kind = REQ_CAPTURE };
+	int rc;
+
+	if (!dp || !cfg || !err)
+		return -EINVAL;
+	err->text[0] = '\0';
+	if (dp->capture)
+		return -EALREADY;
+	rc = capture_make(&dp->capture, cfg, dp->plane.n_workers, err);
+	if (rc)
+		return rc;
+	dp->capture_off = false;
+	req.capture = dp->capture;
+	return plane_ask_all(&dp->plane, &req, now_of(dp));
+}
+
+int fp_capture_drain(fp_dp *dp, uint32_t worker, uint8_t *out, uint32_t cap)
+{
+	if (!worker_of(dp, worker) || !out || cap > INT32_MAX)
+		return -EINVAL;
+	return dp->capture ? capture_drain(&dp->capture->taps[worker], out, cap) : 0;
+}
+
+int fp_capture_lost(const fp_dp *dp, uint64_t *lost)
+{
+	if (!dp || !lost)
+		return -EINVAL;
+	*lost = 0;
+	for (uint32_t i = 0; dp->capture && i < dp->plane.n_workers; i++)
+		*lost += counter_read(&dp->capture->taps[i].lost);
+	return 0;
+}
+
+int fp_capture_stop(fp_dp *dp)
+{
+	const struct request req = { .kind = REQ_CAPTURE };
+	int rc;
+
+	if (!dp)
+		return -EINVAL;
+	if (!dp->capture || dp->capture_off)
+		return 0;
+	rc = plane_ask_all(&dp->plane, &req, now_of(dp));
+	dp->capture_off = rc == 0; /* a worker that did not answer still writes to it */
+	return rc;
+}
+
+int fp_capture_free(fp_dp *dp)
+{
+	const int rc = fp_capture_stop(dp);
+
+	if (rc == 0) {
+		capture_free(dp->capture);
+		dp->capture = NULL;
+	}
+	return rc;
+}
+
 /* ---- counters ---- */
 
 int fp_verdict_count(void)
@@ -571,7 +637,11 @@ int fp_test_step(fp_dp *dp, uint32_t worker, uint64_t now_ns, struct fp_frame *i
 			return -EINVAL;
 	}
 	dp->test_now_ns = now_ns;
+	if (w->tap)
+		capture_before(w->tap, io, n, FP_CAPTURE_WIRE, now_ns);
 	core_step(&w->core, io, n, now_ns);
+	if (w->tap)
+		capture_after(w->tap, io, n, now_ns);
 	core_account(&w->core, io, n);
 	worker_ask_neighbours(w, now_ns);
 	return 0;

@@ -132,10 +132,22 @@ static void send_burst(struct worker *w, struct fp_frame *frames, uint32_t n, ui
 
 /* ---- rx ---- */
 
-static void step_and_send(struct worker *w, struct fp_frame *frames, uint32_t n, uint64_t now_ns)
+static void step_and_send_from(struct worker *w, struct fp_frame *frames, uint32_t n, uint64_t now_ns,
+			       enum fp_capture_from from)
 {
+	struct capture_tap *tap = w->tap;
+
+	if (unlikely(tap))
+		capture_before(tap, frames, n, from, clock_now());
 	core_step(&w->core, frames, n, now_ns);
 	send_burst(w, frames, n, now_ns);
+	if (unlikely(tap))
+		capture_after(tap, frames, n, clock_now());
+}
+
+static void step_and_send(struct worker *w, struct fp_frame *frames, uint32_t n, uint64_t now_ns)
+{
+	step_and_send_from(w, frames, n, now_ns, FP_CAPTURE_WIRE);
 }
 
 static void forget_source(struct worker *w, struct chan *ch)
@@ -218,8 +230,8 @@ static bool receive_handoffs(struct worker *w, uint64_t now_ns)
 static void release_fragments(struct worker *w, uint64_t now_ns)
 {
 	while (unlikely(frag_is_ready(&w->core.frags)))
-		step_and_send(w, w->frames, core_frags_ready(&w->core, w->frames, FP_BURST_MAX, now_ns),
-			      now_ns);
+		step_and_send_from(w, w->frames, core_frags_ready(&w->core, w->frames, FP_BURST_MAX, now_ns),
+				   now_ns, FP_CAPTURE_WAITED);
 }
 
 /* Frames of control or of the pulse thread; worker 0 sends them. */
@@ -227,7 +239,7 @@ static bool send_for_others(struct worker *w, struct ring *ring)
 {
 	uint32_t n = FP_TX_BURST;
 	struct port_frame *slots = ring_peek(ring, &n);
-	const bool active = fence_is_active(&w->plane->fence);
+	const bool active = fence_is_active(&w->plane->fence), inject = ring == &w->plane->inject;
 
 	for (uint32_t i = 0; i < n; i++) {
 		struct fp_frame f = {
@@ -239,8 +251,11 @@ static bool send_for_others(struct worker *w, struct ring *ring)
 		};
 
 		send_wire(w, &f, active);
-		if (f.verdict != V_COUNT && ring == &w->plane->inject)
+		if (f.verdict != V_COUNT && inject)
 			counter_add(&w->stat_inject_lost, 1);
+		if (unlikely(w->tap))
+			capture_sent(w->tap, &f, 1, inject ? FP_CAPTURE_CONTROL : FP_CAPTURE_PULSE,
+				     clock_now());
 	}
 	ring_release(ring, n);
 	return n > 0;
@@ -264,8 +279,11 @@ static void retry_parked(struct worker *w, uint64_t now_ns)
 {
 	uint32_t n;
 
-	while ((n = core_retry_parked(&w->core, w->frames, FP_BURST_MAX, now_ns)) > 0)
+	while ((n = core_retry_parked(&w->core, w->frames, FP_BURST_MAX, now_ns)) > 0) {
 		send_burst(w, w->frames, n, now_ns);
+		if (unlikely(w->tap))
+			capture_sent(w->tap, w->frames, n, FP_CAPTURE_WAITED, clock_now());
+	}
 }
 
 int worker_execute(struct worker *w, struct request *req, uint64_t now_ns)
@@ -281,6 +299,7 @@ int worker_execute(struct worker *w, struct request *req, uint64_t now_ns)
 	case REQ_IMPORT: return core_import(&w->core, req->in, req->n, now_ns);
 	case REQ_IMPORT_BEGIN: return core_import_begin(&w->core);
 	case REQ_IMPORT_END: return core_import_end(&w->core);
+	case REQ_CAPTURE: w->tap = req->capture ? &req->capture->taps[w->index] : NULL; return 0;
 	case REQ_WALK: return (int)core_walk(&w->core, &req->slot, req->out, req->n, &req->done, now_ns);
 	}
 	return -EINVAL;

@@ -14,6 +14,7 @@
  *   punts                worker          control        V_PUNT_FULL, punts_lost
  *   pulse->rx[worker]    worker          pulse          V_PUNT_FULL, pulse_lost
  *   pulse->tx            pulse           worker 0       the heartbeat counts as lost
+ *   tap->ring            worker         control        the packet is not captured, and counted
  *   inject               control         worker 0       -ENOBUFS
  *   mailbox              control         worker         one request at a time; control waits for it
  *   fence, acked         one word each, written by control (fence: pulse too), read by workers
@@ -34,6 +35,7 @@
 
 #include <pthread.h>
 
+#include "capture.h"
 #include "doorbell.h"
 #include "fence.h"
 #include "port.h"
@@ -51,7 +53,8 @@ enum request_kind {
 	REQ_IMPORT,       /* core_import() */
 	REQ_IMPORT_BEGIN, /* core_import_begin() */
 	REQ_IMPORT_END,   /* core_import_end() */
-	REQ_WALK          /* core_walk() */
+	REQ_WALK,         /* core_walk() */
+	REQ_CAPTURE       /* use another capture */
 };
 
 /**
@@ -65,6 +68,7 @@ enum request_kind {
  * @policy: REQ_POLICY
  * @in:   REQ_IMPORT
  * @out:  REQ_WALK
+ * @capture: REQ_CAPTURE; NULL: none
  */
 struct request {
 	enum request_kind kind;
@@ -76,6 +80,7 @@ struct request {
 	const struct policy *policy;
 	const struct fp_flow_rec *in;
 	struct fp_flow_rec *out;
+	struct capture *capture;
 };
 
 enum mailbox_state { MAILBOX_IDLE, MAILBOX_POSTED, MAILBOX_TAKEN, MAILBOX_DONE };
@@ -113,6 +118,7 @@ struct lent {
  * @expire_tick:    wheel tick up to which core_expire() is through
  * @fence_word:     the fence as the core was told
  * @signal:         events_fd must be signalled at the end of the pass
+ * @tap:            where captured packets go; NULL while there is no capture
  * @frames:         rx burst
  * @room:           buffers for @frames and @lent
  * @lent:           spare room: a frame that is handed on leaves with its buffer, and one of these replaces it
@@ -144,6 +150,7 @@ struct worker {
 	uint32_t expire_tick;
 	uint64_t fence_word;
 	bool signal;
+	struct capture_tap *tap;
 	struct fp_frame frames[FP_BURST_MAX];
 	uint8_t *room;
 	struct lent lent[LENT_MAX];

@@ -170,6 +170,42 @@ static uint64_t n_ended(fp_dp *dp)
 	return sum;
 }
 
+/* A capture that comes and goes; its ring is drained now and then. */
+static void capture(fp_dp *dp, uint32_t round)
+{
+	static const struct fp_bpf udp[] = {
+		{ 0x30, 0, 0, 23 }, { 0x15, 0, 1, IPPROTO_NUM_UDP }, { 0x06, 0, 0, 1 }, { 0x06, 0, 0, 0 }
+	};
+	const struct fp_capture_cfg cfg = { .snaplen = 100,
+					    .ports = 1 << WAN,
+					    .any_verdict = 1,
+					    .n_insns = round / 16 % 2 ? ARRAY_SIZE(udp) : 0,
+					    .insns = udp };
+	static uint8_t out[64 << 10];
+	struct fp_error err;
+	uint64_t lost;
+	int n;
+
+	if (round % 16 == 0)
+		REQUIRE(fp_capture_start(dp, &cfg, &err) == 0);
+	for (uint32_t i = 0; i < N_WORKERS && round % 16 < 12; i++) {
+		n = fp_capture_drain(dp, i, out, sizeof(out));
+		REQUIRE(n >= 0);
+		for (uint32_t at = 0; at < (uint32_t)n;) {
+			const struct fp_capture_rec *rec = (const void *)(out + at);
+
+			CHECK_EQ(50, rec->worker, i);
+			CHECK(51, rec->side[0].port == WAN || rec->side[1].port == WAN);
+			at += rec->size;
+		}
+	}
+	REQUIRE(fp_capture_lost(dp, &lost) == 0);
+	if (round % 16 == 14)
+		REQUIRE(fp_capture_stop(dp) == 0);
+	if (round % 16 == 15)
+		REQUIRE(fp_capture_free(dp) == 0 && fp_capture_free(dp) == 0);
+}
+
 /* One of everything that control may ask while packets flow. */
 static void meddle(fp_dp *dp, uint32_t round)
 {
@@ -184,6 +220,7 @@ static void meddle(fp_dp *dp, uint32_t round)
 	uint64_t lost;
 
 	REQUIRE(commit_fib(dp) == 0);
+	capture(dp, round);
 	if (round % 8 == 0)
 		REQUIRE(fp_bulk_start(dp) == 0);
 	if (round % 32 == 31)

@@ -6,9 +6,10 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from flexha.errors import FlexhaError, UnreachableError
 
@@ -58,14 +59,43 @@ def request(path: Path, command: str, args: Mapping[str, object]) -> dict[str, A
 
     Raises: UnreachableError if it cannot be asked, RefusedError if it says no.
     """
+    with conversation(path, command, args) as (_, _, result):
+        return result
+
+
+@contextmanager
+def conversation(
+    path: Path, command: str, args: Mapping[str, object]
+) -> Iterator[tuple[socket.socket, BinaryIO, dict[str, Any]]]:
+    """Ask the daemon one thing; the connection, what is left to read from it, and the answer.
+
+    Raises: as ``request``.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        answers, answer = _ask(connection, path, command, args)
+        with answers:
+            try:
+                reply = json.loads(answer)
+            except ValueError as error:
+                raise UnreachableError(
+                    f"{path}: the daemon hung up without an answer; see its log"
+                ) from error
+            if not reply.get("ok"):
+                raise RefusedError(str(reply.get("error", "the daemon refused without a reason")))
+            result = reply.get("result")
+            yield connection, answers, result if isinstance(result, dict) else {}
+
+
+def _ask(
+    connection: socket.socket, path: Path, command: str, args: Mapping[str, object]
+) -> tuple[BinaryIO, bytes]:
     line = json.dumps({"id": 1, "cmd": command, "args": dict(args)}).encode() + b"\n"
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(TIMEOUT_S)
-            connection.connect(str(path))
-            connection.sendall(line)
-            with connection.makefile("rb") as answers:
-                answer = answers.readline()
+        connection.settimeout(TIMEOUT_S)
+        connection.connect(str(path))
+        connection.sendall(line)
+        answers = connection.makefile("rb")
+        return answers, answers.readline()
     except TimeoutError as error:
         raise UnreachableError(
             f"{path}: no answer within {TIMEOUT_S:g} s; is flexhad stopped or stuck?"
@@ -78,11 +108,3 @@ def request(path: Path, command: str, args: Mapping[str, object]) -> dict[str, A
         raise UnreachableError(
             f"{path}: {error.strerror}; does flexhad run? (systemctl status 'flexhad@*')"
         ) from error
-    try:
-        reply = json.loads(answer)
-    except ValueError as error:
-        raise UnreachableError(f"{path}: the daemon hung up without an answer; see its log") from error
-    if not reply.get("ok"):
-        raise RefusedError(str(reply.get("error", "the daemon refused without a reason")))
-    result = reply.get("result")
-    return result if isinstance(result, dict) else {}

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 the daemon says no, 2 bad arguments or configuration, 3 th
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
 from dataclasses import dataclass
@@ -157,6 +158,59 @@ def counters(
     target = _target(context, as_json)
     result = target.ask("counters")
     target.show(result, render.counters(result, everything=everything))
+
+
+@app.command()
+def capture(
+    context: typer.Context,
+    expression: Annotated[
+        list[str] | None, typer.Argument(metavar="[FILTER]", help="As tcpdump's: see pcap-filter(7).")
+    ] = None,
+    port: Annotated[
+        list[str] | None, typer.Option(help="Packets received or sent there; may be repeated. Default: all.")
+    ] = None,
+    write: Annotated[
+        Path | None, typer.Option("-w", "--write", help="To a pcapng file; - for standard output.")
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option("-c", "--count", min=1, help="End after so many packets.")
+    ] = None,
+    duration: Annotated[float | None, typer.Option(help="End after so many seconds.")] = None,
+    snaplen: Annotated[
+        int | None, typer.Option("-s", "--snaplen", help="Keep so many bytes of a frame.")
+    ] = None,
+    verdict: Annotated[
+        list[str] | None, typer.Option(help="Only packets that ended so; may be repeated.")
+    ] = None,
+    drops: Annotated[bool, typer.Option("--drops", help="Only packets that were dropped.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Packets as received and as sent, with what became of them; until Ctrl-C."""
+    from flexha.cli import capture as capturing
+    from flexha.cli.pcap_filter import compile_filter
+
+    target = _target(context, as_json)
+    text = " ".join(expression or ())
+    args: dict[str, object] = {
+        "program": base64.b64encode(compile_filter(text)).decode(),
+        "ports": port or None,
+        "verdicts": verdict or None,
+        "drops": drops or None,
+        "snaplen": snaplen,
+        "duration_s": duration,
+    }
+    summary = capturing.run(
+        client.find_socket(target.socket, target.config, target.node),
+        {key: value for key, value in args.items() if value is not None},
+        write=write,
+        count=count,
+        expression=text,
+        as_json=target.json,
+    )
+    print(
+        summary.as_json() if target.json else summary.text(),
+        file=sys.stdout if target.json and write != capturing.STDOUT else sys.stderr,
+    )
 
 
 @app.command()

@@ -22,6 +22,7 @@ from flexha.fastpath.lib import lib as clib  # `lib` stays the name of the submo
 from flexha.fastpath.records import (
     Action,
     Address,
+    CaptureConfig,
     Drained,
     Driver,
     FastpathConfig,
@@ -66,6 +67,7 @@ __all__ = [
     "COLUMN_WIDTHS",
     "Action",
     "Address",
+    "CaptureConfig",
     "Drained",
     "Driver",
     "Fastpath",
@@ -110,6 +112,8 @@ __all__ = [
 
 BATCH_MAX: Final = 4096
 """Records of the largest batch that is drained, imported or walked in one call."""
+CAPTURE_BYTES: Final = 256 << 10
+"""Of captured packets in one call: a few of the largest."""
 PUNTS_MAX: Final = 64
 PULSE_EVENTS_MAX: Final = 32
 
@@ -414,6 +418,36 @@ class Fastpath:
         out = ffi.new("struct fp_port_stats *")
         _ensure(clib.fp_port_stats_read(self._dp, port, out), "fp_port_stats_read")
         return marshal.port_stats(out)
+
+    # ---- capture ----
+    def start_capture(self, wanted: CaptureConfig) -> None:
+        """Let the workers record packets, until ``free_capture``; one capture at a time.
+
+        Raises: FastpathError(EINVAL) with the reason, for a bad filter; FastpathError(EALREADY).
+        """
+        err = ffi.new("struct fp_error *")
+        cfg, _insns = marshal.capture_config(wanted)
+        _ensure(clib.fp_capture_start(self._dp, cfg, err), "fp_capture_start", err)
+
+    def drain_capture(self, worker: int) -> bytes:
+        """Take what a worker has recorded: whole ``struct fp_capture_rec``, at most ``CAPTURE_BYTES``."""
+        room = ffi.new("uint8_t[]", CAPTURE_BYTES)
+        n = _ensure(clib.fp_capture_drain(self._dp, worker, room, CAPTURE_BYTES), "fp_capture_drain")
+        return bytes(ffi.buffer(room, n))
+
+    def capture_lost(self) -> int:
+        """Packets of the capture that found a ring full."""
+        lost = ffi.new("uint64_t *")
+        _ensure(clib.fp_capture_lost(self._dp, lost), "fp_capture_lost")
+        return int(lost[0])
+
+    def stop_capture(self) -> None:
+        """Record no more; what waits can still be drained. Idempotent."""
+        _ensure(clib.fp_capture_stop(self._dp), "fp_capture_stop")
+
+    def free_capture(self) -> None:
+        """Stop, and free the memory. Idempotent."""
+        _ensure(clib.fp_capture_free(self._dp), "fp_capture_free")
 
     # ---- tests: refused (EBUSY) once the workers run ----
     def test_step(

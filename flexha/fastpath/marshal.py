@@ -12,6 +12,7 @@ from typing import Final
 from flexha.fastpath.lib import CData, ffi, lib
 from flexha.fastpath.records import (
     Address,
+    CaptureConfig,
     FastpathConfig,
     HeartbeatFlag,
     Neighbour,
@@ -191,6 +192,23 @@ class PolicyCdata:
         self._prefixes.extend(rule.dst)
         out.first_service, out.n_services = len(self._services), len(rule.services)
         self._services.extend(rule.services)
+
+
+def capture_config(cfg: CaptureConfig) -> tuple[CData, CData]:
+    """A ``struct fp_capture_cfg``, and the array of instructions that must outlive it."""
+    size = int(ffi.sizeof("struct fp_bpf"))
+    out = ffi.new("struct fp_capture_cfg *")
+    insns = ffi.new("struct fp_bpf[]", len(cfg.program) // size)
+    ffi.memmove(insns, cfg.program, len(insns) * size)
+    out.insns, out.n_insns = insns, len(insns)
+    out.snaplen = cfg.snaplen
+    out.ports = (
+        (1 << lib_constant("FP_PORTS_MAX")) - 1 if cfg.ports is None else sum(1 << i for i in cfg.ports)
+    )
+    out.any_verdict = int(cfg.verdicts is None)
+    for verdict in cfg.verdicts or ():
+        out.verdicts[verdict // 64] |= 1 << verdict % 64
+    return out, insns
 
 
 # ---- out of C ----------------------------------------------------------------------------------------

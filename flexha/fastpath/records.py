@@ -112,6 +112,20 @@ class HeartbeatFlag(IntFlag):
     WAN_UP = 8
 
 
+@dataclass(frozen=True, slots=True)
+class CaptureConfig:
+    """``struct fp_capture_cfg``: which packets are captured, and how much of their frames.
+
+    ``ports`` and ``verdicts`` are numbers; None: all. ``program`` holds instructions of classic BPF, 8 bytes
+    each (``struct fp_bpf``); empty: every packet.
+    """
+
+    snaplen: int
+    ports: frozenset[int] | None = None
+    verdicts: frozenset[int] | None = None
+    program: bytes = b""
+
+
 # ---- configuration of fp_open ------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class PortConfig:

@@ -6,6 +6,9 @@ Answer:   ``{"id": 1, "ok": true, "result": {...}}`` or ``{"id": 1, "ok": false,
 
 Requests of one connection are answered in order. The socket's mode is 0660: who may open it may command the
 node. A line longer than ``LINE_BYTES_MAX`` ends the connection, since where the next one begins is not known.
+
+A command may turn its connection into a stream (``Stream``): after its answer the daemon sends what the
+command says, and closes. Only ``capture`` does (``capture_io``).
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import socket
 import stat
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 from flexha.core.actions import Reply
 from flexha.core.events import Command, Event, OperatorAsked
@@ -34,7 +38,26 @@ SOCKET_MODE = 0o660
 Args = Mapping[str, object]
 Result = str | list[str]
 """JSON text, whole or in pieces: a long answer is written piece by piece, so that the loop can turn."""
-Handler = Callable[[Args], Awaitable[Result]]
+
+
+class Stream(Protocol):
+    """The rest of a connection."""
+
+    @property
+    def head(self) -> str:
+        """The answer to the request: JSON text."""
+        ...
+
+    async def run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Send until the client has enough."""
+        ...
+
+    def close(self) -> None:
+        """Called at the end in any case, even if ``run`` never was."""
+        ...
+
+
+Handler = Callable[[Args], Awaitable[Result | Stream]]
 
 
 class RequestError(FlexhaError):
@@ -122,9 +145,17 @@ class Control:
                 await self._turn_away(reader, writer)
                 return
             while line := await self._read_line(reader, writer):
-                for piece in await self._answer(line):
-                    writer.write(piece.encode())
-                    await writer.drain()
+                pieces, stream = await self._answer(line)
+                try:
+                    for piece in pieces:
+                        writer.write(piece.encode())
+                        await writer.drain()
+                    if stream:
+                        await self._run(stream, reader, writer)
+                        return
+                finally:
+                    if stream:
+                        stream.close()
         except (ConnectionError, asyncio.CancelledError):
             pass  # the client left, or we stop
         finally:
@@ -147,7 +178,7 @@ class Control:
             writer.write(_failure(None, f"a line is longer than {LINE_BYTES_MAX} bytes; send less").encode())
             return b""
 
-    async def _answer(self, line: bytes) -> list[str]:
+    async def _answer(self, line: bytes) -> tuple[list[str], Stream | None]:
         identity: object = None
         try:
             request = _parse(line)
@@ -156,13 +187,23 @@ class Control:
             result = await handler(args)
         except FlexhaError as error:
             self._counters.add("control.refused")
-            return [_failure(identity, str(error))]
+            return [_failure(identity, str(error))], None
         except Exception as problem:  # noqa: BLE001 - a bug in an answer must not cost the node its role
             self._counters.add("control.failed")
             log.exception("control.failed", problem)
-            return [_failure(identity, f"internal error: {problem!r}; see the daemon's log")]
-        pieces = [result] if isinstance(result, str) else result
-        return [f'{{"id":{json.dumps(identity)},"ok":true,"result":', *pieces, "}\n"]
+            return [_failure(identity, f"internal error: {problem!r}; see the daemon's log")], None
+        stream = None if isinstance(result, (str, list)) else result
+        pieces = result if isinstance(result, list) else [stream.head if stream else str(result)]
+        return [f'{{"id":{json.dumps(identity)},"ok":true,"result":', *pieces, "}\n"], stream
+
+    async def _run(self, stream: Stream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await stream.run(reader, writer)
+        except ConnectionError:
+            raise
+        except Exception as problem:  # noqa: BLE001 - as for an answer
+            self._counters.add("control.failed")
+            log.exception("control.failed", problem)
 
     def _handler(self, request: Mapping[str, object]) -> tuple[Handler, Args]:
         command, args = request.get("cmd"), request.get("args", {})

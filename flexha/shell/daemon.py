@@ -27,6 +27,7 @@ from flexha.core.events import PortChanged, Role, Started, StopRequested
 from flexha.errors import EXIT_OK, EXIT_RUNTIME, StartError
 from flexha.fastpath import Fastpath, FastpathConfig, FastpathError, HeartbeatFlag, Zone
 from flexha.shell import address_probe, clock, log, memory, plug, preflight, scheduling, systemd
+from flexha.shell.capture_io import CaptureIo
 from flexha.shell.control import Control
 from flexha.shell.counters import Counters
 from flexha.shell.driver import Driver, Hands
@@ -165,6 +166,7 @@ class Daemon:
                 "sessions": inspector.sessions,
                 "counters": inspector.show_counters,
                 "ha_history": inspector.ha_history,
+                "capture": CaptureIo(fastpath, plan, counters).capture,
             },
             driver.post,
             counters,

@@ -8,8 +8,8 @@ later, but for those that a worker was about to publish. A frame without records
 ``END`` is followed by one line of JSON, ``{"lost": n}``.
 
 The client ends it by shutting down its side of the connection. A client that reads slowly loses packets,
-which the rings count; nothing is stored for it beyond ``BACKLOG_BYTES``. Rings are looked at every ``POLL_S``,
-so that a capture wakes nobody for each packet.
+which the rings count; nothing is stored for it beyond ``BACKLOG_BYTES``. Rings are looked at every
+``POLL_S``, so that a capture wakes nobody for each packet.
 """
 
 from __future__ import annotations

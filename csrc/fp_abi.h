@@ -42,7 +42,7 @@ enum fp_role {            /* names as in flexha/core/role.py; only ACTIVE forwar
 	FP_ROLE_INIT, FP_ROLE_JOINING, FP_ROLE_PASSIVE, FP_ROLE_ACTIVE, FP_ROLE_MAINTENANCE, FP_ROLE_FAULT
 };
 
-enum fp_driver { FP_DRIVER_TAP, FP_DRIVER_MEM };
+enum fp_driver { FP_DRIVER_TAP, FP_DRIVER_MEM, FP_DRIVER_PACKET };
 enum fp_zone { FP_ZONE_INSIDE, FP_ZONE_OUTSIDE };
 
 struct fp_addr { uint8_t b[16]; };
@@ -52,8 +52,8 @@ struct fp_error { char text[200]; };
 /* A port: driver, addresses, VRRP. All-zero addresses mean "none". */
 struct fp_port_cfg {
 	char name[16];            /* "lan", "wan": what config and counters call it */
-	char wire_dev[16];        /* TAP to plug into the wire; made by fp_open in the caller's netns */
-	char host_dev[16];        /* companion TAP for the node's own kernel; its MAC is set to `mac` */
+	char wire_dev[16];        /* tap: TAP to plug into the wire, made by fp_open in the caller's netns; packet: the device */
+	char host_dev[16];        /* companion device for the node's own kernel, made by fp_open; its MAC is set to `mac` */
 	uint32_t driver;          /* enum fp_driver */
 	uint32_t zone;            /* enum fp_zone */
 	uint32_t mtu;             /* IP MTU of the wire, 576..1500 */
@@ -64,10 +64,12 @@ struct fp_port_cfg {
 	uint8_t mac[6];           /* this node's port MAC (unicast, locally administered) */
 	uint8_t peer_mac[6];      /* the peer's port MAC, for heartbeats; zero = no heartbeat on this port */
 	uint8_t vmac[6];          /* zero = no VRRP on this port */
-	uint8_t pad1[2];
+	uint8_t host_veth;        /* packet: 1: host_dev is one end of a veth pair, for want of /dev/net/tun; 0: a TAP */
+	uint8_t pad1;
 	struct fp_addr addr;      /* the port's own address */
 	struct fp_addr peer_addr;
 	struct fp_addr vip[4];
+	char wire_netns[268];     /* packet: path of the network namespace that wire_dev is in; "" = the caller's */
 };
 
 struct fp_pool_cfg {
@@ -342,6 +344,7 @@ struct fp_worker_stats {
 struct fp_port_stats {
 	uint64_t rx_frames, rx_bytes, tx_frames, tx_bytes, rx_errors, tx_errors, tx_dropped;
 	uint64_t host_rx_frames, host_tx_frames, host_tx_errors;
+	uint64_t rx_missed;       /* packet: arrived, and found the ring full, or were too long for it */
 };
 
 /* ---- capture: packets as received and as sent, with their verdict; capture.h ---- */
@@ -412,7 +415,7 @@ int fp_set_role(fp_dp *dp, uint32_t role, uint64_t term); /* returns once all wo
 int fp_fence_read(const fp_dp *dp, uint32_t *role, uint64_t *term);
 
 /* ---- host side of a port ---- */
-int fp_port_carrier(fp_dp *dp, uint32_t port, uint32_t up); /* mirror the wire's state to the host TAP (TUNSETCARRIER) */
+int fp_port_carrier(fp_dp *dp, uint32_t port, uint32_t up); /* mirror the wire's state to the carrier of the host device */
 
 /* ---- pulse: heartbeats ---- */
 int fp_pulse_set(fp_dp *dp, uint32_t flags, uint32_t priority); /* what our heartbeats say beside role and term */

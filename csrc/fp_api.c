@@ -16,9 +16,9 @@
 
 /* The sizes that flexha/fastpath/lib.py asserts; cffi would report a difference only on first use. */
 static_assert(sizeof(struct fp_addr) == 16, "fp_addr");
-static_assert(sizeof(struct fp_port_cfg) == 180, "fp_port_cfg");
+static_assert(sizeof(struct fp_port_cfg) == 448, "fp_port_cfg");
 static_assert(sizeof(struct fp_pool_cfg) == 48, "fp_pool_cfg");
-static_assert(sizeof(struct fp_config) == 2000, "fp_config");
+static_assert(sizeof(struct fp_config) == 4144, "fp_config");
 static_assert(sizeof(struct fp_flow_rec) == 160, "fp_flow_rec");
 static_assert(sizeof(struct fp_route) == 40, "fp_route");
 static_assert(sizeof(struct fp_neigh) == 24, "fp_neigh");
@@ -617,6 +617,7 @@ int fp_port_stats_read(const fp_dp *dp, uint32_t port, struct fp_port_stats *out
 		out->host_rx_frames += counter_read(&pc->host_rx_frames);
 		out->host_tx_frames += counter_read(&pc->host_tx_frames);
 		out->host_tx_errors += counter_read(&pc->host_tx_errors);
+		out->rx_missed += counter_read(&pc->rx_missed);
 	}
 	return 0;
 }

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * port.c - what every driver leaves to us: frames for a way out that takes no offload frames
+ * port.c - what every driver leaves to us: frames for a way out that takes no offload frames, and messages
  */
 #include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
 
 #include "fence.h"
 #include "gso.h"
@@ -68,4 +70,23 @@ int port_tx(struct chan *ch, struct fp_frame *frame, const struct fence *fence)
 		gso_complete(frame);
 	}
 	return tx_plain(ch, frame, fence, 0);
+}
+
+int port_fail(struct fp_error *err, int rc, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(err->text, sizeof(err->text), fmt, args);
+	va_end(args);
+	return rc;
+}
+
+int port_open(struct port *port, const struct fp_port_cfg *cfg, uint32_t n_queues, struct fp_error *err)
+{
+	switch (cfg->driver) {
+	case FP_DRIVER_MEM: return port_mem_open(port, cfg, n_queues, err);
+	case FP_DRIVER_PACKET: return port_packet_open(port, cfg, n_queues, err);
+	default: return port_tap_open(port, cfg, n_queues, err);
+	}
 }

@@ -4,6 +4,8 @@
  *
  *   driver   wire                                      host
  *   tap      multi-queue TAP, one queue per worker     TAP in the node's namespace
+ *   packet   AF_PACKET on a device that exists, one    the same, or a veth pair where there is no /dev/net/tun
+ *            socket and ring per worker
  *   mem      a pair of rings per worker                a pair of rings per worker
  *
  * A port has two sides. Every worker reads its own queue of the wire; worker 0 alone reads the host side.
@@ -38,6 +40,8 @@ struct chan_ops {
  * @vnet: takes offload frames (gso.h)
  * @len_max: longest frame that may leave, Ethernet header included; 0 = any
  * @mem: port_mem.c's rings
+ * @packet: port_packet.c's ring
+ * @missed: frames that the kernel could not hand over; added to by rx, taken by the worker
  */
 struct chan {
 	const struct chan_ops *ops;
@@ -45,6 +49,8 @@ struct chan {
 	bool vnet;
 	uint32_t len_max;
 	struct mem_chan *mem;
+	struct packet_chan *packet;
+	uint32_t missed;
 };
 
 /**
@@ -52,9 +58,10 @@ struct chan {
  * @cfg:         its configuration
  * @n_queues:    queues of each side, one per worker
  * @wire:        towards the wire
- * @host:        towards the node's own kernel; TAP: one queue, shared
+ * @host:        towards the node's own kernel; but in memory: one queue, shared
  * @set_carrier: tell the host side whether the wire is alive
  * @close:       undo port_open()
+ * @rtnl:        port_veth.c: a socket of the namespace that the host device is in
  */
 struct port {
 	const struct fp_port_cfg *cfg;
@@ -63,6 +70,7 @@ struct port {
 	struct chan host[FP_WORKERS_MAX];
 	int (*set_carrier)(struct port *port, bool up);
 	void (*close)(struct port *port);
+	int rtnl;
 };
 
 /* A whole frame on its way to a port's wire, from a thread that is no worker. */
@@ -79,6 +87,49 @@ struct port_frame {
  * Return: 0, or -errno with @err saying which device refused what.
  */
 int port_tap_open(struct port *port, const struct fp_port_cfg *cfg, uint32_t n_queues, struct fp_error *err);
+
+/**
+ * port_tap_open_host(), port_tap_close_host() - The host side alone, for ports whose wire is no TAP
+ */
+int port_tap_open_host(struct port *port, struct fp_error *err);
+void port_tap_close_host(struct port *port);
+
+/* port_tap_set_carrier() - struct port.set_carrier where the host side is a TAP */
+int port_tap_set_carrier(struct port *port, bool up);
+
+/**
+ * port_packet_open() - Open AF_PACKET sockets on the device cfg.wire_dev in cfg.wire_netns, and make the host side
+ *
+ * Return: 0, or -errno with @err saying which device refused what.
+ */
+int port_packet_open(struct port *port, const struct fp_port_cfg *cfg, uint32_t n_queues,
+		     struct fp_error *err);
+
+/**
+ * packet_chan_open() - An AF_PACKET socket with a ring on a device of the caller's network namespace
+ * @ch:      zeroed; .ops, .fd and .packet are set
+ * @device:  is up
+ * @vnet:    offload frames may come and go; else what comes is cut and completed (gso.h)
+ * @n_slots: frames in the ring, a power of two
+ * @fanout:  NULL, or: join these sockets' fanout group; *fanout is its id, or -1: make one
+ *
+ * Return: 0 or -errno; packet_chan_close() is due either way.
+ */
+int packet_chan_open(struct chan *ch, const char *device, bool vnet, uint32_t n_slots, int *fanout);
+void packet_chan_close(struct chan *ch);
+extern const struct chan_ops packet_ops;
+
+/**
+ * port_veth_open_host() - Make the host side: a veth pair, whose far end is in a nameless namespace
+ *
+ * Nobody but our socket holds that namespace; so, like a TAP, the pair goes when the process goes.
+ * Return: 0, or -errno with @err saying what was refused.
+ */
+int port_veth_open_host(struct port *port, struct fp_error *err);
+void port_veth_close_host(struct port *port);
+
+/* port_veth_set_carrier() - struct port.set_carrier where the host side is a veth pair */
+int port_veth_set_carrier(struct port *port, bool up);
 
 /**
  * port_mem_open() - Make the rings of an in-memory port
@@ -132,11 +183,10 @@ static inline uint32_t port_mem_take(struct port *port, uint32_t queue, enum fp_
 	return port_mem_take_frame(port, queue, side, &frame);
 }
 
-static inline int port_open(struct port *port, const struct fp_port_cfg *cfg, uint32_t n_queues,
-			    struct fp_error *err)
-{
-	return cfg->driver == FP_DRIVER_MEM ? port_mem_open(port, cfg, n_queues, err)
-					    : port_tap_open(port, cfg, n_queues, err);
-}
+/* port_fail() - Put a message into @err; returns @rc */
+int port_fail(struct fp_error *err, int rc, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+/* port_open() - What the driver of @cfg does; see port_*_open() */
+int port_open(struct port *port, const struct fp_port_cfg *cfg, uint32_t n_queues, struct fp_error *err);
 
 #endif /* PORT_H */

@@ -8,7 +8,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -37,16 +36,6 @@ static_assert((int)FP_VNET_NEEDS_CSUM == VIRTIO_NET_HDR_F_NEEDS_CSUM &&
 		      (int)FP_GSO_TCPV6 == VIRTIO_NET_HDR_GSO_TCPV6 &&
 		      (int)FP_GSO_ECN == VIRTIO_NET_HDR_GSO_ECN,
 	      "virtio_net_hdr");
-
-static __attribute__((format(printf, 3, 4))) int fail(struct fp_error *err, int rc, const char *fmt, ...)
-{
-	va_list args;
-
-	va_start(args, fmt);
-	vsnprintf(err->text, sizeof(err->text), fmt, args);
-	va_end(args);
-	return rc;
-}
 
 /* One frame; its length, or -1 and errno. */
 static ssize_t read_frame(const struct chan *ch, struct fp_frame *frame)
@@ -204,6 +193,11 @@ static void tap_close(struct port *port)
 			close(port->wire[q].fd);
 		port->wire[q].fd = -1;
 	}
+	port_tap_close_host(port);
+}
+
+void port_tap_close_host(struct port *port)
+{
 	/* All workers share the host TAP's only queue. */
 	if (port->host[0].fd >= 0)
 		close(port->host[0].fd);
@@ -211,7 +205,7 @@ static void tap_close(struct port *port)
 		port->host[q].fd = -1;
 }
 
-static int tap_set_carrier(struct port *port, bool up)
+int port_tap_set_carrier(struct port *port, bool up)
 {
 	unsigned int carrier = up;
 
@@ -229,31 +223,32 @@ static int open_wire(struct port *port, struct fp_error *err)
 				    (short)(IFF_MULTI_QUEUE | (q == 0 ? IFF_TUN_EXCL : 0)));
 
 		if (fd < 0)
-			return fail(err, fd, "port %s: wire TAP %s: %s", cfg->name, cfg->wire_dev, why(-fd));
+			return port_fail(err, fd, "port %s: wire TAP %s: %s", cfg->name, cfg->wire_dev,
+					 why(-fd));
 		port->wire[q] = (struct chan){ .ops = &tap_ops, .fd = fd, .vnet = cfg->offload };
 	}
 	/* Its own MAC stays the kernel's random one: a bridge swallows frames for its ports' own addresses. */
 	rc = dress(cfg->wire_dev, cfg->mtu, NULL);
 	if (rc)
-		return fail(err, rc, "port %s: MTU %u of %s: %s", cfg->name, cfg->mtu, cfg->wire_dev,
-			    strerror(-rc));
+		return port_fail(err, rc, "port %s: MTU %u of %s: %s", cfg->name, cfg->mtu, cfg->wire_dev,
+				 strerror(-rc));
 	return 0;
 }
 
-static int open_host(struct port *port, struct fp_error *err)
+int port_tap_open_host(struct port *port, struct fp_error *err)
 {
 	const struct fp_port_cfg *cfg = port->cfg;
 	int fd = port_queue(cfg, cfg->host_dev, (short)IFF_TUN_EXCL);
 	int rc;
 
 	if (fd < 0)
-		return fail(err, fd, "port %s: host TAP %s: %s", cfg->name, cfg->host_dev, why(-fd));
+		return port_fail(err, fd, "port %s: host TAP %s: %s", cfg->name, cfg->host_dev, why(-fd));
 	for (uint32_t q = 0; q < port->n_queues; q++)
 		port->host[q] = (struct chan){ .ops = &tap_ops, .fd = fd, .vnet = cfg->offload };
 	rc = dress(cfg->host_dev, cfg->mtu, cfg->mac);
 	if (rc)
-		return fail(err, rc, "port %s: MTU and MAC of %s: %s", cfg->name, cfg->host_dev,
-			    strerror(-rc));
+		return port_fail(err, rc, "port %s: MTU and MAC of %s: %s", cfg->name, cfg->host_dev,
+				 strerror(-rc));
 	return 0;
 }
 
@@ -263,13 +258,13 @@ int port_tap_open(struct port *port, const struct fp_port_cfg *cfg, uint32_t n_q
 
 	port->cfg = cfg;
 	port->n_queues = n_queues;
-	port->set_carrier = tap_set_carrier;
+	port->set_carrier = port_tap_set_carrier;
 	port->close = tap_close;
 	for (uint32_t q = 0; q < n_queues; q++)
 		port->wire[q].fd = port->host[q].fd = -1;
 	rc = open_wire(port, err);
 	if (rc == 0)
-		rc = open_host(port, err);
+		rc = port_tap_open_host(port, err);
 	if (rc)
 		tap_close(port);
 	return rc;

@@ -132,19 +132,29 @@ static int check_vrrp(const struct fp_port_cfg *port, const char *where, struct 
 	return 0;
 }
 
+/* Whether the port's wire is, in the caller's namespace, the device of that name. */
+static bool is_wire_of(const struct fp_port_cfg *port, const char *device)
+{
+	return port->wire_netns[0] == '\0' && strcmp(port->wire_dev, device) == 0;
+}
+
 static int check_devices(const struct fp_config *cfg, uint32_t index, const char *where, struct fp_error *err)
 {
 	const struct fp_port_cfg *port = &cfg->ports[index];
 
 	if (port->driver == FP_DRIVER_MEM)
 		return 0;
-	if (!is_name(port->wire_dev) || !is_name(port->host_dev) || !strcmp(port->wire_dev, port->host_dev))
+	if (!memchr(port->wire_netns, '\0', sizeof(port->wire_netns)))
+		return refuse(err, "%swire_netns: is too long", where);
+	if (!is_name(port->wire_dev) || !is_name(port->host_dev) || is_wire_of(port, port->host_dev))
 		return refuse(err, "%swire_dev, host_dev: two different device names are needed", where);
 	for (uint32_t i = 0; i < index; i++) {
 		const struct fp_port_cfg *other = &cfg->ports[i];
+		const bool together = !strcmp(port->wire_netns, other->wire_netns);
 
-		if (!strcmp(port->wire_dev, other->wire_dev) || !strcmp(port->host_dev, other->host_dev) ||
-		    !strcmp(port->wire_dev, other->host_dev) || !strcmp(port->host_dev, other->wire_dev))
+		if ((together && !strcmp(port->wire_dev, other->wire_dev)) ||
+		    !strcmp(port->host_dev, other->host_dev) || is_wire_of(other, port->host_dev) ||
+		    is_wire_of(port, other->host_dev))
 			return refuse(err, "%swire_dev, host_dev: taken by port %s", where, other->name);
 	}
 	return 0;
@@ -163,7 +173,7 @@ static int check_port(const struct fp_config *cfg, uint32_t index, struct fp_err
 		if (strcmp(port->name, cfg->ports[i].name) == 0)
 			return refuse(err, "%sname: %s is taken", where, port->name);
 	}
-	rc = in_range(err, where, "driver", port->driver, FP_DRIVER_TAP, FP_DRIVER_MEM);
+	rc = in_range(err, where, "driver", port->driver, FP_DRIVER_TAP, FP_DRIVER_PACKET);
 	if (rc == 0)
 		rc = in_range(err, where, "zone", port->zone, FP_ZONE_INSIDE, FP_ZONE_OUTSIDE);
 	if (rc == 0)

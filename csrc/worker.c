@@ -165,6 +165,10 @@ static void receive(struct worker *w, uint32_t port, enum fp_src src, uint64_t n
 	uint64_t n_bytes = 0;
 	int n = ch->ops->rx(ch, w->frames, FP_BURST_MAX);
 
+	if (unlikely(ch->missed)) {
+		counter_add(&pc->rx_missed, ch->missed);
+		ch->missed = 0;
+	}
 	if (n < 0) {
 		w->ready &= ~bit;
 		counter_add(&pc->rx_errors, 1);

@@ -94,6 +94,7 @@ struct mailbox {
 struct port_counters {
 	counter rx_frames, rx_bytes, tx_frames, tx_bytes, rx_errors, tx_errors, tx_dropped;
 	counter host_rx_frames, host_tx_frames, host_tx_errors;
+	counter rx_missed;
 };
 
 /**

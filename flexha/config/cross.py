@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from flexha.config.naming import default_host_dev, default_wire_dev, port_mac
+from flexha.config.naming import default_host_dev, port_driver, port_mac, wire_device
 from flexha.config.schema import NODE_NAMES, NodeName, NodePort, Pool, Port, Route, Section, Xc
 
 S = TypeVar("S", bound=Section)
@@ -98,6 +98,7 @@ def problems(view: View) -> list[str]:
         _check_pools,
         _check_routes,
         _check_node_ports,
+        _check_drivers,
         _check_devices,
         _check_macs,
         _check_xc,
@@ -226,22 +227,52 @@ def _check_node_ports(view: View) -> Findings:
                 )
 
 
+def _check_drivers(view: View) -> Findings:
+    """Keys that only make sense with the other driver, or without which a driver cannot work."""
+    for (node, name), own in view.node_ports.items():
+        if (port := view.ports.get(name)) is None:
+            continue
+        key = f"nodes.{node}.ports.{name}"
+        if port_driver(port, own) == "tap":
+            if own.device is not None:
+                yield (
+                    f'{key}.device: the driver is tap, which makes its own device; set driver = "packet", or '
+                    f"make {own.device} a port of a bridge and name that (bridge, uplink)"
+                )
+            continue
+        if own.device is None:
+            yield f"{key}.device: is missing; the driver is packet: name the NIC or veth that is the wire"
+        if own.netns is None:
+            yield (
+                f"{key}.netns: is missing; the driver is packet: put the device into a network namespace of "
+                "its own, so that no kernel answers beside us, and name that"
+            )
+        for field in ("bridge", "uplink", "wire_dev"):
+            if getattr(own, field) is not None:
+                yield f"{key}.{field}: the driver is packet: device is the wire itself; remove {field}"
+
+
 def _check_devices(view: View) -> Findings:
     """Within a node no two devices share a name; wire devices of both nodes may meet in one namespace."""
     places: dict[tuple[str, str], str] = {}
     for (node, name), own in view.node_ports.items():
         key = f"nodes.{node}.ports.{name}"
-        wire, host = own.wire_dev or default_wire_dev(name, node), own.host_dev or default_host_dev(name)
-        for field, device, place in (
-            ("wire_dev", wire, f"netns {own.netns}" if own.netns else f"node {node}"),
-            ("wire_dev", wire, f"node {node}"),  # where it is made, before it is moved
-            ("host_dev", host, f"node {node}"),
-        ):
+        if (port := view.ports.get(name)) is None:
+            continue
+        wire, host = wire_device(port, own, name, node), own.host_dev or default_host_dev(name)
+        packet = port_driver(port, own) == "packet"
+        places_of = [("host_dev", host, f"node {node}")]
+        if packet:
+            places_of.append(("device", wire, f"node {node}'s netns {own.netns}"))
+        else:
+            places_of.append(("wire_dev", wire, f"netns {own.netns}" if own.netns else f"node {node}"))
+            places_of.append(("wire_dev", wire, f"node {node}"))  # where it is made, before it is moved
+        for field, device, place in places_of:
             taken = places.setdefault((place, device), f"{key}.{field}")
             if taken != f"{key}.{field}":
                 yield f"{key}.{field}: {device!r} is {taken} too; choose another name"
         xc = view.xcs.get(node)
-        if xc and xc.device in {wire, host}:
+        if xc and xc.device in ({host} if packet else {wire, host}):
             yield f"nodes.{node}.xc.device: {xc.device!r} is a device of {key}; choose another name"
 
 

@@ -10,6 +10,7 @@ these numbers, so both nodes must derive the same ones. Port ``i`` is heartbeat 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
@@ -17,16 +18,19 @@ from pathlib import Path
 from flexha.config.naming import (
     control_path,
     default_host_dev,
-    default_wire_dev,
     pair_id,
     peer_name,
+    port_driver,
     port_mac,
     state_path,
     virtual_mac,
+    wire_device,
 )
-from flexha.config.schema import NODE_NAMES, Config, NodeName, NodePort
+from flexha.config.schema import NODE_NAMES, Config, DriverName, NodeName, NodePort, Port
 from flexha.core.node import ChecksumForm, NodeConfig, SyncLimits, VrrpPort
 from flexha.fastpath import records as fp
+
+DRIVERS: Mapping[DriverName, fp.Driver] = {"tap": fp.Driver.TAP, "packet": fp.Driver.PACKET}
 
 XC_PATH = "xc"
 """Name of the heartbeat path over the cross-connect."""
@@ -50,7 +54,9 @@ class PlugPlan:
 
     port: str
     index: int
+    driver: DriverName
     wire_dev: str
+    """tap: made by us; packet: it was there before."""
     host_dev: str
     mac: bytes
     interface: IPv4Interface
@@ -120,6 +126,13 @@ def _peer_port(config: Config, name: NodeName, port: str) -> NodePort | None:
     return peer.ports[port] if peer else None
 
 
+def _netns_path(shared: Port, own: NodePort) -> str:
+    """Where the fast path itself must go for the wire; it makes a TAP where it is, and the shell moves it."""
+    if own.netns is None or port_driver(shared, own) == "tap":
+        return ""
+    return f"/run/netns/{own.netns}"
+
+
 def node_config(config: Config, name: NodeName) -> NodeConfig:
     """What the pure core must know."""
     peer = peer_name(name) in config.nodes
@@ -179,7 +192,9 @@ def fastpath_config(config: Config, name: NodeName, draw: Draw) -> fp.FastpathCo
                 address=own.address,
                 plen=shared.prefix.prefixlen,
                 mac=_mac(config, name, port),
-                wire_dev=own.wire_dev or default_wire_dev(port, name),
+                driver=DRIVERS[port_driver(shared, own)],
+                wire_dev=wire_device(shared, own, port, name),
+                wire_netns=_netns_path(shared, own),
                 host_dev=own.host_dev or default_host_dev(port),
                 mtu=shared.mtu,
                 offload=shared.offload if own.offload is None else own.offload,
@@ -238,7 +253,8 @@ def node_plan(config: Config, name: NodeName) -> NodePlan:
             PlugPlan(
                 port=port,
                 index=index,
-                wire_dev=own.wire_dev or default_wire_dev(port, name),
+                driver=port_driver(shared, own),
+                wire_dev=wire_device(shared, own, port, name),
                 host_dev=own.host_dev or default_host_dev(port),
                 mac=_mac(config, name, port),
                 interface=IPv4Interface((own.address, shared.prefix.prefixlen)),

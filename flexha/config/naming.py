@@ -6,7 +6,7 @@ from __future__ import annotations
 import zlib
 from pathlib import Path
 
-from flexha.config.schema import Config, NodeName
+from flexha.config.schema import Config, DriverName, NodeName, NodePort, Port
 
 
 def pair_id(pair_name: str) -> int:
@@ -30,6 +30,18 @@ def virtual_mac(vrid: int) -> bytes:
 def default_wire_dev(port: str, node: str) -> str:
     """The node is part of it: in a lab the wire devices of both nodes meet in one namespace."""
     return f"fx-{port}-{node}"
+
+
+def port_driver(shared: Port, own: NodePort) -> DriverName:
+    """The node's word, or the pair's."""
+    return own.driver or shared.driver
+
+
+def wire_device(shared: Port, own: NodePort, port: str, node: str) -> str:
+    """The TAP that is made, or the device that is there."""
+    if port_driver(shared, own) == "packet" and own.device:
+        return own.device
+    return own.wire_dev or default_wire_dev(port, node)
 
 
 def default_host_dev(port: str) -> str:

@@ -18,6 +18,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 NodeName = Literal["a", "b"]
+DriverName = Literal["tap", "packet"]
 NODE_NAMES: tuple[NodeName, NodeName] = ("a", "b")
 """The position is the node's index: node 0 reigns in even terms, node 1 in odd ones."""
 
@@ -156,6 +157,11 @@ class Port(Section):
         description="take and give frames of up to 64 KiB, whose segmentation and checksums are left to the "
         "kernel or the NIC; false: only frames as on the wire",
     )
+    driver: DriverName = Field(
+        default="tap",
+        description="tap: the daemon makes a TAP and plugs it in; packet: AF_PACKET on a NIC or veth that is "
+        "there",
+    )
 
 
 class Pool(Section):
@@ -290,17 +296,26 @@ class NodePort(Section):
         default=None, description="the port's own MAC; by default derived from pair, node and port (02:...)"
     )
     netns: NetnsName | None = Field(
-        default=None, description="network namespace (/run/netns/NAME) that the wire device is moved to"
+        default=None,
+        description="network namespace (/run/netns/NAME) that the wire device is moved to; packet: that it "
+        "is in",
     )
     bridge: Device | None = Field(default=None, description="bridge that the wire device is enslaved to")
     uplink: Device | None = Field(
         default=None, description="NIC that is a port of the same bridge: its carrier is the port's state"
     )
+    driver: DriverName | None = Field(
+        default=None, description="driver of this node's port; default as [ports.NAME] has it"
+    )
+    device: Device | None = Field(
+        default=None,
+        description="packet: the NIC or veth that is the wire, without an address, alone in netns",
+    )
     wire_dev: Device | None = Field(
         default=None, description="name of the TAP towards the wire; default fx-PORT-NODE"
     )
     host_dev: Device | None = Field(
-        default=None, description="name of the TAP towards the node's kernel; default PORT0, such as wan0"
+        default=None, description="name of the device towards the node's kernel; default PORT0, such as wan0"
     )
     offload: bool | None = Field(
         default=None, description="offload of this node's port; default as [ports.NAME] has it"

@@ -109,7 +109,8 @@ def _port(out: CData, port: PortConfig) -> None:
     out.name, out.wire_dev, out.host_dev = port.name.encode(), port.wire_dev.encode(), port.host_dev.encode()
     out.driver, out.zone, out.mtu = int(port.driver), int(port.zone), port.mtu
     out.plen, out.n_vips, out.vrid = port.plen, len(port.vips), port.vrid
-    out.offload = int(port.offload)
+    out.offload, out.host_veth = int(port.offload), int(port.host_veth)
+    out.wire_netns = port.wire_netns.encode()
     out.mac, out.peer_mac, out.vmac = port.mac, port.peer_mac or b"", port.vmac or b""
     out.addr.b = addr_bytes(port.address)
     out.peer_addr.b = addr_bytes(port.peer_address)

@@ -21,6 +21,7 @@ class Driver(IntEnum):
 
     TAP = 0
     MEM = 1
+    PACKET = 2
 
 
 class Zone(IntEnum):
@@ -139,6 +140,10 @@ class PortConfig:
     wire_dev: str = ""
     host_dev: str = ""
     driver: Driver = Driver.TAP
+    wire_netns: str = ""
+    """PACKET: path of the network namespace that ``wire_dev`` is in; empty: the caller's."""
+    host_veth: bool = False
+    """PACKET: ``host_dev`` is one end of a veth pair, for want of /dev/net/tun."""
     mtu: int = 1500
     offload: bool = True
     vrid: int = 0
@@ -447,6 +452,7 @@ class PortStats:
     host_rx_frames: int
     host_tx_frames: int
     host_tx_errors: int
+    rx_missed: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 """One node as a process: what is made in which order, and unmade in the reverse one.
 
 Start: look whether we may run here (``preflight``) → lock the state directory, read the term → configure the
-cross-connect → open the fast path (it makes the TAPs) → plug the ports → start workers and pulse → probe for
-duplicate addresses → addresses, routes → mirror the kernel → listen (control, sync, metrics) → ``Started``.
+cross-connect → open the fast path (it makes the TAPs, or opens the devices) → plug the ports → start workers
+and pulse → probe for duplicate addresses → addresses, routes → mirror the kernel → listen (control, sync,
+metrics) → ``Started``.
 
 Stop: SIGTERM, SIGINT or SIGHUP (a closed terminal) → ``StopRequested`` → the core says its goodbyes →
 ``Stop``; or after ``STOP_TIMEOUT_S`` without them. A bug (an exception where none is expected) fences the
@@ -109,6 +110,8 @@ class Daemon:
         """Fast path and ports, up to where packets can flow."""
         if self._plan.xc:
             plug.bring_up_xc(self._plan.xc, rtnl)
+        plug.prepare_all(self._plan)
+        self._fastpath_config = plug.host_devices(self._fastpath_config)
         before = memory.Anonymous.now()
         try:
             fastpath = self._fastpath = stack.enter_context(Fastpath(self._fastpath_config))

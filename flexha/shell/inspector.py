@@ -95,6 +95,7 @@ class Inspector:
                     "up": watch.up,
                     "mac": plug.mac.hex(":"),
                     "address": str(plug.interface),
+                    "driver": plug.driver,
                     "wire_dev": plug.wire_dev,
                     "host_dev": plug.host_dev,
                 }

@@ -38,6 +38,16 @@ def open_fd(name: str) -> int:
         ) from error
 
 
+def is_here(name: str) -> bool:
+    """Whether it is the namespace that this thread is in."""
+    fd = open_fd(name)
+    try:
+        there, here = os.fstat(fd), Path("/proc/thread-self/ns/net").stat()
+    finally:
+        os.close(fd)
+    return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
+
+
 def _enter(name: str) -> None:
     target = open_fd(name)
     try:

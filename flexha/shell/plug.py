@@ -1,8 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plug a port in: its wire TAP into the wire, its host TAP into the node's own kernel.
+"""Plug a port in: its wire into the fast path, its host device into the node's own kernel.
 
-``fp_open`` has made both TAPs, down and without addresses, in the node's namespace. They vanish with the
-process, so there is nothing to unplug, not even after SIGKILL; each start plugs anew.
+Driver ``tap``: ``fp_open`` has made both TAPs, down and without addresses, in the node's namespace. They
+vanish with the process, so there is nothing to unplug, not even after SIGKILL; each start plugs anew.
+
+Driver ``packet``: the wire is a device that somebody put into a namespace of its own; ``fp_open`` opens
+sockets on it, so it is dressed and set up before (``prepare``), and stays as it is when the process goes. Its
+own MAC plays no part: frames are received promiscuously, and sent from the port's MAC or the virtual one. It
+may be the port's (``mac``) where a switch or a hypervisor lets only that one pass. The host device is a TAP,
+or one end of a veth pair where /dev/net/tun is closed.
 
 What must be so, and why:
 
@@ -11,21 +17,23 @@ What must be so, and why:
 * The wire TAP has no IPv6 address: the kernel of that namespace must not speak on our wire.
 * On a bridge, a NIC beside the wire TAP (``uplink``) learns no addresses: else the bridge would learn the
   virtual MAC there when the peer announces it, and never hand us such a frame.
-* The host TAP answers ARP for its own address only (``arp_ignore``, ``arp_announce``): the kernel would
+* The device of the packet driver has no address of either family, for the same reason.
+* The host device answers ARP for its own address only (``arp_ignore``, ``arp_announce``): the kernel would
   otherwise answer on one wire for the address of the other.
-* The host TAP joins 224.0.0.18, so that switches that snoop IGMP let adverts through to this port.
+* The host device joins 224.0.0.18, so that switches that snoop IGMP let adverts through to this port.
 """
 
 from __future__ import annotations
 
 import socket
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
 from flexha.config.derive import NodePlan, PlugPlan, XcPlan
 from flexha.errors import NetlinkError, StartError
-from flexha.shell import log
+from flexha.fastpath import Driver, FastpathConfig
+from flexha.shell import log, preflight
 from flexha.shell.rtnl import DEVCONF_ARP_ANNOUNCE, DEVCONF_ARP_IGNORE, Link, Rtnl
 
 VRRP_GROUP = IPv4Address("224.0.0.18")
@@ -33,6 +41,20 @@ VRRP_GROUP = IPv4Address("224.0.0.18")
 
 QUEUE_FRAMES = 4096
 """Room of a TAP's queue: what arrives at line rate while a worker waits some 10 ms for a CPU."""
+
+
+def host_devices(config: FastpathConfig) -> FastpathConfig:
+    """The fast path's configuration, with veth pairs for host devices where no TAP can be made."""
+    if preflight.tun_usable():
+        return config
+    ports = []
+    for port in config.ports:
+        if port.driver is Driver.PACKET:
+            log.info("port.host_by_veth", port=port.name, host_dev=port.host_dev, closed=preflight.TUN)
+            ports.append(replace(port, host_veth=True))
+        else:
+            ports.append(port)
+    return replace(config, ports=tuple(ports))
 
 
 @dataclass(slots=True)
@@ -52,8 +74,37 @@ def _device(rtnl: Rtnl, name: str, where: str) -> Link:
     return link
 
 
+def prepare(plan: PlugPlan) -> int:
+    """Packet driver: dress the device in its namespace and set it up; returns its index there.
+
+    Raises: NetlinkError, StartError.
+    """
+    with Rtnl(plan.netns) as there:
+        index = _device(there, plan.wire_dev, f"in netns {plan.netns}").index
+        if there.has_ipv6_address(index):
+            there.down(index)
+        there.no_ipv6_addresses(index)
+        there.set_mtu(index, plan.mtu)
+        there.up(index)
+    return index
+
+
+def prepare_all(plan: NodePlan) -> None:
+    """What must be so before the fast path is opened."""
+    for port in plan.plugs:
+        if port.driver != "packet":
+            continue
+        try:
+            prepare(port)
+        except NetlinkError as error:
+            raise StartError(f"ports.{port.port}: cannot set {port.wire_dev} up: {error}") from error
+
+
 def plug_wire(plan: PlugPlan, rtnl: Rtnl) -> int:
-    """Move the wire TAP to its namespace, dress it, enslave it, set it up; returns its index there."""
+    """Bring the wire to where it belongs, up; returns its index there."""
+    if plan.driver == "packet":
+        with Rtnl(plan.netns) as there:
+            return _device(there, plan.wire_dev, f"in netns {plan.netns}").index
     index = _device(rtnl, plan.wire_dev, "before it was plugged").index
     if plan.netns is None:
         return _dress_wire(plan, rtnl, index)
@@ -74,7 +125,7 @@ def _dress_wire(plan: PlugPlan, there: Rtnl, index: int) -> int:
 
 
 def plug_host(plan: PlugPlan, rtnl: Rtnl) -> int:
-    """Dress the host TAP and set it up, still without its address; returns its index."""
+    """Dress the host device and set it up, still without its address; returns its index."""
     link = _device(rtnl, plan.host_dev, "before it was plugged")
     if link.mac != plan.mac.hex(":"):
         rtnl.set_mac(link.index, plan.mac)
@@ -85,7 +136,7 @@ def plug_host(plan: PlugPlan, rtnl: Rtnl) -> int:
 
 
 def plug(plan: PlugPlan, rtnl: Rtnl) -> PluggedPort:
-    """Both TAPs of a port, up."""
+    """Both devices of a port, up."""
     try:
         port = PluggedPort(plan, plug_host(plan, rtnl), plug_wire(plan, rtnl))
     except NetlinkError as error:
@@ -95,6 +146,7 @@ def plug(plan: PlugPlan, rtnl: Rtnl) -> PluggedPort:
     log.info(
         "port.plugged",
         port=plan.port,
+        driver=plan.driver,
         wire_dev=plan.wire_dev,
         netns=plan.netns,
         bridge=plan.bridge,
@@ -105,7 +157,7 @@ def plug(plan: PlugPlan, rtnl: Rtnl) -> PluggedPort:
 
 
 def address(port: PluggedPort, rtnl: Rtnl) -> None:
-    """Give the host TAP its address (once nobody else is known to have it), and join the VRRP group."""
+    """Give the host device its address (once nobody else is known to have it), and join the VRRP group."""
     try:
         rtnl.add_address(port.host_index, port.plan.interface)
     except NetlinkError as error:

@@ -5,15 +5,20 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from flexha.config.derive import NodePlan, PlugPlan
 from flexha.errors import StartError
+from flexha.shell import netns
 from flexha.shell.rtnl import Link, Rtnl
 
 TUN = Path("/dev/net/tun")
 _STATUS = Path("/proc/self/status")
+
+GONE_TIMEOUT_S = 3.0
+"""How long the kernel may take to end a dead daemon's namespaces."""
 
 CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN = 12, 13, 21
 
@@ -23,10 +28,10 @@ def check(plan: NodePlan, rtnl: Rtnl) -> None:
     if problems := list(_capabilities(plan)):
         # Without these the other findings would only be consequences.
         raise StartError("\n".join(problems))
-    links = {link.name: link for link in rtnl.links()}
+    links = _links_once_gone(plan, rtnl)
     problems = [*_own_devices(plan, links), *_addresses(plan, rtnl)]
     for plug in plan.plugs:
-        problems += _wire(plug, links)
+        problems += _packet_device(plan, plug) if plug.driver == "packet" else _wire(plug, links)
     if problems:
         raise StartError("\n".join(problems))
 
@@ -41,19 +46,41 @@ def _capabilities(plan: NodePlan) -> Iterator[str]:
         CAP_NET_RAW: ("CAP_NET_RAW", "to probe for duplicate addresses"),
     }
     if any(plug.netns for plug in plan.plugs):
-        needed[CAP_SYS_ADMIN] = (
-            "CAP_SYS_ADMIN",
-            "to move wire devices to the network namespaces of the ports",
-        )
+        needed[CAP_SYS_ADMIN] = ("CAP_SYS_ADMIN", "to enter the network namespaces of the ports")
     for bit, (name, purpose) in needed.items():
         if not effective >> bit & 1:
             yield (
                 f"{name} is missing, {purpose}; run flexhad as root, or grant it (AmbientCapabilities={name})"
             )
-    if not TUN.exists():
-        yield f"{TUN} does not exist; load the driver: modprobe tun"
-    elif not os.access(TUN, os.R_OK | os.W_OK):
-        yield f"{TUN} may not be opened; allow it (chmod 0666 {TUN}, or DeviceAllow={TUN} rw)"
+    if all(plug.driver == "packet" for plug in plan.plugs) or tun_usable():
+        return
+    if TUN.exists():
+        yield (
+            f"{TUN} may not be opened; allow it (chmod 0666 {TUN}, or DeviceAllow={TUN} rw), or use driver = "
+            '"packet"'
+        )
+    else:
+        yield f'{TUN} does not exist; load the driver: modprobe tun, or use driver = "packet"'
+
+
+def tun_usable() -> bool:
+    """Whether TAPs can be made: a sandbox may forbid what the mode allows, so it is tried."""
+    try:
+        os.close(os.open(TUN, os.O_RDWR | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
+def _links_once_gone(plan: NodePlan, rtnl: Rtnl) -> dict[str, Link]:
+    """The devices here. A veth that our killed predecessor left goes with its namespace, within moments."""
+    ours = {plug.host_dev for plug in plan.plugs if plug.driver == "packet"}
+    deadline = time.monotonic() + GONE_TIMEOUT_S
+    while True:
+        links = {link.name: link for link in rtnl.links()}
+        if time.monotonic() > deadline or not any(links[name].kind == "veth" for name in ours & links.keys()):
+            return links
+        time.sleep(0.01)
 
 
 def _own_devices(plan: NodePlan, links: dict[str, Link]) -> Iterator[str]:
@@ -63,7 +90,10 @@ def _own_devices(plan: NodePlan, links: dict[str, Link]) -> Iterator[str]:
             "in, or correct the name"
         )
     for plug in plan.plugs:
-        for field, device in (("wire_dev", plug.wire_dev), ("host_dev", plug.host_dev)):
+        made = [("host_dev", plug.host_dev)]
+        if plug.driver == "tap":
+            made.append(("wire_dev", plug.wire_dev))
+        for field, device in made:
             if device in links:
                 yield (
                     f"nodes.{plan.name}.ports.{plug.port}.{field}: device {device!r} exists already; stop "
@@ -93,6 +123,41 @@ def _addresses(plan: NodePlan, rtnl: Rtnl) -> Iterator[str]:
         yield (
             f"nodes.{plan.name}.xc.address: {plan.xc.interface.ip} is in use on {device!r}, not on "
             f"{plan.xc.device!r}; remove it there: ip address del {plan.xc.interface.ip} dev {device}"
+        )
+
+
+def _packet_device(plan: NodePlan, plug: PlugPlan) -> Iterator[str]:
+    """Packet driver: a device that nobody else speaks on."""
+    key = f"nodes.{plan.name}.ports.{plug.port}"
+    assert plug.netns is not None
+    try:
+        if netns.is_here(plug.netns):
+            yield (
+                f"{key}.netns: {plug.netns!r} is the node's own namespace, whose kernel would answer beside "
+                f"us; make another: ip netns add {plug.port}-wire"
+            )
+            return
+        with Rtnl(plug.netns) as there:
+            link = there.link(plug.wire_dev)
+            held = dict(there.addresses())
+            names = ", ".join(sorted(each.name for each in there.links() if each.name != "lo"))
+    except StartError as error:
+        yield f"{key}.netns: {error}"
+        return
+    if link is None:
+        yield (
+            f"{key}.device: there is no device {plug.wire_dev!r} in network namespace {plug.netns!r} (there: "
+            f"{names or 'none'}); move it there: ip link set {plug.wire_dev} netns {plug.netns}"
+        )
+    elif link.index in held:
+        yield (
+            f"{key}.device: {plug.wire_dev!r} has the address {held[link.index]}, and a kernel that answers "
+            f"for it; remove it: ip -n {plug.netns} address flush dev {plug.wire_dev}"
+        )
+    elif link.master:
+        yield (
+            f"{key}.device: {plug.wire_dev!r} is a port of another device there, which would take its "
+            f"frames; take it out: ip -n {plug.netns} link set {plug.wire_dev} nomaster"
         )
 
 

@@ -200,6 +200,14 @@ class Rtnl:
         """Set MTU and transmit queue length."""
         self._set_link(index, "set mtu and queue", [("IFLA_MTU", mtu), ("IFLA_TXQLEN", queue_frames)])
 
+    def set_mtu(self, index: int, mtu: int) -> None:
+        """Set a device's MTU."""
+        self._set_link(index, "set mtu", [("IFLA_MTU", mtu)])
+
+    def down(self, index: int) -> None:
+        """Set a device administratively down; its IPv6 addresses go."""
+        self._set_link(index, "set down", [], change=IFF_UP)
+
     def up(self, index: int) -> None:
         """Set a device administratively up."""
         self._set_link(index, "set up", [], flags=IFF_UP)
@@ -238,12 +246,13 @@ class Rtnl:
         attributes: list[tuple[str, Any]],
         *,
         flags: int = 0,
+        change: int = 0,
         family: int = socket.AF_UNSPEC,
         tail: bytes = b"",
     ) -> None:
         message = ifinfmsg()
         message["family"], message["index"] = family, index
-        message["flags"], message["change"] = flags, flags
+        message["flags"], message["change"] = flags, flags | change
         message["attrs"] = attributes
         self._request(message, RTM_SETLINK, NLM_F_ACK, what, tail)
 
@@ -258,6 +267,13 @@ class Rtnl:
             if answer["family"] == socket.AF_INET
             and (local := answer.get_attr("IFA_LOCAL") or answer.get_attr("IFA_ADDRESS"))
         ]
+
+    def has_ipv6_address(self, index: int) -> bool:
+        """Whether a device has any, a link-local one included."""
+        message = ifaddrmsg()
+        message["family"] = socket.AF_INET6
+        answers = self._request(message, RTM_GETADDR, NLM_F_DUMP, "list IPv6 addresses")
+        return any(answer["family"] == socket.AF_INET6 and answer["index"] == index for answer in answers)
 
     def add_address(self, index: int, interface: IPv4Interface) -> None:
         """Add an address to a device."""

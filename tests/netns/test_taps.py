@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fast path alone on real TAPs and kernel stacks: no daemon, no lab.
+"""The fast path alone on real devices and kernel stacks: no daemon, no lab.
+
+The same tests for each driver: ``tap``; ``packet``, with a host TAP and with a host veth pair.
 
 A network namespace belongs to a thread, and what the thread makes (sockets, TAPs, the workers of a Fastpath)
 belongs to its namespace; so each host of these tests is a thread, and nothing outlives it.
@@ -105,6 +107,35 @@ def config(
     return replace(base, ports=ports, n_workers=n_workers)
 
 
+TAP, PACKET, PACKET_VETH = "tap", "packet", "packet, host veth"
+DRIVERS = (TAP, PACKET, PACKET_VETH)
+
+
+def put_nics(
+    stack: ExitStack, cfg: FastpathConfig, driver: str, far_ends: tuple[Host, Host]
+) -> FastpathConfig:
+    """For the packet driver: each port's NIC, a veth in a namespace of its own, whose far end is a host's."""
+    if driver == TAP:
+        return cfg
+    ports = []
+    for port, far in zip(cfg.ports, far_ends, strict=True):
+        nic = stack.enter_context(host())
+        nic.ip("link", "add", "nic", "type", "veth", "peer", "name", port.wire_dev, "netns", str(far.tid))
+        nic.ip("link", "set", "nic", "addrgenmode", "none", "up")
+        far.ip("link", "set", port.wire_dev, "addrgenmode", "none")
+        path = f"/proc/{os.getpid()}/task/{nic.tid}/ns/net"
+        ports.append(
+            replace(
+                port,
+                driver=Driver.PACKET,
+                wire_dev="nic",
+                wire_netns=path,
+                host_veth=driver == PACKET_VETH,
+            )
+        )
+    return replace(cfg, ports=tuple(ports))
+
+
 @contextmanager
 def opened(at: Host, cfg: FastpathConfig) -> Iterator[Fastpath]:
     fastpath = at.run(Fastpath, cfg)
@@ -128,17 +159,29 @@ def gateway() -> Iterator[Host]:
 
 
 class Network:
-    """client --(wire TAP)-- ACTIVE gateway --(wire TAP)-- isp; the TAPs are the hosts' own interfaces."""
+    """client --(wire)-- ACTIVE gateway --(wire)-- isp.
 
-    def __init__(self, stack: ExitStack, n_workers: int, offload: tuple[bool, bool] = (True, True)) -> None:
+    The wire TAPs are the hosts' own interfaces; with the packet driver those are the far ends of veth pairs.
+    """
+
+    def __init__(
+        self,
+        stack: ExitStack,
+        n_workers: int,
+        offload: tuple[bool, bool] = (True, True),
+        driver: str = TAP,
+    ) -> None:
         self.gateway, self.client, self.isp = (stack.enter_context(host()) for _ in range(3))
         cfg = config(n_workers=n_workers, offload=offload)
+        cfg = put_nics(stack, cfg, driver, (self.client, self.isp))
+        self.wire_netns = tuple(port.wire_netns for port in cfg.ports)
         self.fastpath = stack.enter_context(opened(self.gateway, cfg))
         for at, device, address in (
             (self.client, "fx-lan", f"{CLIENT}/24"),
             (self.isp, "fx-wan", f"{ISP}/29"),
         ):
-            self.gateway.ip("link", "set", device, "netns", str(at.tid))
+            if driver == TAP:
+                self.gateway.ip("link", "set", device, "netns", str(at.tid))
             at.ip("addr", "add", address, "dev", device)
             at.ip("link", "set", device, "up")
         self.client.ip("route", "add", "default", "via", str(packets.LAN_VIP))
@@ -155,10 +198,15 @@ class Network:
         )
 
 
+@pytest.fixture(params=DRIVERS)
+def driver(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(params=[1, 2], ids=["1 worker", "2 workers"])
-def network(request: pytest.FixtureRequest) -> Iterator[Network]:
+def network(request: pytest.FixtureRequest, driver: str) -> Iterator[Network]:
     with ExitStack() as stack:
-        yield Network(stack, request.param)
+        yield Network(stack, request.param, driver=driver)
 
 
 # ---- packets -----------------------------------------------------------------------------------------
@@ -205,10 +253,10 @@ def carry(sender: socket.socket, receiver: socket.socket) -> None:
     [(True, True), (True, False), (False, True), (False, False)],
     ids=["both", "lan", "wan", "none"],
 )
-def test_bulk_tcp_with_and_without_offload(offload: tuple[bool, bool], n_workers: int) -> None:
+def test_bulk_tcp_with_and_without_offload(offload: tuple[bool, bool], n_workers: int, driver: str) -> None:
     """Spec: DESIGN §2: an offload frame is one packet; it is cut where the way out takes none."""
     with ExitStack() as stack:
-        network = Network(stack, n_workers, offload)
+        network = Network(stack, n_workers, offload, driver)
         listener = network.isp.open_socket(socket.AF_INET, socket.SOCK_STREAM)
         listener.bind((str(ISP), 8080))
         listener.listen()

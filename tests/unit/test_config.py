@@ -100,6 +100,16 @@ def drop(path: str) -> Edit:
     return edit
 
 
+def packet_port(**keys: str | None) -> Edit:
+    """Node a's LAN by the packet driver, with these keys besides; None takes a key away."""
+
+    def edit(tree: Document) -> None:
+        port = {"driver": "packet", "device": "eth0", "netns": "lan-wire", **keys}
+        tree["nodes"]["a"]["ports"]["lan"] |= {key: value for key, value in port.items() if value}
+
+    return edit
+
+
 # ---- what is accepted --------------------------------------------------------------------------------------
 def test_the_labs_configuration_is_valid() -> None:
     config = load(PAIR)
@@ -120,6 +130,22 @@ def test_a_minimal_document_gets_the_defaults() -> None:
     assert state_path(config, "b") == Path("/var/lib/flexha/t-b")
     assert config.fastpath.flow_cap == 131072
     assert config.timeouts.tcp_established_s == 7440
+
+
+def test_a_node_may_have_another_driver_than_its_peer() -> None:
+    tree = document()
+    packet_port()(tree)
+    config = parse(toml(tree))
+    assert (config.ports["lan"].driver, config.nodes["a"].ports["lan"].driver) == ("tap", "packet")
+
+
+def test_packet_devices_of_one_name_are_in_namespaces_of_their_own() -> None:
+    tree = document()
+    packet_port()(tree)
+    tree["nodes"]["a"]["ports"]["wan"] |= {"driver": "packet", "device": "eth0", "netns": "wan-wire"}
+    parse(toml(tree))
+    tree["nodes"]["a"]["ports"]["wan"]["netns"] = "lan-wire"
+    assert any("choose another name" in problem for problem in problems(toml(tree)))
 
 
 def test_a_single_node_needs_no_cross_connect() -> None:
@@ -186,6 +212,15 @@ WRONG: list[tuple[Edit, str, str]] = [
     (put("nodes.a.ports.lan.address", "10.1.9.1"), "nodes.a.ports.lan.address", "is not in"),
     (put("nodes.b.ports.lan.address", "10.1.0.2"), "nodes.b.ports.lan.address", "nodes.a.ports.lan.address"),
     (put("nodes.a.ports.lan.uplink", "eth0"), "nodes.a.ports.lan.uplink", "needs"),
+    (put("ports.lan.driver", "xdp"), "ports.lan.driver", "'tap' or 'packet'"),
+    (put("ports.lan.driver", "packet"), "nodes.a.ports.lan.device", "name the NIC or veth"),
+    (put("ports.lan.driver", "packet"), "nodes.b.ports.lan.netns", "of its own"),
+    (put("nodes.a.ports.lan.driver", "packet"), "nodes.a.ports.lan.device", "is missing"),
+    (put("nodes.a.ports.lan.device", "eth0"), "nodes.a.ports.lan.device", "the driver is tap"),
+    (packet_port(bridge="br0"), "nodes.a.ports.lan.bridge", "remove bridge"),
+    (packet_port(bridge="br0", uplink="eth0"), "nodes.a.ports.lan.uplink", "remove uplink"),
+    (packet_port(wire_dev="eth1"), "nodes.a.ports.lan.wire_dev", "remove wire_dev"),
+    (packet_port(device=None), "nodes.a.ports.lan.device", "is missing"),
     (put("nodes.a.ports.wan.host_dev", "lan0"), "nodes.a.ports.wan.host_dev", "choose another"),
     (put("nodes.a.ports.wan.wire_dev", "fx-lan-a"), "nodes.a.ports.wan.wire_dev", "choose another"),
     (put("nodes.a.xc.device", "lan0"), "nodes.a.xc.device", "choose another"),

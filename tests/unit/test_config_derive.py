@@ -12,6 +12,7 @@ from flexha.config.derive import Draw, fastpath_config, node_config, node_plan
 from flexha.config.load import load, parse
 from flexha.config.naming import pair_id, port_mac, virtual_mac
 from flexha.config.schema import Config, NodeName
+from flexha.fastpath import records as fp
 
 PAIR = Path(__file__).resolve().parents[2] / "netns-lab" / "pair.toml"
 DRAW = Draw(incarnation=7, table_key=bytes(16), flow_id_base=1 << 40)
@@ -74,6 +75,16 @@ def test_core_and_fast_path_are_told_the_same(config: Config) -> None:
         assert machine.vips == port.vips
     assert fast.pulse.pair_id == pair_id("lab")
     assert fast.pools[0].out_port == 1
+
+
+def test_the_packet_driver_is_told_device_and_namespace() -> None:
+    text = PAIR.read_text().replace('bridge = "br0"                    #', 'device = "eth3"  #', 1)
+    config = parse(text.replace("[nodes.a.ports.lan]\n", '[nodes.a.ports.lan]\ndriver = "packet"\n'))
+    lan, wan = fastpath_config(config, "a", DRAW).ports
+    assert (lan.driver, lan.wire_dev, lan.wire_netns) == (fp.Driver.PACKET, "eth3", "/run/netns/lansw")
+    assert (wan.driver, wan.wire_dev, wan.wire_netns) == (fp.Driver.TAP, "fx-wan-a", "")
+    plug = node_plan(config, "a").plugs[0]
+    assert (plug.driver, plug.wire_dev, plug.host_dev, plug.netns) == ("packet", "eth3", "lan0", "lansw")
 
 
 def test_offload_is_on_unless_the_port_or_the_node_says_otherwise() -> None:

@@ -2,26 +2,15 @@
 /**
  * changes.h - what the peer has not heard, or not acknowledged, yet
  *
- * Two FIFOs of record indices. `dirty`: each record at most once (ADMIN_QUEUED), so a slow or absent peer
- * costs a queue entry a record, never more, and the FIFO of as many entries as records cannot overflow.
- * `graves`: tombstones whose delete was drained, with the event's number; core_ack() frees them in order.
+ * `dirty` is a FIFO of record indices, each at most once (ADMIN_QUEUED): a slow or absent peer costs a queue
+ * entry a record, never more, and a queue of as many entries as records cannot overflow. Tombstones whose
+ * delete was drained stand in a list of their own, in the order of the events, linked through flow_link;
+ * core_ack() frees them from its beginning.
  */
 #ifndef CHANGES_H
 #define CHANGES_H
 
 #include "base.h"
-
-/**
- * struct grave - A delete that the peer has to acknowledge
- * @ev_seq: event that told it
- * @idx:    tombstone
- * @pad:    0
- */
-struct grave {
-	uint64_t ev_seq;
-	uint32_t idx;
-	uint32_t pad;
-};
 
 /**
  * struct changes - Queues towards the peer
@@ -30,13 +19,11 @@ struct grave {
  * @bulk_slot:   next record of the bulk walk
  * @ev_seq:      number of the last event drained
  * @dirty:       FIFO of record indices
- * @dirty_cap:   power of two
- * @dirty_head:  next to drain; free running
- * @dirty_tail:  next to fill; free running
- * @graves:      FIFO of drained deletes
- * @grave_cap:   power of two
- * @grave_head:  oldest; free running
- * @grave_tail:  next to fill; free running
+ * @dirty_cap:   its size
+ * @dirty_head:  next to drain
+ * @n_dirty:     entries
+ * @grave_first: oldest drained tombstone, or FLOW_NONE
+ * @grave_last:  youngest
  * @n_tombs:     tombstones in all: waiting to be drained, or to be acknowledged
  * @tombs_max:   beyond it a delete is not quarantined but lost (a bulk pass repairs it)
  */
@@ -46,15 +33,14 @@ struct changes {
 	uint32_t bulk_slot;
 	uint64_t ev_seq;
 	uint32_t *dirty;
-	uint32_t dirty_cap, dirty_head, dirty_tail;
-	struct grave *graves;
-	uint32_t grave_cap, grave_head, grave_tail;
+	uint32_t dirty_cap, dirty_head, n_dirty;
+	uint32_t grave_first, grave_last;
 	uint32_t n_tombs, tombs_max;
 };
 
 static inline uint32_t changes_pending(const struct changes *ch)
 {
-	return ch->dirty_tail - ch->dirty_head;
+	return ch->n_dirty;
 }
 
 /**
@@ -62,8 +48,11 @@ static inline uint32_t changes_pending(const struct changes *ch)
  */
 static inline void changes_push(struct changes *ch, uint32_t idx)
 {
-	FP_ASSERT(changes_pending(ch) < ch->dirty_cap);
-	ch->dirty[ch->dirty_tail++ & (ch->dirty_cap - 1)] = idx;
+	uint64_t at = (uint64_t)ch->dirty_head + ch->n_dirty;
+
+	FP_ASSERT(ch->n_dirty < ch->dirty_cap);
+	ch->dirty[at < ch->dirty_cap ? at : at - ch->dirty_cap] = idx;
+	ch->n_dirty++;
 }
 
 /**
@@ -71,26 +60,12 @@ static inline void changes_push(struct changes *ch, uint32_t idx)
  */
 static inline uint32_t changes_pop(struct changes *ch)
 {
-	return ch->dirty[ch->dirty_head++ & (ch->dirty_cap - 1)];
-}
+	uint32_t idx = ch->dirty[ch->dirty_head];
 
-static inline bool changes_has_grave(const struct changes *ch)
-{
-	return ch->grave_head != ch->grave_tail;
-}
-
-/**
- * changes_dig() - Remember that the delete of tombstone @idx was told by event @ev_seq
- */
-static inline void changes_dig(struct changes *ch, uint32_t idx, uint64_t ev_seq)
-{
-	FP_ASSERT(ch->grave_tail - ch->grave_head < ch->grave_cap);
-	ch->graves[ch->grave_tail++ & (ch->grave_cap - 1)] = (struct grave){ .ev_seq = ev_seq, .idx = idx };
-}
-
-static inline const struct grave *changes_oldest_grave(const struct changes *ch)
-{
-	return &ch->graves[ch->grave_head & (ch->grave_cap - 1)];
+	if (++ch->dirty_head == ch->dirty_cap)
+		ch->dirty_head = 0;
+	ch->n_dirty--;
+	return idx;
 }
 
 #endif /* CHANGES_H */

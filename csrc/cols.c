@@ -113,7 +113,7 @@ static void pack_one(const struct fp_flow_rec *rec, uint32_t i, uint32_t family,
 {
 	put(cols->id, i, &rec->id, 8);
 	put(cols->op, i, &rec->op, 1);
-	put(cols->kind, i, &rec->kind, 1);
+	put(cols->form, i, &rec->form, 1);
 	put(cols->proto, i, &rec->proto, 1);
 	put(cols->state, i, &rec->state, 1);
 	put(cols->flags, i, &rec->flags, 1);
@@ -138,7 +138,7 @@ static void unpack_one(const struct fp_cols *cols, uint32_t i, uint32_t family, 
 {
 	get(cols->id, i, &rec->id, 8);
 	get(cols->op, i, &rec->op, 1);
-	get(cols->kind, i, &rec->kind, 1);
+	get(cols->form, i, &rec->form, 1);
 	get(cols->proto, i, &rec->proto, 1);
 	get(cols->state, i, &rec->state, 1);
 	get(cols->flags, i, &rec->flags, 1);
@@ -165,22 +165,20 @@ static void unpack_one(const struct fp_cols *cols, uint32_t i, uint32_t family, 
  */
 static bool is_plausible(const struct fp_flow_rec *rec)
 {
-	const bool tcp = rec->proto == 6, udp = rec->proto == 17, icmp = rec->proto == 1;
-
-	if (rec->op > FP_OP_DELETE || rec->kind > FP_KIND_MAPPING || rec->origin == 0 || rec->id == 0)
-		return false;
-	if (!(tcp || udp || icmp))
+	if (rec->op > FP_OP_DELETE || rec->form > FP_FORM_NONE || rec->origin == 0 || rec->id == 0 ||
+	    rec->proto == 0)
 		return false;
 	if (rec->op == FP_OP_DELETE) /* identity is all that counts of what is gone */
 		return true;
 	if (rec->state >= FP_ST_COUNT || rec->state == FP_ST_NONE)
 		return false;
-	if (rec->in_port >= FP_PORTS_MAX || rec->out_port >= FP_PORTS_MAX || rec->pool >= FP_POOLS_MAX)
+	if (rec->in_port >= FP_PORTS_MAX || rec->out_port >= FP_PORTS_MAX)
+		return false;
+	if (rec->form == FP_FORM_NONE ? rec->pool != FP_POOL_NONE : rec->pool >= FP_POOLS_MAX)
 		return false;
 	if (rec->remaining_ms > REMAINING_MS_MAX)
 		return false;
-	if (addr_is_zero(&rec->inside) || addr_is_zero(&rec->external) ||
-	    (rec->kind == FP_KIND_FLOW) == addr_is_zero(&rec->remote))
+	if (addr_is_zero(&rec->inside) || addr_is_zero(&rec->external) || addr_is_zero(&rec->remote))
 		return false;
 	return rec->win[0].scale <= 14 && rec->win[1].scale <= 14; /* RFC 7323 §2.3 */
 }

@@ -9,6 +9,7 @@
 #include "step.h"
 
 enum {
+	INDEX_ENTRIES = 4,      /* of a session at most: two of its own, two of its mapping */
 	TOMBS_SHARE = 8,        /* at most 1/8 of the records may wait for the peer's acknowledgement */
 	RECLAIM_SHARE = 16,     /* below 1/16 free records, closed sessions go before their time */
 	RECLAIM_SCAN_MAX = 4096 /* slots looked at in one core_expire(), in memory order */
@@ -19,9 +20,7 @@ enum {
 struct layout {
 	uint32_t cap;
 	uint32_t n_buckets;
-	uint32_t dirty_cap;
-	uint32_t grave_cap;
-	size_t rec, link, buckets, slices, wheel, dirty, graves, park, frags, size;
+	size_t rec, link, buckets, slices, wheel, dirty, park, frags, size;
 };
 
 static size_t place(size_t *at, size_t bytes)
@@ -32,30 +31,18 @@ static size_t place(size_t *at, size_t bytes)
 	return here;
 }
 
-static uint32_t pow2_at_least(uint32_t n)
-{
-	uint32_t p = 1;
-
-	while (p < n)
-		p *= 2;
-	return p;
-}
-
 static struct layout plan(const struct fp_config *cfg)
 {
 	struct layout l = { .cap = (cfg->flow_cap + cfg->n_workers - 1) / cfg->n_workers };
 	size_t at = 0, slots = (size_t)l.cap + 1; /* slot 0 is "none" */
 
-	l.n_buckets = hash_buckets(2 * l.cap);
-	l.dirty_cap = pow2_at_least(l.cap);
-	l.grave_cap = pow2_at_least(l.cap / TOMBS_SHARE + 1);
+	l.n_buckets = hash_buckets(INDEX_ENTRIES * l.cap);
 	l.rec = place(&at, slots * sizeof(struct flow_rec));
 	l.link = place(&at, slots * sizeof(struct flow_link));
-	l.buckets = place(&at, l.n_buckets * sizeof(struct hash_bucket));
+	l.buckets = place(&at, hash_mem_size(l.n_buckets));
 	l.slices = place(&at, nat_mem_size(cfg));
 	l.wheel = place(&at, wheel_mem_size());
-	l.dirty = place(&at, l.dirty_cap * sizeof(uint32_t));
-	l.graves = place(&at, l.grave_cap * sizeof(struct grave));
+	l.dirty = place(&at, l.cap * sizeof(uint32_t));
 	l.park = place(&at, park_mem_size());
 	l.frags = place(&at, frag_mem_size());
 	l.size = at;
@@ -113,13 +100,11 @@ int core_init(struct core *c, const struct fp_config *cfg, uint32_t worker, void
 	c->table.n_free = l.cap;
 	c->table.key = hash_key_load(cfg->table_key);
 	c->hash.buckets = (struct hash_bucket *)(void *)(base + l.buckets);
-	c->hash.mask = l.n_buckets - 1;
+	c->hash.n = l.n_buckets;
 	nat_init(&c->nat, cfg, base + l.slices);
 	c->wheel.slots = (uint32_t *)(void *)(base + l.wheel);
 	c->changes.dirty = (uint32_t *)(void *)(base + l.dirty);
-	c->changes.dirty_cap = l.dirty_cap;
-	c->changes.graves = (struct grave *)(void *)(base + l.graves);
-	c->changes.grave_cap = l.grave_cap;
+	c->changes.dirty_cap = l.cap;
 	c->changes.tombs_max = l.cap / TOMBS_SHARE;
 	c->park.slots = (struct parked *)(void *)(base + l.park);
 	frag_init(&c->frags, base + l.frags, cfg, worker);
@@ -172,14 +157,8 @@ uint32_t core_expire(struct core *c, uint64_t now_ns, uint32_t budget)
 		return 0;
 	drop_parked(c, now_ns, V_NEIGH_TIMEOUT);
 	frag_expire(&c->frags, now_ns, c->verdicts);
-	for (n = reclaim(c, budget); n < budget; n++) {
-		uint32_t idx = wheel_next(&c->wheel, &c->table, wheel_tick(now_ns));
-
-		if (!idx)
-			break;
-		session_expire(c, idx);
-	}
-	return n;
+	n = reclaim(c, budget);
+	return n + session_expire(c, budget - n);
 }
 
 /* ---- role ---- */
@@ -271,6 +250,9 @@ void core_stats_read(const struct core *c, struct fp_worker_stats *out)
 	out->neigh_waiting = counter_read(&s->neigh_waiting);
 	out->frags_held = counter_read(&c->frags.n_held);
 	out->frags_evicted = counter_read(&c->frags.evicted);
+	out->evicted_closed = counter_read(&s->evicted_closed);
+	out->evicted_embryonic = counter_read(&s->evicted_embryonic);
+	out->quota_uncounted = counter_read(&s->quota_uncounted);
 }
 
 uint32_t core_verdicts_read(const struct core *c, uint64_t *out, uint32_t cap)

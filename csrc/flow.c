@@ -4,20 +4,21 @@
  */
 #include "flow.h"
 
-struct flow_key flow_key_of(const struct flow_table *t, uint32_t idx, uint32_t side)
+struct flow_key flow_key_of(const struct flow_hot *f, uint32_t side, enum key_kind kind)
 {
-	const struct flow_hot *f = &t->rec[idx].hot;
-	struct flow_key key = { .proto = f->proto, .side = (uint8_t)side, .kind = f->kind };
+	struct flow_key key = { .proto = f->proto, .side = (uint8_t)side, .kind = (uint8_t)kind };
 
 	if (side == SIDE_OUT) {
 		key.a = f->inside;
 		key.pa = f->inside_port;
-		key.pool = f->kind == REC_MAPPING ? f->pool : 0;
+		key.pool = kind == KEY_MAPPING ? f->pool : 0;
 	} else {
+		if (f->pool == POOL_NONE)
+			key.a = f->inside;
 		key.pa = f->external_port;
 		key.pool = f->pool;
 	}
-	if (f->kind == REC_FLOW) {
+	if (kind == KEY_FLOW) {
 		key.b = f->remote;
 		key.pb = f->remote_port;
 	}
@@ -31,6 +32,10 @@ uint32_t flow_alloc(struct flow_table *t)
 
 	if (idx) {
 		t->free = t->link[idx].wheel_next;
+		/* The next one to be taken. */
+		__builtin_prefetch(&t->link[t->free], 1);
+		__builtin_prefetch(&t->rec[t->free].hot, 1);
+		__builtin_prefetch(&t->rec[t->free].cold, 1);
 	} else {
 		if (t->n_fresh == t->cap)
 			return FLOW_NONE;
@@ -56,9 +61,10 @@ void flow_free(struct flow_table *t, uint32_t idx)
 	t->n_free++;
 }
 
-bool flow_index(struct flow_table *t, struct hash *h, uint32_t idx)
+bool flow_index(struct flow_table *t, struct hash *h, uint32_t idx, enum key_kind kind)
 {
-	struct flow_key out = flow_key_of(t, idx, SIDE_OUT), in = flow_key_of(t, idx, SIDE_IN);
+	const struct flow_hot *f = &t->rec[idx].hot;
+	struct flow_key out = flow_key_of(f, SIDE_OUT, kind), in = flow_key_of(f, SIDE_IN, kind);
 	uint64_t out_hash = flow_hash(t, &out);
 
 	if (!hash_insert(h, out_hash, idx << 1 | SIDE_OUT))
@@ -69,10 +75,10 @@ bool flow_index(struct flow_table *t, struct hash *h, uint32_t idx)
 	return false;
 }
 
-void flow_unindex(struct flow_table *t, struct hash *h, uint32_t idx)
+void flow_unindex(struct flow_table *t, struct hash *h, uint32_t idx, enum key_kind kind)
 {
 	for (uint32_t side = SIDE_OUT; side <= SIDE_IN; side++) {
-		struct flow_key key = flow_key_of(t, idx, side);
+		struct flow_key key = flow_key_of(&t->rec[idx].hot, side, kind);
 
 		FP_ASSERT(hash_remove(h, flow_hash(t, &key), idx << 1 | side));
 	}

@@ -1,25 +1,35 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * flow.h - the records: flows and mappings, and the index that finds them
+ * flow.h - the records: one for each session, and the index that finds them
  *
  * Theory of operation
- *   A flow has three endpoints: inside (the client), remote (the server), external (what the server sees
- *   instead of the client: an address of a pool and a port). A mapping (RFC 4787 endpoint-independent
- *   mapping) says which external endpoint stands for an inside endpoint; it owns the external port and the
- *   list of its flows, and goes when the last of them goes.
+ *   A session has three endpoints, whoever opened it: inside (the client, or a server behind a forward),
+ *   remote, and external: what the remote side sees instead of inside. enum fp_form says where that comes from:
+ *     SNAT     an address of a pool and a port (ICMP: identifier) that was allocated from it
+ *     STATIC   an address of a pool and the port of a forward
+ *     NONE     it is the inside endpoint
+ *   Protocols without ports have ports 0 and an external address only.
+ *
+ *   An endpoint-independent mapping (RFC 4787 REQ-1) is no record: it is the set of SNAT sessions with the same
+ *   inside endpoint, protocol and pool. They share the external port, and stand in a ring (flow_link.map_*).
+ *   One of them, the leader, owns the port and is in the index under the keys of the mapping besides its own.
+ *   When it goes, the next one takes over; when the last one goes, the port is free.
  *
  *   A record has three parts: `hot`, the line that each packet reads; `cold`, the line that each packet
  *   counts in; and, in a parallel array, `link`, what only slow events touch. Index 0 is never used and
- *   means "none". Each record stands twice in one hash index, once for each direction:
+ *   means "none". The index has two entries of each record, one for each direction, and two more of a leader:
  *
  *     entry = index << 1 | side
  *               side 0 (outbound)                        side 1 (inbound)
  *     flow      inside + remote endpoint, proto          pool, external port + remote endpoint, proto
+ *                                                        NONE: inside address too, pool FP_POOL_NONE
  *     mapping   inside endpoint, proto, pool             pool, external port, proto
  *
- *   Life of a slot: FREE -> FLOW or MAPPING -> (TOMB_FLOW or TOMB_MAPPING) -> FREE. A tombstone is out of
- *   the index, but keeps slot and external port until the peer has acknowledged its delete, so that no new
- *   connection meets the old one's port on the other node.
+ *   Pool of STATIC and of portless sessions: the first pool with the address (nat_pool_of_addr()).
+ *
+ *   Life of a slot: FREE -> FLOW -> (TOMB) -> FREE. A tombstone is out of the index, but keeps the slot, and a
+ *   leader's external port, until the peer has acknowledged its delete, so that no new connection meets the
+ *   old one's port on the other node.
  */
 #ifndef FLOW_H
 #define FLOW_H
@@ -27,29 +37,32 @@
 #include "base.h"
 #include "hash.h"
 
-enum rec_kind { REC_FREE, REC_FLOW, REC_MAPPING, REC_TOMB_FLOW, REC_TOMB_MAPPING };
+enum rec_kind { REC_FREE, REC_FLOW, REC_TOMB };
+enum key_kind { KEY_FLOW = 1, KEY_MAPPING = 2 };
 enum flow_side { SIDE_OUT, SIDE_IN };
 
-enum { FLOW_NONE = 0, ADJ_NONE = 0xffff };
+enum { FLOW_NONE = 0, ADJ_NONE = 0xffff, POOL_NONE = FP_POOL_NONE };
 
 /**
  * struct flow_hot - line 0: every packet
  * @inside:        inside address
- * @remote:        remote address; zero in mappings
+ * @remote:        remote address
  * @inside_port:   ICMP: the identifier
  * @remote_port:   ICMP: 0
- * @external_port: ICMP: the identifier that stands for it
+ * @external_port: ICMP: the identifier that stands for it; form NONE: the inside port
  * @proto:         IANA
- * @pool:          index of the pool whose address is the external address
+ * @pool:          index of the pool whose address is the external address, or POOL_NONE
  * @kind:          enum rec_kind
  * @state:         enum fp_state
  * @flags:         FP_RF_*
- * @zones:         inside port << 4 | outside port: a flow pins its zones
+ * @zones:         inside port << 4 | outside (or other inside) port: a flow pins its zones
  * @deadline_tick: wheel tick at which it is due if nothing else happens
  * @adj_gen:       generation of the FIB that @adj belongs to
  * @adj:           by side: index of the next hop's neighbour; ADJ_NONE = look it up
- * @map:           mapping of a flow
  * @version:       grows with each exported change
+ * @rule:          rule that allowed it, 0 = built in; changed by session_set_rule() only
+ * @form:          enum fp_form
+ * @epoch:         core.import_epoch when it was made or last imported
  */
 struct flow_hot {
 	struct fp_addr inside;
@@ -66,8 +79,10 @@ struct flow_hot {
 	uint32_t deadline_tick;
 	uint32_t adj_gen;
 	uint16_t adj[2];
-	uint32_t map;
 	uint32_t version;
+	uint16_t rule;
+	uint8_t form;
+	uint8_t epoch;
 };
 
 /**
@@ -101,27 +116,24 @@ enum flow_admin {
 	ADMIN_FIN_ACKED_ORIG = 2,  /* the FIN from inside was acknowledged */
 	ADMIN_FIN_ACKED_REPLY = 4, /* the FIN from outside was acknowledged */
 	ADMIN_LENIENT = 8,         /* imported, or opened in the middle: windows are not to be trusted */
-	ADMIN_IMPLIED = 16         /* mapping made for an imported flow; its own record did not come (yet) */
+	ADMIN_LEADER = 16,         /* of a mapping: owns the external port; a tombstone that still holds it */
+	ADMIN_COUNTED = 32,        /* in the quota of its source */
+	ADMIN_PORT_COUNTED = 64,   /* leader: its port is in the quota of its source */
+	ADMIN_RULE_COUNTED = 128   /* in the quota of its source and rule */
 };
 
 /**
- * struct flow_link - half a line: slow events only
- * @id:         identity, together with flow_cold.origin
- * @wheel_next: timer wheel; in a free slot the free list
- * @wheel_prev: timer wheel
- * @sched_tick: wheel tick at which the wheel looks at it; 0 = not on the wheel
- * @map_next:   mapping: its first flow; flow: next flow of the same mapping
- * @map_prev:   flow: the one before, or the mapping itself
- * @epoch:      core.import_epoch when it was last imported
- * @pad:        0
+ * struct flow_link - slow events only
+ * @id:         identity, together with flow_cold.origin; of a tombstone that was drained, its event's number
+ * @wheel_next: timer wheel; in a free slot the free list; of a drained tombstone the next one
+ * @wheel_prev: timer wheel: the one before, or the slot (wheel.c); 0 = not on the wheel
+ * @map_next:   ring of the sessions of one mapping; a session alone is its own neighbour
+ * @map_prev:   the same ring, the other way; 0 = no mapping
  */
 struct flow_link {
 	uint64_t id;
 	uint32_t wheel_next, wheel_prev;
-	uint32_t sched_tick;
 	uint32_t map_next, map_prev;
-	uint16_t epoch;
-	uint16_t pad;
 };
 
 /**
@@ -138,19 +150,19 @@ struct flow_rec {
 
 static_assert(sizeof(struct flow_hot) == CACHE_LINE, "one line");
 static_assert(sizeof(struct flow_cold) == CACHE_LINE, "one line");
-static_assert(sizeof(struct flow_link) == CACHE_LINE / 2, "half a line");
+static_assert(sizeof(struct flow_link) == 24, "memory of a session, see csrc/README.md");
 static_assert(offsetof(struct flow_hot, kind) == 40, "the key stands first");
 
 /**
  * struct flow_key - What the index is asked for
- * @a:     side 0: inside address; side 1: zero
+ * @a:     side 0: inside address; side 1: zero, or the inside address for POOL_NONE
  * @b:     flow: remote address; mapping: zero
  * @pa:    side 0: inside port; side 1: external port
  * @pb:    flow: remote port; mapping: 0
  * @proto: IANA
- * @pool:  pool; 0 for a flow on side 0
+ * @pool:  pool, or POOL_NONE; 0 for a flow on side 0
  * @side:  enum flow_side
- * @kind:  REC_FLOW or REC_MAPPING
+ * @kind:  enum key_kind
  */
 struct flow_key {
 	union {
@@ -205,13 +217,13 @@ static inline uint64_t flow_key_tail(be16 pa, be16 pb, uint8_t proto, uint8_t po
 	       (uint64_t)side << 48 | (uint64_t)kind << 56;
 }
 
-/* The key of a flow in its two directions, written into the words of a struct flow_key. */
+/* The keys of a flow in its two directions, written into the words of a struct flow_key. */
 static inline void flow_key_out(uint64_t w[5], be32 inside, be16 inside_port, be32 remote, be16 remote_port,
 				uint8_t proto)
 {
 	flow_key_v4(w, inside);
 	flow_key_v4(w + 2, remote);
-	w[4] = flow_key_tail(inside_port, remote_port, proto, 0, SIDE_OUT, REC_FLOW);
+	w[4] = flow_key_tail(inside_port, remote_port, proto, 0, SIDE_OUT, KEY_FLOW);
 }
 
 static inline void flow_key_in(uint64_t w[5], uint32_t pool, be16 external_port, be32 remote,
@@ -220,13 +232,28 @@ static inline void flow_key_in(uint64_t w[5], uint32_t pool, be16 external_port,
 	w[0] = 0;
 	w[1] = 0;
 	flow_key_v4(w + 2, remote);
-	w[4] = flow_key_tail(external_port, remote_port, proto, (uint8_t)pool, SIDE_IN, REC_FLOW);
+	w[4] = flow_key_tail(external_port, remote_port, proto, (uint8_t)pool, SIDE_IN, KEY_FLOW);
+}
+
+/* Side 1 of a flow that is not translated. */
+static inline void flow_key_in_none(uint64_t w[5], be32 inside, be16 inside_port, be32 remote,
+				    be16 remote_port, uint8_t proto)
+{
+	flow_key_v4(w, inside);
+	flow_key_v4(w + 2, remote);
+	w[4] = flow_key_tail(inside_port, remote_port, proto, POOL_NONE, SIDE_IN, KEY_FLOW);
 }
 
 /**
- * flow_key_of() - The key under which record @idx is indexed on @side
+ * flow_key_of() - The key under which a record of these endpoints is indexed on @side
+ * @kind: KEY_FLOW, or KEY_MAPPING for what its leader has besides
  */
-struct flow_key flow_key_of(const struct flow_table *t, uint32_t idx, uint32_t side);
+struct flow_key flow_key_of(const struct flow_hot *f, uint32_t side, enum key_kind kind);
+
+static inline bool flow_is_leader(const struct flow_table *t, uint32_t idx)
+{
+	return t->rec[idx].cold.admin & ADMIN_LEADER;
+}
 
 /**
  * flow_alloc() - Take a slot
@@ -243,14 +270,23 @@ void flow_free(struct flow_table *t, uint32_t idx);
 
 /**
  * flow_index() - Put both directions of a record into the index
+ * @kind: KEY_FLOW, or KEY_MAPPING when it becomes a leader
  * Return: false when there is no room; nothing is inserted then.
  */
-bool flow_index(struct flow_table *t, struct hash *h, uint32_t idx);
+bool flow_index(struct flow_table *t, struct hash *h, uint32_t idx, enum key_kind kind);
 
 /**
  * flow_unindex() - Take both directions out
  */
-void flow_unindex(struct flow_table *t, struct hash *h, uint32_t idx);
+void flow_unindex(struct flow_table *t, struct hash *h, uint32_t idx, enum key_kind kind);
+
+/* Which of two inside endpoints is "inside"? The smaller one. */
+static inline bool flow_in_order(const struct fp_addr *a, be16 pa, const struct fp_addr *b, be16 pb)
+{
+	int order = memcmp(a, b, sizeof(*a));
+
+	return order < 0 || (order == 0 && be16_host(pa) <= be16_host(pb));
+}
 
 /**
  * flow_matches() - Is this the record that @key names?
@@ -260,18 +296,20 @@ static inline bool flow_matches(const struct flow_table *t, uint32_t entry, cons
 {
 	const struct flow_hot *f = &t->rec[entry >> 1].hot;
 
-	if ((entry & 1) != key->side || f->kind != key->kind || f->proto != key->proto)
+	if ((entry & 1) != key->side || f->kind != REC_FLOW || f->proto != key->proto)
 		return false;
 	if (key->side == SIDE_OUT) {
 		if (f->inside_port.raw != key->pa.raw || !addr_eq(&f->inside, &key->a))
 			return false;
-		if (key->kind == REC_MAPPING)
-			return f->pool == key->pool;
+		if (key->kind == KEY_MAPPING)
+			return f->pool == key->pool && flow_is_leader(t, entry >> 1);
 	} else {
 		if (f->external_port.raw != key->pa.raw || f->pool != key->pool)
 			return false;
-		if (key->kind == REC_MAPPING)
-			return true;
+		if (key->kind == KEY_MAPPING)
+			return flow_is_leader(t, entry >> 1);
+		if (unlikely(key->pool == POOL_NONE) && !addr_eq(&f->inside, &key->a))
+			return false;
 	}
 	return f->remote_port.raw == key->pb.raw && addr_eq(&f->remote, &key->b);
 }

@@ -24,11 +24,12 @@
 /* clang-format off */
 /* cdef-begin */
 enum {
-	FP_ABI_VERSION = 2,
+	FP_ABI_VERSION = 3,
 	FP_PORTS_MAX = 8,     /* data-plane ports of a node */
 	FP_WORKERS_MAX = 16,
 	FP_SHARDS = 64,       /* units of ownership; worker = shard mod n_workers */
 	FP_POOLS_MAX = 8,
+	FP_POOL_NONE = 255,   /* pool of a session that is not translated */
 	FP_VIPS_MAX = 4,      /* VRRP addresses of one port */
 	FP_PATHS_MAX = 9,     /* heartbeat paths: path 0 is xc, path 1 + i is port i */
 	FP_FRAME_MAX = 2048,  /* room for one frame as it is on a wire */
@@ -88,6 +89,13 @@ enum fp_filtering {           /* RFC 4787 section 5 */
 	FP_FILTER_APDF            /* address and port-dependent: only the session's own remote endpoint */
 };
 
+struct fp_limits {            /* 0 = none */
+	uint32_t sessions_per_source; /* sessions of one inside address */
+	uint32_t ports_per_source;    /* external ports of one inside address, all protocols */
+	uint32_t port_reuse_s;    /* RFC 6888 REQ-8: a UDP or ICMP port rests so long before it is given again */
+	uint32_t pad;
+};
+
 struct fp_timeouts {          /* seconds; minima of RFC 5382 REQ-5, RFC 4787 REQ-5, RFC 5508 REQ-2 */
 	uint32_t tcp_transitory_s;  /* SYN_SENT .. half open, closing, TIME_WAIT: >= 240 */
 	uint32_t tcp_established_s; /* >= 7440 */
@@ -114,7 +122,7 @@ struct fp_config {
 	uint32_t n_workers;       /* 1..16 */
 	uint32_t n_ports;
 	uint32_t n_pools;
-	uint32_t flow_cap;        /* records in all (flows and mappings), rounded up per worker */
+	uint32_t flow_cap;        /* sessions in all, rounded up per worker */
 	uint32_t syn_check;       /* 1: a TCP segment without SYN opens no session (R10) */
 	uint32_t events_cap;      /* records per worker in the events ring, a power of two; 0 = 8192 */
 	uint32_t pad0;
@@ -124,27 +132,27 @@ struct fp_config {
 	uint8_t table_key[16];    /* secret of this process */
 	uint64_t flow_id_base;    /* ids made here start above; random per start, so ids never recur */
 	struct fp_timeouts timeouts;
+	struct fp_limits limits;
 	struct fp_pulse_cfg pulse;
 	struct fp_port_cfg ports[8];
 	struct fp_pool_cfg pools[8];
 };
 
 enum fp_form {                /* how a session is translated */
-	FP_FORM_SNAT,             /* inside <-> pool address: port of the pool */
-	FP_FORM_STATIC,           /* inside server <-> pool address: port of a forward */
-	FP_FORM_NONE              /* not translated */
+	FP_FORM_SNAT,             /* inside <-> address and port of a pool; protocols without ports: address only */
+	FP_FORM_STATIC,           /* inside <-> address of a pool and port of a forward */
+	FP_FORM_NONE              /* not at all: external = inside, pool = FP_POOL_NONE */
 };
-enum fp_kind { FP_KIND_FLOW, FP_KIND_MAPPING };
 enum fp_op {
 	FP_OP_UPSERT, FP_OP_DELETE,
 	FP_OP_BULK_END            /* marker in the events ring: this worker's bulk walk is complete */
 };
 enum fp_state {               /* ordered: a merge never moves a session to a smaller state */
 	FP_ST_NONE,
-	FP_ST_NEW,                /* UDP and ICMP: one direction seen; mappings stay here */
+	FP_ST_NEW,                /* UDP, ICMP and others: one direction seen */
 	FP_ST_SYN_SENT,           /* TCP: SYN from the initiator */
 	FP_ST_SYN_RECV,           /* SYN-ACK (or crossing SYN) seen */
-	FP_ST_ESTABLISHED,        /* TCP: handshake done; UDP and ICMP: both directions seen */
+	FP_ST_ESTABLISHED,        /* TCP: handshake done; others: both directions seen */
 	FP_ST_FIN_WAIT,           /* one FIN seen */
 	FP_ST_CLOSING,            /* both FINs seen, last ACK missing */
 	FP_ST_TIME_WAIT,          /* closed in order */
@@ -154,7 +162,9 @@ enum fp_state {               /* ordered: a merge never moves a session to a sma
 enum {                        /* fp_flow_rec.flags */
 	FP_RF_FIN_ORIG = 1, FP_RF_FIN_REPLY = 2, /* FIN seen from inside / from outside */
 	FP_RF_IMPORTED = 4,       /* came from the peer */
-	FP_RF_BULK = 8            /* sent by the bulk walk, not by a change */
+	FP_RF_BULK = 8,           /* sent by the bulk walk, not by a change */
+	FP_RF_INBOUND = 16,       /* opened by the remote side */
+	FP_RF_HAIRPIN = 32        /* the remote is an address of a pool of ours: local, not taken from the peer */
 };
 
 /* One direction's TCP window, after Guido van Rooij's "Real Stateful TCP Packet Filtering". */
@@ -168,16 +178,16 @@ struct fp_tcp_win {
 };
 
 /*
- * A record as it crosses the boundary: exported by events and walks, imported from the peer.
- * Identity is (origin, id), never a slot. A flow has three endpoints: inside, remote, external.
- * Mapping (RFC 4787 endpoint-independent): inside <-> external; remote is zero.
+ * A session as it crosses the boundary: exported by events and walks, imported from the peer.
+ * Identity is (origin, id), never a slot. It has three endpoints: inside, remote, external; sessions of
+ * form SNAT with the same inside endpoint and pool share the external one (RFC 4787 REQ-1).
  */
 struct fp_flow_rec {
 	uint64_t id;
 	uint64_t ev_seq;          /* worker-local sequence number of this event; 0 in walks */
 	uint16_t origin;
 	uint8_t op;               /* enum fp_op */
-	uint8_t kind;             /* enum fp_kind */
+	uint8_t form;             /* enum fp_form */
 	uint8_t proto;            /* IANA */
 	uint8_t state;            /* enum fp_state */
 	uint8_t flags;
@@ -185,8 +195,8 @@ struct fp_flow_rec {
 	uint32_t version;         /* grows with every exported change of the record */
 	uint32_t remaining_ms;
 	struct fp_addr inside, remote, external;
-	uint16_t inside_port, remote_port, external_port; /* be16; ICMP: the identifier, remote_port 0 */
-	uint8_t in_port, out_port; /* index of the inside and of the outside port: a flow pins its zones */
+	uint16_t inside_port, remote_port, external_port; /* be16; ICMP: the identifier, remote_port 0; portless: 0 */
+	uint8_t in_port, out_port; /* the inside and the outside (or other inside) port: a flow pins its zones */
 	uint32_t pool;
 	uint32_t rule;            /* matched rule; 0 = the built-in "inside to outside" rule */
 	struct fp_tcp_win win[2]; /* 0: inside's, 1: outside's */
@@ -331,7 +341,7 @@ struct fp_path_stats {
 
 struct fp_worker_stats {
 	uint64_t steps, frames, wakeups;
-	uint64_t flows, mappings, tombstones;      /* gauges */
+	uint64_t flows, mappings, tombstones;      /* gauges; mappings: external ports in use */
 	uint64_t flows_created, flows_expired, flows_closed, flows_imported, import_refused;
 	uint64_t import_conflicts; /* external endpoint held by another record: the peer's record won */
 	uint64_t events_lost;     /* changes that could not be tracked: a bulk pass is due */
@@ -340,6 +350,8 @@ struct fp_worker_stats {
 	uint64_t punts_lost, pulse_lost, inject_lost;
 	uint64_t frags_held;      /* gauge: fragments held until the first of their datagram comes */
 	uint64_t frags_evicted;   /* datagrams in fragments that went to make room for others */
+	uint64_t evicted_closed, evicted_embryonic; /* sessions that made room before their time */
+	uint64_t quota_uncounted; /* sessions that no limit sees: no room to count their source */
 };
 struct fp_port_stats {
 	uint64_t rx_frames, rx_bytes, tx_frames, tx_bytes, rx_errors, tx_errors, tx_dropped;
@@ -392,7 +404,7 @@ struct fp_cursor { uint32_t worker; uint32_t slot; uint64_t done; }; /* done = 1
  * little-endian, packed; the caller provides n elements each. */
 struct fp_cols {
 	uint8_t *id;              /* u64 */
-	uint8_t *op, *kind, *proto, *state, *flags, *in_port, *out_port; /* u8 */
+	uint8_t *op, *form, *proto, *state, *flags, *in_port, *out_port; /* u8 */
 	uint8_t *origin;          /* u16 */
 	uint8_t *version, *remaining_ms, *pool, *rule; /* u32 */
 	uint8_t *inside, *remote, *external;    /* 4 bytes (family 4) or 16 bytes (family 6) each */

@@ -4,15 +4,16 @@
  */
 #include "hash.h"
 
-enum { HASH_LOAD = 5 }; /* entries a bucket when the table is full */
+enum { HASH_LOAD_X4 = 27 }; /* four times the entries a bucket when the table is full */
 
 uint32_t hash_buckets(uint32_t n_entries)
 {
-	uint32_t n = HASH_PROBES;
+	return (uint32_t)((uint64_t)n_entries * 4 / HASH_LOAD_X4) + 1;
+}
 
-	while (n < n_entries / HASH_LOAD + 1)
-		n *= 2;
-	return n;
+size_t hash_mem_size(uint32_t n_buckets)
+{
+	return ((size_t)n_buckets + HASH_PROBES - 1) * sizeof(struct hash_bucket);
 }
 
 bool hash_insert(struct hash *h, uint64_t hash, uint32_t entry)

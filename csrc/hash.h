@@ -6,7 +6,8 @@
  * bucket at once and touches a record only if its tag agrees (a false agreement: 1 in 6,500). An entry
  * that finds its home bucket full goes to one of the next HASH_PROBES - 1 buckets, and the home bucket's
  * `spill` counts it, so that a lookup leaves the home bucket only if something did spill. At the load that
- * hash_buckets() provides for (at most 5 entries a bucket on average) about 1 bucket in 70 spills.
+ * hash_buckets() provides for (6.75 entries a bucket on average when all is full) 1 bucket in 11 spills; at
+ * half of it, 1 in 700. That no bucket of HASH_PROBES has room happens to 5 in 10^6 entries of a full index.
  *
  * The index knows nothing of records: flow.c compares keys.
  */
@@ -19,7 +20,7 @@
 #include <emmintrin.h>
 #endif
 
-enum { HASH_WAYS = 10, HASH_PROBES = 4 };
+enum { HASH_WAYS = 10, HASH_PROBES = 8 };
 
 /**
  * struct hash_bucket - One cache line of the index
@@ -39,18 +40,23 @@ static_assert(sizeof(struct hash_bucket) == CACHE_LINE, "a bucket is a cache lin
 
 /**
  * struct hash - An index
- * @buckets: power of two of them
- * @mask:    their number - 1
+ * @buckets: home buckets, and HASH_PROBES - 1 behind them, so that a probe never wraps around
+ * @n:       number of home buckets
  */
 struct hash {
 	struct hash_bucket *buckets;
-	uint32_t mask;
+	uint32_t n;
 };
 
 /**
- * hash_buckets() - How many buckets @n_entries need, a power of two
+ * hash_buckets() - How many home buckets @n_entries need
  */
 uint32_t hash_buckets(uint32_t n_entries);
+
+/**
+ * hash_mem_size() - Bytes of @n_buckets home buckets and those behind them
+ */
+size_t hash_mem_size(uint32_t n_buckets);
 
 /**
  * hash_insert() - Add an entry; the caller knows that it is not there
@@ -73,7 +79,8 @@ static inline uint16_t hash_tag(uint64_t hash)
 
 static inline struct hash_bucket *hash_bucket(const struct hash *h, uint64_t hash, uint32_t probe)
 {
-	return &h->buckets[((uint32_t)hash + probe) & h->mask];
+	/* Multiply and shift: any number of buckets will do. The tag is made of other bits of the hash. */
+	return &h->buckets[((uint64_t)(uint32_t)hash * h->n >> 32) + probe];
 }
 
 /* Bit i is set when way i has @tag. */

@@ -14,7 +14,7 @@
 #include "base.h"
 
 enum nat_proto { NAT_TCP, NAT_UDP, NAT_ICMP, NAT_PROTOS };
-enum { NAT_WORDS = 512 / 64, NAT_POOL_NONE = 0xff };
+enum { NAT_WORDS = 512 / 64, NAT_POOL_NONE = FP_POOL_NONE };
 
 /**
  * struct nat_slice - Ports of one (pool, protocol, shard)
@@ -64,11 +64,17 @@ size_t nat_mem_size(const struct fp_config *cfg);
 void nat_init(struct nat *n, const struct fp_config *cfg, void *mem);
 
 /**
- * nat_proto_of() - Index of a protocol that can be translated; @proto is one of TCP, UDP, ICMP
+ * nat_proto_of() - Whose ports and timeouts a protocol has; those without ports live as long as UDP
  */
 static inline enum nat_proto nat_proto_of(uint8_t proto)
 {
-	return proto == 6 ? NAT_TCP : proto == 17 ? NAT_UDP : NAT_ICMP;
+	return proto == 6 ? NAT_TCP : proto == 1 ? NAT_ICMP : NAT_UDP;
+}
+
+/* TCP, UDP and ICMP echo have ports (or an identifier); all else is told apart by addresses alone. */
+static inline bool nat_has_ports(uint8_t proto)
+{
+	return proto == 6 || proto == 17 || proto == 1;
 }
 
 /* Shard of an external port. */
@@ -110,6 +116,18 @@ static inline uint32_t nat_pool_of_v4(const struct nat *n, be32 addr, be16 port)
 	for (uint32_t i = 0; i < n->n_pools; i++)
 		if (n->pools[i].v4.raw == addr.raw &&
 		    (uint32_t)be16_host(port) - n->pools[i].port_lo < n->pools[i].n_ports)
+			return i;
+	return NAT_POOL_NONE;
+}
+
+/**
+ * nat_pool_of_addr() - The first pool with this address, whatever its ports
+ * Return: index, or NAT_POOL_NONE.
+ */
+static inline uint32_t nat_pool_of_addr(const struct nat *n, be32 addr)
+{
+	for (uint32_t i = 0; i < n->n_pools; i++)
+		if (n->pools[i].v4.raw == addr.raw)
 			return i;
 	return NAT_POOL_NONE;
 }

@@ -3,130 +3,133 @@
  * session.c - birth and death of records
  *
  * Invariants, between any two calls:
- *   - a live record (REC_FLOW, REC_MAPPING) is in the index twice; no other record is in it;
- *   - a live flow's mapping is live, has the flow in its list, and has the same external port;
- *   - a mapping, live or tombstone, holds its port's bit;
- *   - a live flow is on the wheel; so is an imported mapping, because its flows may never come.
+ *   - a live record is in the index under both of its flow keys, a leader under its mapping's keys too; no
+ *     other record is in it;
+ *   - the live SNAT sessions with ports of one (inside endpoint, protocol, pool) stand in one ring, have the
+ *     same external port, and exactly one of them is the leader; no other record is in a ring;
+ *   - a leader, live or tombstone, holds its port's bit;
+ *   - a live record is on the wheel.
  */
 #include "session.h"
 #include "tcptrack.h"
 
-static void queue_change(struct core *c, uint32_t idx)
+static bool is_told(const struct core *c, const struct flow_hot *f)
 {
-	if (!c->changes.track || (c->table.rec[idx].cold.admin & ADMIN_QUEUED))
+	return c->changes.track && session_survives(c, f);
+}
+
+void session_changed(struct core *c, uint32_t idx)
+{
+	struct flow_hot *f = &c->table.rec[idx].hot;
+
+	f->version++;
+	if (!is_told(c, f) || (c->table.rec[idx].cold.admin & ADMIN_QUEUED))
 		return;
 	c->table.rec[idx].cold.admin |= ADMIN_QUEUED;
 	changes_push(&c->changes, idx);
 	counter_set(&c->stat.dirty, changes_pending(&c->changes));
 }
 
-void session_changed(struct core *c, uint32_t idx)
-{
-	c->table.rec[idx].hot.version++;
-	queue_change(c, idx);
-}
-
-static void gauges(struct core *c, uint32_t idx, uint64_t step)
-{
-	counter_add(c->table.rec[idx].hot.kind == REC_FLOW ? &c->stat.flows : &c->stat.mappings, step);
-}
-
-void record_identify(struct core *c, uint32_t idx)
+static void identify(struct core *c, uint32_t idx)
 {
 	c->table.link[idx].id = c->cfg->flow_id_base + ++c->flow_seq * c->cfg->n_workers + c->worker;
 	c->table.rec[idx].cold.origin = c->cfg->origin;
 }
 
+uint32_t session_shard(const struct fp_config *cfg, const struct flow_hot *f)
+{
+	if (f->form == FP_FORM_STATIC || !nat_has_ports(f->proto))
+		return core_shard(cfg, &f->remote, f->remote_port, f->proto);
+	return core_shard(cfg, &f->inside, f->inside_port, f->proto);
+}
+
+/* ---- look up ---- */
+
+uint32_t record_find(const struct core *c, const struct flow_hot *f, uint32_t side, enum key_kind kind)
+{
+	struct flow_key key = flow_key_of(f, side, kind);
+
+	return flow_find(&c->table, &c->hash, &key, flow_hash(&c->table, &key)) >> 1;
+}
+
+uint32_t mapping_by_external(const struct core *c, uint32_t pool, uint8_t proto, be16 port)
+{
+	const struct flow_hot f = { .pool = (uint8_t)pool, .proto = proto, .external_port = port };
+
+	return record_find(c, &f, SIDE_IN, KEY_MAPPING);
+}
+
+bool mapping_has_remote(const struct core *c, uint32_t leader, const struct fp_addr *remote)
+{
+	uint32_t idx = leader;
+
+	for (uint32_t i = 0; i < MAPPING_WALK_MAX; i++) {
+		if (addr_eq(&c->table.rec[idx].hot.remote, remote))
+			return true;
+		idx = c->table.link[idx].map_next;
+		if (idx == leader)
+			break;
+	}
+	return false;
+}
+
 /* ---- birth ---- */
 
-uint32_t mapping_insert(struct core *c, const struct flow_hot *m, uint32_t shard)
+/* Take a place in the ring behind the leader, or begin one. */
+static void ring_join(struct flow_table *t, uint32_t idx, uint32_t leader)
+{
+	struct flow_link *l = &t->link[idx];
+
+	if (!leader) {
+		l->map_next = l->map_prev = idx;
+		return;
+	}
+	l->map_prev = leader;
+	l->map_next = t->link[leader].map_next;
+	t->link[l->map_next].map_prev = idx;
+	t->link[leader].map_next = idx;
+}
+
+uint32_t record_insert(struct core *c, const struct flow_hot *want, uint32_t leader, uint32_t shard)
 {
 	struct flow_table *t = &c->table;
 	uint32_t idx = flow_alloc(t);
 	struct flow_hot *f = &t->rec[idx].hot;
+	bool leads = session_has_mapping(want) && !leader;
 
 	if (!idx)
 		return FLOW_NONE;
-	f->inside = m->inside;
-	f->inside_port = m->inside_port;
-	f->external_port = m->external_port;
-	f->proto = m->proto;
-	f->pool = m->pool;
-	f->zones = m->zones;
-	f->kind = REC_MAPPING;
-	f->state = FP_ST_NEW;
-	t->rec[idx].cold.shard = (uint8_t)shard;
-	t->link[idx].epoch = c->import_epoch;
-	if (!flow_index(t, &c->hash, idx)) {
-		flow_free(t, idx);
-		return FLOW_NONE;
-	}
-	gauges(c, idx, 1);
-	return idx;
-}
-
-uint32_t flow_insert(struct core *c, const struct flow_hot *key, uint32_t map)
-{
-	struct flow_table *t = &c->table;
-	uint32_t idx = flow_alloc(t), first = t->link[map].map_next;
-	struct flow_hot *f = &t->rec[idx].hot;
-
-	if (!idx)
-		return FLOW_NONE;
-	f->inside = key->inside;
-	f->remote = key->remote;
-	f->inside_port = key->inside_port;
-	f->remote_port = key->remote_port;
-	f->external_port = t->rec[map].hot.external_port;
-	f->proto = key->proto;
-	f->pool = t->rec[map].hot.pool;
-	f->zones = key->zones;
+	f->inside = want->inside;
+	f->remote = want->remote;
+	f->inside_port = want->inside_port;
+	f->remote_port = want->remote_port;
+	f->external_port = want->external_port;
+	f->proto = want->proto;
+	f->pool = want->pool;
+	f->zones = want->zones;
+	f->flags = want->flags;
+	f->rule = want->rule;
+	f->form = want->form;
+	f->epoch = c->import_epoch;
 	f->kind = REC_FLOW;
 	f->state = FP_ST_NEW;
-	f->map = map;
-	t->rec[idx].cold.shard = t->rec[map].cold.shard;
-	t->link[idx].epoch = c->import_epoch;
-	if (!flow_index(t, &c->hash, idx)) {
+	t->rec[idx].cold.shard = (uint8_t)shard;
+	if (!flow_index(t, &c->hash, idx, KEY_FLOW)) {
 		flow_free(t, idx);
 		return FLOW_NONE;
 	}
-	t->link[idx].map_prev = map;
-	t->link[idx].map_next = first;
-	if (first)
-		t->link[first].map_prev = idx;
-	t->link[map].map_next = idx;
-	gauges(c, idx, 1);
-	return idx;
-}
-
-/* The mapping of an inside endpoint; a new one gets a port (endpoint-independent: RFC 4787 REQ-1). */
-static uint32_t mapping_open(struct core *c, struct flow_hot *m, uint32_t *verdict)
-{
-	struct flow_key key = { .a = m->inside,
-				.pa = m->inside_port,
-				.proto = m->proto,
-				.pool = m->pool,
-				.side = SIDE_OUT,
-				.kind = REC_MAPPING };
-	uint32_t entry = flow_find(&c->table, &c->hash, &key, flow_hash(&c->table, &key));
-	uint32_t shard, idx;
-
-	if (entry)
-		return entry >> 1;
-	shard = core_shard(c->cfg, &m->inside, m->inside_port, m->proto);
-	m->external_port = nat_port_alloc(&c->nat, m->pool, m->proto, shard, be16_host(m->inside_port) & 1);
-	if (!m->external_port.raw) {
-		*verdict = V_PORTS_EXHAUSTED;
+	if (leads && !flow_index(t, &c->hash, idx, KEY_MAPPING)) {
+		flow_unindex(t, &c->hash, idx, KEY_FLOW);
+		flow_free(t, idx);
 		return FLOW_NONE;
 	}
-	idx = mapping_insert(c, m, shard);
-	if (!idx) {
-		nat_port_free(&c->nat, m->pool, m->proto, m->external_port);
-		*verdict = V_TABLE_FULL;
-		return FLOW_NONE;
+	if (session_has_mapping(want))
+		ring_join(t, idx, leader);
+	if (leads) {
+		t->rec[idx].cold.admin |= ADMIN_LEADER;
+		counter_add(&c->stat.mappings, 1);
 	}
-	record_identify(c, idx);
-	session_changed(c, idx);
+	counter_add(&c->stat.flows, 1);
 	return idx;
 }
 
@@ -136,37 +139,70 @@ static void start_state(struct core *c, uint32_t idx, const struct pkt *p)
 
 	f->state = FP_ST_NEW;
 	if (p->proto == IPPROTO_NUM_TCP)
-		tcptrack_open(f, &c->table.rec[idx].cold, p);
-	record_identify(c, idx);
+		tcptrack_open(f, &c->table.rec[idx].cold, p, session_opener(f));
+	identify(c, idx);
 	session_touch(c, f);
 	wheel_schedule(&c->wheel, &c->table, idx, f->deadline_tick);
 	session_changed(c, idx);
 }
 
+static struct flow_hot endpoints(const struct core *c, const struct pkt *p, const struct session_path *path)
+{
+	struct flow_hot f = { .inside = path->inside,
+			      .remote = path->remote,
+			      .inside_port = path->inside_port,
+			      .remote_port = path->remote_port,
+			      .external_port = path->external_port,
+			      .proto = p->proto,
+			      .pool = path->form == FP_FORM_NONE ? POOL_NONE : path->pool,
+			      .zones = (uint8_t)(path->in_port << 4 | path->out_port),
+			      .rule = path->rule,
+			      .form = path->form };
+
+	if (path->form == FP_FORM_NONE)
+		f.external_port = path->inside_port;
+	if (path->inbound)
+		f.flags |= FP_RF_INBOUND;
+	if (nat_pool_of_addr(&c->nat, addr_v4(&path->remote)) != NAT_POOL_NONE)
+		f.flags |= FP_RF_HAIRPIN;
+	return f;
+}
+
+/*
+ * The external port of a new session: its mapping's, or one from the pool (endpoint-independent mapping:
+ * RFC 4787 REQ-1). Return: V_GO_ON, or why there is none.
+ */
+static uint32_t choose_port(struct core *c, struct flow_hot *f, uint32_t shard, uint32_t *leader)
+{
+	*leader = record_find(c, f, SIDE_OUT, KEY_MAPPING);
+	if (*leader) {
+		f->external_port = c->table.rec[*leader].hot.external_port;
+		return V_GO_ON;
+	}
+	if (f->flags & FP_RF_INBOUND)
+		return V_NO_SESSION;
+	f->external_port = nat_port_alloc(&c->nat, f->pool, f->proto, shard, be16_host(f->inside_port) & 1);
+	return f->external_port.raw ? V_GO_ON : V_PORTS_EXHAUSTED;
+}
+
 uint32_t session_open(struct core *c, const struct pkt *p, const struct session_path *path, uint32_t *idx)
 {
-	struct flow_hot key = { .inside = addr_from_v4(p->src),
-				.remote = addr_from_v4(p->dst),
-				.inside_port = p->sport,
-				.proto = p->proto,
-				.zones = (uint8_t)(path->in_port << 4 | path->out_port) };
-	uint32_t pool = nat_pool_for(&c->nat, path->out_port, &key.inside), verdict = V_GO_ON, map;
+	struct flow_hot f = endpoints(c, p, path);
+	uint32_t shard = session_shard(c->cfg, &f), leader = FLOW_NONE, verdict = V_GO_ON;
 
-	if (pool == NAT_POOL_NONE)
-		return V_NO_POOL;
-	/* A new session takes a flow and perhaps a mapping; without both, nothing is begun. */
-	if (c->table.n_free < 2)
+	if (!c->table.n_free)
 		return V_TABLE_FULL;
-	key.pool = (uint8_t)pool;
-	if (p->proto != IPPROTO_NUM_ICMP)
-		key.remote_port = p->dport;
-	map = mapping_open(c, &key, &verdict);
-	if (!map)
+	if (session_has_mapping(&f)) {
+		verdict = choose_port(c, &f, shard, &leader);
+	} else if (record_find(c, &f, SIDE_OUT, KEY_FLOW) || record_find(c, &f, SIDE_IN, KEY_FLOW)) {
+		verdict = V_PORTLESS_TAKEN;
+	}
+	if (verdict != V_GO_ON)
 		return verdict;
-	*idx = flow_insert(c, &key, map);
+	*idx = record_insert(c, &f, leader, shard);
 	if (!*idx) {
-		if (!c->table.link[map].map_next)
-			record_remove(c, map, true);
+		if (session_has_mapping(&f) && !leader)
+			nat_port_free(&c->nat, f.pool, f.proto, f.external_port);
 		return V_TABLE_FULL;
 	}
 	start_state(c, *idx, p);
@@ -176,20 +212,34 @@ uint32_t session_open(struct core *c, const struct pkt *p, const struct session_
 
 void session_reopen(struct core *c, uint32_t idx, const struct pkt *p)
 {
+	const uint8_t stays = ADMIN_QUEUED | ADMIN_LEADER | ADMIN_COUNTED | ADMIN_PORT_COUNTED |
+			      ADMIN_RULE_COUNTED;
 	struct flow_cold *cold = &c->table.rec[idx].cold;
-	uint8_t queued = cold->admin & ADMIN_QUEUED, shard = cold->shard;
+	struct flow_hot *f = &c->table.rec[idx].hot;
+	uint8_t admin = cold->admin & stays, shard = cold->shard;
 
 	memset(cold, 0, sizeof(*cold));
-	cold->admin = queued;
+	cold->admin = admin;
 	cold->shard = shard;
-	c->table.rec[idx].hot.flags = 0;
-	c->table.rec[idx].hot.version = 0;
+	f->flags &= FP_RF_INBOUND | FP_RF_HAIRPIN;
+	f->version = 0;
 	start_state(c, idx, p);
 	counter_add(&c->stat.flows_closed, 1);
 	counter_add(&c->stat.flows_created, 1);
 }
 
 /* ---- time ---- */
+
+void session_moved(struct core *c, uint32_t idx, uint32_t timeout)
+{
+	struct flow_hot *f = &c->table.rec[idx].hot;
+
+	f->deadline_tick = wheel_tick(c->now_ns) + session_timeout(c, f);
+	/* Only of an earlier deadline the wheel must hear. */
+	if (session_timeout(c, f) < timeout)
+		wheel_schedule(&c->wheel, &c->table, idx, f->deadline_tick);
+	session_changed(c, idx);
+}
 
 uint32_t session_deadline(const struct core *c, const struct flow_hot *f)
 {
@@ -198,20 +248,55 @@ uint32_t session_deadline(const struct core *c, const struct flow_hot *f)
 	return max_u32(f->deadline_tick, wheel_tick(since) + session_timeout(c, f));
 }
 
-void session_expire(struct core *c, uint32_t idx)
+/* Is it due? If not, it goes back on the wheel; if so, what its removal will touch is asked for. */
+static bool is_due(struct core *c, uint32_t idx)
 {
 	const struct flow_hot *f = &c->table.rec[idx].hot;
-	uint32_t deadline = session_deadline(c, f), now = wheel_tick(c->now_ns);
+	uint32_t deadline = session_deadline(c, f);
 
-	if (f->kind == REC_MAPPING && c->table.link[idx].map_next)
-		deadline = now + session_timeout(c, f); /* lives as long as its flows; look again later */
-	if (deadline > now) {
+	if (deadline > wheel_tick(c->now_ns)) {
 		wheel_schedule(&c->wheel, &c->table, idx, deadline);
-		return;
+		return false;
 	}
-	if (f->kind == REC_FLOW)
-		counter_add(f->state >= FP_ST_TIME_WAIT ? &c->stat.flows_closed : &c->stat.flows_expired, 1);
-	record_remove(c, idx, true);
+	for (uint32_t side = SIDE_OUT; side <= SIDE_IN; side++) {
+		struct flow_key key = flow_key_of(f, side, KEY_FLOW);
+
+		hash_prefetch(&c->hash, flow_hash(&c->table, &key));
+		if (!flow_is_leader(&c->table, idx))
+			continue;
+		key = flow_key_of(f, side, KEY_MAPPING);
+		hash_prefetch(&c->hash, flow_hash(&c->table, &key));
+	}
+	return true;
+}
+
+static uint32_t expire_batch(struct core *c, uint32_t cap)
+{
+	enum { BATCH = 32 };
+	uint32_t idx[BATCH], due[BATCH], n_due = 0;
+	uint32_t n = wheel_take(&c->wheel, &c->table, wheel_tick(c->now_ns), idx, min_u32(cap, BATCH));
+
+	for (uint32_t i = 0; i < n; i++)
+		if (is_due(c, idx[i]))
+			due[n_due++] = idx[i];
+	for (uint32_t i = 0; i < n_due; i++) {
+		bool closed = c->table.rec[due[i]].hot.state >= FP_ST_TIME_WAIT;
+
+		counter_add(closed ? &c->stat.flows_closed : &c->stat.flows_expired, 1);
+		record_remove(c, due[i], true);
+	}
+	return n;
+}
+
+uint32_t session_expire(struct core *c, uint32_t budget)
+{
+	uint32_t total = 0, n;
+
+	do {
+		n = expire_batch(c, budget - total);
+		total += n;
+	} while (n && total < budget);
+	return total;
 }
 
 /* ---- death ---- */
@@ -220,20 +305,54 @@ void record_release(struct core *c, uint32_t idx)
 {
 	const struct flow_hot *f = &c->table.rec[idx].hot;
 
-	if (f->kind == REC_MAPPING || f->kind == REC_TOMB_MAPPING)
+	if (flow_is_leader(&c->table, idx))
 		nat_port_free(&c->nat, f->pool, f->proto, f->external_port);
 	flow_free(&c->table, idx);
 }
 
-/* Out of index and wheel; then a tombstone, or free at once. */
-static void bury(struct core *c, uint32_t idx, bool tell)
+/* The next session of the ring takes over index keys and port. */
+static void pass_leadership(struct core *c, uint32_t from, uint32_t to)
+{
+	const uint8_t passed = ADMIN_LEADER | ADMIN_PORT_COUNTED;
+	struct flow_cold *old = &c->table.rec[from].cold, *new = &c->table.rec[to].cold;
+
+	flow_unindex(&c->table, &c->hash, from, KEY_MAPPING);
+	new->admin |= old->admin & passed;
+	old->admin &= (uint8_t)~passed;
+	/* What was just taken out has left room. */
+	FP_ASSERT(flow_index(&c->table, &c->hash, to, KEY_MAPPING));
+}
+
+static void ring_leave(struct core *c, uint32_t idx)
+{
+	struct flow_link *l = &c->table.link[idx];
+	uint32_t next = l->map_next;
+
+	if (!next)
+		return;
+	if (flow_is_leader(&c->table, idx)) {
+		if (next != idx) {
+			pass_leadership(c, idx, next);
+		} else {
+			flow_unindex(&c->table, &c->hash, idx, KEY_MAPPING);
+			counter_add(&c->stat.mappings, UINT64_MAX);
+		}
+	}
+	c->table.link[l->map_prev].map_next = next;
+	c->table.link[next].map_prev = l->map_prev;
+	l->map_next = l->map_prev = FLOW_NONE;
+}
+
+void record_remove(struct core *c, uint32_t idx, bool tell)
 {
 	struct flow_hot *f = &c->table.rec[idx].hot;
 
-	flow_unindex(&c->table, &c->hash, idx);
+	FP_ASSERT(f->kind == REC_FLOW);
+	flow_unindex(&c->table, &c->hash, idx, KEY_FLOW);
+	ring_leave(c, idx);
 	wheel_cancel(&c->wheel, &c->table, idx);
-	gauges(c, idx, UINT64_MAX);
-	if (!tell || !c->changes.track) {
+	counter_add(&c->stat.flows, UINT64_MAX);
+	if (!tell || !is_told(c, f)) {
 		record_release(c, idx);
 		return;
 	}
@@ -242,48 +361,18 @@ static void bury(struct core *c, uint32_t idx, bool tell)
 		record_release(c, idx);
 		return;
 	}
-	f->kind = f->kind == REC_FLOW ? REC_TOMB_FLOW : REC_TOMB_MAPPING;
+	f->kind = REC_TOMB;
 	counter_set(&c->stat.tombstones, ++c->changes.n_tombs);
 	session_changed(c, idx);
 }
 
-static void flow_remove(struct core *c, uint32_t idx, bool tell)
+void mapping_remove(struct core *c, uint32_t idx, bool tell)
 {
-	struct flow_link *l = &c->table.link[idx];
+	uint32_t next = c->table.link[idx].map_next;
 
-	c->table.link[l->map_prev].map_next = l->map_next;
-	if (l->map_next)
-		c->table.link[l->map_next].map_prev = l->map_prev;
-	l->map_next = FLOW_NONE;
-	l->map_prev = FLOW_NONE;
-	bury(c, idx, tell);
-}
-
-/* The peer deletes its mapping itself; should it die before that, the wheel does it after the takeover. */
-static void await_delete(struct core *c, uint32_t map)
-{
-	struct flow_hot *f = &c->table.rec[map].hot;
-
-	f->deadline_tick = wheel_tick(c->now_ns) + session_timeout(c, f);
-	wheel_schedule(&c->wheel, &c->table, map, f->deadline_tick);
-}
-
-void record_remove(struct core *c, uint32_t idx, bool tell)
-{
-	uint32_t map = idx;
-
-	if (c->table.rec[idx].hot.kind == REC_FLOW) {
-		map = c->table.rec[idx].hot.map;
-		flow_remove(c, idx, tell);
-		if (c->table.link[map].map_next)
-			return;
-		if (!tell && !(c->table.rec[map].cold.admin & ADMIN_IMPLIED)) {
-			await_delete(c, map);
-			return;
-		}
+	while (next && next != idx) {
+		record_remove(c, next, tell);
+		next = c->table.link[idx].map_next;
 	}
-	FP_ASSERT(c->table.rec[map].hot.kind == REC_MAPPING);
-	while (c->table.link[map].map_next)
-		flow_remove(c, c->table.link[map].map_next, tell);
-	bury(c, map, tell);
+	record_remove(c, idx, tell);
 }

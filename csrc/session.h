@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * session.h - sessions from birth to death: flow, mapping, port, timer, and what the peer is told
+ * session.h - sessions from birth to death: record, external port, timer, and what the peer is told
  */
 #ifndef SESSION_H
 #define SESSION_H
@@ -9,25 +9,43 @@
 #include "step.h"
 
 /**
- * struct session_path - Where a new session goes
- * @in_port:  inside port that it came in by
- * @out_port: outside port that its first packet leaves by
+ * struct session_path - What was decided for a new session
+ * @in_port:        inside port
+ * @out_port:       outside (or other inside) port
+ * @form:           enum fp_form
+ * @pool:           SNAT: the pool; STATIC and portless: the first one with the address; NONE: POOL_NONE
+ * @rule:           rule that allows it; 0 = built in
+ * @inbound:        opened by the remote side
+ * @inside:         inside address
+ * @remote:         remote address
+ * @inside_port:    ICMP: the identifier; portless: 0
+ * @remote_port:    ICMP and portless: 0
+ * @external_port:  STATIC: the forward's; else 0: a mapping has its own
+ * @max_per_source: sessions that this rule allows to one inside address; 0 = as many as there are
+ *
+ * Between two inside ports (form NONE) the smaller endpoint is the inside one.
  */
 struct session_path {
 	uint8_t in_port, out_port;
+	uint8_t form, pool;
+	uint16_t rule;
+	bool inbound;
+	struct fp_addr inside, remote;
+	be16 inside_port, remote_port, external_port;
+	uint32_t max_per_source;
 };
 
 /**
  * session_open() - Make a session for its first packet
  * @p:    parsed, its checksums verified, allowed to open a session
- * @path: ports
- * @idx:  out: the flow
+ * @path: what it becomes; SNAT that is opened by the remote side needs a mapping that is there
+ * @idx:  out: its record
  * Return: V_GO_ON, or why not (nothing is left behind then).
  */
 uint32_t session_open(struct core *c, const struct pkt *p, const struct session_path *path, uint32_t *idx);
 
 /**
- * session_reopen() - A SYN on a closed session: the same endpoints, a new identity
+ * session_reopen() - An opener on a closed session: the same endpoints, a new identity
  */
 void session_reopen(struct core *c, uint32_t idx, const struct pkt *p);
 
@@ -37,11 +55,35 @@ void session_reopen(struct core *c, uint32_t idx, const struct pkt *p);
 void session_changed(struct core *c, uint32_t idx);
 
 /**
+ * session_shard() - Who owns the record of these endpoints
+ * @f: form, proto, and the inside and remote endpoint are used
+ */
+uint32_t session_shard(const struct fp_config *cfg, const struct flow_hot *f);
+
+/**
  * session_timeout() - Lifetime of a record in its state, in wheel ticks
  */
 static inline uint32_t session_timeout(const struct core *c, const struct flow_hot *f)
 {
 	return c->timeout_ticks[nat_proto_of(f->proto)][f->state];
+}
+
+/* Is it in a ring that shares an external port? */
+static inline bool session_has_mapping(const struct flow_hot *f)
+{
+	return f->form == FP_FORM_SNAT && nat_has_ports(f->proto);
+}
+
+/* The peer cannot use what hangs on an address that only this node has. */
+static inline bool session_survives(const struct core *c, const struct flow_hot *f)
+{
+	return f->pool == POOL_NONE || c->cfg->pools[f->pool].survives;
+}
+
+/* The side that opened the session. */
+static inline uint32_t session_opener(const struct flow_hot *f)
+{
+	return f->flags & FP_RF_INBOUND ? SIDE_IN : SIDE_OUT;
 }
 
 /* A packet keeps its session alive; a closed one runs out whatever comes. The wheel finds out by itself. */
@@ -52,6 +94,12 @@ static inline void session_touch(const struct core *c, struct flow_hot *f)
 }
 
 /**
+ * session_moved() - The state has changed: a new deadline, and the peer must know
+ * @timeout: session_timeout() as it was before
+ */
+void session_moved(struct core *c, uint32_t idx, uint32_t timeout);
+
+/**
  * session_deadline() - When a record is due, the grace after a takeover included
  *
  * While not ACTIVE nothing is due: what is shown is what the record would get if this node took over now.
@@ -59,39 +107,59 @@ static inline void session_touch(const struct core *c, struct flow_hot *f)
 uint32_t session_deadline(const struct core *c, const struct flow_hot *f);
 
 /**
- * session_expire() - The wheel found the record: remove it, or put it back
+ * session_expire() - Look at what is due by now: remove it, or put it back
+ * @budget: records to look at
+ * Return: records looked at; == @budget means that there is more to do.
  */
-void session_expire(struct core *c, uint32_t idx);
+uint32_t session_expire(struct core *c, uint32_t budget);
 
 /**
- * mapping_insert() - Make a mapping of certain endpoints
- * @m: inside, inside_port, external_port, proto, pool and zones are used; the port has been taken
+ * mapping_by_external() - Who stands behind an external port?
+ * Return: the leader of the mapping, or FLOW_NONE.
+ */
+uint32_t mapping_by_external(const struct core *c, uint32_t pool, uint8_t proto, be16 port);
+
+/**
+ * mapping_has_remote() - Has the mapping a session with this remote address (address-dependent filtering)?
+ * @leader: from mapping_by_external()
+ *
+ * Looks at MAPPING_WALK_MAX sessions; beyond them the answer is no.
+ */
+bool mapping_has_remote(const struct core *c, uint32_t leader, const struct fp_addr *remote);
+
+enum { MAPPING_WALK_MAX = 256 };
+
+/**
+ * record_insert() - Make a record of certain endpoints
+ * @want:   endpoints, proto, pool, form, zones, flags and rule are used
+ * @leader: its mapping's leader, or FLOW_NONE
+ * @shard:  its owner
+ *
+ * SNAT with ports and without a leader makes the record a leader; the port has been taken.
  * Return: index, or FLOW_NONE when the table is full.
  */
-uint32_t mapping_insert(struct core *c, const struct flow_hot *m, uint32_t shard);
+uint32_t record_insert(struct core *c, const struct flow_hot *want, uint32_t leader, uint32_t shard);
 
 /**
- * flow_insert() - Make a flow under a mapping
- * @f: all of the key is used
- * @map: its mapping
- * Return: index, or FLOW_NONE when the table is full.
+ * record_find() - The record that is indexed under the key of these endpoints
+ * Return: index, or FLOW_NONE.
  */
-uint32_t flow_insert(struct core *c, const struct flow_hot *f, uint32_t map);
+uint32_t record_find(const struct core *c, const struct flow_hot *f, uint32_t side, enum key_kind kind);
 
 /**
- * record_identify() - Give a record an identity of this node
- */
-void record_identify(struct core *c, uint32_t idx);
-
-/**
- * record_remove() - Remove a record; a mapping takes its flows with it, a last flow its mapping
- * @tell: the peer must hear of it: leave a tombstone if changes are tracked. Without, a mapping that has a
- *        record of its own stays when its last flow goes: its own delete will come.
+ * record_remove() - Remove a record
+ * @tell: the peer must hear of it: leave a tombstone if changes are tracked
  */
 void record_remove(struct core *c, uint32_t idx, bool tell);
 
 /**
- * record_release() - Free the slot of a record that is out of all lists, and a mapping's port
+ * mapping_remove() - Remove all sessions of a mapping
+ * @idx: one of them
+ */
+void mapping_remove(struct core *c, uint32_t idx, bool tell);
+
+/**
+ * record_release() - Free the slot of a record that is out of all lists, and the port that it holds
  */
 void record_release(struct core *c, uint32_t idx);
 

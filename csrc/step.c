@@ -234,12 +234,13 @@ static void clamp_mss(const struct core *c, const struct pkt *p, uint32_t out_po
 static uint32_t track(struct core *c, const struct pkt *p, uint32_t idx, uint32_t side)
 {
 	struct flow_hot *f = &c->table.rec[idx].hot;
+	uint32_t timeout = session_timeout(c, f);
 	enum tcptrack_result result;
 
 	if (unlikely(p->later))
 		return V_GO_ON;
 	if (p->proto != IPPROTO_NUM_TCP) {
-		if (side == SIDE_OUT || f->state != FP_ST_NEW)
+		if (likely(f->state != FP_ST_NEW) || side == session_opener(f))
 			return V_GO_ON;
 		f->state = FP_ST_ESTABLISHED;
 		session_changed(c, idx);
@@ -257,9 +258,7 @@ static uint32_t track(struct core *c, const struct pkt *p, uint32_t idx, uint32_
 		session_reopen(c, idx, p);
 		return V_GO_ON;
 	}
-	f->deadline_tick = wheel_tick(c->now_ns) + session_timeout(c, f);
-	wheel_schedule(&c->wheel, &c->table, idx, f->deadline_tick);
-	session_changed(c, idx);
+	session_moved(c, idx, timeout);
 	return V_GO_ON;
 }
 
@@ -319,9 +318,16 @@ static uint32_t check_opener(const struct core *c, const struct pkt *p)
 static uint32_t first_packet(struct core *c, struct pkt *p)
 {
 	struct fp_addr src = addr_from_v4(p->src), dst = addr_from_v4(p->dst);
-	struct session_path path = { .in_port = p->frame->port };
+	struct session_path path = {
+		.in_port = p->frame->port,
+		.form = FP_FORM_SNAT,
+		.inside = src,
+		.remote = dst,
+		.inside_port = p->sport,
+		.remote_port = p->proto == IPPROTO_NUM_ICMP ? be16_of(0) : p->dport,
+	};
 	struct nexthop nh, back;
-	uint32_t idx, verdict;
+	uint32_t idx, verdict, pool;
 
 	verdict = local_ipv4(c, p, V_GO_ON);
 	if (verdict != V_GO_ON)
@@ -337,6 +343,10 @@ static uint32_t first_packet(struct core *c, struct pkt *p)
 		verdict = V_NO_RETURN_ROUTE;
 	if (verdict != V_GO_ON)
 		return verdict;
+	pool = nat_pool_for(&c->nat, nh.port, &src);
+	if (pool == NAT_POOL_NONE)
+		return V_NO_POOL;
+	path.pool = (uint8_t)pool;
 	path.out_port = (uint8_t)nh.port;
 	verdict = session_open(c, p, &path, &idx);
 	return verdict == V_GO_ON ? forward(c, p, idx, SIDE_OUT, &nh) : verdict;

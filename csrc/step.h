@@ -61,6 +61,7 @@ struct core_counters {
 	counter flows, mappings, tombstones, dirty, neigh_waiting;
 	counter flows_created, flows_expired, flows_closed, flows_imported, import_refused;
 	counter events_lost, import_conflicts;
+	counter evicted_closed, evicted_embryonic, quota_uncounted;
 };
 
 /**
@@ -77,7 +78,7 @@ struct core_counters {
  * @ports:           ports
  * @timeout_ticks:   lifetime by enum nat_proto and enum fp_state
  * @table:           records
- * @hash:            index of both directions of all records
+ * @hash:            index of both directions of all sessions and mappings
  * @nat:             external ports of the shards
  * @wheel:           timers
  * @changes:         what the peer has not heard yet
@@ -111,7 +112,7 @@ struct core {
 	struct frag_table frags;
 	struct neigh_wants wants;
 	uint64_t icmp_due_ns;
-	uint16_t import_epoch;
+	uint8_t import_epoch;
 	uint32_t reclaim_slot;
 	CACHE_ALIGNED counter verdicts[V_COUNT];
 	struct core_counters stat;
@@ -173,7 +174,7 @@ static inline uint32_t core_frags_ready(struct core *c, struct fp_frame *out, ui
 void core_account(struct core *c, const struct fp_frame *frames, uint32_t n);
 
 /**
- * core_shard() - Shard of an inside endpoint; pure, the same on both nodes of a pair
+ * core_shard() - Shard of an endpoint; pure, the same on both nodes of a pair
  * @port:   as on the wire; for ICMP echo the identifier
  * Return: 0..FP_SHARDS-1; the owner is worker (shard % cfg->n_workers).
  */

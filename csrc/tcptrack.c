@@ -150,7 +150,7 @@ enum tcptrack_result tcptrack_segment(struct flow_hot *f, struct flow_cold *c, u
 	return TCPTRACK_CHANGED;
 }
 
-void tcptrack_open(struct flow_hot *f, struct flow_cold *c, const struct pkt *p)
+void tcptrack_open(struct flow_hot *f, struct flow_cold *c, const struct pkt *p, uint32_t side)
 {
 	if (p->tcp_flags & TCP_SYN) {
 		f->state = FP_ST_SYN_SENT;
@@ -158,5 +158,5 @@ void tcptrack_open(struct flow_hot *f, struct flow_cold *c, const struct pkt *p)
 		f->state = FP_ST_ESTABLISHED;
 		c->admin |= ADMIN_LENIENT;
 	}
-	learn_window(c, SIDE_OUT, p);
+	learn_window(c, side, p);
 }

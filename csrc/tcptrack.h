@@ -62,7 +62,8 @@ enum tcptrack_result tcptrack_segment(struct flow_hot *f, struct flow_cold *c, u
 
 /**
  * tcptrack_open() - First segment of a session: a SYN, or anything when SYN-check is off
+ * @side: who sent it
  */
-void tcptrack_open(struct flow_hot *f, struct flow_cold *c, const struct pkt *p);
+void tcptrack_open(struct flow_hot *f, struct flow_cold *c, const struct pkt *p, uint32_t side);
 
 #endif /* TCPTRACK_H */

@@ -15,12 +15,12 @@
  *     nothing under the key                       inserted
  *     same identity, older version or state       refused, unless a bulk has it for the first time
  *     same identity                               updated; a TCP state never goes backwards
- *     another identity                            replaced
- *     external port held by another endpoint      that mapping goes with its flows: a conflict, counted
+ *     another identity, or other external end     replaced
+ *     external end held by another session        that one goes, with its mapping: a conflict, counted
  *     a delete                                    removes the record if the identity is the same
  *
- *   A flow whose mapping has not come (a bulk goes by slot, not by birth) makes an implied one; the
- *   mapping's own record gives it its identity later.
+ *   What follows from the endpoints (shard, pool, FP_RF_HAIRPIN, which sessions share a mapping) is computed
+ *   here; the peer's word is not asked.
  */
 #include <errno.h>
 
@@ -55,13 +55,13 @@ static void export_record(const struct core *c, uint32_t idx, struct fp_flow_rec
 {
 	const struct flow_hot *f = &c->table.rec[idx].hot;
 	const struct flow_cold *cold = &c->table.rec[idx].cold;
-	bool tomb = f->kind == REC_TOMB_FLOW || f->kind == REC_TOMB_MAPPING;
+	bool tomb = f->kind == REC_TOMB;
 
 	memset(out, 0, sizeof(*out));
 	out->id = c->table.link[idx].id;
 	out->origin = cold->origin;
 	out->op = tomb ? FP_OP_DELETE : FP_OP_UPSERT;
-	out->kind = f->kind == REC_FLOW || f->kind == REC_TOMB_FLOW ? FP_KIND_FLOW : FP_KIND_MAPPING;
+	out->form = f->form;
 	out->proto = f->proto;
 	out->state = f->state;
 	out->flags = f->flags;
@@ -70,24 +70,29 @@ static void export_record(const struct core *c, uint32_t idx, struct fp_flow_rec
 	out->remaining_ms = tomb ? 0 : remaining_ms(c, f);
 	out->inside = f->inside;
 	out->remote = f->remote;
-	out->external = c->cfg->pools[f->pool].addr;
+	out->external = f->pool == POOL_NONE ? f->inside : c->cfg->pools[f->pool].addr;
 	out->inside_port = f->inside_port.raw;
 	out->remote_port = f->remote_port.raw;
 	out->external_port = f->external_port.raw;
 	out->in_port = f->zones >> 4;
 	out->out_port = f->zones & 0xf;
 	out->pool = f->pool;
+	out->rule = f->rule;
 	export_windows(cold, out);
 }
 
-/* An implied mapping that this node tells of gets an identity of its own first. */
-static void settle_identity(struct core *c, uint32_t idx)
+/* The delete of a tombstone was told by event @ev_seq; its identity is not needed any more. */
+static void dig_grave(struct core *c, uint32_t idx, uint64_t ev_seq)
 {
-	if (!(c->table.rec[idx].cold.admin & ADMIN_IMPLIED))
-		return;
-	c->table.rec[idx].cold.admin &= (uint8_t)~ADMIN_IMPLIED;
-	record_identify(c, idx);
-	c->table.rec[idx].hot.version++;
+	struct changes *ch = &c->changes;
+
+	c->table.link[idx].id = ev_seq;
+	c->table.link[idx].wheel_next = FLOW_NONE;
+	if (ch->grave_first)
+		c->table.link[ch->grave_last].wheel_next = idx;
+	else
+		ch->grave_first = idx;
+	ch->grave_last = idx;
 }
 
 static uint32_t drain_changes(struct core *c, struct fp_flow_rec *out, uint32_t cap)
@@ -97,16 +102,14 @@ static uint32_t drain_changes(struct core *c, struct fp_flow_rec *out, uint32_t 
 
 	while (n < cap && changes_pending(ch)) {
 		uint32_t idx = changes_pop(ch);
-		const struct flow_hot *f = &c->table.rec[idx].hot;
 
 		c->table.rec[idx].cold.admin &= (uint8_t)~ADMIN_QUEUED;
-		if (f->kind == REC_FREE)
+		if (c->table.rec[idx].hot.kind == REC_FREE)
 			continue; /* its tombstone was given up */
-		settle_identity(c, idx);
 		export_record(c, idx, &out[n]);
 		out[n].ev_seq = ++ch->ev_seq;
 		if (out[n].op == FP_OP_DELETE)
-			changes_dig(ch, idx, ch->ev_seq);
+			dig_grave(c, idx, ch->ev_seq);
 		n++;
 	}
 	counter_set(&c->stat.dirty, changes_pending(ch));
@@ -115,7 +118,7 @@ static uint32_t drain_changes(struct core *c, struct fp_flow_rec *out, uint32_t 
 
 static bool is_live(const struct core *c, uint32_t idx)
 {
-	return c->table.rec[idx].hot.kind == REC_FLOW || c->table.rec[idx].hot.kind == REC_MAPPING;
+	return c->table.rec[idx].hot.kind == REC_FLOW;
 }
 
 static uint32_t drain_bulk(struct core *c, struct fp_flow_rec *out, uint32_t cap)
@@ -124,9 +127,8 @@ static uint32_t drain_bulk(struct core *c, struct fp_flow_rec *out, uint32_t cap
 	uint32_t n = 0;
 
 	for (; n < cap && ch->bulk_slot <= c->table.n_fresh; ch->bulk_slot++) {
-		if (!is_live(c, ch->bulk_slot))
+		if (!is_live(c, ch->bulk_slot) || !session_survives(c, &c->table.rec[ch->bulk_slot].hot))
 			continue;
-		settle_identity(c, ch->bulk_slot);
 		export_record(c, ch->bulk_slot, &out[n]);
 		out[n].flags |= FP_RF_BULK;
 		out[n].ev_seq = ++ch->ev_seq;
@@ -160,9 +162,11 @@ void core_ack(struct core *c, uint64_t ev_seq)
 {
 	struct changes *ch = &c->changes;
 
-	while (changes_has_grave(ch) && changes_oldest_grave(ch)->ev_seq <= ev_seq) {
-		free_tomb(c, changes_oldest_grave(ch)->idx);
-		ch->grave_head++;
+	while (ch->grave_first && c->table.link[ch->grave_first].id <= ev_seq) {
+		uint32_t idx = ch->grave_first;
+
+		ch->grave_first = c->table.link[idx].wheel_next;
+		free_tomb(c, idx);
 	}
 }
 
@@ -174,8 +178,7 @@ static void forget_changes(struct core *c)
 		uint32_t idx = changes_pop(&c->changes);
 
 		c->table.rec[idx].cold.admin &= (uint8_t)~ADMIN_QUEUED;
-		if (c->table.rec[idx].hot.kind == REC_TOMB_FLOW ||
-		    c->table.rec[idx].hot.kind == REC_TOMB_MAPPING)
+		if (c->table.rec[idx].hot.kind == REC_TOMB)
 			free_tomb(c, idx);
 	}
 	counter_set(&c->stat.dirty, 0);
@@ -213,47 +216,75 @@ uint32_t core_walk(struct core *c, uint32_t *slot, struct fp_flow_rec *out, uint
 
 static bool addrs_sane(const struct fp_flow_rec *r)
 {
-	if (!addr_is_v4(&r->inside) || !addr_v4(&r->inside).raw)
-		return false; /* IPv6 sessions come with a later version */
-	if (r->kind == FP_KIND_MAPPING)
-		return addr_is_zero(&r->remote) && !r->remote_port;
-	return addr_is_v4(&r->remote) && addr_v4(&r->remote).raw;
+	/* IPv6 sessions come with a later version. */
+	return addr_is_v4(&r->inside) && addr_v4(&r->inside).raw && addr_is_v4(&r->remote) &&
+	       addr_v4(&r->remote).raw && addr_is_v4(&r->external);
 }
 
-static bool ports_sane(const struct core *c, const struct fp_flow_rec *r)
+static bool zones_sane(const struct core *c, const struct fp_flow_rec *r)
 {
-	const struct fp_config *cfg = c->cfg;
+	if (r->in_port >= c->cfg->n_ports || r->out_port >= c->cfg->n_ports || c->ports[r->in_port].outside)
+		return false;
+	if (c->ports[r->out_port].outside)
+		return true;
+	/* Between two inside zones nothing is translated, and the order of the ends is fixed. */
+	return r->form == FP_FORM_NONE &&
+	       flow_in_order(&r->inside, (be16){ r->inside_port }, &r->remote, (be16){ r->remote_port });
+}
 
-	if (r->in_port >= cfg->n_ports || r->out_port >= cfg->n_ports)
-		return false;
-	if (c->ports[r->in_port].outside || !c->ports[r->out_port].outside)
-		return false;
+static bool ports_sane(const struct fp_flow_rec *r)
+{
+	if (!nat_has_ports(r->proto))
+		return !r->inside_port && !r->remote_port && !r->external_port;
 	if (r->proto == IPPROTO_NUM_ICMP)
-		return r->remote_port == 0;
-	return r->inside_port && (r->remote_port || r->kind == FP_KIND_MAPPING);
+		return !r->remote_port;
+	return r->inside_port && r->remote_port;
+}
+
+static bool state_sane(const struct fp_flow_rec *r)
+{
+	if (r->proto == IPPROTO_NUM_TCP)
+		return r->state >= FP_ST_SYN_SENT && r->state < FP_ST_COUNT;
+	return r->state == FP_ST_NEW || r->state == FP_ST_ESTABLISHED;
+}
+
+/* The pool that has the external end, as this node counts them. False: no record can have such an end. */
+static bool external_sane(const struct core *c, const struct fp_flow_rec *r, uint32_t shard, uint8_t *pool)
+{
+	be16 port = { r->external_port };
+	bool ports = nat_has_ports(r->proto);
+
+	switch (r->form) {
+	case FP_FORM_NONE:
+		*pool = POOL_NONE;
+		return addr_eq(&r->external, &r->inside) && r->external_port == r->inside_port;
+	case FP_FORM_STATIC:
+		*pool = (uint8_t)nat_pool_of_addr(&c->nat, addr_v4(&r->external));
+		if (r->proto == IPPROTO_NUM_ICMP || !ports || !port.raw)
+			return false;
+		break;
+	case FP_FORM_SNAT:
+		*pool = (uint8_t)(ports ? nat_pool_of(&c->nat, &r->external, port)
+					: nat_pool_of_addr(&c->nat, addr_v4(&r->external)));
+		if (ports && nat_port_shard(be16_host(port)) != shard)
+			return false;
+		break;
+	default: return false;
+	}
+	/* What hangs on an address of the peer's only is nothing that this node could go on with. */
+	return *pool != POOL_NONE && c->cfg->pools[*pool].survives;
 }
 
 /**
  * check_record() - May this record be merged at all? Nothing of it has been used yet.
- * @shard: of its inside endpoint, computed here; the peer's word is not asked
+ * @shard: that its endpoints have
+ * @pool:  out
  */
-static bool check_record(const struct core *c, const struct fp_flow_rec *r, uint32_t shard, uint32_t *pool)
+static bool check_record(const struct core *c, const struct fp_flow_rec *r, uint32_t shard, uint8_t *pool)
 {
-	be16 external_port = { r->external_port };
-
-	if (r->proto != IPPROTO_NUM_TCP && r->proto != IPPROTO_NUM_UDP && r->proto != IPPROTO_NUM_ICMP)
-		return false;
-	if (r->kind > FP_KIND_MAPPING || r->op > FP_OP_DELETE || r->state == FP_ST_NONE ||
-	    r->state >= FP_ST_COUNT || !r->id || !r->origin)
-		return false;
-	if (r->proto != IPPROTO_NUM_TCP && r->state != FP_ST_NEW && r->state != FP_ST_ESTABLISHED)
-		return false;
-	if (r->kind == FP_KIND_MAPPING ? r->state != FP_ST_NEW
-				       : r->proto == IPPROTO_NUM_TCP && r->state < FP_ST_SYN_SENT)
-		return false;
-	*pool = nat_pool_of(&c->nat, &r->external, external_port);
-	return *pool != NAT_POOL_NONE && nat_port_shard(be16_host(external_port)) == shard && addrs_sane(r) &&
-	       ports_sane(c, r);
+	return r->op <= FP_OP_DELETE && r->id && r->origin && r->proto && r->rule <= UINT16_MAX &&
+	       state_sane(r) && addrs_sane(r) && ports_sane(r) && zones_sane(c, r) &&
+	       external_sane(c, r, shard, pool);
 }
 
 static bool same_identity(const struct core *c, uint32_t idx, const struct fp_flow_rec *r)
@@ -263,50 +294,36 @@ static bool same_identity(const struct core *c, uint32_t idx, const struct fp_fl
 
 static bool same_external(const struct flow_hot *f, const struct flow_hot *want)
 {
-	return f->pool == want->pool && f->external_port.raw == want->external_port.raw;
+	return f->form == want->form && f->pool == want->pool &&
+	       f->external_port.raw == want->external_port.raw;
 }
 
-static struct flow_hot hot_of(const struct fp_flow_rec *r, uint32_t pool)
+/* All but the pool. */
+static struct flow_hot hot_of(const struct core *c, const struct fp_flow_rec *r)
 {
-	return (struct flow_hot){
+	struct flow_hot f = {
 		.inside = r->inside,
 		.remote = r->remote,
 		.inside_port = { r->inside_port },
 		.remote_port = { r->remote_port },
 		.external_port = { r->external_port },
 		.proto = r->proto,
-		.pool = (uint8_t)pool,
-		.zones = (uint8_t)(r->in_port << 4 | r->out_port),
-		.kind = r->kind == FP_KIND_FLOW ? REC_FLOW : REC_MAPPING,
+		.zones = (uint8_t)(r->in_port << 4 | (r->out_port & 0xf)),
+		.flags = (uint8_t)(FP_RF_IMPORTED | (r->flags & FP_RF_INBOUND)),
+		.rule = (uint16_t)r->rule,
+		.form = r->form,
 	};
+
+	if (nat_pool_of_addr(&c->nat, addr_v4(&r->remote)) != NAT_POOL_NONE)
+		f.flags |= FP_RF_HAIRPIN;
+	return f;
 }
 
-/* Look up by one side of the key that @f would have with @kind. */
-static uint32_t find(const struct core *c, const struct flow_hot *f, uint8_t kind, uint32_t side)
-{
-	struct flow_key key = { .proto = f->proto, .side = (uint8_t)side, .kind = kind };
-	uint32_t entry;
-
-	if (side == SIDE_OUT) {
-		key.a = f->inside;
-		key.pa = f->inside_port;
-		key.pool = kind == REC_MAPPING ? f->pool : 0;
-	} else {
-		key.pa = f->external_port;
-		key.pool = f->pool;
-	}
-	if (kind == REC_FLOW) {
-		key.b = f->remote;
-		key.pb = f->remote_port;
-	}
-	entry = flow_find(&c->table, &c->hash, &key, flow_hash(&c->table, &key));
-	return entry >> 1;
-}
-
+/* Whoever stands in the way goes, with all that shares its external port. */
 static void conflict(struct core *c, uint32_t idx)
 {
 	counter_add(&c->stat.import_conflicts, 1);
-	record_remove(c, idx, false);
+	mapping_remove(c, idx, false);
 }
 
 static void import_time(struct core *c, uint32_t idx, uint32_t remaining)
@@ -323,51 +340,10 @@ static void import_time(struct core *c, uint32_t idx, uint32_t remaining)
 static void import_identity(struct core *c, uint32_t idx, const struct fp_flow_rec *r)
 {
 	c->table.link[idx].id = r->id;
-	c->table.link[idx].epoch = c->import_epoch;
 	c->table.rec[idx].cold.origin = r->origin;
-	c->table.rec[idx].cold.admin &= (uint8_t)~ADMIN_IMPLIED;
+	c->table.rec[idx].hot.epoch = c->import_epoch;
 	c->table.rec[idx].hot.version = r->version;
 	c->table.rec[idx].hot.flags |= FP_RF_IMPORTED;
-}
-
-/*
- * The mapping for imported endpoints: as it is, or made, after whatever contradicts it has gone.
- * Return: index, or FLOW_NONE when there is no room.
- */
-static uint32_t import_mapping_for(struct core *c, const struct flow_hot *want, uint32_t shard)
-{
-	uint32_t idx = find(c, want, REC_MAPPING, SIDE_OUT), holder;
-
-	if (idx && c->table.rec[idx].hot.external_port.raw == want->external_port.raw)
-		return idx;
-	if (idx)
-		conflict(c, idx);
-	holder = find(c, want, REC_MAPPING, SIDE_IN);
-	if (holder)
-		conflict(c, holder);
-	if (!nat_port_claim(&c->nat, want->pool, want->proto, want->external_port))
-		return FLOW_NONE;
-	idx = mapping_insert(c, want, shard);
-	if (!idx) {
-		nat_port_free(&c->nat, want->pool, want->proto, want->external_port);
-		return FLOW_NONE;
-	}
-	c->table.rec[idx].cold.admin |= ADMIN_IMPLIED;
-	c->table.rec[idx].hot.flags |= FP_RF_IMPORTED;
-	import_time(c, idx, UINT32_MAX);
-	return idx;
-}
-
-static bool import_mapping(struct core *c, const struct fp_flow_rec *r, const struct flow_hot *want,
-			   uint32_t shard)
-{
-	uint32_t idx = import_mapping_for(c, want, shard);
-
-	if (!idx)
-		return false;
-	import_identity(c, idx, r);
-	import_time(c, idx, r->remaining_ms);
-	return true;
 }
 
 static void import_progress(struct core *c, uint32_t idx, const struct fp_flow_rec *r)
@@ -409,29 +385,58 @@ static bool is_outdated(const struct core *c, uint32_t idx, const struct fp_flow
 {
 	const struct flow_hot *f = &c->table.rec[idx].hot;
 
-	return same_identity(c, idx, r) && c->table.link[idx].epoch == c->import_epoch &&
+	return same_identity(c, idx, r) && f->epoch == c->import_epoch &&
 	       (r->version < f->version || r->state < f->state);
+}
+
+/*
+ * Make a record of imported endpoints, after whatever contradicts it has gone.
+ * Return: index, or FLOW_NONE when there is no room.
+ */
+static uint32_t import_insert(struct core *c, const struct flow_hot *want, uint32_t shard)
+{
+	uint32_t leader = FLOW_NONE, holder = record_find(c, want, SIDE_IN, KEY_FLOW), idx;
+	bool mapped = session_has_mapping(want);
+
+	if (holder)
+		conflict(c, holder);
+	if (mapped) {
+		leader = record_find(c, want, SIDE_OUT, KEY_MAPPING);
+		if (leader && c->table.rec[leader].hot.external_port.raw != want->external_port.raw) {
+			conflict(c, leader);
+			leader = FLOW_NONE;
+		}
+	}
+	if (mapped && !leader) {
+		holder = record_find(c, want, SIDE_IN, KEY_MAPPING);
+		if (holder)
+			conflict(c, holder);
+		if (!nat_port_claim(&c->nat, want->pool, want->proto, want->external_port))
+			return FLOW_NONE;
+	}
+	idx = record_insert(c, want, leader, shard);
+	if (!idx && mapped && !leader)
+		nat_port_free(&c->nat, want->pool, want->proto, want->external_port);
+	return idx;
 }
 
 static bool import_flow(struct core *c, const struct fp_flow_rec *r, const struct flow_hot *want,
 			uint32_t shard)
 {
-	uint32_t idx = find(c, want, REC_FLOW, SIDE_OUT), map;
+	uint32_t idx = record_find(c, want, SIDE_OUT, KEY_FLOW);
 
 	if (idx && is_outdated(c, idx, r))
 		return false;
-	if (idx && !(same_identity(c, idx, r) && same_external(&c->table.rec[idx].hot, want)))
+	if (idx && !(same_identity(c, idx, r) && same_external(&c->table.rec[idx].hot, want))) {
 		record_remove(c, idx, false);
-	/* This may remove the flow too, if its mapping contradicts; hence the second look. */
-	map = import_mapping_for(c, want, shard);
-	if (!map)
-		return false;
-	idx = find(c, want, REC_FLOW, SIDE_OUT);
+		idx = FLOW_NONE;
+	}
 	if (!idx)
-		idx = flow_insert(c, want, map);
+		idx = import_insert(c, want, shard);
 	if (!idx)
 		return false;
-	c->table.link[map].epoch = c->import_epoch;
+	c->table.rec[idx].hot.zones = want->zones;
+	c->table.rec[idx].hot.rule = want->rule;
 	import_identity(c, idx, r);
 	import_progress(c, idx, r);
 	warm_neighbours(c, idx);
@@ -440,30 +445,27 @@ static bool import_flow(struct core *c, const struct fp_flow_rec *r, const struc
 
 static void import_delete(struct core *c, const struct fp_flow_rec *r, const struct flow_hot *want)
 {
-	uint32_t idx = find(c, want, want->kind, SIDE_OUT);
+	uint32_t idx = record_find(c, want, SIDE_OUT, KEY_FLOW);
 
-	if (idx && (same_identity(c, idx, r) || (c->table.rec[idx].cold.admin & ADMIN_IMPLIED)))
+	if (idx && same_identity(c, idx, r))
 		record_remove(c, idx, false);
 }
 
 /* Return: 1 taken, 0 refused or somebody else's. */
 static int import_record(struct core *c, const struct fp_flow_rec *r)
 {
-	uint32_t shard = core_shard(c->cfg, &r->inside, (be16){ r->inside_port }, r->proto), pool;
-	struct flow_hot want;
+	struct flow_hot want = hot_of(c, r);
+	uint32_t shard = session_shard(c->cfg, &want);
 	bool taken = true;
 
 	if (shard % c->cfg->n_workers != c->worker)
 		return 0;
-	if (!check_record(c, r, shard, &pool)) {
+	if (!check_record(c, r, shard, &want.pool)) {
 		counter_add(&c->stat.import_refused, 1);
 		return 0;
 	}
-	want = hot_of(r, pool);
 	if (r->op == FP_OP_DELETE)
 		import_delete(c, r, &want);
-	else if (r->kind == FP_KIND_MAPPING)
-		taken = import_mapping(c, r, &want, shard);
 	else
 		taken = import_flow(c, r, &want, shard);
 	counter_add(taken ? &c->stat.flows_imported : &c->stat.import_refused, 1);
@@ -493,23 +495,17 @@ int core_import_begin(struct core *c)
 	return 0;
 }
 
-static int sweep(struct core *c, enum rec_kind kind)
+int core_import_end(struct core *c)
 {
 	int n = 0;
 
+	if (c->role == FP_ROLE_ACTIVE)
+		return -EPERM;
 	for (uint32_t idx = 1; idx <= c->table.n_fresh; idx++) {
-		if (c->table.rec[idx].hot.kind != kind || c->table.link[idx].epoch == c->import_epoch)
+		if (!is_live(c, idx) || c->table.rec[idx].hot.epoch == c->import_epoch)
 			continue;
 		record_remove(c, idx, false);
 		n++;
 	}
 	return n;
-}
-
-int core_import_end(struct core *c)
-{
-	if (c->role == FP_ROLE_ACTIVE)
-		return -EPERM;
-	/* Flows first: a fresh flow has made its mapping fresh. */
-	return sweep(c, REC_FLOW) + sweep(c, REC_MAPPING);
 }

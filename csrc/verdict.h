@@ -95,6 +95,9 @@ enum verdict_class { VERDICT_PASS, VERDICT_DROP, VERDICT_TRANSIT };
 	X(NO_POOL, no_pool, DROP, "the outside port has no NAT pool")                                      \
 	X(TABLE_FULL, table_full, DROP, "no record left for a new session")                                \
 	X(PORTS_EXHAUSTED, ports_exhausted, DROP, "no external port left for a new mapping")               \
+	X(SOURCE_LIMIT, source_limit, DROP, "the inside address has all the sessions that it may have")    \
+	X(PORT_LIMIT, port_limit, DROP, "the inside address has all the external ports that it may have")  \
+	X(PORTLESS_TAKEN, portless_taken, DROP, "another session has these addresses (and ports)")         \
 	/* next hop */                                                                                     \
 	X(NO_ROUTE, no_route, DROP, "no route to the destination")                                         \
 	X(NO_RETURN_ROUTE, no_return_route, DROP, "the source is not routed towards an inside port")       \

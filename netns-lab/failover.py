@@ -160,9 +160,9 @@ def _roles(history: Sequence[dict[str, Any]], kill_ns: int, victim: Node) -> tup
 
 
 # ---- tables ----------------------------------------------------------------------------------------
-IDENTITY = ("kind", "proto", "inside", "remote")
+IDENTITY = ("proto", "inside", "remote")
 TRANSLATION = ("external", "state", "in_port", "out_port")
-LIVE = {"kind": "flow", "state": "established"}
+LIVE = {"state": "established"}
 """What is compared: the connections of earlier runs are ending, each node by its own clock."""
 
 

@@ -96,8 +96,8 @@ class Node:
         return json.loads(self.lab.run(self.name, [*argv, *words, "--json"]).stdout)
 
     def sessions(self, **filters: str) -> list[dict[str, Any]]:
-        """Records of the table, flows and mappings; ``filters`` as ``flexhactl sessions`` has them."""
-        answer = self.request("sessions", **{"kind": "all", "limit": SESSIONS_MAX, **filters})
+        """Sessions of the table; ``filters`` as ``flexhactl sessions`` has them."""
+        answer = self.request("sessions", **{"limit": SESSIONS_MAX, **filters})
         sessions: list[dict[str, Any]] = answer["sessions"]
         return sessions
 

@@ -77,6 +77,11 @@ class NatNode:
         """All records."""
         return list(self.fastpath.flows())
 
+    def mappings(self) -> int:
+        """External ports in use."""
+        workers = range(self.fastpath.config.n_workers)
+        return sum(self.fastpath.worker_stats(worker).mappings for worker in workers)
+
     def counter(self, verdict: str) -> int:
         """Packets that met this end."""
         from flexha.fastpath import verdict_table

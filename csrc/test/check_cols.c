@@ -9,7 +9,7 @@ enum { N = 50, ADDR_MAX = 16 };
 
 /* Columns of N records at most. */
 struct store {
-	uint8_t id[N * 8], op[N], kind[N], proto[N], state[N], flags[N], in_port[N], out_port[N];
+	uint8_t id[N * 8], op[N], form[N], proto[N], state[N], flags[N], in_port[N], out_port[N];
 	uint8_t origin[N * 2], version[N * 4], remaining_ms[N * 4], pool[N * 4], rule[N * 4];
 	uint8_t inside[N * ADDR_MAX], remote[N * ADDR_MAX], external[N * ADDR_MAX];
 	uint8_t inside_port[N * 2], remote_port[N * 2], external_port[N * 2], win[N * 28], counters[N * 32];
@@ -20,7 +20,7 @@ static struct fp_cols cols_of(struct store *s)
 	return (struct fp_cols){
 		.id = s->id,
 		.op = s->op,
-		.kind = s->kind,
+		.form = s->form,
 		.proto = s->proto,
 		.state = s->state,
 		.flags = s->flags,
@@ -53,7 +53,7 @@ static struct fp_flow_rec record(uint32_t i, bool is_v6)
 		.id = UINT64_C(0x123456789a) + i,
 		.origin = 1,
 		.op = FP_OP_UPSERT,
-		.kind = FP_KIND_FLOW,
+		.form = FP_FORM_STATIC,
 		.proto = IPPROTO_NUM_TCP,
 		.state = FP_ST_ESTABLISHED,
 		.flags = FP_RF_IMPORTED,
@@ -148,8 +148,8 @@ static void check_what_no_peer_sends(void)
 	struct fp_flow_rec rec;
 
 #define BAD(n, member, value) rec = record(0, false), rec.member = (value), refuse(n, rec)
-	BAD(50, kind, FP_KIND_MAPPING + 1);
-	BAD(51, proto, 47);
+	BAD(50, form, FP_FORM_NONE + 1);
+	BAD(51, proto, 0);
 	BAD(52, state, FP_ST_COUNT);
 	BAD(53, state, FP_ST_NONE);
 	BAD(54, id, 0);
@@ -161,7 +161,8 @@ static void check_what_no_peer_sends(void)
 	BAD(60, remote, (struct fp_addr){ 0 });
 	BAD(61, external, (struct fp_addr){ 0 });
 	BAD(62, win[1].scale, 15);
-	BAD(63, kind, FP_KIND_MAPPING); /* with a remote endpoint */
+	BAD(63, form, FP_FORM_NONE); /* with a pool */
+	BAD(65, pool, FP_POOL_NONE); /* translated, but to what? */
 	BAD(64, op, FP_OP_BULK_END + 1);
 #undef BAD
 }

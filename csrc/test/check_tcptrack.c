@@ -45,7 +45,7 @@ static struct conn opened(uint32_t seq)
 	struct seg syn = { SIDE_OUT, SYN, seq, 0, 0 };
 	struct pkt p = packet(&syn);
 
-	tcptrack_open(&conn.f, &conn.c, &p);
+	tcptrack_open(&conn.f, &conn.c, &p, SIDE_OUT);
 	return conn;
 }
 
@@ -210,7 +210,7 @@ static void check_options(void)
 
 	p.l4[TCP_OFF] = 8 << 4;
 	memcpy(p.l4 + TCP_LEN, options, sizeof(options));
-	tcptrack_open(&c.f, &c.c, &p);
+	tcptrack_open(&c.f, &c.c, &p, SIDE_OUT);
 	CHECK_EQ(140, c.c.scale[SIDE_OUT], 14); /* RFC 7323: no more than 14 */
 	CHECK_EQ(141, c.c.wflags[SIDE_OUT], TCP_WIN_SCALE_KNOWN | TCP_WIN_SACK | TCP_WIN_END_KNOWN);
 	/* Lengths that lie: 0, 1, and beyond the header. */
@@ -218,7 +218,7 @@ static void check_options(void)
 		p.l4[TCP_LEN + 5] = 3;
 		p.l4[TCP_LEN + 6] = (uint8_t)len;
 		memset(&c.c, 0, sizeof(c.c));
-		tcptrack_open(&c.f, &c.c, &p);
+		tcptrack_open(&c.f, &c.c, &p, SIDE_OUT);
 		CHECK_EQ(142, c.c.scale[SIDE_OUT], len == 3 ? 14 : 0);
 	}
 }

@@ -18,6 +18,14 @@ static struct flow_table table(void)
 	return (struct flow_table){ .rec = recs, .link = links, .cap = CAP };
 }
 
+/* One record, or FLOW_NONE. */
+static uint32_t wheel_next(struct wheel *w, struct flow_table *t, uint32_t now_tick)
+{
+	uint32_t idx;
+
+	return wheel_take(w, t, now_tick, &idx, 1) ? idx : FLOW_NONE;
+}
+
 static void check_order(void)
 {
 	struct flow_table t = table();
@@ -45,11 +53,13 @@ static void check_move(void)
 	struct wheel w = { .slots = slots, .tick = 100 };
 
 	wheel_schedule(&w, &t, 1, 150);
-	wheel_schedule(&w, &t, 1, 160); /* later: stays, whoever looks puts it back */
-	CHECK_EQ(20, links[1].sched_tick, 150);
-	wheel_schedule(&w, &t, 1, 120); /* earlier: moves */
-	CHECK_EQ(21, links[1].sched_tick, 120);
-	CHECK_EQ(22, wheel_next(&w, &t, 120), 1);
+	wheel_schedule(&w, &t, 1, 120); /* earlier */
+	CHECK_EQ(20, wheel_next(&w, &t, 119), FLOW_NONE);
+	CHECK_EQ(21, wheel_next(&w, &t, 120), 1);
+	wheel_schedule(&w, &t, 1, 150);
+	wheel_schedule(&w, &t, 1, 160); /* later */
+	CHECK_EQ(22, wheel_next(&w, &t, 159), FLOW_NONE);
+	CHECK_EQ(26, wheel_next(&w, &t, 160), 1);
 	CHECK_EQ(23, wheel_next(&w, &t, 300), FLOW_NONE);
 	for (uint32_t i = 1; i <= 3; i++)
 		wheel_schedule(&w, &t, i, 400);
@@ -60,13 +70,31 @@ static void check_move(void)
 	CHECK_EQ(25, wheel_next(&w, &t, 400), FLOW_NONE);
 }
 
+/* Several at once; what is left behind stands at the head of its slot, and can be taken off. */
+static void check_take(void)
+{
+	struct flow_table t = table();
+	struct wheel w = { .slots = slots, .tick = 100 };
+	uint32_t idx[8];
+
+	for (uint32_t i = 1; i <= 6; i++)
+		wheel_schedule(&w, &t, i, 110 + i / 5);
+	CHECK_EQ(30, wheel_take(&w, &t, 300, idx, 2), 2);
+	CHECK(31, idx[0] == 4 && idx[1] == 3);
+	wheel_cancel(&w, &t, 2);
+	wheel_cancel(&w, &t, 4); /* off already */
+	CHECK_EQ(32, wheel_take(&w, &t, 300, idx, 8), 3);
+	CHECK(33, idx[0] == 1 && idx[1] == 6 && idx[2] == 5);
+	CHECK_EQ(34, w.tick, 300);
+	CHECK_EQ(35, wheel_take(&w, &t, 300, idx, 8), 0);
+}
+
 static void check_horizon(void)
 {
 	struct flow_table t = table();
 	struct wheel w = { .slots = slots, .tick = 100 };
 
 	wheel_schedule(&w, &t, 1, 100 + 60000);
-	CHECK_EQ(40, links[1].sched_tick, 100 + WHEEL_SLOTS - 1);
 	CHECK_EQ(41, wheel_next(&w, &t, 100 + WHEEL_SLOTS - 2), FLOW_NONE);
 	CHECK_EQ(42, wheel_next(&w, &t, 100 + WHEEL_SLOTS - 1), 1);
 }
@@ -99,6 +127,7 @@ int main(void)
 {
 	check_order();
 	check_move();
+	check_take();
 	check_horizon();
 	check_standstill();
 	check_time();

@@ -78,7 +78,7 @@ static uint32_t unpack(const uint8_t *data, size_t size, uint32_t family, struct
 #define COLUMN(name, width) (cols.name = (uint8_t *)(uintptr_t)p, p += (size_t)n * (width))
 	COLUMN(id, 8);
 	COLUMN(op, 1);
-	COLUMN(kind, 1);
+	COLUMN(form, 1);
 	COLUMN(proto, 1);
 	COLUMN(state, 1);
 	COLUMN(flags, 1);

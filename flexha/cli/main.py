@@ -123,7 +123,7 @@ def sessions(
     remote: Annotated[str | None, typer.Option(help="Server, likewise.")] = None,
     external: Annotated[str | None, typer.Option(help="Address and port after NAT, likewise.")] = None,
     state: Annotated[str | None, typer.Option(help="Such as established, syn_sent or new.")] = None,
-    kind: Annotated[str | None, typer.Option(help="flow (the default), mapping or all.")] = None,
+    form: Annotated[str | None, typer.Option(help="snat, static (a forward) or none.")] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, max=LIMIT_MAX, help="At most so many; 100, or with --json all.")
     ] = None,
@@ -140,7 +140,7 @@ def sessions(
         remote=remote,
         external=external,
         state=state,
-        kind=kind,
+        form=form,
         limit=limit or (LIMIT_MAX if target.json else None),
         cursor=cursor,
         count_only=True if count else None,

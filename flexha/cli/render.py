@@ -98,7 +98,7 @@ def status(result: Result) -> RenderableType:
 def _node(result: Result) -> RenderableType:
     flows = result.get("flows") or {}
     table = f"{_shown(flows.get('flows'))} flows, {_shown(flows.get('mappings'))} mappings"
-    used = (flows.get("flows") or 0) + (flows.get("mappings") or 0)
+    used = flows.get("flows") or 0
     capacity = flows.get("capacity") or 0
     return _facts(
         [
@@ -175,7 +175,18 @@ def _sync(sync: Result) -> RenderableType:
 def sessions(result: Result) -> RenderableType:
     """``flexhactl sessions``."""
     table = _table(
-        "proto", "state", "inside", "remote", "external", "left", "packets out/in", "bytes out/in", "from"
+        "proto",
+        "state",
+        "inside",
+        "",
+        "remote",
+        "external",
+        "form",
+        "rule",
+        "left",
+        "packets out/in",
+        "bytes out/in",
+        "from",
     )
     for session in result.get("sessions") or []:
         packets, size = session["packets"], session["bytes"]
@@ -183,8 +194,11 @@ def sessions(result: Result) -> RenderableType:
             str(session["proto"]),
             str(session["state"]),
             _shown(session["inside"]),
+            "<-" if session["inbound"] else "->",
             _shown(session["remote"]),
-            _shown(session["external"]),
+            "-" if session["form"] == "none" else _shown(session["external"]),
+            f"{session['form']}, hairpin" if session["hairpin"] else str(session["form"]),
+            str(session["rule"] or "-"),
             duration(session["remaining_ms"] / 1000),
             f"{packets[0]:,}/{packets[1]:,}",
             f"{size[0]:,}/{size[1]:,}",

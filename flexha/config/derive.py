@@ -240,6 +240,11 @@ def fastpath_config(config: Config, name: NodeName, draw: Draw) -> fp.FastpathCo
             udp_s=config.timeouts.udp_s,
             icmp_s=config.timeouts.icmp_s,
         ),
+        limits=fp.Limits(
+            sessions_per_source=config.limits.sessions_per_source,
+            ports_per_source=config.limits.ports_per_source,
+            port_reuse_s=config.limits.port_reuse_s,
+        ),
     )
 
 

@@ -242,7 +242,7 @@ class FastpathSection(Section):
         default=131072,
         ge=1024,
         le=16777216,
-        description="records in all (flows and mappings), 128 bytes each",
+        description="sessions in all, at most 200 bytes each",
     )
     syn_check: bool = Field(
         default=True, description="drop a TCP segment that belongs to no session and does not open one"
@@ -260,6 +260,27 @@ class Timeouts(Section):
     )
     udp_s: int = Field(default=300, ge=120, le=86400, description="UDP, seconds (RFC 4787 REQ-5)")
     icmp_s: int = Field(default=60, ge=60, le=86400, description="ICMP query, seconds (RFC 5508 REQ-2)")
+
+
+class Limits(Section):
+    """``[limits]``: what one inside address may take; 0: as much as there is."""
+
+    sessions_per_source: int = Field(
+        default=0, ge=0, le=16777216, description="sessions of one inside address (RFC 6888 REQ-4)"
+    )
+    ports_per_source: int = Field(
+        default=0,
+        ge=0,
+        le=1048576,
+        description="external ports of one inside address, over all protocols (RFC 6888 REQ-4)",
+    )
+    port_reuse_s: int = Field(
+        default=120,
+        ge=0,
+        le=3600,
+        description="how long a UDP or ICMP port of a pool with endpoint-independent filtering rests before "
+        "it is given to somebody else (RFC 6888 REQ-8)",
+    )
 
 
 class Sync(Section):
@@ -363,6 +384,7 @@ class Config(Section):
     vrrp: Vrrp = Field(default_factory=Vrrp, description="virtual routers")
     fastpath: FastpathSection = Field(default_factory=FastpathSection, description="workers and tables")
     timeouts: Timeouts = Field(default_factory=Timeouts, description="session timeouts")
+    limits: Limits = Field(default_factory=Limits, description="what one inside address may take")
     sync: Sync = Field(default_factory=Sync, description="replication")
     nodes: Annotated[dict[NodeName, Node], Field(min_length=1)] = Field(
         description="the nodes a and b; with only one, it has no peer"

@@ -63,7 +63,7 @@ COLUMNS: Final[Mapping[str, Column]] = {
     "id": Column(8, 8),
     "origin": Column(2, 2),
     "op": Column(1, 1),
-    "kind": Column(1, 1),
+    "form": Column(1, 1),
     "proto": Column(1, 1),
     "state": Column(1, 1),
     "flags": Column(1, 1, required=False),

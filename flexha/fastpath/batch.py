@@ -16,13 +16,13 @@ from typing import Final
 from flexha.fastpath.errors import FastpathError
 from flexha.fastpath.lib import STRUCT_SIZES, CData, ffi, lib
 from flexha.fastpath.marshal import addr_of
-from flexha.fastpath.records import FlowFlag, FlowRecord, FlowState, Kind
+from flexha.fastpath.records import FlowFlag, FlowRecord, FlowState, Form
 
 COLUMN_WIDTHS: Final[Mapping[str, int | None]] = MappingProxyType(
     {
         "id": 8,
         "op": 1,
-        "kind": 1,
+        "form": 1,
         "proto": 1,
         "state": 1,
         "flags": 1,
@@ -136,7 +136,7 @@ class RecordBatch:
             _ev_seq,
             origin,
             _op,
-            kind,
+            form,
             proto,
             state,
             flags,
@@ -156,7 +156,7 @@ class RecordBatch:
         ) = _HEAD.unpack_from(self._raw, base)
         out_packets, in_packets, out_bytes, in_bytes = _TAIL.unpack_from(self._raw, base + _TAIL_OFFSET)
         return FlowRecord(
-            kind=Kind(kind),
+            form=Form(form),
             proto=proto,
             state=FlowState(state),
             flags=FlowFlag(flags),

@@ -17,7 +17,7 @@ from flexha.fastpath.errors import FastpathMismatchError
 CData: TypeAlias = Any
 """A cffi object; it never leaves ``flexha.fastpath``."""
 
-ABI_VERSION: Final = 2
+ABI_VERSION: Final = 3
 """The ``FP_ABI_VERSION`` that this package is written for."""
 
 STRUCT_SIZES: Final = {
@@ -26,8 +26,9 @@ STRUCT_SIZES: Final = {
     "struct fp_port_cfg": 448,
     "struct fp_pool_cfg": 48,
     "struct fp_timeouts": 16,
+    "struct fp_limits": 16,
     "struct fp_pulse_cfg": 80,
-    "struct fp_config": 4144,
+    "struct fp_config": 4160,
     "struct fp_tcp_win": 16,
     "struct fp_flow_rec": 160,
     "struct fp_route": 40,
@@ -43,7 +44,7 @@ STRUCT_SIZES: Final = {
     "struct fp_peer": 32,
     "struct fp_pulse_event": 48,
     "struct fp_path_stats": 48,
-    "struct fp_worker_stats": 160,
+    "struct fp_worker_stats": 184,
     "struct fp_port_stats": 88,
     "struct fp_cursor": 16,
     "struct fp_cols": 168,

@@ -81,6 +81,8 @@ def config(cfg: FastpathConfig) -> CData:
     out.shard_key, out.table_key = cfg.shard_key, cfg.table_key
     for field in fields(cfg.timeouts):
         setattr(out.timeouts, field.name, getattr(cfg.timeouts, field.name))
+    for field in fields(cfg.limits):
+        setattr(out.limits, field.name, getattr(cfg.limits, field.name))
     pulse = cfg.pulse
     for name in (
         "interval_ms",

@@ -31,15 +31,8 @@ class Zone(IntEnum):
     OUTSIDE = 1
 
 
-class Kind(IntEnum):
-    """``enum fp_kind``: a flow, or an endpoint-independent mapping (RFC 4787 REQ-1)."""
-
-    FLOW = 0
-    MAPPING = 1
-
-
 class Form(IntEnum):
-    """``enum fp_form``: how a session is translated."""
+    """``enum fp_form``: how a session is translated: a port of a pool, the port of a forward, not at all."""
 
     SNAT = 0
     STATIC = 1
@@ -83,6 +76,8 @@ class FlowFlag(IntFlag):
     FIN_REPLY = 2
     IMPORTED = 4
     BULK = 8
+    INBOUND = 16
+    HAIRPIN = 32
 
 
 class Source(IntEnum):
@@ -180,6 +175,15 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """``struct fp_limits``: of one inside address; 0: none. ``port_reuse_s``: RFC 6888 REQ-8."""
+
+    sessions_per_source: int = 0
+    ports_per_source: int = 0
+    port_reuse_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class PulseConfig:
     """``struct fp_pulse_cfg``: heartbeats. ``xc_address`` None: no cross-connect path."""
 
@@ -212,6 +216,7 @@ class FastpathConfig:
     syn_check: bool = True
     events_cap: int = 0
     timeouts: Timeouts = field(default_factory=Timeouts)
+    limits: Limits = field(default_factory=Limits)
 
     @property
     def origin(self) -> int:
@@ -379,7 +384,7 @@ class Drained:
 class FlowRecord:
     """``struct fp_flow_rec`` for people: ports in host order, for ICMP they hold the identifier."""
 
-    kind: Kind
+    form: Form
     proto: int
     state: FlowState
     flags: FlowFlag
@@ -436,6 +441,9 @@ class WorkerStats:
     inject_lost: int
     frags_held: int
     frags_evicted: int
+    evicted_closed: int
+    evicted_embryonic: int
+    quota_uncounted: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from flexha.fastpath import (
     FlowFlag,
     FlowRecord,
     FlowState,
-    Kind,
+    Form,
     Verdict,
     WorkerStats,
     verdict_table,
@@ -166,7 +166,7 @@ class Inspector:
     # ---- sessions ----
     async def sessions(self, args: Args) -> list[str]:
         """Records of the tables that pass the filters, or their number only."""
-        only(args, "kind", "proto", "inside", "remote", "external", "state", "limit", "cursor", "count_only")
+        only(args, "form", "proto", "inside", "remote", "external", "state", "limit", "cursor", "count_only")
         wanted = Filter.of(args)
         limit = _integer(args, "limit", LIMIT_DEFAULT, 1, LIMIT_MAX)
         cursor = _integer(args, "cursor", 0, 0, 1 << 40)
@@ -201,13 +201,12 @@ class Inspector:
 
     def _session(self, record: FlowRecord) -> dict[str, object]:
         names = self.plan.port_names
-        mapping = record.kind is Kind.MAPPING
         return {
-            "kind": record.kind.name.lower(),
+            "form": record.form.name.lower(),
             "proto": _PROTOCOL_NAMES.get(record.proto, str(record.proto)),
             "state": record.state.name.lower(),
             "inside": endpoint(record.inside, record.inside_port),
-            "remote": None if mapping else endpoint(record.remote, record.remote_port),
+            "remote": endpoint(record.remote, record.remote_port),
             "external": endpoint(record.external, record.external_port),
             "in_port": names[record.in_port] if record.in_port < len(names) else None,
             "out_port": names[record.out_port] if record.out_port < len(names) else None,
@@ -220,6 +219,8 @@ class Inspector:
             "bytes": list(record.bytes),
             "pool": self.plan.pool_names[record.pool] if record.pool < len(self.plan.pool_names) else None,
             "rule": record.rule,
+            "inbound": bool(record.flags & FlowFlag.INBOUND),
+            "hairpin": bool(record.flags & FlowFlag.HAIRPIN),
             "imported": bool(record.flags & FlowFlag.IMPORTED),
         }
 
@@ -261,7 +262,7 @@ class EndpointFilter:
 class Filter:
     """Which records are wanted; None: any."""
 
-    kind: Kind | None
+    form: Form | None
     proto: int | None
     state: FlowState | None
     inside: EndpointFilter | None
@@ -271,9 +272,8 @@ class Filter:
     @classmethod
     def of(cls, args: Args) -> Filter:
         """From the arguments of ``sessions``."""
-        kinds: dict[str, Kind | None] = {"flow": Kind.FLOW, "mapping": Kind.MAPPING, "all": None}
+        forms: dict[str, Form | None] = {form.name.lower(): form for form in Form}
         states: dict[str, FlowState | None] = {state.name.lower(): state for state in FlowState}
-        kind = _choice(args, "kind", kinds, Kind.FLOW)
         proto = _text(args, "proto")
         number = None
         if proto is not None:
@@ -284,12 +284,13 @@ class Filter:
             EndpointFilter.of(key, text) if (text := _text(args, key)) else None
             for key in ("inside", "remote", "external")
         )
-        return cls(kind, number, _choice(args, "state", states, None), inside, remote, external)
+        form, state = _choice(args, "form", forms, None), _choice(args, "state", states, None)
+        return cls(form, number, state, inside, remote, external)
 
     def passes(self, record: FlowRecord) -> bool:
         """Is this record wanted?"""
         return (
-            (self.kind is None or record.kind == self.kind)
+            (self.form is None or record.form == self.form)
             and (self.proto is None or record.proto == self.proto)
             and (self.state is None or record.state == self.state)
             and (self.inside is None or self.inside.passes(record.inside, record.inside_port))

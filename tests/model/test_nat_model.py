@@ -18,7 +18,7 @@ from model.nat_model import Expected, NatModel, port_is_allowed
 from nat_node import ACTIVE, PASSIVE, NatNode, nat_node
 from packets import ACK, FIN, ICMP, LAN, RST, SYN, TCP, UDP, WAN, Packet
 
-from flexha.fastpath import Kind, Out, SteppedFrame
+from flexha.fastpath import Out, SteppedFrame
 
 CLIENT_ISN, SERVER_ISN = 1_000, 7_000
 BATCH = 16
@@ -204,17 +204,13 @@ class Pair(RuleBasedStateMachine):
 
     def _compare(self, node: NatNode, model: NatModel) -> None:
         records = node.flows()
-        mappings = {
-            (r.proto, r.inside, r.inside_port): r.external_port for r in records if r.kind is Kind.MAPPING
-        }
-        flows = {
-            (r.proto, r.inside, r.inside_port, r.remote, r.remote_port): r.state
-            for r in records
-            if r.kind is Kind.FLOW
-        }
+        mappings = {(r.proto, r.inside, r.inside_port): r.external_port for r in records}
+        flows = {(r.proto, r.inside, r.inside_port, r.remote, r.remote_port): r.state for r in records}
         assert mappings == {inside: mapping.port for inside, mapping in model.mappings.items()}
         assert flows == {(*inside, *remote): flow.state for inside, remote, flow in model.flows()}
-        assert len(records) == len(mappings) + len(flows)
+        assert len(records) == len(flows)
+        assert all(mappings[r.proto, r.inside, r.inside_port] == r.external_port for r in records)
+        assert node.mappings() == len(mappings)
 
 
 TestPair = Pair.TestCase

@@ -166,7 +166,7 @@ def test_errors_find_a_session_that_the_peer_made(lab: Lab, pair: Pair) -> None:
         while next_error(old) is not None:
             pass
         inside = f"{old.getsockname()[0]}:{old.getsockname()[1]}"
-        assert [flow["inside"] for flow in survivor.sessions(kind="flow")].count(inside) == 1
+        assert [flow["inside"] for flow in survivor.sessions()].count(inside) == 1
         before = survivor.counter("icmp_error_in")
         assert told_about(old, "the server's refusal, through the survivor") == refused
         assert survivor.counter("icmp_error_in") > before

@@ -11,7 +11,7 @@ import pytest
 from nat_node import NatNode, nat_node
 from packets import ACK, FIN, RST, SYN, TCP, Packet
 
-from flexha.fastpath import FlowState, Kind
+from flexha.fastpath import FlowState
 
 CLIENT_ISN, SERVER_ISN = 1_000, 7_000
 OPEN = Packet(TCP, packets.CLIENTS[0], packets.SERVERS[0], 40000, 80, SYN, seq=CLIENT_ISN)
@@ -24,7 +24,7 @@ def node() -> Iterator[NatNode]:
 
 
 def state(node: NatNode) -> FlowState:
-    (flow,) = [record for record in node.flows() if record.kind is Kind.FLOW]
+    (flow,) = node.flows()
     return flow.state
 
 

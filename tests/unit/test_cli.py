@@ -57,7 +57,7 @@ STATUS: dict[str, Any] = {
     "uptime_s": 59.0,
 }
 SESSION = {
-    "kind": "flow",
+    "form": "snat",
     "proto": "tcp",
     "state": "established",
     "inside": "198.51.100.10:40000",
@@ -66,6 +66,9 @@ SESSION = {
     "remaining_ms": 7200000,
     "packets": [10, 12],
     "bytes": [1000, 20000],
+    "rule": 0,
+    "inbound": False,
+    "hairpin": False,
     "imported": True,
 }
 COUNTERS = {

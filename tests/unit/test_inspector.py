@@ -19,7 +19,7 @@ from flexha.fastpath import (
     FlowFlag,
     FlowRecord,
     FlowState,
-    Kind,
+    Form,
     PathStats,
     PortStats,
     WorkerStats,
@@ -40,7 +40,7 @@ CONFIG = load(PAIR)
 
 def record(n: int, **changes: Any) -> FlowRecord:
     fields: dict[str, Any] = {
-        "kind": Kind.FLOW,
+        "form": Form.SNAT,
         "proto": 6,
         "state": FlowState.ESTABLISHED,
         "flags": FlowFlag(0),
@@ -68,7 +68,7 @@ def record(n: int, **changes: Any) -> FlowRecord:
 RECORDS = [
     *(record(n) for n in range(300)),
     record(900, proto=17, state=FlowState.NEW, inside=IPv4Address("198.51.100.77"), flags=FlowFlag.IMPORTED),
-    record(901, kind=Kind.MAPPING, state=FlowState.NEW, remote=IPv4Address(0), remote_port=0),
+    record(901, form=Form.STATIC, proto=132, flags=FlowFlag.INBOUND | FlowFlag.HAIRPIN, rule=7),
 ]
 
 
@@ -131,14 +131,15 @@ def ask(shown: Inspector, command: str, **args: object) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("args", "count"),
     [
-        ({}, 301),
-        ({"kind": "all"}, 302),
-        ({"kind": "mapping"}, 1),
+        ({}, 302),
+        ({"form": "snat"}, 301),
+        ({"form": "static"}, 1),
+        ({"form": "none"}, 0),
         ({"proto": "udp"}, 1),
         ({"proto": "17"}, 1),
         ({"proto": 6}, 300),
         ({"proto": "icmp"}, 0),
-        ({"state": "established"}, 300),
+        ({"state": "established"}, 301),
         ({"inside": "198.51.100.77"}, 1),
         ({"inside": "198.51.100.64/26"}, 1),
         ({"inside": ":40007"}, 1),
@@ -165,7 +166,7 @@ def test_filters(shown: Inspector, args: dict[str, object], count: int) -> None:
         ({"proto": "gopher"}, "use icmp, tcp"),
         ({"proto": "256"}, "unknown"),
         ({"state": "open"}, "use one of: none, new, syn_sent"),
-        ({"kind": "route"}, "use one of: flow, mapping, all"),
+        ({"form": "route"}, "use one of: snat, static, none"),
         ({"inside": "nowhere"}, "no address, address:port, :port or prefix"),
         ({"inside": ":70000"}, "no address"),
         ({"inside": "10.0.0.1:x"}, "no address"),
@@ -192,14 +193,14 @@ def test_a_long_answer_comes_in_pages_that_join(shown: Inspector) -> None:
         assert page["truncated"] == (page["cursor"] is not None)
         ids += [session["id"] for session in page["sessions"]]
         cursor = page["cursor"]
-    assert ids == [*range(300), 900]
+    assert ids == [*range(300), 900, 901]
 
 
 def test_the_keys_of_a_session(shown: Inspector) -> None:
     """Spec: R25. Scripts read these."""
     (session,) = ask(shown, "sessions", proto="udp")["sessions"]
     assert session == {
-        "kind": "flow",
+        "form": "snat",
         "proto": "udp",
         "state": "new",
         "inside": "198.51.100.77:40900",
@@ -216,10 +217,12 @@ def test_the_keys_of_a_session(shown: Inspector) -> None:
         "bytes": [100, 200],
         "pool": "vip",
         "rule": 0,
+        "inbound": False,
+        "hairpin": False,
         "imported": True,
     }
-    (mapping,) = ask(shown, "sessions", kind="mapping")["sessions"]
-    assert mapping["remote"] is None
+    (forwarded,) = ask(shown, "sessions", form="static")["sessions"]
+    assert (forwarded["inbound"], forwarded["hairpin"], forwarded["rule"]) == (True, True, 7)
 
 
 def test_the_loop_turns_while_a_table_is_walked(shown: Inspector) -> None:

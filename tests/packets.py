@@ -231,7 +231,7 @@ def assemble(frames: Iterable[bytes]) -> bytes:
         assert checksum(frame[14:34]) == 0
         word = int.from_bytes(frame[20:22], "big")
         pieces[word % 0x2000 * 8] = (frame, bool(word & 0x2000))
-    body = b""
+    body, last = b"", False
     for at, (frame, more) in sorted(pieces.items()):
         assert at == len(body)
         body += frame[34:]

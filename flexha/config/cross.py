@@ -14,14 +14,25 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from flexha.config import cross_policy
 from flexha.config.naming import default_host_dev, port_driver, port_mac, wire_device
-from flexha.config.schema import NODE_NAMES, NodeName, NodePort, Pool, Port, Route, Section, Xc
+from flexha.config.schema import (
+    NODE_NAMES,
+    Forward,
+    Ha,
+    NodeName,
+    NodePort,
+    Pool,
+    Port,
+    Route,
+    Rule,
+    Section,
+    Xc,
+)
+from flexha.config.wires import known, outside
 
 S = TypeVar("S", bound=Section)
 Findings = Iterator[str]
-
-POOL_PORTS_MIN = 128
-"""A pair of ports for each of the 64 shards (RFC 4787 REQ-4 keeps parity)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +43,10 @@ class View:
     port_names: tuple[str, ...]
     ports: Mapping[str, Port]
     pools: Mapping[int, Pool]
+    pool_names: tuple[str, ...]
+    rules: Mapping[int, Rule]
+    forwards: Mapping[int, Forward]
+    heartbeat_port: int | None
     routes: Mapping[int, Route]
     node_names: tuple[NodeName, ...]
     node_ports_named: Mapping[NodeName, tuple[str, ...]]
@@ -57,6 +72,12 @@ class View:
             port_names=tuple(sorted(ports)),
             ports=_valid_pieces(Port, ports.items()),
             pools=_valid_pieces(Pool, enumerate(_list(raw.get("pools")))),
+            pool_names=tuple(
+                str(_table(pool)["name"]) for pool in _list(raw.get("pools")) if "name" in _table(pool)
+            ),
+            rules=_valid_pieces(Rule, enumerate(_list(raw.get("rules")))),
+            forwards=_valid_pieces(Forward, enumerate(_list(raw.get("forwards")))),
+            heartbeat_port=ha.heartbeat_port if (ha := _valid(Ha, _table(raw.get("ha")))) else None,
             routes=_valid_pieces(Route, enumerate(_list(raw.get("routes")))),
             node_names=node_names,
             node_ports_named={
@@ -95,7 +116,9 @@ def problems(view: View) -> list[str]:
     """All findings, in the order of the file."""
     checks: tuple[Callable[[View], Findings], ...] = (
         _check_ports,
-        _check_pools,
+        cross_policy.check_pools,
+        cross_policy.check_rules,
+        cross_policy.check_forwards,
         _check_routes,
         _check_node_ports,
         _check_drivers,
@@ -107,22 +130,13 @@ def problems(view: View) -> list[str]:
     return [finding for check in checks for finding in check(view)]
 
 
-def _outside(address: IPv4Address, network: IPv4Network) -> str | None:
-    """Why a host of this wire cannot have the address."""
-    if address not in network:
-        return f"is not in {network}; choose an address of that subnet"
-    if network.prefixlen < 31 and address in {network.network_address, network.broadcast_address}:
-        return f"is the network or broadcast address of {network}; choose a host address"
-    return None
-
-
 def _check_ports(view: View) -> Findings:
     owners: dict[IPv4Address, str] = {}
     vrids: dict[int, str] = {}
     for name, port in view.ports.items():
         for index, vip in enumerate(port.vips):
             key = f"ports.{name}.vips[{index}]"
-            if reason := _outside(vip, port.prefix):
+            if reason := outside(vip, port.prefix):
                 yield f"{key}: {vip} {reason}"
             if vip in owners:
                 yield f"{key}: {vip} stands at {owners[vip]} too; remove one of them"
@@ -145,37 +159,6 @@ def _check_ports(view: View) -> Findings:
                 yield f"ports: no port has zone {zone!r}; a NAT gateway needs one inside and one outside"
 
 
-def _check_pools(view: View) -> Findings:
-    names: dict[str, int] = {}
-    addresses: dict[IPv4Address, int] = {}
-    for index, pool in view.pools.items():
-        key = f"pools[{index}]"
-        if pool.name in names:
-            yield f"{key}.name: {pool.name!r} is taken by pools[{names[pool.name]}]; choose another"
-        names.setdefault(pool.name, index)
-        if pool.address in addresses:
-            yield (
-                f"{key}.address: {pool.address} is that of pools[{addresses[pool.address]}]; merge the two "
-                "pools"
-            )
-        addresses.setdefault(pool.address, index)
-        if pool.port_hi - pool.port_lo + 1 < POOL_PORTS_MIN:
-            yield (
-                f"{key}.port_hi: {pool.port_lo}..{pool.port_hi} has fewer than {POOL_PORTS_MIN} ports; widen "
-                "the range, each of the 64 shards needs a pair"
-            )
-        if pool.port not in view.port_names:
-            yield f"{key}.port: there is no ports.{pool.port}; use one of: {_names(view.port_names)}"
-        elif port := view.ports.get(pool.port):
-            if port.zone != "outside":
-                yield f"{key}.port: ports.{pool.port} has zone {port.zone!r}; a pool serves an outside port"
-            if pool.address not in port.vips:
-                yield (
-                    f"{key}.address: {pool.address} is not in ports.{pool.port}.vips; add it there, or "
-                    "sessions of this pool would not survive a failover"
-                )
-
-
 def _check_routes(view: View) -> Findings:
     seen: dict[tuple[IPv4Network, int], int] = {}
     for index, route in view.routes.items():
@@ -187,9 +170,9 @@ def _check_routes(view: View) -> Findings:
             )
         seen.setdefault(identity, index)
         if route.port not in view.port_names:
-            yield f"{key}.port: there is no ports.{route.port}; use one of: {_names(view.port_names)}"
+            yield f"{key}.port: there is no ports.{route.port}; use one of: {known(view.port_names)}"
         elif port := view.ports.get(route.port):
-            if reason := _outside(route.via, port.prefix):
+            if reason := outside(route.via, port.prefix):
                 yield f"{key}.via: {route.via} {reason}"
             if route.via in port.vips:
                 yield f"{key}.via: {route.via} is our own virtual address; name the router behind it"
@@ -203,7 +186,7 @@ def _check_node_ports(view: View) -> Findings:
     for node, named in view.node_ports_named.items():
         for name in named:
             if name not in view.port_names:
-                yield f"nodes.{node}.ports.{name}: there is no ports.{name}; use: {_names(view.port_names)}"
+                yield f"nodes.{node}.ports.{name}: there is no ports.{name}; use: {known(view.port_names)}"
         for name in view.port_names:
             if name not in named:
                 yield (
@@ -218,7 +201,7 @@ def _check_node_ports(view: View) -> Findings:
         if own.uplink is not None and own.bridge is None:
             yield f"{key}.uplink: needs {key}.bridge; name the bridge that {own.uplink} is a port of"
         if port := view.ports.get(name):
-            if reason := _outside(own.address, port.prefix):
+            if reason := outside(own.address, port.prefix):
                 yield f"{key}.address: {own.address} {reason}"
             if own.address in port.vips:
                 yield (
@@ -298,7 +281,7 @@ def _check_xc(view: View) -> Findings:
     for node, xc in view.xcs.items():
         key = f"nodes.{node}.xc"
         network = networks[node] = IPv4Network((xc.address, xc.prefix_len), strict=False)
-        if reason := _outside(xc.address, network):
+        if reason := outside(xc.address, network):
             yield f"{key}.address: {xc.address} {reason}"
         for name, port in view.ports.items():
             if network.overlaps(port.prefix):
@@ -319,7 +302,3 @@ def _check_paths(view: View) -> Findings:
         for field, a, b in zip(("control", "state_dir"), view.paths["a"], view.paths["b"], strict=True):
             if a is not None and a == b:
                 yield f"nodes.b.{field}: {b!r} is nodes.a.{field} too; give each node its own"
-
-
-def _names(names: tuple[str, ...]) -> str:
-    return ", ".join(names) or "none yet"

@@ -26,11 +26,16 @@ from flexha.config.naming import (
     virtual_mac,
     wire_device,
 )
-from flexha.config.schema import NODE_NAMES, Config, DriverName, NodeName, NodePort, Port
+from flexha.config.schema import INTERFACE, NODE_NAMES, Config, DriverName, NodeName, NodePort, Port
 from flexha.core.node import ChecksumForm, NodeConfig, SyncLimits, VrrpPort
 from flexha.fastpath import records as fp
 
 DRIVERS: Mapping[DriverName, fp.Driver] = {"tap": fp.Driver.TAP, "packet": fp.Driver.PACKET}
+_FILTERING = {
+    "endpoint-independent": fp.Filtering.EIF,
+    "address-dependent": fp.Filtering.ADF,
+    "address-and-port-dependent": fp.Filtering.APDF,
+}
 
 XC_PATH = "xc"
 """Name of the heartbeat path over the cross-connect."""
@@ -68,6 +73,20 @@ class PlugPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolPlan:
+    """A pool as this node has it."""
+
+    name: str
+    port: str
+    address: IPv4Address
+    port_lo: int
+    port_hi: int
+    filtering: str
+    survives: bool
+    """False: its address is this node's own, and its sessions end with the node."""
+
+
+@dataclass(frozen=True, slots=True)
 class StaticRoute:
     """A route for the kernel's main table."""
 
@@ -102,12 +121,17 @@ class NodePlan:
     control: Path
     state_dir: Path
     metrics: tuple[str, int] | None
-    pool_names: tuple[str, ...]
+    pools: tuple[PoolPlan, ...]
 
     @property
     def port_names(self) -> tuple[str, ...]:
         """Names in the order of their indices."""
         return tuple(plug.port for plug in self.plugs)
+
+    @property
+    def pool_names(self) -> tuple[str, ...]:
+        """Names in the order of their indices."""
+        return tuple(pool.name for pool in self.pools)
 
 
 def _ports(config: Config) -> tuple[str, ...]:
@@ -176,6 +200,24 @@ def heartbeat_key(secret: bytes) -> bytes:
     return hashlib.blake2s(secret, person=b"flexhahb", digest_size=16).digest()
 
 
+def pools(config: Config, name: NodeName) -> tuple[PoolPlan, ...]:
+    """The pools, "interface" replaced by the node's own address."""
+    return tuple(
+        PoolPlan(
+            name=pool.name,
+            port=pool.port,
+            address=config.nodes[name].ports[pool.port].address
+            if isinstance(pool.address, str)
+            else pool.address,
+            port_lo=pool.port_lo,
+            port_hi=pool.port_hi,
+            filtering=pool.filtering,
+            survives=pool.address != INTERFACE,
+        )
+        for pool in config.pools
+    )
+
+
 def fastpath_config(config: Config, name: NodeName, draw: Draw) -> fp.FastpathConfig:
     """What the C fast path must know."""
     node, peer = config.nodes[name], config.nodes.get(peer_name(name))
@@ -214,8 +256,10 @@ def fastpath_config(config: Config, name: NodeName, draw: Draw) -> fp.FastpathCo
                 out_port=names.index(pool.port),
                 port_lo=pool.port_lo,
                 port_hi=pool.port_hi,
+                filtering=_FILTERING[pool.filtering],
+                survives=pool.survives,
             )
-            for pool in config.pools
+            for pool in pools(config, name)
         ),
         pulse=fp.PulseConfig(
             pair_id=pair_id(config.pair.name),
@@ -297,5 +341,5 @@ def node_plan(config: Config, name: NodeName) -> NodePlan:
         control=control_path(config, name),
         state_dir=state_path(config, name),
         metrics=metrics,
-        pool_names=tuple(pool.name for pool in config.pools),
+        pools=pools(config, name),
     )

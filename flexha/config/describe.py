@@ -43,7 +43,8 @@ def _unwrap(annotation: Any) -> tuple[Any, list[Any]]:
         origin = get_origin(annotation)
         if origin is Annotated:
             annotation, *extra = get_args(annotation)
-            metadata += extra
+            for item in extra:
+                metadata += item.metadata if isinstance(item, FieldInfo) else [item]
         elif origin in {Union, types.UnionType}:
             annotation = next(arg for arg in get_args(annotation) if arg is not type(None))
         else:
@@ -91,6 +92,7 @@ def _range(metadata: list[Any]) -> str:
 
 def _walk(model: type[BaseModel], path: tuple[str, ...], key: str) -> Iterator[Row]:
     for name, field in model.model_fields.items():
+        name = field.alias or name  # noqa: PLW2901 - what the file calls it
         annotation, metadata = _unwrap(field.annotation)
         metadata = [*field.metadata, *metadata]
         here, here_key = (*path, name), f"{key}.{name}" if key else name

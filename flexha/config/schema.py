@@ -123,6 +123,84 @@ HexKey = Annotated[
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class PortRange:
+    """Ports from ``lo`` to ``hi``, inclusive."""
+
+    lo: int
+    hi: int
+
+    def __str__(self) -> str:
+        return str(self.lo) if self.lo == self.hi else f"{self.lo}-{self.hi}"
+
+    def overlaps(self, other: PortRange) -> bool:
+        """Do they share a port?"""
+        return self.lo <= other.hi and other.lo <= self.hi
+
+
+PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "sctp": 132}
+"""Names of protocols in rules; any other one is written as its number."""
+
+
+def _parse_ports(value: object) -> object:
+    remedy = f'{value!r} is no port; write it as "80" or "8000-8080", within 1..65535'
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(remedy)  # noqa: TRY004 - pydantic wants a ValueError
+    match = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", str(value))
+    if match is None:
+        raise ValueError(remedy)
+    lo, hi = int(match[1]), int(match[2] or match[1])
+    if not 1 <= lo <= hi <= 65535:
+        raise ValueError(remedy)
+    return PortRange(lo, hi)
+
+
+def _parse_protocol(value: object) -> object:
+    text = str(value).lower()
+    number = int(text) if text.isdecimal() else PROTOCOLS.get(text, 0)
+    if isinstance(value, bool) or not 1 <= number <= 255:
+        raise ValueError(f"{value!r} is no protocol; use {', '.join(PROTOCOLS)} or a number in 1..255")
+    return number
+
+
+def _parse_network(value: object) -> object:
+    if isinstance(value, str) and "/" not in value:
+        return IPv4Network(str(_parse_address(value)))
+    return _parse_prefix(value)
+
+
+def _parse_pool_address(value: object) -> object:
+    return value if value == INTERFACE else _parse_address(value)
+
+
+def _listed(value: object) -> object:
+    """A list of one may be written without its brackets."""
+    return value if isinstance(value, list | tuple) else [value]
+
+
+INTERFACE = "interface"
+"""As a pool's address: the node's own one."""
+NO_NAT = "none"
+"""As a rule's ``nat``: not translated."""
+RULE_LIST_MAX = 1024
+
+Ports = Annotated[PortRange, BeforeValidator(_parse_ports), Kind("port or range")]
+Protocol = Annotated[int, BeforeValidator(_parse_protocol), Kind("protocol")]
+Network = Annotated[IPv4Network, BeforeValidator(_parse_network), Kind("IPv4 prefix")]
+PoolAddress = Annotated[
+    IPv4Address | Literal["interface"],
+    BeforeValidator(_parse_pool_address),
+    Kind('IPv4 address or "interface"'),
+]
+RuleName = Annotated[
+    str,
+    _matching(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,30}", "use 1 to 31 letters, digits, -, _ or ."),
+    Kind("name"),
+]
+_Listed = BeforeValidator(_listed)
+_some = Field(strict=False, min_length=1, max_length=RULE_LIST_MAX)
+
+
 class Section(BaseModel):
     """Base of every table of the file."""
 
@@ -169,14 +247,92 @@ class Pool(Section):
 
     name: Name = Field(description="name of the pool")
     port: PortName = Field(description="the outside port that it serves")
-    address: Address = Field(
-        description="external address; one of that port's vips, so that it moves with the role"
+    address: PoolAddress = Field(
+        description="external address: a vip of that port, or another address of its subnet, which ACTIVE "
+        'then answers for; any address with routed = true; or "interface", the node\'s own address on that '
+        "port, whose sessions do not survive a failover"
+    )
+    routed: bool = Field(
+        default=False, description="the address is not on the wire: the router there has a route for it to us"
     )
     port_lo: int = Field(
         default=1024, ge=1024, le=65535, description="lowest external port or ICMP identifier"
     )
     port_hi: int = Field(
         default=65535, ge=1024, le=65535, description="highest external port or ICMP identifier"
+    )
+
+    filtering: Literal["endpoint-independent", "address-dependent", "address-and-port-dependent"] = Field(
+        default="address-dependent",
+        description="who may send to a port that a session holds: anybody; any port of a host that the "
+        "inside endpoint has sent to; or only what it has sent to (RFC 4787 REQ-8)",
+    )
+
+
+class Rule(Section):
+    """``[[rules]]``: what may open a session; the first one that matches decides."""
+
+    name: RuleName = Field(description="name of the rule, in counters and logs")
+    action: Literal["allow", "deny", "reject"] = Field(
+        description="deny drops silently, reject answers with a RST or an ICMP error"
+    )
+    from_: Annotated[tuple[Name, ...], _Listed, _some] | None = Field(
+        default=None, alias="from", description="ports that it comes in by, or zones; any, if absent"
+    )
+    to: Annotated[tuple[Name, ...], _Listed, _some] | None = Field(
+        default=None, description="ports that it leaves by, or zones; any, if absent"
+    )
+    src: Annotated[tuple[Network, ...], _Listed, _some] | None = Field(
+        default=None, description="source prefixes or addresses; any, if absent"
+    )
+    dst: Annotated[tuple[Network, ...], _Listed, _some] | None = Field(
+        default=None,
+        description="destination prefixes or addresses, the inside server's behind a forward; any, if absent",
+    )
+    proto: Annotated[tuple[Protocol, ...], _Listed, _some] | None = Field(
+        default=None,
+        description="icmp, tcp, udp, gre, esp, sctp or a number; any, if absent, or tcp and udp with ports",
+    )
+    ports: Annotated[tuple[Ports, ...], _Listed, _some] | None = Field(
+        default=None, description='destination ports of tcp and udp, such as "80" or "8000-8080"'
+    )
+    sport: Ports | None = Field(default=None, description="source ports of tcp and udp")
+    nat: Annotated[tuple[Name, ...], _Listed, _some] | None = Field(
+        default=None,
+        description='pools to leave from, or "none": not translated; by default the pools of the port it '
+        "leaves by",
+    )
+    log: bool = Field(default=False, description="log each session that it opens, or refusal")
+    sessions_per_source: int | None = Field(
+        default=None, ge=1, le=16777215, description="sessions of one inside address at most"
+    )
+
+
+class PolicySection(Section):
+    """``[policy]``"""
+
+    default: Literal["allow-outbound", "deny"] = Field(
+        default="allow-outbound",
+        description="what no rule matches: from inside to outside, through the pools of the port it leaves "
+        "by; or nothing. All else is denied, but for what forwards and filtering let in",
+    )
+
+
+class Forward(Section):
+    """``[[forwards]]``: external ports of a pool's address, and the inside server behind them."""
+
+    name: RuleName = Field(description="name of the forward")
+    pool: Name = Field(description="pool whose address it is on; the port may be outside of the pool's range")
+    proto: Annotated[tuple[Protocol, ...], _Listed, _some] | None = Field(
+        default=None, description="tcp, udp or both; tcp, if absent"
+    )
+    ports: Annotated[tuple[Ports, ...], _Listed, _some] = Field(description="external ports")
+    to: Address = Field(description="address of the inside server")
+    to_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="port of the server, the first one of a range; the external one, if absent",
     )
 
 
@@ -377,7 +533,14 @@ class Config(Section):
         description="data-plane ports"
     )
     pools: Annotated[tuple[Pool, ...], Field(strict=False, max_length=8)] = Field(
-        default=(), description="NAT pools, the first that serves a port wins"
+        default=(), description="NAT pools; those that serve a port share its sessions out by inside address"
+    )
+    policy: PolicySection = Field(default_factory=PolicySection, description="what no rule matches")
+    rules: Annotated[tuple[Rule, ...], Field(strict=False, max_length=4096)] = Field(
+        default=(), description="who may open which sessions; the first rule that matches decides"
+    )
+    forwards: Annotated[tuple[Forward, ...], Field(strict=False, max_length=1024)] = Field(
+        default=(), description="inside servers that may be reached from outside"
     )
     routes: Annotated[tuple[Route, ...], Field(strict=False)] = Field(default=(), description="static routes")
     ha: Ha = Field(default_factory=Ha, description="heartbeats and role")

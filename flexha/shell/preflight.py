@@ -9,12 +9,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from flexha.config.derive import NodePlan, PlugPlan
+from flexha.config.derive import NodePlan, PlugPlan, PoolPlan
 from flexha.errors import StartError
 from flexha.shell import netns
 from flexha.shell.rtnl import Link, Rtnl
 
 TUN = Path("/dev/net/tun")
+EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+"""Ports that the kernel of this network namespace takes for its own connections."""
 _STATUS = Path("/proc/self/status")
 
 GONE_TIMEOUT_S = 3.0
@@ -29,7 +31,7 @@ def check(plan: NodePlan, rtnl: Rtnl) -> None:
         # Without these the other findings would only be consequences.
         raise StartError("\n".join(problems))
     links = _links_once_gone(plan, rtnl)
-    problems = [*_own_devices(plan, links), *_addresses(plan, rtnl)]
+    problems = [*_own_devices(plan, links), *_addresses(plan, rtnl), *own_ports(plan)]
     for plug in plan.plugs:
         problems += _packet_device(plan, plug) if plug.driver == "packet" else _wire(plug, links)
     if problems:
@@ -118,6 +120,14 @@ def _addresses(plan: NodePlan, rtnl: Rtnl) -> Iterator[str]:
                     f"ports.{plug.port}.vips: {vip} is in use on {held[vip]!r}, but a virtual address must "
                     f"not be a kernel address; remove it: ip address del {vip} dev {held[vip]}"
                 )
+    vips = {vip for plug in plan.plugs for vip in plug.vips}
+    for index, pool in enumerate(plan.pools):
+        if pool.survives and pool.address in held and pool.address not in vips:
+            device = held[pool.address]
+            yield (
+                f"pools[{index}].address: {pool.address} is in use on {device!r}, but a pool's address must "
+                f"not be a kernel address; remove it: ip address del {pool.address} dev {device}"
+            )
     if plan.xc and held.get(plan.xc.interface.ip, plan.xc.device) != plan.xc.device:
         device = held[plan.xc.interface.ip]
         yield (
@@ -159,6 +169,27 @@ def _packet_device(plan: NodePlan, plug: PlugPlan) -> Iterator[str]:
             f"{key}.device: {plug.wire_dev!r} is a port of another device there, which would take its "
             f"frames; take it out: ip -n {plug.netns} link set {plug.wire_dev} nomaster"
         )
+
+
+def own_ports(plan: NodePlan) -> Iterator[str]:
+    """On an address that the kernel has, too, its ports and the pool's must differ."""
+    low, high = map(int, EPHEMERAL.read_text(encoding="ascii").split())
+    for index, pool in enumerate(plan.pools):
+        if pool.survives or pool.port_hi < low or pool.port_lo > high:
+            continue
+        yield (
+            f"pools[{index}].port_lo: {pool.port_lo}..{pool.port_hi} of the node's own address overlaps the "
+            f"ports {low}..{high} that the kernel gives its own connections; part them: lower pools[{index}]"
+            f".port_hi to {low - 1}, or sysctl -w net.ipv4.ip_local_port_range='{_elsewhere(pool)}' in this "
+            "network namespace"
+        )
+
+
+def _elsewhere(pool: PoolPlan) -> str:
+    """A range for the kernel beside the pool's, the larger one."""
+    below, above = (1024, pool.port_lo - 1), (pool.port_hi + 1, 65535)
+    low, high = max(below, above, key=lambda ports: ports[1] - ports[0])
+    return f"{low} {high}" if high > low else "1024 2047"
 
 
 def _wire(plug: PlugPlan, links: dict[str, Link]) -> Iterator[str]:

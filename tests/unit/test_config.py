@@ -161,6 +161,17 @@ def test_a_configuration_is_frozen() -> None:
         config.ha.interval_ms = 1  # type: ignore[misc]
 
 
+POOL = {"name": "p", "port": "wan", "address": "203.0.113.3"}
+
+
+def rule(**keys: object) -> Edit:
+    return put("rules", [{"name": "r", "action": "allow", **keys}])
+
+
+def forward(**keys: object) -> Edit:
+    return put("forwards", [{"name": "f", "pool": "p", "ports": "80", "to": "10.1.0.80", **keys}])
+
+
 # ---- one finding each: (edit, the key, a piece of the text) ------------------------------------------------
 WRONG: list[tuple[Edit, str, str]] = [
     # by key
@@ -200,7 +211,50 @@ WRONG: list[tuple[Edit, str, str]] = [
     (put("ports.lan.zone", "outside"), "ports", "no port has zone 'inside'"),
     (put("pools.0.port", "dmz"), "pools[0].port", "use one of: lan, wan"),
     (put("pools.0.port", "lan"), "pools[0].port", "serves an outside port"),
-    (put("pools.0.address", "203.0.113.6"), "pools[0].address", "would not survive a failover"),
+    (put("pools.0.address", "203.0.114.6"), "pools[0].address", "set routed = true"),
+    (put("pools.0.address", "203.0.113.7"), "pools[0].address", "broadcast"),
+    (put("pools.0.address", "203.0.113.4"), "pools[0].address", 'write "interface"'),
+    (put("pools.0.address", "203.0.113.1"), "pools[0].address", "routes[0].via"),
+    (put("pools.0.address", "10.1.0.1"), "pools[0].address", "a vip of ports.lan"),
+    (put("pools.0.address", "any"), "pools[0].address", "no IPv4 address"),
+    (put("pools.0.address", "interface"), "pools[0].port_lo", "ha.heartbeat_port"),
+    (put("pools", [{**POOL, "address": "interface", "routed": True}]), "pools[0].routed", "remove routed"),
+    (put("pools.0.name", "none"), "pools[0].name", "no translation"),
+    (put("pools.0.filtering", "none"), "pools[0].filtering", "'address-dependent'"),
+    # policy
+    (put("policy.default", "allow"), "policy.default", "'allow-outbound' or 'deny'"),
+    (rule(action="permit"), "rules[0].action", "'allow', 'deny' or 'reject'"),
+    (rule(colour="red"), "rules[0].colour", "no known key"),
+    (rule(form="lan"), "rules[0].form", "did you mean from?"),
+    (rule(src=[]), "rules[0].src", "give 1..1024 entries"),
+    (rule(to=[]), "rules[0].to", "give 1..1024 entries"),
+    (rule(dst="10.0.0.1/8"), "rules[0].dst[0]", 'write it as "10.0.0.0/8"'),
+    (rule(dst="10.0.0"), "rules[0].dst[0]", "no IPv4 address"),
+    (rule(proto="tpc"), "rules[0].proto[0]", "use icmp, tcp, udp"),
+    (rule(ports="80-79"), "rules[0].ports[0]", 'write it as "80" or "8000-8080"'),
+    (rule(ports=["http"]), "rules[0].ports[0]", "is no port"),
+    (rule(ports=0), "rules[0].ports[0]", "within 1..65535"),
+    (rule(proto="icmp", ports=80), "rules[0].ports", "only tcp and udp have ports"),
+    (rule(proto="gre", sport=80), "rules[0].sport", "only tcp and udp have ports"),
+    (rule(**{"from": "dmz"}), "rules[0].from", "use one of: lan, wan, inside, outside"),
+    (rule(to=["wan", "internet"]), "rules[0].to", "no port or zone 'internet'"),
+    (rule(nat="q"), "rules[0].nat", "use none or one of: p"),
+    (rule(nat=["none", "p"]), "rules[0].nat", "beside a pool"),
+    (rule(nat="p", to="lan"), "rules[0].nat", "serves ports.wan"),
+    (rule(nat="p", action="deny"), "rules[0].nat", "opens no session"),
+    (rule(sessions_per_source=9, action="reject"), "rules[0].sessions_per_source", "opens no session"),
+    (rule(sessions_per_source=0), "rules[0].sessions_per_source", "out of range"),
+    (rule(name="a b"), "rules[0].name", "letters"),
+    (forward(pool="q"), "forwards[0].pool", "use one of: p"),
+    (forward(ports=[]), "forwards[0].ports", "give 1..1024 entries"),
+    (forward(ports="1-2000"), "forwards", "keep them to 1024"),
+    (forward(proto="icmp"), "forwards[0].proto", "only tcp and udp can be forwarded"),
+    (forward(to="192.0.2.1"), "forwards[0].to", "is not on the inside"),
+    (forward(to="203.0.113.6"), "forwards[0].to", "is not on the inside"),
+    (forward(to="10.1.0.2"), "forwards[0].to", "an address of the pair itself"),
+    (forward(to="10.1.0.255"), "forwards[0].to", "broadcast"),
+    (forward(ports=["80", "90"], to_port=80), "forwards[0].to_port", "a forward for each"),
+    (forward(ports="80-90", to_port=65530), "forwards[0].to_port", "would be 65540"),
     (put("pools.0.port_hi", 1050), "pools[0].port_hi", "fewer than 128"),
     (put("routes.0.port", "dmz"), "routes[0].port", "use one of"),
     (put("routes.0.via", "192.0.2.1"), "routes[0].via", "is not in 203.0.113.0/29"),
@@ -253,8 +307,62 @@ def test_two_pools_may_not_share_name_or_address() -> None:
 
     assert {problem.split(":")[0] for problem in problems_after(twice)} == {
         "pools[1].name",
-        "pools[1].address",
+        "pools[1].port_lo",
     }
+
+
+def test_pools_may_share_an_address_but_no_port() -> None:
+    def share(*ranges: tuple[int, int]) -> Edit:
+        return put("pools", [{**POOL, "name": f"p{lo}", "port_lo": lo, "port_hi": hi} for lo, hi in ranges])
+
+    tree = document()
+    share((1024, 2047), (2048, 65535))(tree)
+    parse(toml(tree))
+    found = problems_after(share((1024, 2047), (2047, 65535)))
+    assert len(found) == 1
+    assert found[0].startswith("pools[1].port_lo: 2047..65535 overlaps pools[0], which has 1024..2047")
+
+
+def test_overlapping_forwards_are_refused() -> None:
+    """Spec: issue "overlapping forwards ... is refused with the reason"."""
+
+    def edit(second: Document) -> Edit:
+        first = {"name": "f", "pool": "p", "ports": ["80", "8000-8080"], "to": "10.1.0.80"}
+        return put("forwards", [first, {**first, "name": "g", **second}])
+
+    found = problems_after(edit({"ports": "8080-8090"}))
+    assert found == [
+        "forwards[1].ports: 8080-8090 overlaps 8000-8080 of forwards[0] on the same address; part them"
+    ]
+    for other in ({"ports": "81"}, {"proto": "udp"}):
+        tree = document()
+        edit(other)(tree)
+        parse(toml(tree))
+
+
+def test_names_of_rules_and_forwards_are_their_own() -> None:
+    def twice(tree: Document) -> None:
+        rule()(tree)
+        tree["rules"] *= 2
+        forward()(tree)
+        tree["forwards"].append({**tree["forwards"][0], "ports": "81"})
+
+    assert {problem.split(":")[0] for problem in problems_after(twice)} == {
+        "rules[1].name",
+        "forwards[1].name",
+    }
+
+
+def test_a_pool_may_be_another_address() -> None:
+    """Spec: R11. On the wire, or anywhere if it is routed here."""
+    for edit in (
+        put("pools.0.address", "203.0.113.6"),
+        put("pools", [{**POOL, "address": "192.0.2.7", "routed": True}]),
+        put("pools", [{**POOL, "address": "interface", "port_hi": 32767}]),
+    ):
+        tree = document()
+        edit(tree)
+        parse(toml(tree))
 
 
 def test_overlapping_subnets_are_refused() -> None:

@@ -20,7 +20,7 @@ LAB    := $(BIN)/python netns-lab/lab.py
 # What the targets run besides Python and C; one list each, so that nobody installs more than needed.
 PACKAGES_LAB   := iproute2 iputils-ping nftables nginx curl
 PACKAGES_TEST  := $(PACKAGES_LAB) procps libpcap0.8 tshark keepalived systemd-container debootstrap
-PACKAGES_BENCH := iproute2 iputils-ping nftables iperf3
+PACKAGES_BENCH := iproute2 iputils-ping nftables iperf3 conntrackd
 PACKAGES_FUZZ  := clang-14 libclang-rt-14-dev
 
 C_SOURCES := $(wildcard csrc/*.c csrc/*.h)
@@ -120,7 +120,7 @@ build/bench/bench_policy: csrc/test/bench_policy.c csrc/policy.c csrc/hash.c $(f
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -D_GNU_SOURCE -O3 -Wall -Wextra -Werror -Icsrc $(CFLAGS) -o $@ $(filter %.c,$^)
 
-bench-forwarding: build packages-bench ## packets/s and TCP: the pair, a bare TAP copy, kernel nft
+bench-forwarding: build packages-bench ## the pair beside a bare TAP copy, kernel nft, and nft with conntrackd
 	$(BIN)/python tests/bench/bench_forwarding.py
 
 # ---- the lab -----------------------------------------------------------------------------------------

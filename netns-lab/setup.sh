@@ -33,7 +33,7 @@ without_services() {
 	fi
 	"$@" || return 1
 	command -v systemctl >/dev/null || return 0
-	for service in nginx keepalived; do
+	for service in nginx keepalived conntrackd; do
 		case " $missing " in
 		*" $service "*) systemctl --quiet disable "$service" ;;
 		esac

@@ -560,7 +560,7 @@ static double expire_all(struct lane *l, bool tracked)
 
 static void births_and_deaths(void)
 {
-	struct lane *l = lane_new(OWN_SESSIONS, 1, 2 * OWN_SESSIONS, 0, 1);
+	struct lane *l = lane_new(OWN_SESSIONS, 1, OWN_SESSIONS + OWN_SESSIONS / 16, 0, 1);
 	double open_ns = 1e9, open_quiet_ns = 1e9, expire_ns = 1e9, expire_told_ns = 1e9;
 
 	for (uint32_t i = 0; i < LIVES; i++) {

@@ -28,8 +28,8 @@ C_ALL     := $(C_SOURCES) $(wildcard csrc/test/*.[ch] tests/bench/*.[ch] netns-l
 PY_ALL    := flexha netns-lab tests csrc
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build check fmt test test-netns sim fuzz asan tsan bench bench-fastpath bench-policy bench-forwarding \
-	lab-up lab-down lab-shell lab-status lab-failover docs ci clean FORCE
+.PHONY: help dev build check fmt test test-netns sim fuzz asan tsan bench bench-fastpath bench-policy bench-capture \
+	bench-forwarding lab-up lab-down lab-shell lab-status lab-failover docs ci clean FORCE
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -108,7 +108,7 @@ ci: check test ## what .ci/run runs
 
 # ---- benchmarks --------------------------------------------------------------------------------------
 
-bench: bench-fastpath bench-policy bench-forwarding ## every benchmark; results in build/bench
+bench: bench-fastpath bench-policy bench-capture bench-forwarding ## every benchmark; results in build/bench
 
 bench-fastpath: build ## ns per packet, sessions per second and bytes per session of the fast path, without I/O
 	$(BIN)/python tests/bench/bench_fastpath.py
@@ -119,6 +119,13 @@ bench-policy: build/bench/bench_policy ## ns of a rule lookup, in the cache and 
 build/bench/bench_policy: csrc/test/bench_policy.c csrc/policy.c csrc/hash.c $(filter %.h,$(C_ALL))
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -D_GNU_SOURCE -O3 -Wall -Wextra -Werror -Icsrc $(CFLAGS) -o $@ $(filter %.c,$^)
+
+bench-capture: build/bench/bench_capture ## ns that a packet pays for capture, off and on
+	build/bench/bench_capture
+
+build/bench/bench_capture: csrc/test/bench_capture.c $(filter %.c,$(C_SOURCES)) $(filter %.h,$(C_ALL))
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -D_GNU_SOURCE -O3 -Wall -Wextra -Werror -Icsrc -Icsrc/test -pthread $(CFLAGS) -o $@ $(filter %.c,$^)
 
 bench-forwarding: build packages-bench ## the pair beside a bare TAP copy, kernel nft, and nft with conntrackd
 	$(BIN)/python tests/bench/bench_forwarding.py

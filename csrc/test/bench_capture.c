@@ -103,7 +103,7 @@ int main(void)
 						 [EVERYTHING] = make(NULL, 0) };
 	struct rig *r = rig_active();
 
-	for (uint16_t i = 0; i < BURST; i++) {
+	for (uint32_t i = 0; i < BURST; i++) {
 		const struct spec spec = { .src = CLIENT,
 					   .dst = SERVER,
 					   .proto = IPPROTO_NUM_UDP,

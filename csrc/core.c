@@ -78,7 +78,11 @@ static void init_timeouts(struct core *c)
 		c->timeout_ticks[NAT_UDP][state] = wheel_ticks_s(t->udp_s);
 		c->timeout_ticks[NAT_ICMP][state] = wheel_ticks_s(t->icmp_s);
 	}
-	c->timeout_ticks[NAT_TCP][FP_ST_ESTABLISHED] = wheel_ticks_s(t->tcp_established_s);
+	/* Half closed is open: one direction goes on for as long as it likes. */
+	for (uint32_t state = FP_ST_ESTABLISHED; state <= FP_ST_FIN_WAIT; state++)
+		c->timeout_ticks[NAT_TCP][state] = wheel_ticks_s(t->tcp_established_s);
+	for (uint32_t state = FP_ST_CLOSING; state < FP_ST_COUNT; state++)
+		c->timeout_ticks[NAT_TCP][state] = wheel_ticks_s(t->tcp_closing_s);
 }
 
 int core_init(struct core *c, const struct fp_config *cfg, uint32_t worker, void *mem, size_t size)
@@ -129,7 +133,7 @@ static uint32_t reclaim(struct core *c, uint32_t budget)
 		uint32_t idx = c->reclaim_slot % t->n_fresh + 1;
 
 		c->reclaim_slot = idx;
-		if (t->rec[idx].hot.kind != REC_FLOW || t->rec[idx].hot.state < FP_ST_TIME_WAIT)
+		if (t->rec[idx].hot.kind != REC_FLOW || !tcptrack_is_over(&t->rec[idx].hot))
 			continue;
 		counter_add(&c->stat.flows_closed, 1);
 		record_remove(c, idx, true);
@@ -166,8 +170,10 @@ uint32_t core_expire(struct core *c, uint64_t now_ns, uint32_t budget)
 void core_set_role(struct core *c, uint32_t role, uint64_t term, uint64_t now_ns)
 {
 	c->now_ns = now_ns;
-	if (role == FP_ROLE_ACTIVE && c->role != FP_ROLE_ACTIVE)
+	if (role == FP_ROLE_ACTIVE && c->role != FP_ROLE_ACTIVE) {
 		c->active_since_ns = now_ns;
+		c->tcp.watch++;
+	}
 	c->role = role;
 	c->term = term;
 	if (role != FP_ROLE_ACTIVE) {

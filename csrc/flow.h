@@ -90,10 +90,11 @@ struct flow_hot {
  * @packets: by side
  * @bytes:   by side, IP length
  * @end:     highest sequence number sent + length; by side: 0 = inside's
- * @max_end: highest acknowledgement of the other side + its window
+ * @max_end: highest acknowledgement of the other side + its window: no segment begins beyond
  * @max_win: largest window advertised, scaled
- * @scale:   window scale
- * @wflags:  1: scale known, 2: SACK permitted, 4: @end is valid (local)
+ * @scales:  window scales, inside's in the low half
+ * @wflags:  TCP_WIN_* (tcptrack.h)
+ * @watch:   tcptrack_mode.watch when a segment last passed here
  * @origin:  who made the record
  * @admin:   enum flow_admin
  * @shard:   owner
@@ -104,8 +105,9 @@ struct flow_cold {
 	uint32_t end[2];
 	uint32_t max_end[2];
 	uint32_t max_win[2];
-	uint8_t scale[2];
 	uint8_t wflags[2];
+	uint8_t scales;
+	uint8_t watch;
 	uint16_t origin;
 	uint8_t admin;
 	uint8_t shard;
@@ -115,7 +117,6 @@ enum flow_admin {
 	ADMIN_QUEUED = 1,          /* in the dirty queue; belongs to the slot, survives its reuse */
 	ADMIN_FIN_ACKED_ORIG = 2,  /* the FIN from inside was acknowledged */
 	ADMIN_FIN_ACKED_REPLY = 4, /* the FIN from outside was acknowledged */
-	ADMIN_LENIENT = 8,         /* imported, or opened in the middle: windows are not to be trusted */
 	ADMIN_LEADER = 16,         /* of a mapping: owns the external port; a tombstone that still holds it */
 	ADMIN_COUNTED = 32,        /* in the quota of its source */
 	ADMIN_PORT_COUNTED = 64,   /* leader: its port is in the quota of its source */

@@ -97,10 +97,12 @@ struct fp_limits {            /* 0 = none */
 };
 
 struct fp_timeouts {          /* seconds; minima of RFC 5382 REQ-5, RFC 4787 REQ-5, RFC 5508 REQ-2 */
-	uint32_t tcp_transitory_s;  /* SYN_SENT .. half open, closing, TIME_WAIT: >= 240 */
+	uint32_t tcp_transitory_s;  /* SYN_SENT, SYN_RECV: >= 240 */
 	uint32_t tcp_established_s; /* >= 7440 */
+	uint32_t tcp_closing_s;     /* both FINs or an RST seen, TIME_WAIT: >= 240 */
 	uint32_t udp_s;             /* >= 120, default 300 */
 	uint32_t icmp_s;            /* >= 60 */
+	uint32_t pad;
 };
 
 struct fp_pulse_cfg {
@@ -125,9 +127,10 @@ struct fp_config {
 	uint32_t flow_cap;        /* sessions in all, rounded up per worker */
 	uint32_t syn_check;       /* 1: a TCP segment without SYN opens no session (R10) */
 	uint32_t events_cap;      /* records per worker in the events ring, a power of two; 0 = 8192 */
-	uint32_t pad0;
+	uint32_t tcp_strict;      /* 1: a TCP segment out of its window is dropped */
 	uint16_t origin;          /* identity of the flows made here: origin = node_index + 1 */
-	uint16_t pad1[3];
+	uint16_t tcp_lenient_s;   /* after a takeover windows are learned for so long before they are enforced */
+	uint16_t pad1[2];
 	uint8_t shard_key[16];    /* secret of the pair: both nodes compute the same shard */
 	uint8_t table_key[16];    /* secret of this process */
 	uint64_t flow_id_base;    /* ids made here start above; random per start, so ids never recur */
@@ -153,10 +156,10 @@ enum fp_state {               /* ordered: a merge never moves a session to a sma
 	FP_ST_SYN_SENT,           /* TCP: SYN from the initiator */
 	FP_ST_SYN_RECV,           /* SYN-ACK (or crossing SYN) seen */
 	FP_ST_ESTABLISHED,        /* TCP: handshake done; others: both directions seen */
-	FP_ST_FIN_WAIT,           /* one FIN seen */
+	FP_ST_FIN_WAIT,           /* one FIN seen: half closed, and may live long */
 	FP_ST_CLOSING,            /* both FINs seen, last ACK missing */
 	FP_ST_TIME_WAIT,          /* closed in order */
-	FP_ST_CLOSED,             /* closed by RST */
+	FP_ST_CLOSED,             /* refused before it was open; a later RST is a flag, FP_RF_RESET */
 	FP_ST_COUNT
 };
 enum {                        /* fp_flow_rec.flags */
@@ -164,7 +167,8 @@ enum {                        /* fp_flow_rec.flags */
 	FP_RF_IMPORTED = 4,       /* came from the peer */
 	FP_RF_BULK = 8,           /* sent by the bulk walk, not by a change */
 	FP_RF_INBOUND = 16,       /* opened by the remote side */
-	FP_RF_HAIRPIN = 32        /* the remote is an address of a pool of ours: local, not taken from the peer */
+	FP_RF_HAIRPIN = 32,       /* the remote is an address of a pool of ours: local, not taken from the peer */
+	FP_RF_RESET = 64          /* TCP: an RST was seen, and nothing since; comes and goes, see tcptrack.h */
 };
 
 /* One direction's TCP window, after Guido van Rooij's "Real Stateful TCP Packet Filtering". */
@@ -173,7 +177,7 @@ struct fp_tcp_win {
 	uint32_t max_end;         /* highest ack of the other side + its window */
 	uint32_t max_win;         /* largest window advertised, scaled */
 	uint8_t scale;            /* window scale; 0 when not negotiated */
-	uint8_t flags;            /* 1: scale known, 2: SACK permitted */
+	uint8_t flags;            /* 1: scale known, 2: SACK permitted, 4: its SYN was seen */
 	uint8_t pad[2];
 };
 

@@ -18,7 +18,7 @@
 static_assert(sizeof(struct fp_addr) == 16, "fp_addr");
 static_assert(sizeof(struct fp_port_cfg) == 448, "fp_port_cfg");
 static_assert(sizeof(struct fp_pool_cfg) == 48, "fp_pool_cfg");
-static_assert(sizeof(struct fp_config) == 4160, "fp_config");
+static_assert(sizeof(struct fp_config) == 4168, "fp_config");
 static_assert(sizeof(struct fp_flow_rec) == 160, "fp_flow_rec");
 static_assert(sizeof(struct fp_route) == 40, "fp_route");
 static_assert(sizeof(struct fp_neigh) == 24, "fp_neigh");

@@ -139,7 +139,7 @@ static void start_state(struct core *c, uint32_t idx, const struct pkt *p)
 
 	f->state = FP_ST_NEW;
 	if (p->proto == IPPROTO_NUM_TCP)
-		tcptrack_open(f, &c->table.rec[idx].cold, p, session_opener(f));
+		tcptrack_open(f, &c->table.rec[idx].cold, p, &c->tcp);
 	identify(c, idx);
 	session_touch(c, f);
 	wheel_schedule(&c->wheel, &c->table, idx, f->deadline_tick);
@@ -280,7 +280,7 @@ static uint32_t expire_batch(struct core *c, uint32_t cap)
 		if (is_due(c, idx[i]))
 			due[n_due++] = idx[i];
 	for (uint32_t i = 0; i < n_due; i++) {
-		bool closed = c->table.rec[due[i]].hot.state >= FP_ST_TIME_WAIT;
+		bool closed = tcptrack_is_over(&c->table.rec[due[i]].hot);
 
 		counter_add(closed ? &c->stat.flows_closed : &c->stat.flows_expired, 1);
 		record_remove(c, due[i], true);

@@ -65,7 +65,9 @@ uint32_t session_shard(const struct fp_config *cfg, const struct flow_hot *f);
  */
 static inline uint32_t session_timeout(const struct core *c, const struct flow_hot *f)
 {
-	return c->timeout_ticks[nat_proto_of(f->proto)][f->state];
+	uint32_t state = unlikely(f->flags & FP_RF_RESET) ? FP_ST_CLOSED : f->state;
+
+	return c->timeout_ticks[nat_proto_of(f->proto)][state];
 }
 
 /* Is it in a ring that shares an external port? */

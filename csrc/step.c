@@ -233,6 +233,8 @@ static void clamp_mss(const struct core *c, const struct pkt *p, uint32_t out_po
 /* Move the state by a packet of a known session; @idx may get a new identity. */
 static uint32_t track(struct core *c, const struct pkt *p, uint32_t idx, uint32_t side)
 {
+	/* in the order of enum tcptrack_result */
+	static const uint16_t drops[] = { V_TCP_STATE, V_TCP_WINDOW, V_TCP_RST_WINDOW };
 	struct flow_hot *f = &c->table.rec[idx].hot;
 	uint32_t timeout = session_timeout(c, f);
 	enum tcptrack_result result;
@@ -249,11 +251,11 @@ static uint32_t track(struct core *c, const struct pkt *p, uint32_t idx, uint32_
 	/* A damaged segment must not move a state; for the rest the endpoints' check is enough. */
 	if ((p->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)) && !pkt_l4_csum_ok(p))
 		return V_L4_CHECKSUM;
-	result = tcptrack_segment(f, &c->table.rec[idx].cold, side, p);
+	result = tcptrack_segment(f, &c->table.rec[idx].cold, side, p, &c->tcp);
 	if (likely(result == TCPTRACK_PASS))
 		return V_GO_ON;
-	if (result == TCPTRACK_DROP)
-		return V_TCP_STATE;
+	if (result >= TCPTRACK_DROP)
+		return drops[result - TCPTRACK_DROP];
 	if (result == TCPTRACK_REOPEN) {
 		session_reopen(c, idx, p);
 		return V_GO_ON;
@@ -300,7 +302,8 @@ static uint32_t session_packet(struct core *c, struct pkt *p, uint32_t idx, uint
 		verdict = track(c, p, idx, side);
 	if (unlikely(verdict != V_GO_ON))
 		return verdict;
-	session_touch(c, &c->table.rec[idx].hot);
+	if (likely(!(p->tcp_flags & TCP_RST))) /* RFC 7857 section 8: an RST refreshes nothing */
+		session_touch(c, &c->table.rec[idx].hot);
 	return forward(c, p, idx, side, &nh);
 }
 
@@ -398,6 +401,7 @@ static void step_burst(struct core *c, struct fp_frame *frames, uint32_t n)
 void core_step(struct core *c, struct fp_frame *frames, uint32_t n, uint64_t now_ns)
 {
 	c->now_ns = now_ns;
+	c->tcp.settled = now_ns - c->active_since_ns >= c->cfg->tcp_lenient_s * NS_PER_S;
 	for (uint32_t i = 0; i < n; i += FP_BURST_MAX)
 		step_burst(c, frames + i, min_u32(n - i, FP_BURST_MAX));
 	counter_add(&c->stat.steps, 1);

@@ -37,6 +37,7 @@
 #include "nat.h"
 #include "park.h"
 #include "policy.h"
+#include "tcptrack.h"
 #include "verdict.h"
 #include "wheel.h"
 
@@ -74,6 +75,7 @@ struct core_counters {
  * @term:            its term
  * @active_since_ns: when ACTIVE began; every session lives its full timeout from here on
  * @now_ns:          time of the call in progress
+ * @tcp:             how TCP windows are taken just now
  * @flow_seq:        last flow id made here
  * @ports:           ports
  * @timeout_ticks:   lifetime by enum nat_proto and enum fp_state
@@ -100,6 +102,7 @@ struct core {
 	uint64_t term;
 	uint64_t active_since_ns;
 	uint64_t now_ns;
+	struct tcptrack_mode tcp;
 	uint64_t flow_seq;
 	struct core_port ports[FP_PORTS_MAX];
 	uint32_t timeout_ticks[NAT_PROTOS][FP_ST_COUNT];

@@ -44,8 +44,8 @@ static void export_windows(const struct flow_cold *cold, struct fp_flow_rec *out
 		out->win[side].end = cold->end[side];
 		out->win[side].max_end = cold->max_end[side];
 		out->win[side].max_win = cold->max_win[side];
-		out->win[side].scale = cold->scale[side];
-		out->win[side].flags = cold->wflags[side] & (TCP_WIN_SCALE_KNOWN | TCP_WIN_SACK);
+		out->win[side].scale = tcptrack_scale(cold, side);
+		out->win[side].flags = cold->wflags[side] & (TCP_WIN_SCALE_KNOWN | TCP_WIN_SACK | TCP_WIN_SYN);
 		out->packets[side] = cold->packets[side];
 		out->bytes[side] = cold->bytes[side];
 	}
@@ -349,19 +349,16 @@ static void import_identity(struct core *c, uint32_t idx, const struct fp_flow_r
 static void import_progress(struct core *c, uint32_t idx, const struct fp_flow_rec *r)
 {
 	const uint8_t fins = FP_RF_FIN_ORIG | FP_RF_FIN_REPLY;
+	struct flow_hot *f = &c->table.rec[idx].hot;
 	struct flow_cold *cold = &c->table.rec[idx].cold;
 
 	/* A record that was just inserted is NEW. Spec: TCP state never moves backwards. */
-	c->table.rec[idx].hot.state = (uint8_t)max_u32(c->table.rec[idx].hot.state, r->state);
-	c->table.rec[idx].hot.flags |= r->flags & fins;
-	cold->admin |= ADMIN_LENIENT;
+	f->state = (uint8_t)max_u32(f->state, r->state);
+	f->flags |= r->flags & fins;
+	/* A reset comes and goes with the versions, see tcptrack.h. */
+	f->flags = (uint8_t)((f->flags & ~FP_RF_RESET) | (r->flags & FP_RF_RESET));
+	tcptrack_import(cold, r->win);
 	for (uint32_t side = SIDE_OUT; side <= SIDE_IN; side++) {
-		/* Without TCP_WIN_END_KNOWN the next segment of each side says where the connection is by now. */
-		cold->end[side] = r->win[side].end;
-		cold->max_end[side] = 0;
-		cold->max_win[side] = r->win[side].max_win;
-		cold->scale[side] = r->win[side].scale > TCP_SCALE_MAX ? TCP_SCALE_MAX : r->win[side].scale;
-		cold->wflags[side] = r->win[side].flags & (TCP_WIN_SCALE_KNOWN | TCP_WIN_SACK);
 		cold->packets[side] = r->packets[side];
 		cold->bytes[side] = r->bytes[side];
 	}

@@ -80,9 +80,13 @@ static int check_limits(const struct fp_config *cfg, struct fp_error *err)
 	if (rc == 0 && (cfg->events_cap & (cfg->events_cap - 1)))
 		rc = refuse(err, "events_cap: %u is no power of two", cfg->events_cap);
 	if (rc == 0)
+		rc = in_range(err, "", "tcp_strict", cfg->tcp_strict, 0, 1);
+	if (rc == 0)
 		rc = in_range(err, "timeouts.", "tcp_transitory_s", t->tcp_transitory_s, 1, TIMEOUT_S_MAX);
 	if (rc == 0)
 		rc = in_range(err, "timeouts.", "tcp_established_s", t->tcp_established_s, 1, TIMEOUT_S_MAX);
+	if (rc == 0)
+		rc = in_range(err, "timeouts.", "tcp_closing_s", t->tcp_closing_s, 1, TIMEOUT_S_MAX);
 	if (rc == 0)
 		rc = in_range(err, "timeouts.", "udp_s", t->udp_s, 1, TIMEOUT_S_MAX);
 	if (rc == 0)

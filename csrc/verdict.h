@@ -83,6 +83,8 @@ enum verdict_class { VERDICT_PASS, VERDICT_DROP, VERDICT_TRANSIT };
 	X(ICMP_TYPE, icmp_type, DROP, "ICMP that is neither echo nor an error")                            \
 	X(TCP_FLAGS, tcp_flags, DROP, "impossible combination of TCP flags")                               \
 	X(TCP_STATE, tcp_state, DROP, "TCP segment that the session's state does not allow")               \
+	X(TCP_WINDOW, tcp_window, DROP, "TCP segment out of the window of its connection")                 \
+	X(TCP_RST_WINDOW, tcp_rst_window, DROP, "TCP RST out of the window of its connection")             \
 	X(PULSE_BAD, pulse_bad, DROP,                                                                      \
 	  "to the heartbeat port, but not from the peer, not TTL 255, or damaged")                         \
 	/* policy and sessions */                                                                          \

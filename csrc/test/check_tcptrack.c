@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * check_tcptrack.c - the table of tcptrack.h, row by row
+ * check_tcptrack.c - the table and the rules of tcptrack.h, row by row
  */
 #include "../tcptrack.h"
 #include "check.h"
@@ -20,6 +20,7 @@ struct seg {
 };
 
 static uint8_t room[FP_FRAME_MAX];
+static struct tcptrack_mode mode = { .strict = true };
 
 static struct pkt packet(const struct seg *s)
 {
@@ -45,7 +46,7 @@ static struct conn opened(uint32_t seq)
 	struct seg syn = { SIDE_OUT, SYN, seq, 0, 0 };
 	struct pkt p = packet(&syn);
 
-	tcptrack_open(&conn.f, &conn.c, &p, SIDE_OUT);
+	tcptrack_open(&conn.f, &conn.c, &p, &mode);
 	return conn;
 }
 
@@ -54,7 +55,7 @@ static enum tcptrack_result feed(struct conn *conn, uint32_t side, uint8_t flags
 	struct seg s = { side, flags, seq, ack, 0 };
 	struct pkt p = packet(&s);
 
-	return tcptrack_segment(&conn->f, &conn->c, side, &p);
+	return tcptrack_segment(&conn->f, &conn->c, side, &p, &mode);
 }
 
 static struct conn established(void)
@@ -143,41 +144,157 @@ static void check_refused(void)
 	CHECK_EQ(68, c.f.state, FP_ST_ESTABLISHED);
 }
 
+/* Spec: RFC 7857 section 2.2, RFC 5961 section 3. */
 static void check_reset(void)
 {
 	struct conn c = opened(100);
 
-	feed(&c, SIDE_IN, RST | ACK, 0, 777); /* acknowledges what was not sent */
+	CHECK_EQ(79, feed(&c, SIDE_IN, RST | ACK, 0, 777), TCPTRACK_DROP_RST); /* of what was not sent */
 	CHECK_EQ(80, c.f.state, FP_ST_SYN_SENT);
 	CHECK_EQ(81, feed(&c, SIDE_IN, RST | ACK, 0, 101), TCPTRACK_CHANGED);
 	CHECK_EQ(82, c.f.state, FP_ST_CLOSED);
 	c = established();
-	CHECK_EQ(83, feed(&c, SIDE_IN, RST, 501 + 100000, 0), TCPTRACK_PASS); /* blind: out of the window */
-	CHECK_EQ(84, c.f.state, FP_ST_ESTABLISHED);
-	CHECK_EQ(85, feed(&c, SIDE_IN, RST, 501, 0), TCPTRACK_CHANGED);
-	CHECK_EQ(86, c.f.state, FP_ST_CLOSED);
-	CHECK_EQ(87, feed(&c, SIDE_OUT, SYN, 5000, 0), TCPTRACK_REOPEN);
+	CHECK_EQ(83, feed(&c, SIDE_IN, RST, 501 + 100000, 0),
+		 TCPTRACK_DROP_RST); /* blind: out of the window */
+	CHECK_EQ(84, feed(&c, SIDE_IN, RST, 501 - 100000, 0), TCPTRACK_DROP_RST);
+	CHECK_EQ(85, c.f.flags, 0);
+	CHECK_EQ(86, feed(&c, SIDE_IN, RST, 501, 0), TCPTRACK_CHANGED);
+	CHECK_EQ(87, c.f.state, FP_ST_ESTABLISHED); /* states go forward only */
+	CHECK_EQ(88, c.f.flags, FP_RF_RESET);
+	CHECK(89, tcptrack_is_over(&c.f));
+	CHECK_EQ(90, feed(&c, SIDE_IN, RST, 501, 0), TCPTRACK_PASS);
+	/* Whoever still speaks takes it back: the challenge of RFC 5961, or data. */
+	CHECK_EQ(91, feed(&c, SIDE_OUT, ACK, 101, 501), TCPTRACK_CHANGED);
+	CHECK_EQ(92, c.f.flags, 0);
+	CHECK_EQ(93, feed(&c, SIDE_OUT, RST | ACK, 101, 501), TCPTRACK_CHANGED);
+	CHECK_EQ(94, feed(&c, SIDE_IN, ACK, 501 + 500000, 101), TCPTRACK_DROP_WINDOW);
+	CHECK(95, tcptrack_is_over(&c.f));
+	CHECK_EQ(96, feed(&c, SIDE_OUT, SYN, 5000, 0), TCPTRACK_REOPEN);
+	/* The opener answers a half-open responder's challenge: its numbers are the old connection's. */
+	c = opened(100);
+	CHECK_EQ(97, feed(&c, SIDE_OUT, RST, 987654, 0), TCPTRACK_PASS);
+	CHECK_EQ(98, c.f.state, FP_ST_SYN_SENT);
+	CHECK_EQ(99, feed(&c, SIDE_OUT, RST, 101, 0), TCPTRACK_CHANGED);
+	CHECK_EQ(100, c.f.state, FP_ST_CLOSED);
+}
+
+/* The opener starts again on a session that the node holds for open. */
+static void check_syn_again(void)
+{
+	struct conn c = established();
+
+	CHECK_EQ(110, feed(&c, SIDE_OUT, SYN, 900000, 0), TCPTRACK_PASS);
+	CHECK_EQ(111, feed(&c, SIDE_IN, ACK, 501, 101), TCPTRACK_PASS); /* the responder knows better */
+	CHECK_EQ(112, feed(&c, SIDE_IN, SYN | ACK, 700000, 900001), TCPTRACK_DROP_WINDOW);
+	CHECK_EQ(113, feed(&c, SIDE_OUT, SYN, 900000, 0), TCPTRACK_PASS);
+	CHECK_EQ(114, feed(&c, SIDE_IN, RST | ACK, 4000000, 900001), TCPTRACK_PASS); /* or nobody listens */
+	CHECK_EQ(115, c.f.flags, 0);
+	CHECK_EQ(116, feed(&c, SIDE_IN, SYN | ACK, 700000, 900001), TCPTRACK_REOPEN); /* or has forgotten */
+	{
+		struct seg answer = { SIDE_IN, SYN | ACK, 700000, 900001, 0 };
+		struct pkt p = packet(&answer);
+
+		c = (struct conn){ .f = { .proto = IPPROTO_NUM_TCP } };
+		tcptrack_open(&c.f, &c.c, &p, &mode);
+	}
+	CHECK_EQ(117, c.f.state, FP_ST_SYN_RECV);
+	CHECK_EQ(118, feed(&c, SIDE_OUT, ACK, 900001, 700001), TCPTRACK_CHANGED);
+	CHECK_EQ(119, c.f.state, FP_ST_ESTABLISHED);
+	/* The SYN of the handshake, overtaken by what followed, is no new one. */
 	c = established();
-	CHECK_EQ(88, feed(&c, SIDE_OUT, RST | ACK, 101, 501), TCPTRACK_CHANGED);
-	CHECK_EQ(89, c.f.state, FP_ST_CLOSED);
+	feed(&c, SIDE_OUT, SYN, 100, 0);
+	CHECK_EQ(120, c.c.wflags[SIDE_OUT] & TCP_SYN_AGAIN, 0);
+}
+
+/* The opener is outside: the same table, the other way round. */
+static void check_inbound(void)
+{
+	struct conn c = { .f = { .proto = IPPROTO_NUM_TCP, .flags = FP_RF_INBOUND } };
+	struct seg syn = { SIDE_IN, SYN, 100, 0, 0 };
+	struct pkt p = packet(&syn);
+
+	tcptrack_open(&c.f, &c.c, &p, &mode);
+	CHECK_EQ(130, feed(&c, SIDE_IN, ACK, 101, 501), TCPTRACK_DROP);
+	CHECK_EQ(131, feed(&c, SIDE_OUT, SYN | ACK, 500, 101), TCPTRACK_CHANGED);
+	CHECK_EQ(132, c.f.state, FP_ST_SYN_RECV);
+	CHECK_EQ(133, feed(&c, SIDE_IN, ACK, 101, 501), TCPTRACK_CHANGED);
+	CHECK_EQ(134, c.f.state, FP_ST_ESTABLISHED);
+	CHECK_EQ(135, feed(&c, SIDE_OUT, SYN, 9000, 0), TCPTRACK_DROP); /* the responder opens nothing */
+	CHECK_EQ(136, feed(&c, SIDE_IN, FIN | ACK, 101, 501), TCPTRACK_CHANGED);
+	CHECK_EQ(137, c.f.flags, FP_RF_INBOUND | FP_RF_FIN_REPLY); /* named by place, not by role */
+	CHECK_EQ(138, feed(&c, SIDE_OUT, FIN | ACK, 501, 102), TCPTRACK_CHANGED);
+	CHECK_EQ(139, feed(&c, SIDE_IN, ACK, 102, 502), TCPTRACK_CHANGED);
+	CHECK_EQ(140, c.f.state, FP_ST_TIME_WAIT);
+	CHECK_EQ(141, feed(&c, SIDE_IN, SYN, 900000, 0), TCPTRACK_REOPEN);
+}
+
+/* Two answers to one SYN that differ: SYN cookies. Nobody knows which one the opener has taken. */
+static void check_two_answers(void)
+{
+	struct conn c = opened(100);
+
+	feed(&c, SIDE_IN, SYN | ACK, 500, 101);
+	CHECK_EQ(150, feed(&c, SIDE_IN, SYN | ACK, 700000000, 101), TCPTRACK_PASS);
+	CHECK_EQ(151, feed(&c, SIDE_OUT, ACK, 101, 501), TCPTRACK_CHANGED);
+	CHECK_EQ(152, c.f.state, FP_ST_ESTABLISHED);
+	CHECK_EQ(153, feed(&c, SIDE_IN, ACK, 501, 101), TCPTRACK_PASS);
 }
 
 /* An imported record may be behind the connection: progress is taken, and states go forward only. */
 static void check_imported(void)
 {
-	struct conn c = { .f = { .proto = IPPROTO_NUM_TCP, .state = FP_ST_SYN_SENT },
-			  .c = { .admin = ADMIN_LENIENT } };
+	struct tcptrack_mode later = { .strict = true, .settled = true };
+	struct fp_tcp_win win[2] = { { .end = 50, .max_end = 60, .max_win = 1000, .flags = TCP_WIN_SYN },
+				     { .end = 70, .max_end = 80, .max_win = 1000, .flags = TCP_WIN_SYN } };
+	struct conn c = { .f = { .proto = IPPROTO_NUM_TCP, .state = FP_ST_SYN_SENT } };
 
-	CHECK_EQ(100, feed(&c, SIDE_OUT, ACK, 90000, 80000), TCPTRACK_CHANGED);
-	CHECK_EQ(101, c.f.state, FP_ST_ESTABLISHED);
+	tcptrack_import(&c.c, win);
+	CHECK_EQ(160, feed(&c, SIDE_OUT, ACK, 900000, 800000), TCPTRACK_CHANGED);
+	CHECK_EQ(161, c.f.state, FP_ST_ESTABLISHED);
 	c.f.state = FP_ST_SYN_SENT;
-	CHECK_EQ(102, feed(&c, SIDE_IN, ACK, 80000, 90000), TCPTRACK_CHANGED);
-	CHECK_EQ(103, c.f.state, FP_ST_ESTABLISHED);
-	c = (struct conn){ .f = { .state = FP_ST_ESTABLISHED }, .c = { .admin = ADMIN_LENIENT } };
-	CHECK_EQ(104, feed(&c, SIDE_IN, ACK, 123, 456),
-		 TCPTRACK_PASS); /* no window is known: any number will do */
-	CHECK_EQ(105, feed(&c, SIDE_OUT, RST, 456, 0), TCPTRACK_CHANGED);
-	CHECK_EQ(106, c.f.state, FP_ST_CLOSED);
+	CHECK_EQ(162, feed(&c, SIDE_IN, ACK, 800000, 900000), TCPTRACK_CHANGED);
+	CHECK_EQ(163, c.f.state, FP_ST_ESTABLISHED);
+	/* No window is known: any RST passes, none is believed. */
+	tcptrack_import(&c.c, win);
+	CHECK_EQ(164, feed(&c, SIDE_OUT, RST, 1000000, 0), TCPTRACK_PASS);
+	CHECK_EQ(165, c.f.flags, 0);
+	/* Strict once the time is up and both sides have said the same; a forged one in between has not. */
+	mode = later;
+	feed(&c, SIDE_OUT, ACK, 900000, 800000);
+	feed(&c, SIDE_IN, ACK, 3000000000u, 2500000000u);
+	CHECK_EQ(166, c.c.wflags[SIDE_OUT] & TCP_LENIENT, TCP_LENIENT);
+	feed(&c, SIDE_OUT, ACK, 900000, 800000);
+	feed(&c, SIDE_IN, ACK, 800000, 900000);
+	CHECK_EQ(167, c.c.wflags[SIDE_OUT] & (TCP_LENIENT | TCP_LEARNED), TCP_LEARNED);
+	CHECK_EQ(168, feed(&c, SIDE_IN, ACK, 3000000000u, 900000), TCPTRACK_DROP_WINDOW);
+	CHECK_EQ(169, feed(&c, SIDE_IN, RST, 3000000000u, 0), TCPTRACK_DROP_RST);
+	/* Held by a node that was not ACTIVE for a while: the same. */
+	mode = (struct tcptrack_mode){ .strict = true, .watch = 7 };
+	CHECK_EQ(170, feed(&c, SIDE_IN, ACK, 3000000000u, 900000), TCPTRACK_PASS);
+	mode = (struct tcptrack_mode){ .strict = true };
+}
+
+/* Rules I to IV, each at its edge. The windows are 1000 bytes wide, unscaled. */
+static void check_rules(void)
+{
+	const uint32_t slack = 2 * 1000 + 66000;
+	struct conn c = established();
+
+	CHECK_EQ(180, feed(&c, SIDE_IN, ACK, 501 + 1000, 101), TCPTRACK_PASS); /* probe of a full window */
+	CHECK_EQ(181, feed(&c, SIDE_OUT, ACK, 101 + 1001, 501), TCPTRACK_DROP_WINDOW);
+	CHECK_EQ(182, feed(&c, SIDE_OUT, ACK, 100, 501), TCPTRACK_PASS); /* keep-alive */
+	CHECK_EQ(183, feed(&c, SIDE_OUT, ACK, 101 - slack, 501), TCPTRACK_PASS);
+	CHECK_EQ(184, feed(&c, SIDE_OUT, ACK, 101 - slack - 1, 501), TCPTRACK_DROP_WINDOW);
+	CHECK_EQ(185, feed(&c, SIDE_IN, ACK, 501, 102), TCPTRACK_DROP_WINDOW); /* was not sent */
+	CHECK_EQ(186, feed(&c, SIDE_IN, ACK, 501, 101 - slack), TCPTRACK_PASS);
+	CHECK_EQ(187, feed(&c, SIDE_IN, ACK, 501, 101 - slack - 1), TCPTRACK_DROP_WINDOW);
+	CHECK_EQ(188, feed(&c, SIDE_IN, FIN | ACK, 501 + 5000, 101), TCPTRACK_DROP_WINDOW);
+	CHECK_EQ(189, c.f.state, FP_ST_ESTABLISHED);
+	mode.strict = false; /* tcp_window = "lenient" */
+	CHECK_EQ(190, feed(&c, SIDE_IN, ACK, 501 + 5000000, 101), TCPTRACK_PASS);
+	CHECK_EQ(191, feed(&c, SIDE_IN, RST, 501 + 50000000, 101), TCPTRACK_PASS);
+	CHECK_EQ(192, c.f.flags, 0);
+	mode.strict = true;
 }
 
 static void check_windows(void)
@@ -186,19 +303,19 @@ static void check_windows(void)
 	struct seg data = { SIDE_OUT, ACK | TCP_PSH, 101, 501, 400 };
 	struct pkt p = packet(&data);
 
-	tcptrack_segment(&c.f, &c.c, SIDE_OUT, &p);
-	CHECK_EQ(120, c.c.end[SIDE_OUT], 501);
-	CHECK_EQ(121, c.c.max_win[SIDE_OUT], 1000);
-	CHECK_EQ(122, c.c.max_end[SIDE_IN], 501 + 1000);
+	tcptrack_segment(&c.f, &c.c, SIDE_OUT, &p, &mode);
+	CHECK_EQ(200, c.c.end[SIDE_OUT], 501);
+	CHECK_EQ(201, c.c.max_win[SIDE_OUT], 1000);
+	CHECK_EQ(202, c.c.max_end[SIDE_IN], 501 + 1000);
 	/* An old segment moves nothing back. */
 	feed(&c, SIDE_OUT, ACK, 101, 501);
-	CHECK_EQ(123, c.c.end[SIDE_OUT], 501);
+	CHECK_EQ(203, c.c.end[SIDE_OUT], 501);
 	/* Sequence numbers wrap. */
 	c = opened(UINT32_MAX - 1);
 	feed(&c, SIDE_IN, SYN | ACK, UINT32_MAX, UINT32_MAX);
 	feed(&c, SIDE_OUT, ACK, UINT32_MAX, 0);
-	CHECK_EQ(124, c.f.state, FP_ST_ESTABLISHED);
-	CHECK_EQ(125, c.c.end[SIDE_IN], 0);
+	CHECK_EQ(204, c.f.state, FP_ST_ESTABLISHED);
+	CHECK_EQ(205, c.c.end[SIDE_IN], 0);
 }
 
 static void check_options(void)
@@ -210,16 +327,16 @@ static void check_options(void)
 
 	p.l4[TCP_OFF] = 8 << 4;
 	memcpy(p.l4 + TCP_LEN, options, sizeof(options));
-	tcptrack_open(&c.f, &c.c, &p, SIDE_OUT);
-	CHECK_EQ(140, c.c.scale[SIDE_OUT], 14); /* RFC 7323: no more than 14 */
-	CHECK_EQ(141, c.c.wflags[SIDE_OUT], TCP_WIN_SCALE_KNOWN | TCP_WIN_SACK | TCP_WIN_END_KNOWN);
+	tcptrack_open(&c.f, &c.c, &p, &mode);
+	CHECK_EQ(210, tcptrack_scale(&c.c, SIDE_OUT), 14); /* RFC 7323: no more than 14 */
+	CHECK_EQ(211, c.c.wflags[SIDE_OUT], TCP_WIN_SCALE_KNOWN | TCP_WIN_SACK | TCP_WIN_SYN);
 	/* Lengths that lie: 0, 1, and beyond the header. */
 	for (uint32_t len = 0; len < 256; len++) {
 		p.l4[TCP_LEN + 5] = 3;
 		p.l4[TCP_LEN + 6] = (uint8_t)len;
 		memset(&c.c, 0, sizeof(c.c));
-		tcptrack_open(&c.f, &c.c, &p, SIDE_OUT);
-		CHECK_EQ(142, c.c.scale[SIDE_OUT], len == 3 ? 14 : 0);
+		tcptrack_open(&c.f, &c.c, &p, &mode);
+		CHECK_EQ(212, tcptrack_scale(&c.c, SIDE_OUT), len == 3 ? 14 : 0);
 	}
 }
 
@@ -230,7 +347,11 @@ int main(void)
 	check_simultaneous();
 	check_refused();
 	check_reset();
+	check_syn_again();
+	check_inbound();
+	check_two_answers();
 	check_imported();
+	check_rules();
 	check_windows();
 	check_options();
 	return check_done("tcptrack");

@@ -278,9 +278,12 @@ def fastpath_config(config: Config, name: NodeName, draw: Draw) -> fp.FastpathCo
         n_workers=node.workers or config.fastpath.workers,
         flow_cap=config.fastpath.flow_cap,
         syn_check=config.fastpath.syn_check,
+        tcp_strict=config.fastpath.tcp_window == "strict",
+        tcp_lenient_s=config.fastpath.tcp_lenient_s,
         timeouts=fp.Timeouts(
             tcp_transitory_s=config.timeouts.tcp_transitory_s,
             tcp_established_s=config.timeouts.tcp_established_s,
+            tcp_closing_s=config.timeouts.tcp_closing_s,
             udp_s=config.timeouts.udp_s,
             icmp_s=config.timeouts.icmp_s,
         ),

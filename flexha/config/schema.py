@@ -403,6 +403,16 @@ class FastpathSection(Section):
     syn_check: bool = Field(
         default=True, description="drop a TCP segment that belongs to no session and does not open one"
     )
+    tcp_window: Literal["strict", "lenient"] = Field(
+        default="strict", description="strict: drop a TCP segment that is out of its connection's window"
+    )
+    tcp_lenient_s: int = Field(
+        default=30,
+        ge=5,
+        le=3600,
+        description="after a takeover, how long the windows of inherited TCP sessions are learned before they "
+        "are enforced again, seconds",
+    )
 
 
 class Timeouts(Section):
@@ -412,7 +422,13 @@ class Timeouts(Section):
         default=7440, ge=7440, le=864000, description="TCP, established, seconds (RFC 5382 REQ-5)"
     )
     tcp_transitory_s: int = Field(
-        default=240, ge=240, le=86400, description="TCP, opening or closing, seconds (RFC 5382 REQ-5)"
+        default=240, ge=240, le=86400, description="TCP, opening, seconds (RFC 5382 REQ-5)"
+    )
+    tcp_closing_s: int = Field(
+        default=240,
+        ge=240,
+        le=86400,
+        description="TCP, closed by both sides or reset, seconds (RFC 7857 sections 2.1 and 2.2)",
     )
     udp_s: int = Field(default=300, ge=120, le=86400, description="UDP, seconds (RFC 4787 REQ-5)")
     icmp_s: int = Field(default=60, ge=60, le=86400, description="ICMP query, seconds (RFC 5508 REQ-2)")

@@ -78,6 +78,7 @@ class FlowFlag(IntFlag):
     BULK = 8
     INBOUND = 16
     HAIRPIN = 32
+    RESET = 64
 
 
 class Source(IntEnum):
@@ -170,6 +171,7 @@ class Timeouts:
 
     tcp_transitory_s: int = 240
     tcp_established_s: int = 7440
+    tcp_closing_s: int = 240
     udp_s: int = 300
     icmp_s: int = 60
 
@@ -214,6 +216,8 @@ class FastpathConfig:
     n_workers: int = 1
     flow_cap: int = 131072
     syn_check: bool = True
+    tcp_strict: bool = True
+    tcp_lenient_s: int = 30
     events_cap: int = 0
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)

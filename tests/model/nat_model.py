@@ -37,12 +37,15 @@ class Flow:
     deadline_s: float = 0.0
     fin: list[bool] = field(default_factory=lambda: [False, False])
     fin_acked: list[bool] = field(default_factory=lambda: [False, False])
+    reset: bool = False
+    """An RST was seen, and nothing since: RFC 7857 section 2.2."""
     lenient: bool = False
     """Imported: the other node may have seen more of the connection than the record says."""
 
     def timeout_s(self) -> int:
         if self.proto == TCP:
-            return ESTABLISHED_S if self.state is FlowState.ESTABLISHED else TRANSITORY_S
+            is_open = self.state in {FlowState.ESTABLISHED, FlowState.FIN_WAIT} and not self.reset
+            return ESTABLISHED_S if is_open else TRANSITORY_S
         return UDP_S if self.proto == UDP else ICMP_S
 
     def touch(self, now_s: float) -> None:
@@ -93,8 +96,8 @@ class NatModel:
             mapping.flows[packet.dst, packet.dport] = flow
             return Expected("snat", inside, mapping.port or None)
         assert mapping is not None
-        if not self._move(flow, packet, OUT, now_s):
-            return Expected("tcp_state")
+        if refused := self._move(flow, packet, OUT, now_s):
+            return Expected(refused)
         return Expected("snat", inside, mapping.port)
 
     def bind(self, inside: Endpoint, port: int) -> None:
@@ -109,44 +112,56 @@ class NatModel:
         remote = (packet.src, 0 if packet.proto == ICMP else packet.sport)
         for inside, mapping in self.mappings.items():
             if inside[0] == packet.proto and mapping.port == external and remote in mapping.flows:
-                if not self._move(mapping.flows[remote], packet, IN, now_s):
-                    return Expected("tcp_state")
+                if refused := self._move(mapping.flows[remote], packet, IN, now_s):
+                    return Expected(refused)
                 return Expected("reverse", inside, mapping.port)
         return Expected("no_session")
 
-    def _move(self, flow: Flow, packet: Packet, side: int, now_s: float) -> bool:
-        """Let a packet act on its session; False: it is dropped."""
+    def _move(self, flow: Flow, packet: Packet, side: int, now_s: float) -> str:
+        """Let a packet act on its session; other than "" is why it is dropped."""
         if flow.proto != TCP:
             if side == IN:
                 flow.state = FlowState.ESTABLISHED
             flow.touch(now_s)
-            return True
-        fins = list(flow.fin)
+            return ""
+        before = (list(flow.fin), flow.reset)
         after = self._after_segment(flow, packet.flags, side)
-        if after is None:
-            return False
-        changed = after > flow.state or fins != flow.fin
+        if isinstance(after, str):
+            return after
+        changed = after > flow.state or before != (flow.fin, flow.reset)
         flow.state = max(after, flow.state)
         # A packet keeps its session alive; a closed one runs out, unless the packet changed something.
-        if flow.state < FlowState.TIME_WAIT or changed:
+        # An RST by itself refreshes nothing (RFC 7857 section 8).
+        if changed or (flow.state < FlowState.TIME_WAIT and not packet.flags & RST):
             flow.touch(now_s)
-        return True
+        return ""
 
-    def _after_segment(self, flow: Flow, flags: int, side: int) -> FlowState | None:
-        """The table of ``csrc/tcptrack.h``; None: dropped."""
+    def _after_segment(self, flow: Flow, flags: int, side: int) -> FlowState | str:
+        """The table of ``csrc/tcptrack.h``; a string: why it is dropped."""
         state = flow.state
         if flags & RST:
-            return FlowState.CLOSED
+            if state is FlowState.SYN_SENT:
+                if side == OUT or flags & ACK:
+                    return FlowState.CLOSED
+                return state if flow.lenient else "tcp_rst_window"
+            flow.reset |= state < FlowState.TIME_WAIT
+            return state
         if flags & SYN:
-            if side == OUT and not flags & ACK and state >= FlowState.TIME_WAIT:
+            if side == OUT and not flags & ACK and (state >= FlowState.TIME_WAIT or flow.reset):
                 flow.fin, flow.fin_acked, flow.lenient = [False, False], [False, False], False
+                flow.reset = False
                 flow.state = FlowState.NEW
                 return FlowState.SYN_SENT
             if side == IN and not flags & ACK and state not in {FlowState.SYN_SENT, FlowState.SYN_RECV}:
-                return None
+                return "tcp_state"
+            if state is FlowState.CLOSED and not flow.lenient and flags & ACK:
+                return "tcp_state"
             return FlowState.SYN_RECV if side == IN and state is FlowState.SYN_SENT else state
         if state is FlowState.SYN_SENT and not flow.lenient:
-            return None if side == OUT else state
+            return "tcp_state" if side == OUT else state
+        if state is FlowState.CLOSED:
+            return state if flow.lenient else "tcp_state"
+        flow.reset = False
         if flags & FIN:
             flow.fin[side] = True
         if flow.fin[1 - side]:
@@ -158,6 +173,11 @@ class NatModel:
         if state < FlowState.ESTABLISHED and (side == OUT or flow.lenient):
             return FlowState.ESTABLISHED
         return state
+
+    def flow_of(self, inside: Endpoint, remote: Remote) -> Flow | None:
+        """A session."""
+        mapping = self.mappings.get(inside)
+        return mapping.flows.get(remote) if mapping else None
 
     # ---- time ----
     def flows(self) -> Iterator[tuple[Endpoint, Remote, Flow]]:

@@ -79,22 +79,25 @@ class Pair(RuleBasedStateMachine):
     ) -> None:
         packet = Packet(proto, src, dst, sport, 0 if proto == ICMP else dport, flags, payload=b"data")
         if proto == TCP:
-            packet = self._in_sequence(packet, CLIENT_ISN, SERVER_ISN)
+            flow = self.model.flow_of((proto, src, sport), (dst, dport))
+            packet = self._in_sequence(packet, CLIENT_ISN, SERVER_ISN, bool(flow and flow.fin[IN]))
         out = self.node.outbound(packet)
         self._judge(out, packet, self.model.outbound(packet, self.now_s))
 
     @precondition(lambda self: self.model.mappings)
     @rule(data=st.data(), src=SERVERS, sport=SERVER_PORTS, flags=SERVER_FLAGS)
     def server_sends(self, data: st.DataObject, src: IPv4Address, sport: int, flags: int) -> None:
-        (proto, _, _), mapping = data.draw(
+        inside, mapping = data.draw(
             st.sampled_from(sorted(self.model.mappings.items(), key=lambda m: m[0]))
         )
+        proto = inside[0]
         if proto == ICMP:
             packet = Packet(ICMP, src, packets.WAN_VIP, mapping.port, icmp_type=packets.ECHO_REPLY)
         else:
             packet = Packet(proto, src, packets.WAN_VIP, sport, mapping.port, flags)
         if proto == TCP:
-            packet = self._in_sequence(packet, SERVER_ISN, CLIENT_ISN)
+            flow = self.model.flow_of(inside, (src, sport))
+            packet = self._in_sequence(packet, SERVER_ISN, CLIENT_ISN, bool(flow and flow.fin[OUT]))
         out = self.node.inbound(packet)
         self._judge(out, packet, self.model.inbound(packet, self.now_s))
 
@@ -107,10 +110,10 @@ class Pair(RuleBasedStateMachine):
         )
         self._judge(self.node.inbound(packet), packet, self.model.inbound(packet, self.now_s))
 
-    def _in_sequence(self, packet: Packet, own_isn: int, other_isn: int) -> Packet:
-        """Numbers that a connection without data has: every RST is genuine, every ACK covers a FIN."""
+    def _in_sequence(self, packet: Packet, own_isn: int, other_isn: int, fin: bool) -> Packet:
+        """Numbers that a connection without data has: all of it is in the window, each ACK covers the FIN."""
         seq = own_isn if packet.flags & SYN else own_isn + 1
-        acknowledged = other_isn + 1 if packet.flags & (SYN | RST) else other_isn + 2
+        acknowledged = other_isn + 1 if packet.flags & (SYN | RST) else other_isn + 1 + fin
         return replace(packet, seq=seq, ack=acknowledged if packet.flags & ACK else 0, payload=b"")
 
     def _judge(self, out: SteppedFrame, sent: Packet, expected: Expected) -> None:

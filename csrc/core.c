@@ -96,6 +96,7 @@ int core_init(struct core *c, const struct fp_config *cfg, uint32_t worker, void
 	c->cfg = cfg;
 	c->worker = worker;
 	c->role = FP_ROLE_INIT;
+	c->tcp.strict = cfg->tcp_strict;
 	init_ports(c);
 	init_timeouts(c);
 	c->table.rec = (struct flow_rec *)(void *)(base + l.rec);

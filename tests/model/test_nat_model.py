@@ -14,7 +14,7 @@ import packets
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from model.nat_model import Expected, NatModel, port_is_allowed
+from model.nat_model import IN, OUT, Expected, NatModel, port_is_allowed
 from nat_node import ACTIVE, PASSIVE, NatNode, nat_node
 from packets import ACK, FIN, ICMP, LAN, RST, SYN, TCP, UDP, WAN, Packet
 
@@ -87,9 +87,7 @@ class Pair(RuleBasedStateMachine):
     @precondition(lambda self: self.model.mappings)
     @rule(data=st.data(), src=SERVERS, sport=SERVER_PORTS, flags=SERVER_FLAGS)
     def server_sends(self, data: st.DataObject, src: IPv4Address, sport: int, flags: int) -> None:
-        inside, mapping = data.draw(
-            st.sampled_from(sorted(self.model.mappings.items(), key=lambda m: m[0]))
-        )
+        inside, mapping = data.draw(st.sampled_from(sorted(self.model.mappings.items(), key=lambda m: m[0])))
         proto = inside[0]
         if proto == ICMP:
             packet = Packet(ICMP, src, packets.WAN_VIP, mapping.port, icmp_type=packets.ECHO_REPLY)

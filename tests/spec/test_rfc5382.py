@@ -13,7 +13,7 @@ from packets import ACK, FIN, RST, SYN, TCP, Packet
 
 from flexha.fastpath import FlowState
 
-CLIENT_ISN, SERVER_ISN = 1_000, 7_000
+CLIENT_ISN, SERVER_ISN = 1_000_000, 7_000_000
 OPEN = Packet(TCP, packets.CLIENTS[0], packets.SERVERS[0], 40000, 80, SYN, seq=CLIENT_ISN)
 
 
@@ -58,11 +58,26 @@ def test_req2_simultaneous_open(node: NatNode) -> None:
 
 
 def test_req4_an_unsolicited_syn_is_not_answered(node: NatNode) -> None:
-    """Spec: RFC 5382 REQ-4: no answer (it might be half of a simultaneous open)."""
+    """Spec: RFC 5382 REQ-4: no answer, for it might be half of a simultaneous open; nor later (REQ-4 a: the
+    policy is to tell strangers nothing).
+    """
     seen = node.send(OPEN)
     stranger = replace(seen.reply(), src=packets.SERVERS[1], flags=SYN, seq=1)
-    out = node.inbound(stranger)
-    assert (out.verdict, out.out.name) == ("no_session", "NONE")
+    for _ in range(8):
+        out = node.inbound(stranger)
+        assert (out.verdict, out.out.name) == ("no_session", "NONE")
+        node.wait(1)
+
+
+def test_req4_the_outbound_syn_completes_a_simultaneous_open(node: NatNode) -> None:
+    """Spec: RFC 5382 REQ-4, REQ-2: the other side's SYN came too early; ours goes out, its next one passes."""
+    other = replace(OPEN, dst=packets.SERVERS[1])
+    seen = node.send(OPEN)
+    early = replace(seen.reply(flags=SYN, seq=SERVER_ISN), src=other.dst)
+    assert node.inbound(early).verdict == "no_session"
+    node.send(other)
+    node.receive(early)
+    node.send(replace(other, flags=SYN | ACK, ack=SERVER_ISN + 1))
 
 
 def test_req5_established_connections_live_124_minutes(node: NatNode) -> None:
@@ -76,11 +91,23 @@ def test_req5_established_connections_live_124_minutes(node: NatNode) -> None:
 
 def test_req5_transitory_connections_live_4_minutes(node: NatNode) -> None:
     """Spec: RFC 5382 REQ-5."""
-    node.send(OPEN)
+    seen = node.send(OPEN)
     node.wait(239)
     assert state(node) is FlowState.SYN_SENT
+    node.receive(seen.reply(flags=SYN | ACK, seq=SERVER_ISN, ack=CLIENT_ISN + 1))
+    node.wait(239)
+    assert state(node) is FlowState.SYN_RECV
     node.wait(3)
     assert node.flows() == []
+
+
+def test_req5_half_closed_connections_live_like_open_ones(node: NatNode) -> None:
+    """Spec: RFC 5382 REQ-5, RFC 6146 §3.5.2.2: one FIN ends one direction, the other may go on for long."""
+    seen = connect(node)
+    node.send(replace(OPEN, flags=FIN | ACK, seq=CLIENT_ISN + 1, ack=SERVER_ISN + 1))
+    node.wait(7440 - 1)
+    node.receive(seen.reply(flags=ACK, seq=SERVER_ISN + 1, ack=CLIENT_ISN + 2, payload=b"more"))
+    assert state(node) is FlowState.FIN_WAIT
 
 
 def test_closing_connections_become_transitory(node: NatNode) -> None:
@@ -98,22 +125,83 @@ def test_closing_connections_become_transitory(node: NatNode) -> None:
     assert node.flows() == []
 
 
-def test_reset_closes_and_a_blind_one_does_not(node: NatNode) -> None:
-    """Spec: RFC 5382 REQ-5, RFC 5961 §3: a guessed RST must not end the session."""
-    seen = connect(node)
-    node.receive(seen.reply(flags=RST, seq=SERVER_ISN + 3_000_000))
+def test_syn_is_sent_again(node: NatNode) -> None:
+    """Spec: RFC 9293 §3.8.1: lost on either side of the NAT, SYN and SYN+ACK come once more."""
+    seen = node.send(OPEN)
+    for _ in range(3):
+        node.wait(3)
+        assert node.send(OPEN).sport == seen.sport
+    for _ in range(2):
+        node.receive(seen.reply(flags=SYN | ACK, seq=SERVER_ISN, ack=CLIENT_ISN + 1))
+    node.send(OPEN)
+    node.send(replace(OPEN, flags=ACK, seq=CLIENT_ISN + 1, ack=SERVER_ISN + 1))
     assert state(node) is FlowState.ESTABLISHED
-    node.receive(seen.reply(flags=RST, seq=SERVER_ISN + 1))
-    assert state(node) is FlowState.CLOSED
 
 
-def test_reopened_from_the_same_port(node: NatNode) -> None:
-    """Spec: RFC 7857 §2.3: a SYN on a session in TIME_WAIT opens a new connection."""
+def test_a_new_attempt_from_the_same_port(node: NatNode) -> None:
+    """The client gave up before it was answered, and tries with other numbers."""
+    node.send(OPEN)
+    again = replace(OPEN, seq=CLIENT_ISN - 400_000)
+    seen = node.send(again)
+    node.receive(seen.reply(flags=SYN | ACK, seq=SERVER_ISN, ack=CLIENT_ISN - 399_999))
+    node.send(replace(OPEN, flags=ACK, seq=CLIENT_ISN - 399_999, ack=SERVER_ISN + 1))
+    assert state(node) is FlowState.ESTABLISHED
+
+
+def test_half_open_server(node: NatNode) -> None:
+    """Spec: RFC 9293 §3.5.1: a server that still has an old connection challenges; the client resets it and
+    opens anew, all through the NAT.
+    """
+    seen = node.send(OPEN)
+    node.receive(seen.reply(flags=ACK, seq=555_000_000, ack=444_000_000))
+    node.send(replace(OPEN, flags=RST, seq=444_000_000))
+    node.send(OPEN)
+    node.receive(seen.reply(flags=SYN | ACK, seq=SERVER_ISN, ack=CLIENT_ISN + 1))
+    assert state(node) is FlowState.SYN_RECV
+
+
+def test_client_restarts_on_an_open_session(node: NatNode) -> None:
+    """Spec: RFC 5961 §4: a SYN alone ends nothing; what the server answers decides."""
     seen = connect(node)
-    node.receive(seen.reply(flags=RST | ACK, seq=SERVER_ISN + 1, ack=CLIENT_ISN + 1))
-    again = node.send(replace(OPEN, seq=CLIENT_ISN + 100_000))
-    assert again.sport == seen.sport
-    assert state(node) is FlowState.SYN_SENT
+    again = replace(OPEN, seq=CLIENT_ISN + 900_000)
+    node.send(again)
+    node.receive(seen.reply(flags=ACK, seq=SERVER_ISN + 1, ack=CLIENT_ISN + 1))
+    assert state(node) is FlowState.ESTABLISHED
+    answer = seen.reply(flags=SYN | ACK, seq=SERVER_ISN + 700_000_000, ack=again.seq + 1)
+    assert node.inbound(answer).verdict == "tcp_window"
+    node.send(again)
+    node.receive(answer)
+    assert state(node) is FlowState.SYN_RECV
+    node.send(replace(again, flags=ACK, seq=again.seq + 1, ack=answer.seq + 1))
+    assert state(node) is FlowState.ESTABLISHED
+
+
+def test_segments_out_of_the_window_are_dropped(node: NatNode) -> None:
+    """Neither data nor FIN gets in blindly."""
+    seen = connect(node)
+    good = seen.reply(flags=ACK, seq=SERVER_ISN + 1, ack=CLIENT_ISN + 1, payload=b"data")
+    for bad in (
+        replace(good, seq=good.seq + 1002),
+        replace(good, seq=good.seq - 70_000),
+        replace(good, ack=good.ack + 1),
+        replace(good, ack=good.ack - 70_000),
+        replace(good, seq=good.seq + 1_000_000_000, flags=FIN | ACK),
+    ):
+        assert node.inbound(bad).verdict == "tcp_window"
+    assert state(node) is FlowState.ESTABLISHED
+    assert node.counter("tcp_window") == 5
+    node.receive(good)
+    node.send(replace(OPEN, flags=ACK, seq=CLIENT_ISN, ack=SERVER_ISN + 5))  # keep-alive
+    node.receive(replace(good, seq=good.seq + 1000, payload=b"x"))  # probe of a closed window
+
+
+def test_windows_are_not_enforced_when_configured_so() -> None:
+    """``fastpath.tcp_window = "lenient"``."""
+    with nat_node(tcp_strict=False) as node:
+        seen = connect(node)
+        node.receive(seen.reply(flags=ACK, seq=SERVER_ISN + 50_000_000, ack=CLIENT_ISN + 1))
+        node.receive(seen.reply(flags=RST, seq=SERVER_ISN + 900_000_000))
+        assert state(node) is FlowState.ESTABLISHED
 
 
 def test_req7_no_port_overloading(node: NatNode) -> None:
@@ -138,6 +226,24 @@ def test_syn_check(node: NatNode, flags: int) -> None:
     assert node.outbound(replace(OPEN, flags=flags)).verdict == "syn_check"
     assert node.flows() == []
     assert node.counter("syn_check") == 1
+
+
+def test_syn_check_off_takes_a_connection_in_the_middle() -> None:
+    """``fastpath.syn_check = false``: ACK and FIN open a session, the windows are learned from what passes."""
+    with nat_node(syn_check=False) as node:
+        for flags in (SYN | ACK, RST, RST | ACK):
+            assert node.outbound(replace(OPEN, flags=flags)).verdict == "syn_check"
+        seen = node.send(replace(OPEN, flags=ACK, seq=3_000_000_000, ack=100))
+        assert state(node) is FlowState.ESTABLISHED
+        node.receive(seen.reply(flags=ACK, seq=100, ack=3_000_000_000, payload=b"data"))
+        node.send(replace(OPEN, flags=ACK, seq=3_000_000_000, ack=104))
+        node.wait(60)
+        node.send(replace(OPEN, flags=ACK, seq=3_000_000_000, ack=104))
+        node.receive(seen.reply(flags=ACK, seq=104, ack=3_000_000_000))
+        # The scale is not known, so the widest holds: still, half of all numbers are out of it.
+        assert (
+            node.inbound(seen.reply(flags=ACK, seq=2_000_000_000, ack=3_000_000_000)).verdict == "tcp_window"
+        )
 
 
 @pytest.mark.parametrize("flags", [0, FIN, SYN | FIN, SYN | RST, FIN | RST | ACK])

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""RFC 7857: what a NAT does to TCP, brought up to date (sections 2 and 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import packets
+import pytest
+from nat_node import ACTIVE, PASSIVE, NatNode, nat_node
+from packets import ACK, FIN, RST, SYN, TCP, Packet
+
+from flexha.fastpath import FlowFlag, FlowRecord, FlowState, Kind, Timeouts
+
+CLIENT_ISN, SERVER_ISN = 1_000, 7_000
+OPEN = Packet(TCP, packets.CLIENTS[0], packets.SERVERS[0], 40000, 80, SYN, seq=CLIENT_ISN)
+IN_THE_MIDDLE = replace(OPEN, flags=ACK, seq=CLIENT_ISN + 1, ack=SERVER_ISN + 1)
+
+
+@pytest.fixture
+def node() -> Iterator[NatNode]:
+    with nat_node() as made:
+        yield made
+
+
+def session(node: NatNode) -> FlowRecord:
+    (flow,) = [record for record in node.flows() if record.kind is Kind.FLOW]
+    return flow
+
+
+def is_reset(node: NatNode) -> bool:
+    return bool(session(node).flags & FlowFlag.RESET)
+
+
+def connect(node: NatNode) -> Packet:
+    """The handshake; returns the server's next segment, without data."""
+    seen = node.send(OPEN)
+    node.receive(seen.reply(flags=SYN | ACK, seq=SERVER_ISN, ack=CLIENT_ISN + 1))
+    node.send(IN_THE_MIDDLE)
+    assert session(node).state is FlowState.ESTABLISHED
+    return seen.reply(flags=ACK, seq=SERVER_ISN + 1, ack=CLIENT_ISN + 1)
+
+
+def tell(active: NatNode, passive: NatNode) -> None:
+    """What changed goes to the peer."""
+    for batch in active.fastpath.drain(64):
+        passive.fastpath.import_columns(batch.n, batch.family, batch.columns)
+        active.fastpath.ack(batch.marks)
+
+
+def test_sec2_state_machine(node: NatNode) -> None:
+    """Spec: RFC 7857 §2, figure 1: CLOSED, INIT, ESTABLISHED, a FIN of each side, TRANS, CLOSED."""
+    server = connect(node)
+    node.receive(replace(server, flags=FIN | ACK))
+    assert session(node).state is FlowState.FIN_WAIT
+    node.send(replace(IN_THE_MIDDLE, ack=SERVER_ISN + 2, payload=b"still here"))
+    node.send(replace(IN_THE_MIDDLE, flags=FIN | ACK, seq=CLIENT_ISN + 11, ack=SERVER_ISN + 2))
+    assert session(node).state is FlowState.CLOSING
+    node.receive(replace(server, seq=SERVER_ISN + 2, ack=CLIENT_ISN + 12))
+    assert session(node).state is FlowState.TIME_WAIT
+    node.wait(242)
+    assert node.flows() == []
+
+
+def test_sec2_an_established_session_times_out(node: NatNode) -> None:
+    """Spec: RFC 7857 §2: TCP_EST T.O."""
+    connect(node)
+    node.wait(7440 + 2)
+    assert node.flows() == []
+
+
+def test_sec2_1_opening_and_closing_have_timeouts_of_their_own() -> None:
+    """Spec: RFC 7857 §2.1: different configurable parameters for the open and closing idle timeouts."""
+    with nat_node(timeouts=Timeouts(tcp_transitory_s=300, tcp_closing_s=500)) as node:
+        node.send(OPEN)
+        node.wait(299)
+        assert node.flows()
+        node.wait(3)
+        assert node.flows() == []
+        node.receive(replace(connect(node), flags=RST))
+        node.wait(499)
+        assert is_reset(node)
+        node.wait(3)
+        assert node.flows() == []
+
+
+def test_sec2_1_four_minutes_by_default() -> None:
+    """Spec: RFC 7857 §2.1."""
+    assert (Timeouts().tcp_transitory_s, Timeouts().tcp_closing_s) == (240, 240)
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_sec2_2_a_reset_is_translated_and_the_session_kept_for_four_minutes(node: NatNode, side: str) -> None:
+    """Spec: RFC 7857 §2.2."""
+    server = connect(node)
+    if side == "client":
+        node.send(replace(IN_THE_MIDDLE, flags=RST | ACK))
+    else:
+        node.receive(replace(server, flags=RST))
+    assert is_reset(node)
+    node.wait(239)
+    assert node.flows()
+    node.wait(3)
+    assert node.flows() == []
+
+
+def test_sec2_2_a_packet_after_the_reset_keeps_the_session(node: NatNode) -> None:
+    """Spec: RFC 7857 §2.2, figure 1 (TRANS, data pkt, ESTABLISHED): the RST was lost, or was not genuine."""
+    server = connect(node)
+    for again in (lambda: node.send(IN_THE_MIDDLE), lambda: node.receive(replace(server, payload=b"data"))):
+        node.receive(replace(server, flags=RST))
+        node.wait(200)
+        assert is_reset(node)
+        again()
+        assert not is_reset(node)
+        assert session(node).state is FlowState.ESTABLISHED
+    node.wait(7000)
+    assert session(node).state is FlowState.ESTABLISHED
+
+
+def test_sec2_2_only_a_reset_in_the_window_counts(node: NatNode) -> None:
+    """Spec: RFC 7857 §2.2 (notes), RFC 5961 §3: an off-path attacker's RST ends nothing."""
+    server = connect(node)
+    for offset in (1002, -1001, 3_000_000, 2_000_000_000, -2_000_000_000):
+        blind = replace(server, flags=RST, seq=(server.seq + offset) % 2**32)
+        assert node.inbound(blind).verdict == "tcp_rst_window"
+    assert not is_reset(node)
+    assert node.counter("tcp_rst_window") == 5
+
+
+def test_sec2_2_a_lucky_reset_is_undone_by_the_challenge(node: NatNode) -> None:
+    """Spec: RFC 5961 §3.2: in the window but not exact, so the client answers; that restores the session."""
+    server = connect(node)
+    node.receive(replace(server, flags=RST, seq=server.seq + 700))
+    assert is_reset(node)
+    node.send(IN_THE_MIDDLE)
+    assert not is_reset(node)
+
+
+def test_sec2_2_a_refused_connection(node: NatNode) -> None:
+    """An RST that answers the SYN acknowledges it exactly; any other is nobody's."""
+    seen = node.send(OPEN)
+    for wrong in (seen.reply(flags=RST), seen.reply(flags=RST | ACK, ack=CLIENT_ISN + 2)):
+        assert node.inbound(wrong).verdict == "tcp_rst_window"
+    node.receive(seen.reply(flags=RST | ACK, ack=CLIENT_ISN + 1))
+    assert session(node).state is FlowState.CLOSED
+    node.wait(242)
+    assert node.flows() == []
+
+
+@pytest.mark.parametrize("how", ["reset", "refused", "closed"])
+def test_sec2_2_the_client_may_open_again(node: NatNode, how: str) -> None:
+    """A SYN of the opener on a session that is over begins a new one, behind the same external port."""
+    if how == "refused":
+        seen = node.send(OPEN)
+        node.receive(seen.reply(flags=RST | ACK, ack=CLIENT_ISN + 1))
+    else:
+        server = connect(node)
+        if how == "reset":
+            node.receive(replace(server, flags=RST))
+        else:
+            node.send(replace(IN_THE_MIDDLE, flags=FIN | ACK))
+            node.receive(replace(server, flags=FIN | ACK, ack=CLIENT_ISN + 2))
+            node.send(replace(IN_THE_MIDDLE, seq=CLIENT_ISN + 2, ack=SERVER_ISN + 2))
+    old = session(node)
+    again = node.send(replace(OPEN, seq=CLIENT_ISN + 100_000))
+    assert again.sport == old.external_port
+    assert session(node).state is FlowState.SYN_SENT
+    assert not is_reset(node)
+    assert session(node).id != old.id
+
+
+def test_sec2_2_the_peer_follows_both_ways(node: NatNode) -> None:
+    """A reset comes and goes; the peer's table is told of both. Spec: R13, R19."""
+    with nat_node(packets.node_config(1), role=PASSIVE) as peer:
+        node.fastpath.track_changes(on=True)
+        server = connect(node)
+        node.receive(replace(server, flags=RST))
+        tell(node, peer)
+        assert is_reset(peer)
+        node.send(IN_THE_MIDDLE)
+        tell(node, peer)
+        assert not is_reset(peer)
+        assert session(peer).state is FlowState.ESTABLISHED
+        node.receive(replace(server, flags=RST))
+        tell(node, peer)
+        peer.fastpath.set_role(ACTIVE, 3)
+        peer.wait(239)
+        assert is_reset(peer)
+        peer.wait(4)
+        assert peer.flows() == []
+
+
+def test_sec8_a_reset_refreshes_nothing(node: NatNode) -> None:
+    """Spec: RFC 7857 §8: RSTs that answer inbound packets do not keep the mapping."""
+    connect(node)
+    node.send(replace(IN_THE_MIDDLE, flags=RST | ACK))
+    for _ in range(4):
+        node.wait(59)
+        node.send(replace(IN_THE_MIDDLE, flags=RST | ACK))
+    node.wait(6)
+    assert node.flows() == []
+
+
+def test_windows_after_a_takeover(node: NatNode) -> None:
+    """The peer knows the windows as they were at the handshake: what passes teaches it, then it is strict."""
+    with nat_node(packets.node_config(1), role=PASSIVE) as peer:
+        node.fastpath.track_changes(on=True)
+        server = connect(node)
+        tell(node, peer)
+        peer.fastpath.set_role(ACTIVE, 3)
+        far = 1_500_000_000  # what went through the other node since
+        client = replace(IN_THE_MIDDLE, seq=IN_THE_MIDDLE.seq + far, ack=IN_THE_MIDDLE.ack + far)
+        server = replace(server, seq=server.seq + far, ack=server.ack + far)
+        blind = replace(server, flags=RST, seq=1)
+        for _ in range(2):
+            peer.send(client)
+            peer.receive(server)
+            peer.receive(blind)  # passes, but is not believed
+            assert not is_reset(peer)
+            peer.wait(29)
+        peer.wait(2)
+        peer.send(client)
+        peer.receive(server)
+        assert peer.inbound(blind).verdict == "tcp_rst_window"
+        assert peer.inbound(replace(server, seq=server.seq + far)).verdict == "tcp_window"
+        peer.send(client)
+        peer.receive(server)

@@ -85,7 +85,8 @@ static uint32_t shift_of(const struct flow_cold *c, uint32_t side)
 static struct segment read_segment(const struct flow_cold *c, uint32_t side, const struct pkt *p)
 {
 	/* The other fragments of a segment are not seen here: it may be as long as any. */
-	uint32_t payload = unlikely(p->fragment) ? UINT16_MAX : p->l4_len - (uint32_t)(p->l4[TCP_OFF] >> 4) * 4;
+	uint32_t payload = unlikely(p->fragment) ? UINT16_MAX
+						 : p->l4_len - (uint32_t)(p->l4[TCP_OFF] >> 4) * 4;
 	struct segment s = { .seq = be32_host(be32_load(p->l4 + TCP_SEQ)),
 			     .ack = be32_host(be32_load(p->l4 + TCP_ACK)),
 			     .win = be16_host(be16_load(p->l4 + TCP_WINDOW)) };

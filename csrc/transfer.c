@@ -45,7 +45,8 @@ static void export_windows(const struct flow_cold *cold, struct fp_flow_rec *out
 		out->win[side].max_end = cold->max_end[side];
 		out->win[side].max_win = cold->max_win[side];
 		out->win[side].scale = tcptrack_scale(cold, side);
-		out->win[side].flags = cold->wflags[side] & (TCP_WIN_SCALE_KNOWN | TCP_WIN_SACK | TCP_WIN_SYN);
+		out->win[side].flags = cold->wflags[side] &
+				       (TCP_WIN_SCALE_KNOWN | TCP_WIN_SACK | TCP_WIN_SYN);
 		out->packets[side] = cold->packets[side];
 		out->bytes[side] = cold->bytes[side];
 	}

@@ -410,8 +410,8 @@ class FastpathSection(Section):
         default=30,
         ge=5,
         le=3600,
-        description="after a takeover, how long the windows of inherited TCP sessions are learned before they "
-        "are enforced again, seconds",
+        description="after a takeover, how long the windows of inherited TCP sessions are learned before "
+        "they are enforced again, seconds",
     )
 
 

@@ -70,7 +70,7 @@ def test_req4_an_unsolicited_syn_is_not_answered(node: NatNode) -> None:
 
 
 def test_req4_the_outbound_syn_completes_a_simultaneous_open(node: NatNode) -> None:
-    """Spec: RFC 5382 REQ-4, REQ-2: the other side's SYN came too early; ours goes out, its next one passes."""
+    """Spec: RFC 5382 REQ-4, REQ-2: the other side's SYN came too early; ours goes out, its next passes."""
     other = replace(OPEN, dst=packets.SERVERS[1])
     seen = node.send(OPEN)
     early = replace(seen.reply(flags=SYN, seq=SERVER_ISN), src=other.dst)
@@ -229,7 +229,7 @@ def test_syn_check(node: NatNode, flags: int) -> None:
 
 
 def test_syn_check_off_takes_a_connection_in_the_middle() -> None:
-    """``fastpath.syn_check = false``: ACK and FIN open a session, the windows are learned from what passes."""
+    """``fastpath.syn_check = false``: ACK and FIN open a session, windows are learned from what passes."""
     with nat_node(syn_check=False) as node:
         for flags in (SYN | ACK, RST, RST | ACK):
             assert node.outbound(replace(OPEN, flags=flags)).verdict == "syn_check"

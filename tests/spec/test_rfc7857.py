@@ -11,7 +11,7 @@ import pytest
 from nat_node import ACTIVE, PASSIVE, NatNode, nat_node
 from packets import ACK, FIN, RST, SYN, TCP, Packet
 
-from flexha.fastpath import FlowFlag, FlowRecord, FlowState, Kind, Timeouts
+from flexha.fastpath import FlowFlag, FlowRecord, FlowState, Timeouts
 
 CLIENT_ISN, SERVER_ISN = 1_000, 7_000
 OPEN = Packet(TCP, packets.CLIENTS[0], packets.SERVERS[0], 40000, 80, SYN, seq=CLIENT_ISN)
@@ -25,7 +25,7 @@ def node() -> Iterator[NatNode]:
 
 
 def session(node: NatNode) -> FlowRecord:
-    (flow,) = [record for record in node.flows() if record.kind is Kind.FLOW]
+    (flow,) = node.flows()
     return flow
 
 

@@ -102,7 +102,6 @@ struct fp_timeouts {          /* seconds; minima of RFC 5382 REQ-5, RFC 4787 REQ
 	uint32_t tcp_closing_s;     /* both FINs or an RST seen, TIME_WAIT: >= 240 */
 	uint32_t udp_s;             /* >= 120, default 300 */
 	uint32_t icmp_s;            /* >= 60 */
-	uint32_t pad;
 };
 
 struct fp_pulse_cfg {

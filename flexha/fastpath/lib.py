@@ -25,7 +25,7 @@ STRUCT_SIZES: Final = {
     "struct fp_error": 200,
     "struct fp_port_cfg": 448,
     "struct fp_pool_cfg": 48,
-    "struct fp_timeouts": 24,
+    "struct fp_timeouts": 20,
     "struct fp_limits": 16,
     "struct fp_pulse_cfg": 80,
     "struct fp_config": 4168,

@@ -195,6 +195,44 @@ void core_set_policy(struct core *c, const struct policy *policy)
 	c->policy = policy;
 }
 
+/* ---- log of sessions ---- */
+
+void core_log(struct core *c, const struct policy_query *q, const struct policy_decision *d, uint32_t verdict,
+	      const struct flow_hot *f)
+{
+	struct fp_session_log *line = session_log_reserve(&c->log, c->now_ns);
+
+	if (!line)
+		return;
+	*line = (struct fp_session_log){
+		.t_ns = c->now_ns,
+		.rule = d->rule,
+		.verdict = verdict,
+		.src = q->src,
+		.dst = q->dst,
+		.sport = q->sport,
+		.dport = q->dport,
+		.proto = q->proto,
+		.in_port = q->in_port,
+		.out_port = q->out_port,
+		.opened = f != NULL,
+	};
+	if (!f || f->form == FP_FORM_NONE)
+		return;
+	line->external = c->cfg->pools[f->pool].addr;
+	line->external_port = be16_host(f->external_port);
+}
+
+uint32_t core_log_take(struct core *c, struct fp_session_log *out, uint32_t cap)
+{
+	const uint32_t n = min_u32(c->log.n, cap);
+
+	memcpy(out, c->log.slots, n * sizeof(*out));
+	c->log.n -= n;
+	memmove(c->log.slots, c->log.slots + n, c->log.n * sizeof(*out));
+	return n;
+}
+
 uint32_t core_retry_parked(struct core *c, struct fp_frame *out, uint32_t cap, uint64_t now_ns)
 {
 	uint32_t n = 0, i = 0;
@@ -259,6 +297,7 @@ void core_stats_read(const struct core *c, struct fp_worker_stats *out)
 	out->frags_evicted = counter_read(&c->frags.evicted);
 	out->evicted_closed = counter_read(&s->evicted_closed);
 	out->evicted_embryonic = counter_read(&s->evicted_embryonic);
+	out->log_lost = counter_read(&c->log.lost);
 	out->quota_uncounted = counter_read(&s->quota_uncounted);
 }
 

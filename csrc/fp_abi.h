@@ -265,6 +265,23 @@ struct fp_policy_cfg {
 	uint32_t pad;
 };
 
+struct fp_session_log {       /* worker -> control: what a rule with `log` decided */
+	uint64_t t_ns;
+	uint32_t rule;            /* its number */
+	uint32_t verdict;         /* of the packet */
+	struct fp_addr src, dst;  /* as the rule saw them */
+	struct fp_addr external;  /* zero: not translated, or refused */
+	uint16_t sport, dport, external_port; /* host order */
+	uint8_t proto;
+	uint8_t in_port, out_port;
+	uint8_t opened;           /* 1: a session; 0: refused */
+	uint8_t pad[6];
+};
+
+struct fp_pool_use {          /* external ports that sessions hold, or that rest between two of them */
+	uint32_t tcp, udp, icmp;
+};
+
 enum fp_src { FP_SRC_WIRE, FP_SRC_HOST };
 enum fp_out { FP_OUT_NONE, FP_OUT_WIRE, FP_OUT_HOST, FP_OUT_PUNT, FP_OUT_PULSE, FP_OUT_WAIT, FP_OUT_HANDOFF };
 
@@ -354,6 +371,7 @@ struct fp_worker_stats {
 	uint64_t frags_held;      /* gauge: fragments held until the first of their datagram comes */
 	uint64_t frags_evicted;   /* datagrams in fragments that went to make room for others */
 	uint64_t evicted_closed, evicted_embryonic; /* sessions that made room before their time */
+	uint64_t log_lost;        /* lines of the session log that were too many */
 	uint64_t quota_uncounted; /* sessions that no limit sees: no room to count their source */
 };
 struct fp_port_stats {
@@ -450,6 +468,9 @@ int fp_fib_commit(fp_dp *dp, const struct fp_route *routes, uint32_t n_routes,
 
 /* ---- policy: an immutable snapshot, swapped between bursts; before the first one everything may go out ---- */
 int fp_policy_commit(fp_dp *dp, const struct fp_policy_cfg *cfg, struct fp_error *err);
+int fp_policy_review(fp_dp *dp, struct fp_cursor *cur, uint32_t budget, uint32_t *closed); /* look at so many sessions again, and close what is no longer allowed: added to closed; -EPERM unless ACTIVE */
+int fp_session_log_drain(fp_dp *dp, struct fp_session_log *out, uint32_t cap);
+int fp_pools_read(fp_dp *dp, struct fp_pool_use *out, uint32_t cap); /* by pool; count */
 int fp_policy_hits(const fp_dp *dp, uint64_t *out, uint32_t cap); /* by rule id; [0]: no rule matched; count */
 
 /* ---- sync: changes out, records in ---- */

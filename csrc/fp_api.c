@@ -27,11 +27,13 @@ static_assert(sizeof(struct fp_service) == 6, "fp_service");
 static_assert(sizeof(struct fp_rule) == 48, "fp_rule");
 static_assert(sizeof(struct fp_forward) == 28, "fp_forward");
 static_assert(sizeof(struct fp_policy_cfg) == 56, "fp_policy_cfg");
+static_assert(sizeof(struct fp_session_log) == 80, "fp_session_log");
+static_assert(sizeof(struct fp_pool_use) == 12, "fp_pool_use");
 static_assert(sizeof(struct fp_vnet) == 10, "fp_vnet");
 static_assert(sizeof(struct fp_frame) == 56, "fp_frame");
 static_assert(sizeof(struct fp_punt) == 296, "fp_punt");
 static_assert(sizeof(struct fp_pulse_event) == 48, "fp_pulse_event");
-static_assert(sizeof(struct fp_worker_stats) == 184, "fp_worker_stats");
+static_assert(sizeof(struct fp_worker_stats) == 192, "fp_worker_stats");
 static_assert(sizeof(struct fp_bpf) == 8, "fp_bpf");
 static_assert(sizeof(struct fp_capture_cfg) == 56, "fp_capture_cfg");
 static_assert(sizeof(struct fp_capture_rec) == 72, "fp_capture_rec");
@@ -364,6 +366,64 @@ int fp_policy_commit(fp_dp *dp, const struct fp_policy_cfg *cfg, struct fp_error
 	return rc;
 }
 
+int fp_policy_review(fp_dp *dp, struct fp_cursor *cur, uint32_t budget, uint32_t *closed)
+{
+	if (!dp || !cur || !closed || budget == 0 || budget > INT32_MAX)
+		return -EINVAL;
+	while (!cur->done && budget > 0) {
+		struct request req = { .kind = REQ_REVIEW, .slot = cur->slot, .n = budget };
+		int rc;
+
+		if (cur->worker >= dp->plane.n_workers)
+			return -EINVAL;
+		rc = plane_ask(&dp->plane, cur->worker, &req, now_of(dp));
+		if (rc < 0)
+			return rc;
+		*closed += (uint32_t)rc;
+		budget -= min_u32(budget, max_u32(req.slot - max_u32(cur->slot, 1), 1));
+		cur->slot = req.slot;
+		if (req.done) {
+			cur->slot = 0;
+			cur->done = ++cur->worker == dp->plane.n_workers;
+		}
+	}
+	return 0;
+}
+
+int fp_session_log_drain(fp_dp *dp, struct fp_session_log *out, uint32_t cap)
+{
+	int n = 0;
+
+	if (!dp || !out || cap > INT32_MAX)
+		return -EINVAL;
+	for (uint32_t i = 0; i < dp->plane.n_workers; i++)
+		n += take(&dp->plane.workers[i].log, out + n, cap - (uint32_t)n);
+	return n;
+}
+
+int fp_pools_read(fp_dp *dp, struct fp_pool_use *out, uint32_t cap)
+{
+	struct fp_pool_use free[FP_POOLS_MAX] = { { 0 } };
+	uint32_t n;
+
+	if (!dp || !out)
+		return -EINVAL;
+	n = min_u32(cap, dp->cfg.n_pools);
+	for (uint32_t i = 0; i < dp->plane.n_workers; i++) {
+		struct request req = { .kind = REQ_POOLS, .use = free };
+		int rc = plane_ask(&dp->plane, i, &req, now_of(dp));
+
+		if (rc < 0)
+			return rc;
+	}
+	for (uint32_t i = 0; i < n; i++) {
+		const uint32_t all = dp->cfg.pools[i].port_hi - dp->cfg.pools[i].port_lo + 1u;
+
+		out[i] = (struct fp_pool_use){ all - free[i].tcp, all - free[i].udp, all - free[i].icmp };
+	}
+	return (int)n;
+}
+
 int fp_policy_hits(const fp_dp *dp, uint64_t *out, uint32_t cap)
 {
 	const struct policy *policy;
@@ -645,6 +705,7 @@ int fp_test_step(fp_dp *dp, uint32_t worker, uint64_t now_ns, struct fp_frame *i
 		capture_after(w->tap, io, n, now_ns);
 	core_account(&w->core, io, n);
 	worker_ask_neighbours(w, now_ns);
+	worker_report_sessions(w);
 	return 0;
 }
 

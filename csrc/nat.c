@@ -129,3 +129,24 @@ uint32_t nat_pool_for(const struct nat *n, uint32_t out_port, const struct fp_ad
 	/* By address, with nothing secret or local in it: both nodes must choose the same pool. */
 	return candidates[be32_host(be32_load(inside->b + 12)) % n_candidates];
 }
+
+static uint32_t free_of(const struct nat_slice *s)
+{
+	uint32_t n = 0;
+
+	for (uint32_t word = 0; word < NAT_WORDS; word++)
+		n += (uint32_t)(__builtin_popcountll(~s->taken[0][word]) +
+				__builtin_popcountll(~s->taken[1][word]));
+	return n;
+}
+
+void nat_count_free(const struct nat *n, uint32_t worker, struct fp_pool_use *free)
+{
+	for (uint32_t pool = 0; pool < n->n_pools; pool++) {
+		for (uint32_t shard = worker; shard < FP_SHARDS; shard += n->cfg->n_workers) {
+			free[pool].tcp += free_of(slice_of(n, pool, IP_PROTO_TCP, shard));
+			free[pool].udp += free_of(slice_of(n, pool, IP_PROTO_UDP, shard));
+			free[pool].icmp += free_of(slice_of(n, pool, IP_PROTO_ICMP, shard));
+		}
+	}
+}

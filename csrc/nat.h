@@ -106,6 +106,13 @@ bool nat_port_claim(struct nat *n, uint32_t pool, uint8_t proto, be16 port);
 void nat_port_free(struct nat *n, uint32_t pool, uint8_t proto, be16 port);
 
 /**
+ * nat_count_free() - Ports of each pool that may be taken
+ * @worker: the shards that it owns are counted
+ * @free:   FP_POOLS_MAX of them, added to
+ */
+void nat_count_free(const struct nat *n, uint32_t worker, struct fp_pool_use *free);
+
+/**
  * nat_pool_of() - The pool that has this external endpoint
  * Return: index, or NAT_POOL_NONE.
  */

@@ -37,6 +37,7 @@
 #include "nat.h"
 #include "park.h"
 #include "policy.h"
+#include "session_log.h"
 #include "tcptrack.h"
 #include "verdict.h"
 #include "wheel.h"
@@ -86,6 +87,7 @@ struct core_counters {
  * @changes:         what the peer has not heard yet
  * @park:            frames that wait for a neighbour
  * @frags:           datagrams that come in fragments
+ * @log:             what rules with `log` have decided
  * @wants:           neighbours that the control plane must resolve
  * @icmp_due_ns:     token bucket of our own ICMP errors (icmp.c)
  * @import_epoch:    grows with core_import_begin(); records of an older epoch are stale
@@ -114,6 +116,7 @@ struct core {
 	struct park park;
 	struct frag_table frags;
 	struct neigh_wants wants;
+	struct session_log log;
 	uint64_t icmp_due_ns;
 	uint8_t import_epoch;
 	uint32_t reclaim_slot;
@@ -217,6 +220,31 @@ void core_set_fib(struct core *c, const struct fib *fib);
  * @policy: lives until it is replaced; shared by all workers, which write their rows of hits and no more
  */
 void core_set_policy(struct core *c, const struct policy *policy);
+
+/**
+ * core_review() - Close the sessions that the policy in force would not open as they are; ACTIVE only
+ * @slot:   in/out cursor, 0 at the beginning
+ * @budget: records to look at
+ * @done:   set at the end of the table
+ * Return:  sessions closed, or -EPERM while not ACTIVE.
+ */
+int core_review(struct core *c, uint32_t *slot, uint32_t budget, bool *done, uint64_t now_ns);
+
+/**
+ * core_log() - A rule with `log` has decided
+ * @q:       what it decided about
+ * @d:       its decision
+ * @verdict: what becomes of the packet
+ * @f:       the session that was opened, or NULL
+ */
+void core_log(struct core *c, const struct policy_query *q, const struct policy_decision *d, uint32_t verdict,
+	      const struct flow_hot *f);
+
+/**
+ * core_log_take() - Take the lines that wait
+ * Return: lines written to @out.
+ */
+uint32_t core_log_take(struct core *c, struct fp_session_log *out, uint32_t cap);
 
 /**
  * core_retry_parked() - Complete parked frames whose neighbour is known by now

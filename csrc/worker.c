@@ -298,6 +298,8 @@ int worker_execute(struct worker *w, struct request *req, uint64_t now_ns)
 		retry_parked(w, now_ns);
 		return 0;
 	case REQ_POLICY: core_set_policy(&w->core, req->policy); return 0;
+	case REQ_REVIEW: return core_review(&w->core, &req->slot, req->n, &req->done, now_ns);
+	case REQ_POOLS: nat_count_free(&w->core.nat, w->index, req->use); return 0;
 	case REQ_TRACK: core_track(&w->core, req->on); return 0;
 	case REQ_BULK: core_bulk_start(&w->core); return 0;
 	case REQ_IMPORT: return core_import(&w->core, req->in, req->n, now_ns);
@@ -360,6 +362,18 @@ void worker_ask_neighbours(struct worker *w, uint64_t now_ns)
 	}
 }
 
+/* What finds no room stays in the core, which then keeps no more: it counts what it leaves out. */
+void worker_report_sessions(struct worker *w)
+{
+	uint32_t n = w->core.log.n;
+	struct fp_session_log *out;
+
+	if (n == 0)
+		return;
+	out = ring_reserve(&w->log, &n);
+	w->signal |= ring_submit(&w->log, core_log_take(&w->core, out, n));
+}
+
 static void obey_acks(struct worker *w)
 {
 	const uint64_t acked = atomic_load_explicit(&w->acked, memory_order_acquire); /* worker_ack() */
@@ -408,6 +422,7 @@ static bool pass(struct worker *w)
 	obey_acks(w);
 	busy |= turn_wheel(w, now_ns);
 	worker_ask_neighbours(w, now_ns);
+	worker_report_sessions(w);
 	busy |= worker_drain(w, now_ns);
 	if (w->signal) {
 		w->signal = false;
@@ -548,6 +563,8 @@ int worker_open(struct worker *w, struct plane *pl, uint32_t index)
 	if (rc == 0)
 		rc = ring_init(&w->punts, sizeof(struct fp_punt), PUNT_SLOTS);
 	if (rc == 0)
+		rc = ring_init(&w->log, sizeof(struct fp_session_log), LOG_SLOTS);
+	if (rc == 0)
 		rc = map_core(w);
 	if (rc == 0)
 		rc = core_init(&w->core, pl->cfg, index, w->core_mem, w->core_mem_size);
@@ -560,6 +577,7 @@ void worker_close(struct worker *w)
 		munmap(w->core_mem, w->core_mem_size);
 	ring_free(&w->events);
 	ring_free(&w->punts);
+	ring_free(&w->log);
 	free(w->room);
 	doorbell_free(&w->bell);
 	if (w->epfd >= 0)

@@ -43,11 +43,13 @@
 #include "ring.h"
 #include "step.h"
 
-enum { PUNT_SLOTS = 256, EVENTS_CAP_DEFAULT = 8192, LENT_MAX = 32 };
+enum { PUNT_SLOTS = 256, LOG_SLOTS = 512, EVENTS_CAP_DEFAULT = 8192, LENT_MAX = 32 };
 
 enum request_kind {
 	REQ_FIB,          /* use another snapshot */
 	REQ_POLICY,       /* use another snapshot */
+	REQ_REVIEW,       /* core_review() */
+	REQ_POOLS,        /* nat_count_free() */
 	REQ_TRACK,        /* core_track() */
 	REQ_BULK,         /* core_bulk_start() */
 	REQ_IMPORT,       /* core_import() */
@@ -66,6 +68,7 @@ enum request_kind {
  * @done: REQ_WALK: set at the end of the table
  * @fib:  REQ_FIB
  * @policy: REQ_POLICY
+ * @use:  REQ_POOLS: free ports, added to
  * @in:   REQ_IMPORT
  * @out:  REQ_WALK
  * @capture: REQ_CAPTURE; NULL: none
@@ -78,6 +81,7 @@ struct request {
 	bool done;
 	const struct fib *fib;
 	const struct policy *policy;
+	struct fp_pool_use *use;
 	const struct fp_flow_rec *in;
 	struct fp_flow_rec *out;
 	struct capture *capture;
@@ -136,6 +140,7 @@ struct lent {
  * @acked_seen:     the thread's copy
  * @events:         to control
  * @punts:          to control
+ * @log:            to control: struct fp_session_log
  * @mailbox:        from control
  * @lost_seen:      control's copy of the core's events_lost
  * @thread:         valid while the plane runs
@@ -165,6 +170,7 @@ struct worker {
 	uint64_t acked_seen;
 	struct ring events;
 	struct ring punts;
+	struct ring log;
 	struct mailbox mailbox;
 	uint64_t lost_seen;
 	pthread_t thread;
@@ -199,6 +205,9 @@ bool worker_drain(struct worker *w, uint64_t now_ns);
 
 /* worker_ask_neighbours() - Tell control which neighbours are missing */
 void worker_ask_neighbours(struct worker *w, uint64_t now_ns);
+
+/* worker_report_sessions() - Give control what rules with `log` have decided */
+void worker_report_sessions(struct worker *w);
 
 /* ---- control thread ---- */
 

@@ -42,6 +42,7 @@ from flexha.fastpath.records import (
     Peer,
     Policy,
     PoolConfig,
+    PoolUse,
     PortConfig,
     PortStats,
     PulseConfig,
@@ -52,6 +53,7 @@ from flexha.fastpath.records import (
     Route,
     Rule,
     Service,
+    SessionLine,
     Source,
     SteppedFrame,
     Timeouts,
@@ -90,6 +92,7 @@ __all__ = [
     "Peer",
     "Policy",
     "PoolConfig",
+    "PoolUse",
     "PortConfig",
     "PortStats",
     "PulseConfig",
@@ -100,6 +103,7 @@ __all__ = [
     "Route",
     "Rule",
     "Service",
+    "SessionLine",
     "Source",
     "SteppedFrame",
     "Timeouts",
@@ -116,6 +120,7 @@ CAPTURE_BYTES: Final = 256 << 10
 """Of captured packets in one call: a few of the largest."""
 PUNTS_MAX: Final = 64
 PULSE_EVENTS_MAX: Final = 32
+LOG_MAX: Final = 64
 
 
 def verdict_table() -> tuple[Verdict, ...]:
@@ -148,6 +153,7 @@ class Fastpath:
         self._config: Final = config
         self._batch: Final = RecordBatch(BATCH_MAX)
         self._punts: Final = ffi.new("struct fp_punt[]", PUNTS_MAX)
+        self._log: Final = ffi.new("struct fp_session_log[]", LOG_MAX)
         self._pulse_events: Final = ffi.new("struct fp_pulse_event[]", PULSE_EVENTS_MAX)
         self._lost: Final = ffi.new("uint64_t *")
         self._walkers_left = 0
@@ -295,6 +301,34 @@ class Fastpath:
         c_policy = marshal.PolicyCdata(policy)
         _ensure(clib.fp_policy_commit(self._dp, c_policy.cfg, err), "fp_policy_commit", err)
         self._n_rules = len(policy.rules)
+
+    def review_policy(self, page: int = 1024) -> Iterator[int]:
+        """Close the sessions that the policy does not allow as they are; how many, page by page.
+
+        Raises: FastpathError(EPERM) unless ACTIVE.
+        """
+        cursor = ffi.new("struct fp_cursor *")
+        closed = ffi.new("uint32_t *")
+        while not cursor.done:
+            closed[0] = 0
+            _ensure(clib.fp_policy_review(self._dp, cursor, page, closed), "fp_policy_review")
+            yield int(closed[0])
+
+    def session_log(self) -> list[SessionLine]:
+        """Take what rules with ``log`` have decided."""
+        lines: list[SessionLine] = []
+        while True:
+            n = _ensure(clib.fp_session_log_drain(self._dp, self._log, LOG_MAX), "fp_session_log_drain")
+            lines += [marshal.session_line(self._log[i]) for i in range(n)]
+            if n < LOG_MAX:
+                return lines
+
+    def pool_use(self) -> list[PoolUse]:
+        """External ports in use, by pool."""
+        n = len(self._config.pools)
+        out = ffi.new("struct fp_pool_use[]", max(n, 1))
+        _ensure(clib.fp_pools_read(self._dp, out, n), "fp_pools_read")
+        return [PoolUse(int(out[i].tcp), int(out[i].udp), int(out[i].icmp)) for i in range(n)]
 
     def policy_hits(self) -> list[int]:
         """What each rule has decided, by its number; element 0 counts what no rule matched."""

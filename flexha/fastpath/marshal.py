@@ -31,6 +31,7 @@ from flexha.fastpath.records import (
     Route,
     Rule,
     Service,
+    SessionLine,
     SteppedFrame,
     WorkerStats,
 )
@@ -221,6 +222,26 @@ def punt(cdata: CData) -> Punt:
     if cdata.kind == _PUNT_FRAME:
         return PuntedFrame(int(cdata.t_ns), int(cdata.port), bytes(ffi.buffer(cdata.data, cdata.len)))
     return NeighbourWanted(int(cdata.t_ns), int(cdata.port), _cdata_addr(cdata.addr))
+
+
+def session_line(cdata: CData) -> SessionLine:
+    """A ``struct fp_session_log``."""
+    external = bytes(ffi.buffer(cdata.external.b))
+    return SessionLine(
+        t_ns=int(cdata.t_ns),
+        rule=int(cdata.rule),
+        verdict=_verdict_name(int(cdata.verdict)),
+        opened=bool(cdata.opened),
+        proto=int(cdata.proto),
+        source=_cdata_addr(cdata.src),
+        sport=int(cdata.sport),
+        destination=_cdata_addr(cdata.dst),
+        dport=int(cdata.dport),
+        external=None if external == _NONE else addr_of(external),
+        external_port=int(cdata.external_port),
+        in_port=int(cdata.in_port),
+        out_port=int(cdata.out_port),
+    )
 
 
 def pulse_event(cdata: CData) -> PulseEvent:

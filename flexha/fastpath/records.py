@@ -300,6 +300,37 @@ class Policy:
     default_outbound: Action = Action.ALLOW
 
 
+@dataclass(frozen=True, slots=True)
+class PoolUse:
+    """``struct fp_pool_use``: external ports of a pool that are held, or rest, by protocol."""
+
+    tcp: int
+    udp: int
+    icmp: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLine:
+    """``struct fp_session_log``: what a rule with ``log`` decided. Ports are indices, ``verdict`` is a name.
+
+    ``external`` None: not translated, or refused.
+    """
+
+    t_ns: int
+    rule: int
+    verdict: str
+    opened: bool
+    proto: int
+    source: Address
+    sport: int
+    destination: Address
+    dport: int
+    external: Address | None
+    external_port: int
+    in_port: int
+    out_port: int
+
+
 # ---- what is drained ---------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class PuntedFrame:
@@ -447,6 +478,7 @@ class WorkerStats:
     frags_evicted: int
     evicted_closed: int
     evicted_embryonic: int
+    log_lost: int
     quota_uncounted: int
 
 

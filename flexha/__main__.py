@@ -15,7 +15,7 @@ from pathlib import Path
 from flexha.config.describe import render
 from flexha.config.load import findings, load
 from flexha.config.naming import control_path, state_path
-from flexha.config.schema import NODE_NAMES, Config, NodeName
+from flexha.config.schema import INTERFACE, NODE_NAMES, Config, NodeName
 from flexha.errors import EXIT_CONFIG, EXIT_OK, EXIT_RUNTIME, ConfigError, FlexhaError
 from flexha.version import flexha_version
 
@@ -49,7 +49,15 @@ def summary(config: Config) -> str:
         f"  port {name}: {port.zone}, {port.prefix}, vip {', '.join(map(str, port.vips))}, vrid {port.vrid}"
         for name, port in sorted(config.ports.items())
     ]
-    lines += [f"  pool {pool.name}: {pool.address} on {pool.port}" for pool in config.pools]
+    lines += [
+        f"  pool {pool.name}: {pool.address} on {pool.port}, {pool.filtering}"
+        + (", its sessions do not survive a failover" if pool.address == INTERFACE else "")
+        for pool in config.pools
+    ]
+    lines.append(
+        f"  policy: {len(config.rules)} rules, {len(config.forwards)} forwards, default "
+        f"{config.policy.default}"
+    )
     lines += [f"  route {route.prefix} via {route.via} on {route.port}" for route in config.routes]
     for name in NODE_NAMES:
         if node := config.nodes.get(name):
@@ -107,7 +115,7 @@ def serve(config: Config, name: NodeName, args: argparse.Namespace) -> int:
     log = LogThread(name, args.log_level, args.log_format)
     log.start()
     try:
-        return uvloop.run(Daemon(config, name, args.ready_fd).run())
+        return uvloop.run(Daemon(config, name, args.ready_fd, args.config).run())
     except FlexhaError as error:
         log.stop()
         for line in str(error).splitlines():

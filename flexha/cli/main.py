@@ -214,6 +214,30 @@ def capture(
 
 
 @app.command()
+def reload(context: typer.Context, as_json: Json = False) -> None:
+    """Read the configuration again: rules, forwards and the policy's default change without a restart."""
+    target = _target(context, as_json)
+    result = target.ask("reload")
+    target.show(result, render.reload(result))
+
+
+@app.command()
+def rules(context: typer.Context, as_json: Json = False) -> None:
+    """Rules with what they have decided, and port forwards."""
+    target = _target(context, as_json)
+    result = target.ask("rules")
+    target.show(result, render.rules(result))
+
+
+@app.command()
+def pools(context: typer.Context, as_json: Json = False) -> None:
+    """NAT pools: addresses, ports in use, filtering, and which survive a failover."""
+    target = _target(context, as_json)
+    result = target.ask("pools")
+    target.show(result, render.pools(result))
+
+
+@app.command()
 def failover(context: typer.Context, as_json: Json = False) -> None:
     """Hand the role over to the peer."""
     target = _target(context, as_json)

@@ -109,6 +109,7 @@ def _node(result: Result) -> RenderableType:
             ("may take over", _yes(result.get("ready"))),
             ("sessions", f"{table} ({100 * used / capacity:.1f} % of {capacity:,})" if capacity else table),
             ("up", f"{duration(result.get('uptime_s'))}, version {result.get('version')}"),
+            *(("warning", Text(str(text), style="yellow")) for text in result.get("warnings") or []),
         ]
     )
 
@@ -234,6 +235,64 @@ def counters(result: Result, *, everything: bool) -> RenderableType:
     for name, value in (result.get("control") or {}).items():
         control.add_row(name, _shown(value))
     return Group(*parts, control)
+
+
+def reload(result: Result) -> str:
+    """``flexhactl reload``."""
+    closed = (
+        f"{_shown(result.get('closed'))} sessions closed"
+        if result.get("reviewed")
+        else "sessions are looked at when this node becomes ACTIVE"
+    )
+    return (
+        f"{_shown(result.get('rules'))} rules, {_shown(result.get('forwards'))} forwards, default "
+        f"{result.get('default')} in force; {closed}"
+    )
+
+
+def rules(result: Result) -> RenderableType:
+    """``flexhactl rules``."""
+    table = _table("", "rule", "action", "hits", "from", "to", "src", "dst", "proto", "ports", "nat", "log")
+    for rule in result.get("rules") or []:
+        shown = (_shown(rule.get(key)) for key in ("from", "to", "src", "dst", "proto", "ports", "nat"))
+        table.add_row(
+            str(rule["number"]),
+            str(rule["name"]),
+            str(rule["action"]),
+            _shown(rule["hits"]),
+            *shown,
+            "yes" if rule.get("log") else "",
+        )
+    default = result.get("default") or {}
+    table.add_row("", "default", _shown(default.get("action")), _shown(default.get("hits")))
+    forwards = _table("forward", "pool", "proto", "ports", "to")
+    for forward in result.get("forwards") or []:
+        forwards.add_row(
+            str(forward["name"]),
+            str(forward["pool"]),
+            _shown(forward["proto"]),
+            _shown(forward["ports"]),
+            f"{forward['to']}:{forward['to_port']}",
+        )
+    return Group(table, forwards) if result.get("forwards") else table
+
+
+def pools(result: Result) -> RenderableType:
+    """``flexhactl pools``."""
+    table = _table(
+        "pool", "port", "address", "ports", "tcp in use", "udp", "icmp", "filtering", "survives a failover"
+    )
+    for pool in result.get("pools") or []:
+        table.add_row(
+            str(pool["name"]),
+            str(pool["port"]),
+            str(pool["address"]),
+            f"{pool['port_lo']}-{pool['port_hi']}",
+            *(_shown(pool["in_use"][proto]) for proto in ("tcp", "udp", "icmp")),
+            str(pool["filtering"]),
+            _yes(pool["survives"]),
+        )
+    return table
 
 
 def history(result: Result) -> RenderableType:

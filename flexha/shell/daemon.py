@@ -21,6 +21,7 @@ import secrets
 import signal
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from flexha.config.derive import Draw, NodePlan, fastpath_config, node_plan
 from flexha.config.schema import Config, NodeName
@@ -39,6 +40,7 @@ from flexha.shell.inspector import Inspector
 from flexha.shell.metrics import MetricsServer, families
 from flexha.shell.netlink import Mirror
 from flexha.shell.plug import PluggedPort
+from flexha.shell.policy_io import PolicyIo
 from flexha.shell.port_watch import PortWatch
 from flexha.shell.preflight import StateDir
 from flexha.shell.rtnl import Rtnl
@@ -66,8 +68,12 @@ def draw() -> Draw:
 class Daemon:
     """Owns everything; ``run`` returns the exit code."""
 
-    def __init__(self, config: Config, name: NodeName, ready_fd: int | None = None) -> None:
+    def __init__(
+        self, config: Config, name: NodeName, ready_fd: int | None = None, path: Path | None = None
+    ) -> None:
         self._draw = draw()
+        self._config = config
+        self._path = path
         self._plan: NodePlan = node_plan(config, name)
         self._fastpath_config: FastpathConfig = fastpath_config(config, name, self._draw)
         self._ready_fd = ready_fd
@@ -147,6 +153,9 @@ class Daemon:
         mirror = Mirror(fastpath, rtnl, {port.host_index: port.plan.index for port in ports}, counters)
         heartbeat = HeartbeatIo(fastpath, plan.core.paths, plan.core.priority, driver.post, counters)
         vrrp = VrrpIo(fastpath, plan.port_names, driver.post, mirror.want, counters)
+        policy = PolicyIo(fastpath, plan, self._config, self._path, counters)
+        policy.start()
+        stack.callback(policy.stop)
         flows = FlowsIo(fastpath, plan.core.sync.batch_records, driver.post, counters)
         sync = SyncIo(plan.xc, driver.post, counters) if plan.xc else None
         watches = [PortWatch(port, fastpath, self._on_port_changed) for port in ports]
@@ -161,6 +170,7 @@ class Daemon:
             watches,
             self._history,
             counters,
+            policy,
         )
         control = Control(
             plan.control,
@@ -169,6 +179,9 @@ class Daemon:
                 "sessions": inspector.sessions,
                 "counters": inspector.show_counters,
                 "ha_history": inspector.ha_history,
+                "reload": policy.reload,
+                "rules": policy.rules,
+                "pools": policy.pools,
                 "capture": CaptureIo(fastpath, plan, counters).capture,
             },
             driver.post,
@@ -185,6 +198,7 @@ class Daemon:
             counters,
             control.reply,
             self._on_stop,
+            policy.role_set,
         )
         self._heartbeat = heartbeat
 
@@ -192,6 +206,7 @@ class Daemon:
             fastpath.clear_wakeup()
             heartbeat.collect()  # first: a peer's death waits for nothing
             vrrp.collect()
+            policy.collect()
             flows.wake()
 
         loop.add_reader(fastpath.events_fd, on_fastpath)

@@ -42,7 +42,7 @@ from flexha.core.actions import (
     Stop,
     TrackChanges,
 )
-from flexha.core.events import Event, RoleSet, Started, TermPersisted, TermPersistFailed, TimerFired
+from flexha.core.events import Event, Role, RoleSet, Started, TermPersisted, TermPersistFailed, TimerFired
 from flexha.core.node import NodeConfig
 from flexha.fastpath import Fastpath, FastpathError
 from flexha.shell import clock, log
@@ -70,6 +70,7 @@ class Hands:
     counters: Counters
     reply: Callable[[Reply], None]
     stop: Callable[[], None]
+    role_set: Callable[[Role], None]
 
 
 class Driver:
@@ -130,6 +131,7 @@ class Driver:
         if isinstance(event, RoleSet):  # from then on the fast path forwards, or no longer does
             fields = {"role": event.role.name, "term": event.term}
             self.hands.history.add(self._obeyed_at, "role-obeyed", fields)
+            self.hands.role_set(event.role)
         self._state, actions = node.step(self._state, event, now)
         for action in actions:
             self._perform(action, now)

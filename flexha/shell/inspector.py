@@ -35,6 +35,7 @@ from flexha.shell.driver import Driver
 from flexha.shell.heartbeat_io import HeartbeatIo
 from flexha.shell.history import RECORDS_MAX, History
 from flexha.shell.netlink import Mirror
+from flexha.shell.policy_io import PolicyIo
 from flexha.shell.port_watch import PortWatch
 from flexha.shell.sync_io import SyncIo
 from flexha.units import NS_PER_S, Ns
@@ -64,6 +65,7 @@ class Inspector:
     watches: list[PortWatch]
     history: History
     counters: Counters
+    policy: PolicyIo
 
     # ---- status ----
     async def status(self, args: Args) -> str:
@@ -89,6 +91,11 @@ class Inspector:
             "sync": {**sync, **self._sync_io()},
             "flows": self.flow_gauges(),
             "fib": self.mirror.sizes,
+            "warnings": [
+                f"pool {pool.name}: its sessions do not survive a failover, {pool.address} is this node's own"
+                for pool in self.plan.pools
+                if not pool.survives
+            ],
             "ports": [
                 {
                     "name": plug.port,
@@ -219,6 +226,7 @@ class Inspector:
             "bytes": list(record.bytes),
             "pool": self.plan.pool_names[record.pool] if record.pool < len(self.plan.pool_names) else None,
             "rule": record.rule,
+            "rule_name": self.policy.rule_name(record.rule),
             "inbound": bool(record.flags & FlowFlag.INBOUND),
             "hairpin": bool(record.flags & FlowFlag.HAIRPIN),
             "imported": bool(record.flags & FlowFlag.IMPORTED),

@@ -18,6 +18,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from flexha.core.events import Role
 from flexha.errors import StartError
 from flexha.shell.inspector import Inspector
+from flexha.shell.policy_io import BUILT_IN
 
 REQUEST_TIMEOUT_S = 5.0
 REQUEST_BYTES_MAX = 8192
@@ -32,6 +33,7 @@ def families(inspector: Inspector) -> list[Metric]:
     return [
         *_role(status),
         *_fastpath(inspector),
+        *_policy(inspector),
         *_paths(status),
         _control(inspector.counters.values()),
     ]
@@ -67,6 +69,22 @@ def _fastpath(inspector: Inspector) -> Iterable[Metric]:
             metric = CounterMetricFamily(f"flexha_port_{name}", f"Port: {name}", labels=["port"])
             metric.add_metric([plug.port], value)
             yield metric
+
+
+def _policy(inspector: Inspector) -> Iterable[Metric]:
+    rules = inspector.policy.rules_result()
+    hits = CounterMetricFamily("flexha_rule_hits", "Decisions by rule", labels=["rule", "action"])
+    for rule in (*rules["rules"], {"name": BUILT_IN, **rules["default"]}):
+        hits.add_metric([rule["name"], rule["action"]], rule["hits"])
+    yield hits
+    use = GaugeMetricFamily("flexha_pool_ports_in_use", "External ports held", labels=["pool", "proto"])
+    size = GaugeMetricFamily("flexha_pool_ports", "External ports of each protocol", labels=["pool"])
+    for pool in inspector.policy.pools_result():
+        for proto, ports in pool["in_use"].items():
+            use.add_metric([pool["name"], proto], ports)
+        size.add_metric([pool["name"]], pool["port_hi"] - pool["port_lo"] + 1)
+    yield use
+    yield size
 
 
 def _paths(status: Mapping[str, object]) -> Iterable[Metric]:

@@ -87,7 +87,7 @@ def run(
         part: Any = hand
         under_test.hands = Hands(
             part, part, part, part, part, part, History("a"), Counters(), hand.did.append,
-            lambda: hand.did.append("stopped"),
+            lambda: hand.did.append("stopped"), lambda _: None,
         )  # fmt: skip
         try:
             await story(under_test, core, hand, fatal)

@@ -21,6 +21,7 @@ from flexha.fastpath import (
     FlowState,
     Form,
     PathStats,
+    PoolUse,
     PortStats,
     WorkerStats,
     verdict_table,
@@ -32,6 +33,7 @@ from flexha.shell.heartbeat_io import HeartbeatIo
 from flexha.shell.history import History
 from flexha.shell.inspector import EndpointFilter, Inspector, endpoint
 from flexha.shell.metrics import families, render
+from flexha.shell.policy_io import PolicyIo
 from flexha.units import Ns
 
 PAIR = Path(__file__).resolve().parents[2] / "netns-lab" / "pair.toml"
@@ -93,6 +95,12 @@ class FakeFastpath:
     def path_stats(self) -> list[PathStats]:
         return [PathStats(1, 2, 3, 4, 5_000_000, alive=True)] * 3
 
+    def policy_hits(self) -> list[int]:
+        return [12]
+
+    def pool_use(self) -> list[PoolUse]:
+        return [PoolUse(tcp=5, udp=6, icmp=7)]
+
     def verdict_counts(self) -> list[int]:
         return [7] * len(verdict_table())
 
@@ -118,7 +126,10 @@ def shown() -> Inspector:
     heartbeat = HeartbeatIo(fastpath, plan.core.paths, 150, lambda _: None, counters)
     history = History("a")
     history.add(Ns(1_500_000), "role", {"to": "ACTIVE"})
-    return Inspector(plan, Ns(0), fastpath, part, heartbeat, None, part, [part, part], history, counters)
+    policy = PolicyIo(fastpath, plan, CONFIG, None, counters)
+    return Inspector(
+        plan, Ns(0), fastpath, part, heartbeat, None, part, [part, part], history, counters, policy
+    )
 
 
 def ask(shown: Inspector, command: str, **args: object) -> dict[str, Any]:
@@ -217,6 +228,7 @@ def test_the_keys_of_a_session(shown: Inspector) -> None:
         "bytes": [100, 200],
         "pool": "vip",
         "rule": 0,
+        "rule_name": "default",
         "inbound": False,
         "hairpin": False,
         "imported": True,
@@ -285,6 +297,8 @@ def test_metrics_name_verdicts_as_the_counters_do(shown: Inspector) -> None:
     for verdict in verdict_table():
         labels = f'drop="{str(verdict.drop).lower()}",verdict="{verdict.name}"'
         assert f"flexha_packets_total{{{labels}}} 7.0" in text
+    assert 'flexha_rule_hits_total{action="allow-outbound",rule="default"} 12.0' in text
+    assert 'flexha_pool_ports_in_use{pool="vip",proto="udp"} 6.0' in text
     assert 'flexha_role{role="active"} 1.0' in text
     assert 'flexha_role{role="passive"} 0.0' in text
     assert 'flexha_peer_path_alive{path="xc"} 1.0' in text

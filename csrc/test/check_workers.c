@@ -414,6 +414,71 @@ static struct fp_frame big_frame(uint8_t *data, uint64_t i)
 	return f;
 }
 
+/* Take what is captured; counts frames from a wire, and those of them that left. */
+static void count_captured(fp_dp *dp, uint64_t *n, uint64_t *n_out)
+{
+	static uint8_t out[64 << 10];
+
+	for (uint32_t i = 0; i < N_WORKERS; i++) {
+		int got;
+
+		while ((got = fp_capture_drain(dp, i, out, sizeof(out))) > 0) {
+			for (uint32_t at = 0; at < (uint32_t)got;) {
+				const struct fp_capture_rec *rec = (const void *)(out + at);
+
+				*n += rec->from == FP_CAPTURE_WIRE;
+				*n_out += rec->from == FP_CAPTURE_WIRE &&
+					  rec->side[1].port != FP_CAPTURE_NO_PORT;
+				at += rec->size;
+			}
+		}
+		REQUIRE(got == 0);
+	}
+}
+
+/* Half of the frames cross a hand-off ring, and each is captured once, by whoever owns it. */
+static void check_captured_once(void)
+{
+	enum { N = 4000 };
+
+	const struct fp_capture_cfg cfg = { .snaplen = 64, .ports = 1 << LAN | 1 << WAN, .any_verdict = 1 };
+	fp_dp *dp = open_node(N_WORKERS);
+	struct side side = { .dp = dp };
+	uint8_t data[FP_FRAME_MAX], sent[FP_FRAME_MAX];
+	uint64_t n = 0, n_out = 0, lost;
+	struct fp_error err;
+
+	REQUIRE(fp_start(dp, &err) == 0 && commit_fib(dp) == 0 && fp_set_role(dp, FP_ROLE_ACTIVE, 2) == 0);
+	REQUIRE(fp_capture_start(dp, &cfg, &err) == 0);
+	CHECK_EQ(60, fp_capture_start(dp, &cfg, &err), (uint64_t)-EALREADY);
+	for (uint64_t i = 0; i < N; i++) {
+		const struct spec spec = { .src = CLIENT,
+					   .dst = SERVER,
+					   .proto = IPPROTO_NUM_UDP,
+					   .sport = (uint16_t)(20000 + i % 50),
+					   .dport = 53 };
+		const struct fp_frame f = frames_ipv4(data, LAN, mac_virtual[LAN], &spec);
+
+		put(&side, LAN, i, data, f.len);
+		take_all(dp, WAN, sent, NULL, &side);
+	}
+	while (n_ended(dp) < N)
+		take_all(dp, WAN, sent, NULL, &side);
+	REQUIRE(fp_capture_stop(dp) == 0);
+	count_captured(dp, &n, &n_out);
+	REQUIRE(fp_capture_lost(dp, &lost) == 0);
+	CHECK_EQ(61, n, N);
+	CHECK_EQ(62, n_out, total(dp, V_SNAT));
+	CHECK_EQ(63, lost, 0);
+	CHECK(64, total(dp, V_HANDOFF) > N / 8);
+	put(&side, LAN, 0, data, 64);
+	while (n_ended(dp) < N + 1)
+		sched_yield();
+	count_captured(dp, &n, &n_out);
+	CHECK_EQ(65, n, N); /* it is over */
+	fp_close(dp);       /* frees it, too */
+}
+
 /* Offload frames: half of them cross a hand-off ring, and all leave whole, or as segments. */
 static void check_offload(bool wan_offload)
 {
@@ -544,6 +609,7 @@ int main(void)
 	check_fragments(576);
 	check_offload(true);
 	check_offload(false);
+	check_captured_once();
 	check_load();
 	check_fencing();
 	check_transfer();

@@ -156,6 +156,7 @@ class Fastpath:
         self._log: Final = ffi.new("struct fp_session_log[]", LOG_MAX)
         self._pulse_events: Final = ffi.new("struct fp_pulse_event[]", PULSE_EVENTS_MAX)
         self._lost: Final = ffi.new("uint64_t *")
+        self._capture_room = ffi.new("uint8_t[]", 1)
         self._walkers_left = 0
         self._n_rules = 0
         self._drain_from = 0
@@ -461,12 +462,13 @@ class Fastpath:
         """
         err = ffi.new("struct fp_error *")
         cfg, _insns = marshal.capture_config(wanted)
+        self._capture_room = ffi.new("uint8_t[]", CAPTURE_BYTES)
         _ensure(clib.fp_capture_start(self._dp, cfg, err), "fp_capture_start", err)
 
     def drain_capture(self, worker: int) -> bytes:
         """Take what a worker has recorded: whole ``struct fp_capture_rec``, at most ``CAPTURE_BYTES``."""
-        room = ffi.new("uint8_t[]", CAPTURE_BYTES)
-        n = _ensure(clib.fp_capture_drain(self._dp, worker, room, CAPTURE_BYTES), "fp_capture_drain")
+        room = self._capture_room
+        n = _ensure(clib.fp_capture_drain(self._dp, worker, room, len(room)), "fp_capture_drain")
         return bytes(ffi.buffer(room, n))
 
     def capture_lost(self) -> int:
@@ -482,6 +484,7 @@ class Fastpath:
     def free_capture(self) -> None:
         """Stop, and free the memory. Idempotent."""
         _ensure(clib.fp_capture_free(self._dp), "fp_capture_free")
+        self._capture_room = ffi.new("uint8_t[]", 1)
 
     # ---- tests: refused (EBUSY) once the workers run ----
     def test_step(

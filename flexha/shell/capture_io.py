@@ -73,7 +73,6 @@ class CaptureIo:
             raise RequestError(f"capture: {error}; try again, or look at the daemon's log") from error
         self._running = Capture(self, self._head(wanted), duration_s)
         self._counters.add("capture.started")
-        log.info("capture.started", snaplen=wanted.snaplen, instructions=len(wanted.program) // 8)
         return self._running
 
     def ended(self, lost: int) -> None:
@@ -135,6 +134,7 @@ class Capture:
     async def run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Send what is recorded, until the client shuts down its side or time is over."""
         self.client = _who(writer)
+        log.info("capture.started", client=self.client.strip(" ()"))
         loop = asyncio.get_running_loop()
         deadline = None if self._duration_s is None else loop.time() + self._duration_s
         enough = asyncio.ensure_future(_enough(reader))

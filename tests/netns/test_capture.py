@@ -70,8 +70,8 @@ def capturing(lab: Lab, node: Node, tmp_path: Path, *words: str) -> Iterator[Cap
         yield Capture(process, path, told)
 
 
-def converse(lab: Lab) -> None:
-    """One TCP connection of the client's, a word in each direction, closed."""
+def converse(lab: Lab, question: bytes = b"question") -> None:
+    """One TCP connection of the client's, a question and an answer, closed."""
     with ExitStack() as stack:
         listener = stack.enter_context(lab.open_socket("server", socket.AF_INET, socket.SOCK_STREAM))
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -82,8 +82,10 @@ def converse(lab: Lab) -> None:
         client.connect((topo.SERVER_ADDRESS, PORT))
         served = stack.enter_context(listener.accept()[0])
         served.settimeout(WAIT_S)
-        client.sendall(b"question")
-        assert served.recv(100) == b"question"
+        client.sendall(question)
+        left = len(question)
+        while left:
+            left -= len(served.recv(1 << 16))
         served.sendall(b"answer")
         assert client.recv(100) == b"answer"
 
@@ -137,6 +139,19 @@ def test_only_drops_with_their_verdict(lab: Lab, pair: Pair, tmp_path: Path) -> 
     for port, way, why, frame in frames:
         assert (port, way, frame[UDP].dport) == ("wan", 1, CLOSED_PORT)
         assert why.startswith("dropped: no_session, worker ")
+
+
+def test_offload_frames_are_one_frame_each(lab: Lab, pair: Pair, tmp_path: Path) -> None:
+    """What a socket made in one piece goes through so, and is said to be more than a wire carries."""
+    with capturing(lab, pair.active(), tmp_path, "-s", "100", f"tcp dst port {PORT}") as capture:
+        converse(lab, bytes(200_000))
+        frames = capture.stop()
+    big = [(why, frame) for _, _, why, frame in frames if frame[IP].len > 1500]
+    assert big
+    for why, frame in big:
+        assert len(frame) == 100
+        assert ", offload: segments of 1448 bytes, checksum partial" in why
+    assert capture.summary["lost"] == 0
 
 
 def test_what_the_node_sends_of_its_own_accord(lab: Lab, pair: Pair, tmp_path: Path) -> None:

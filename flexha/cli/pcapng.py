@@ -24,6 +24,14 @@ INBOUND, OUTBOUND = 1, 2
 TEXT_MAX: Final = 0xFFF0
 """An option's length has 16 bits."""
 
+_OPTION: Final = struct.Struct("<HH")
+_PACKET_HEAD: Final = struct.Struct("<7I")
+_PACKET_OPTIONS: Final = struct.Struct("<HHIHHQHHI")
+_LOST_OPTION: Final = struct.Struct("<HHQ")
+_LENGTH: Final = struct.Struct("<I")
+_PADDING: Final = tuple(bytes(n) for n in range(4))
+_END_OF_OPTIONS: Final = bytes(4)
+
 Option = tuple[int, bytes]
 
 
@@ -87,16 +95,22 @@ class Writer:
         comment: str,
     ) -> None:
         """A frame, of which ``data`` was kept; ``lost``: packets lost before it."""
-        head = struct.pack("<I", interface) + _time(t_ns) + struct.pack("<II", len(data), length)
-        options: list[Option] = [
-            (OPT_COMMENT, _text(comment)),
-            (EPB_FLAGS, struct.pack("<I", INBOUND if inbound else OUTBOUND)),
-            (EPB_PACKETID, struct.pack("<Q", packet_id)),
-            (EPB_QUEUE, struct.pack("<I", queue)),
-        ]
-        if lost:
-            options.append((EPB_DROPCOUNT, struct.pack("<Q", lost)))
-        self._out.write(_block(PACKET, head + _padded(data), options))
+        # The one block that there are many of: its options are packed in one go.
+        text = _text(comment)
+        way = INBOUND if inbound else OUTBOUND
+        options = (
+            _OPTION.pack(OPT_COMMENT, len(text)),
+            text,
+            _PADDING[-len(text) % 4],
+            _PACKET_OPTIONS.pack(EPB_FLAGS, 4, way, EPB_PACKETID, 8, packet_id, EPB_QUEUE, 4, queue),
+            _LOST_OPTION.pack(EPB_DROPCOUNT, 8, lost) if lost else b"",
+            _END_OF_OPTIONS,
+        )
+        kept = len(data)
+        body = b"".join((data, _PADDING[-kept % 4], *options))
+        size = _PACKET_HEAD.size + len(body) + 4
+        head = _PACKET_HEAD.pack(PACKET, size, interface, t_ns >> 32, t_ns & 0xFFFFFFFF, kept, length)
+        self._out.write(b"".join((head, body, _LENGTH.pack(size))))
 
     def statistics(self, interface: int, start_ns: int, end_ns: int, delivered: int, comment: str) -> None:
         """What became of an interface, at the end."""

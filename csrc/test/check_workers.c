@@ -550,17 +550,19 @@ static void put_fragments(struct side *side, uint64_t i)
 	static uint8_t data[FP_FRAME_MAX], room[8][FP_FRAME_MAX];
 	struct fp_frame f = frames_ipv4(data, LAN, mac_virtual[LAN], &spec), parts[8];
 	struct ip_cut cut;
-	uint32_t n = 0;
+	uint32_t n;
 
 	be16_store(data + ETH_LEN + IP_ID, be16_of((uint16_t)(i / 2)));
 	REQUIRE(ip_cut_begin(&cut, &f, PART_MAX));
-	do {
+	for (n = 0; n < ARRAY_SIZE(parts); n++) {
 		parts[n].data = room[n];
-	} while (ip_cut_next(&cut, &parts[n]) && ++n < ARRAY_SIZE(parts));
+		if (!ip_cut_next(&cut, &parts[n]))
+			break;
+	}
 	for (uint32_t k = 0; k < n; k++) {
 		const struct fp_frame *part = &parts[(k + i) % n];
 
-		put(side, LAN, i * 7 + k * k, part->data, part->len);
+		put(side, LAN, i * 7 + (uint64_t)k * k, part->data, part->len);
 	}
 }
 

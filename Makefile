@@ -7,6 +7,7 @@ PYTHON ?= python3
 RUNS ?= 1
 NODE ?= a
 SEED ?=
+DRIVER ?=
 SIM_RUNS ?= 100
 FUZZ_TIME ?= 60
 PYTEST ?=
@@ -132,11 +133,11 @@ bench-forwarding: build packages-bench ## the pair beside a bare TAP copy, kerne
 
 # ---- the lab -----------------------------------------------------------------------------------------
 
-lab-failover: build packages-lab ## the main job: kill the ACTIVE node under traffic; RUNS=n
-	@$(LAB) failover --runs $(RUNS)
+lab-failover: build packages-lab ## the main job: kill the ACTIVE node under traffic; RUNS=n, DRIVER=tap|packet
+	@FLEXHA_LAB_DRIVER=$(DRIVER) $(LAB) failover --runs $(RUNS)
 
-lab-up: build packages-lab ## build the lab and leave it running
-	@$(LAB) up
+lab-up: build packages-lab ## build the lab and leave it running; DRIVER=tap|packet
+	@FLEXHA_LAB_DRIVER=$(DRIVER) $(LAB) up
 
 lab-down: ## take it down
 	@$(LAB) down

@@ -39,14 +39,14 @@ Say = Callable[[str], None]
 
 
 # ---- one death -------------------------------------------------------------------------------------
-def run_once(lab: Lab, pair: Pair, web: WebServer, number: int, say: Say) -> Run:
+def run_once(lab: Lab, pair: Pair, web: WebServer, number: int, flows: int, say: Say) -> Run:
     """Traffic, the death of the ACTIVE node, and what became of the traffic."""
     start_ns = now_ns()
     victim = pair.wait_settled()
     survivor = pair.peer(victim)
     with contextlib.ExitStack() as stack:
-        say("opening 1,000 TCP connections")
-        tcp = TcpFlows(lab, number)
+        say(f"opening {flows:,} TCP connections")
+        tcp = TcpFlows(lab, number, flows=flows)
         stack.callback(tcp.close)
         tcp.wait_open()
         say("TCP steady; starting the UDP flow and the download")
@@ -70,7 +70,7 @@ def run_once(lab: Lab, pair: Pair, web: WebServer, number: int, say: Say) -> Run
         say("waiting for the end of the download")
         downloaded = download.finish()
         probed = udp.finish()
-        flows = tcp.finish()
+        survived = tcp.finish()
 
     moments = _moments(history, start_ns, kill_ns, victim)
     return Run(
@@ -78,7 +78,7 @@ def run_once(lab: Lab, pair: Pair, web: WebServer, number: int, say: Say) -> Run
         victim=victim.name,
         survivor=survivor.name,
         kill_ns=kill_ns,
-        tcp=flows,
+        tcp=survived,
         udp=probed,
         download=downloaded,
         takeover=_takeover(history, kill_ns, survivor),
@@ -232,7 +232,7 @@ def timers() -> dict[str, int]:
     }
 
 
-def main(n_runs: int) -> int:
+def main(n_runs: int, flows: int) -> int:
     """Run it, print the table, write the JSON and the page; 1 if a bar fails."""
     console = Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "100")))
     runs: list[Run] = []
@@ -248,7 +248,7 @@ def main(n_runs: int) -> int:
             pair = Pair(lab, log_dir)
             pair.start()
             for number in range(1, n_runs + 1):
-                runs.append(_shown(console, lab, pair, web, number, n_runs))
+                runs.append(_shown(console, lab, pair, web, number, n_runs, flows))
                 if number < n_runs:
                     pair[runs[-1].victim].start()
             pair.stop_all()
@@ -266,7 +266,9 @@ def main(n_runs: int) -> int:
     return 1 if failed else 0
 
 
-def _shown(console: Console, lab: Lab, pair: Pair, web: WebServer, number: int, n_runs: int) -> Run:
+def _shown(
+    console: Console, lab: Lab, pair: Pair, web: WebServer, number: int, n_runs: int, flows: int
+) -> Run:
     """One run with its progress on screen."""
     head = f"run {number}/{n_runs}"
     with console.status(f"{head}: waiting for an ACTIVE node and a ready PASSIVE one") as status:
@@ -276,7 +278,7 @@ def _shown(console: Console, lab: Lab, pair: Pair, web: WebServer, number: int, 
             if not console.is_terminal:
                 console.print(f"{head}: {text}", highlight=False)
 
-        run = run_once(lab, pair, web, number, say)
+        run = run_once(lab, pair, web, number, flows, say)
     console.print(
         f"{head}: {run.victim} died, {run.survivor} took over; {run.tcp.survived} of {run.tcp.opened} "
         f"connections survived, outage {run.outage_ms:.1f} ms",

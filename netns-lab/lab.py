@@ -2,6 +2,8 @@
 """The lab's commands: ``lab.py up | shell NODE | status | down`` by hand, and the scenarios.
 
 Behind ``make lab-up``, ``lab-shell``, ``lab-status``, ``lab-down`` and ``lab-failover``.
+
+An ordinary user's lab is in a user namespace, in which that user is root: each command goes there first.
 """
 
 from __future__ import annotations
@@ -66,12 +68,36 @@ def down() -> None:
     print("the lab is down")
 
 
+def become_root(command: str) -> None:
+    """Go to a user namespace where we are root: a new one, or that of the lab that is up."""
+    if os.geteuid() == 0:
+        return
+    if command in {"up", "failover"}:
+        enter = ["unshare", "--user", "--map-root-user", "--"]
+        if subprocess.run([*enter, "true"], capture_output=True, check=False).returncode != 0:
+            raise LabError(
+                "this machine lets no ordinary user make a user namespace (sysctl user.max_user_namespaces, "
+                "kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns): use sudo"
+            )
+    else:
+        enter = ["nsenter", f"--user=/proc/{Lab.connect().init_pid}/ns/user", "--preserve-credentials"]
+        enter += ["--"]
+    os.execvp(enter[0], [*enter, sys.executable, *sys.argv])
+
+
 def _running() -> bool:
     try:
         Lab.connect()
     except LabError:
         return False
     return True
+
+
+def _say_driver() -> None:
+    """Where it is not what one would expect."""
+    if topo.driver() == "packet":
+        closed = "" if topo.tun_usable() else f": {topo.TUN} is closed to us"
+        print(f"lab: the nodes use driver packet{closed}", file=sys.stderr)
 
 
 def main() -> int:
@@ -86,12 +112,16 @@ def main() -> int:
     enter.add_argument("argv", nargs=argparse.REMAINDER, help="run this instead of a shell")
     failing = commands.add_parser("failover", help="the main job: the ACTIVE node dies under traffic")
     failing.add_argument("--runs", type=int, default=1, help="hand-offs in a row (default %(default)s)")
+    failing.add_argument("--flows", type=int, default=1000, help="TCP connections (default %(default)s)")
     args = parser.parse_args()
     try:
+        become_root(args.command)
+        if args.command in {"up", "failover"}:
+            _say_driver()
         if args.command == "shell":
             return shell(args.host, args.argv)
         if args.command == "failover":
-            return failover.main(args.runs)
+            return failover.main(args.runs, args.flows)
         {"up": up, "status": status, "down": down}[args.command]()
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)

@@ -7,7 +7,9 @@ Python program beside the traffic that is being measured. ``Node.ctl`` is ``flex
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import signal
 import socket
 import sys
@@ -20,9 +22,32 @@ import topo
 from sandbox import Lab, LabError, Process, wait_until
 
 CONFIG = Path(__file__).with_name("pair.toml")
+"""The pair by driver tap; with driver packet, ``configuration`` makes another of it."""
 CONTROL_TIMEOUT_S = 20.0
 SETTLE_TIMEOUT_S = 30.0
 SESSIONS_MAX = 100_000
+
+
+def configuration(directory: Path) -> Path:
+    """The pair's file for the lab's driver; one for driver packet is written into ``directory``."""
+    if topo.driver() == "tap":
+        return CONFIG
+    lines, node, port = [], "", ""
+    for line in CONFIG.read_text().splitlines():
+        if section := re.fullmatch(r"\[(?:nodes\.(\w+)\.)?ports\.(\w+)\]", line):
+            node, port = section[1] or "", section[2]
+            lines.append(line)
+            lines += [] if node else ['driver = "packet"']
+        elif line.startswith("netns ="):
+            lines.append(f'netns = "{topo.wire_namespace(node, port)}"')
+        elif line.startswith("bridge ="):
+            lines.append(f'device = "{topo.WIRE_DEVICE}"')
+        else:
+            lines.append(line)
+    directory.mkdir(parents=True, exist_ok=True)
+    written = directory / "pair-packet.toml"
+    written.write_text("\n".join(lines) + "\n")
+    return written
 
 
 class Node:
@@ -122,15 +147,22 @@ class Node:
         """The node dies whole; returns CLOCK_BOOTTIME (ns) just before.
 
         SIGKILL takes the daemon and with it the TAPs, which are the node's LAN and WAN links; the
-        cross-connect is a veth, so it is set down by hand.
+        cross-connect is a veth, so it is set down by hand. So are LAN and WAN with driver packet.
         """
         pid = self.pid
         if pid is None:
             raise LabError(f"node {self.name} is dead already")
-        with self.lab.links(self.name) as links:
-            (index,) = links.link_lookup(ifname=topo.XC_DEVICE)
+        ends = [(self.name, topo.XC_DEVICE)]
+        if topo.driver() == "packet":
+            ends += [end for end, _ in topo.wires_of_nodes() if end[0].startswith(f"{self.name}-")]
+        with contextlib.ExitStack() as stack:
+            opened = []
+            for host, device in ends:
+                links = stack.enter_context(self.lab.links(host))
+                opened.append((links, links.link_lookup(ifname=device)[0]))
             t_ns = self.lab.signal(pid, signal.SIGKILL)
-            links.link("set", index=index, state="down")
+            for links, index in opened:
+                links.link("set", index=index, state="down")
         wait_until(lambda: self.pid is None, 10, f"the killed daemon of node {self.name} is gone")
         return t_ns
 
@@ -149,7 +181,8 @@ class Node:
 class Pair:
     """Both nodes."""
 
-    def __init__(self, lab: Lab, log_dir: Path, config: Path = CONFIG) -> None:
+    def __init__(self, lab: Lab, log_dir: Path, config: Path | None = None) -> None:
+        config = config or configuration(log_dir)
         self.nodes = {name: Node(lab, name, log_dir, config) for name in topo.NODES}
 
     def __getitem__(self, name: str) -> Node:

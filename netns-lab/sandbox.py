@@ -119,7 +119,7 @@ class Lab:
     def start(cls, run_dir: Path, log: Path, *, lasting: bool = False) -> Self:
         """Build a lab. Unless ``lasting``, it ends when this process does, however that comes about."""
         if os.geteuid() != 0:
-            raise LabError("the lab needs root (network namespaces, TAP devices): run it by sudo")
+            raise LabError("the lab needs root, if only of a user namespace: unshare --user --map-root-user")
         log.parent.mkdir(parents=True, exist_ok=True)
         argv = ["unshare", "--fork", "--kill-child", "--pid", "--mount", "--net", "--mount-proc"]
         argv += [sys.executable, str(Path(__file__).with_name("supervisor.py"))]

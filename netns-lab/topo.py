@@ -7,6 +7,7 @@ already a tmpfs, so that the names under ``/run/netns`` are the lab's alone. The
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,11 @@ BRIDGE = "br0"
 NODES = ("a", "b")
 SWITCHES = {"lan": "lansw", "wan": "wansw"}
 """Which switch carries which port of the nodes."""
+DRIVERS = ("tap", "packet")
+DRIVER_VARIABLE = "FLEXHA_LAB_DRIVER"
+WIRE_DEVICE = "wire"
+"""Driver packet: the node's end of the veth whose other end is the switch's fx-PORT-NODE."""
+TUN = Path("/dev/net/tun")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +50,7 @@ class Host:
     forwards: bool = False
 
 
-HOSTS = (
+HOSTS: tuple[Host, ...] = (
     Host(
         "client",
         "LAN clients: many addresses, one kernel",
@@ -64,7 +70,8 @@ HOSTS = (
     Host("b", "node b", {XC_DEVICE: ("169.254.100.2/30",)}),
 )
 
-WIRES = (
+Wire = tuple[tuple[str, str], tuple[str, str]]
+WIRES: tuple[Wire, ...] = (
     (("client", "eth0"), ("lansw", "client")),
     (("isp", "wan0"), ("wansw", "isp")),
     (("server", "eth0"), ("isp", "net0")),
@@ -73,18 +80,55 @@ WIRES = (
 """veth pairs; an end in a switch is enslaved to its bridge. The nodes' TAPs are plugged by flexhad itself."""
 
 
+def tun_usable() -> bool:
+    """Whether TAPs can be made here."""
+    try:
+        os.close(os.open(TUN, os.O_RDWR | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
+def driver() -> str:
+    """The nodes' driver: what the caller asks for, else tap; packet where TAPs cannot be made."""
+    wanted = os.environ.get(DRIVER_VARIABLE, "")
+    if wanted:
+        if wanted not in DRIVERS:
+            raise ValueError(f"no driver {wanted!r}: choose one of {', '.join(DRIVERS)}")
+        return wanted
+    return "tap" if tun_usable() else "packet"
+
+
+def wire_namespace(node: str, port: str) -> str:
+    """Driver packet: where the node's end of a wire is, alone."""
+    return f"{node}-{port}"
+
+
+def wires_of_nodes() -> tuple[Wire, ...]:
+    """Driver packet: what flexhad would make and plug itself with driver tap."""
+    return tuple(
+        ((wire_namespace(node, port), WIRE_DEVICE), (switch, f"fx-{port}-{node}"))
+        for node in NODES
+        for port, switch in SWITCHES.items()
+    )
+
+
 def build() -> None:
     """Make every namespace and wire, and bring all links up."""
-    for host in HOSTS:
+    hosts, wires = HOSTS, WIRES
+    if driver() == "packet":
+        hosts += tuple(Host(name, "wire of a node", {}) for (name, _), _ in wires_of_nodes())
+        wires += wires_of_nodes()
+    for host in hosts:
         netns.create(host.name)
         with inside(host.name):
             _set_sysctls(host)
-    for host in HOSTS:
+    for host in hosts:
         if host.bridge:
             with NetNS(host.name) as links:
                 links.link("add", ifname=BRIDGE, kind="bridge", br_stp_state=0)
                 links.link("set", index=_index(links, BRIDGE), state="up")
-    for (left_host, left_device), (right_host, right_device) in WIRES:
+    for (left_host, left_device), (right_host, right_device) in wires:
         with NetNS(left_host) as links:
             links.link(
                 "add",
@@ -92,7 +136,7 @@ def build() -> None:
                 kind="veth",
                 peer={"ifname": right_device, "net_ns_fd": f"/run/netns/{right_host}"},
             )
-    for host in HOSTS:
+    for host in hosts:
         with NetNS(host.name) as links:
             _bring_up(links, host)
 

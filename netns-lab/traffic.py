@@ -272,6 +272,7 @@ class UdpProbe:
 
 # ---- HTTP ------------------------------------------------------------------------------------------
 NGINX_CONF = """\
+user root root;
 daemon off;
 master_process off;
 pid /run/nginx.pid;

@@ -449,6 +449,7 @@ int fp_fence_read(const fp_dp *dp, uint32_t *role, uint64_t *term);
 
 /* ---- host side of a port ---- */
 int fp_port_carrier(fp_dp *dp, uint32_t port, uint32_t up); /* mirror the wire's state to the carrier of the host device */
+int fp_port_reopen(fp_dp *dp, uint32_t port, struct fp_error *err); /* packet: the wire is a new device of the old name */
 
 /* ---- pulse: heartbeats ---- */
 int fp_pulse_set(fp_dp *dp, uint32_t flags, uint32_t priority); /* what our heartbeats say beside role and term */

@@ -173,6 +173,13 @@ int fp_port_carrier(fp_dp *dp, uint32_t port, uint32_t up)
 	return p->set_carrier(p, up != 0);
 }
 
+int fp_port_reopen(fp_dp *dp, uint32_t port, struct fp_error *err)
+{
+	if (!dp || !err || port >= dp->cfg.n_ports)
+		return -EINVAL;
+	return plane_reopen_port(&dp->plane, port, clock_now(), err);
+}
+
 /* ---- pulse ---- */
 
 int fp_pulse_set(fp_dp *dp, uint32_t flags, uint32_t priority)

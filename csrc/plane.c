@@ -94,6 +94,28 @@ int plane_ask_all(struct plane *pl, const struct request *req, uint64_t now_ns)
 	return error ? error : sum;
 }
 
+int plane_reopen_port(struct plane *pl, uint32_t port, uint64_t now_ns, struct fp_error *err)
+{
+	struct port *p = &pl->ports[port];
+	struct chan wire[FP_WORKERS_MAX];
+	int rc;
+
+	if (p->cfg->driver != FP_DRIVER_PACKET)
+		return port_fail(err, -EOPNOTSUPP, "port %s: its driver has no device of others",
+				 p->cfg->name);
+	rc = port_packet_open_wire(p, wire, err);
+	for (uint32_t i = 0; i < pl->n_workers && rc == 0; i++) {
+		struct request req = { .kind = REQ_WIRE, .port = port, .wire = &wire[i] };
+
+		rc = plane_ask(pl, i, &req, now_ns);
+		if (rc)
+			port_fail(err, rc, "port %s: worker %u: %s", p->cfg->name, i, strerror(-rc));
+	}
+	for (uint32_t i = 0; i < pl->n_workers; i++)
+		packet_chan_close(&wire[i]); /* the old ones, and what nobody took */
+	return rc;
+}
+
 int plane_set_role(struct plane *pl, uint32_t role, uint64_t term, uint64_t now_ns)
 {
 	const uint64_t wanted = fence_word(role, term);

@@ -91,4 +91,10 @@ int plane_ask(struct plane *pl, uint32_t worker, struct request *req, uint64_t n
  */
 int plane_ask_all(struct plane *pl, const struct request *req, uint64_t now_ns);
 
+/**
+ * plane_reopen_port() - The wire of a port of driver packet is another device by now: let all workers use it
+ * Return: 0, or -errno with @err saying why, and then the port is as dead as it was.
+ */
+int plane_reopen_port(struct plane *pl, uint32_t port, uint64_t now_ns, struct fp_error *err);
+
 #endif /* PLANE_H */

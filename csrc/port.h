@@ -106,6 +106,14 @@ int port_packet_open(struct port *port, const struct fp_port_cfg *cfg, uint32_t 
 		     struct fp_error *err);
 
 /**
+ * port_packet_open_wire() - Open the wire's sockets alone, on the device that has the name now
+ * @wire: room for port->n_queues channels, for which packet_chan_close() is due either way
+ *
+ * Return: as port_packet_open().
+ */
+int port_packet_open_wire(const struct port *port, struct chan *wire, struct fp_error *err);
+
+/**
  * packet_chan_open() - An AF_PACKET socket with a ring on a device of the caller's network namespace
  * @ch:      zeroed; .ops, .fd and .packet are set
  * @device:  is up

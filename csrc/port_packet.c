@@ -392,17 +392,19 @@ static const char *why(int error)
 	}
 }
 
-static int open_wire(struct port *port, struct fp_error *err)
+int port_packet_open_wire(const struct port *port, struct chan *wire, struct fp_error *err)
 {
 	const struct fp_port_cfg *cfg = port->cfg;
-	int group = -1, home = -1;
-	int rc = netns_enter(cfg->wire_netns, &home);
+	int group = -1, home, rc;
 
+	for (uint32_t q = 0; q < port->n_queues; q++)
+		wire[q] = (struct chan){ .fd = -1 };
+	rc = netns_enter(cfg->wire_netns, &home);
 	if (rc)
 		return port_fail(err, rc, "port %s: network namespace %s: %s", cfg->name, cfg->wire_netns,
 				 strerror(-rc));
 	for (uint32_t q = 0; q < port->n_queues && rc == 0; q++)
-		rc = packet_chan_open(&port->wire[q], cfg->wire_dev, cfg->offload, WIRE_SLOTS,
+		rc = packet_chan_open(&wire[q], cfg->wire_dev, cfg->offload, WIRE_SLOTS,
 				      port->n_queues > 1 ? &group : NULL);
 	netns_leave(home);
 	return rc ? port_fail(err, rc, "port %s: device %s: %s", cfg->name, cfg->wire_dev, why(-rc)) : 0;
@@ -429,8 +431,8 @@ int port_packet_open(struct port *port, const struct fp_port_cfg *cfg, uint32_t 
 	port->close = packet_close;
 	port->rtnl = -1;
 	for (uint32_t q = 0; q < n_queues; q++)
-		port->wire[q].fd = port->host[q].fd = -1;
-	rc = open_wire(port, err);
+		port->host[q].fd = -1;
+	rc = port_packet_open_wire(port, port->wire, err);
 	if (rc == 0)
 		rc = cfg->host_veth ? port_veth_open_host(port, err) : port_tap_open_host(port, err);
 	if (rc)

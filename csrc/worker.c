@@ -150,6 +150,13 @@ static void step_and_send(struct worker *w, struct fp_frame *frames, uint32_t n,
 	step_and_send_from(w, frames, n, now_ns, FP_CAPTURE_WIRE);
 }
 
+static int watch(struct worker *w, int fd, uint32_t source, uint32_t events)
+{
+	struct epoll_event ev = { .events = events, .data.u32 = source };
+
+	return epoll_ctl(w->epfd, EPOLL_CTL_ADD, fd, &ev) ? -errno : 0;
+}
+
 static void forget_source(struct worker *w, struct chan *ch)
 {
 	/* The device is gone, with the namespace that it was moved to; epoll would report it for ever. */
@@ -290,6 +297,21 @@ static void retry_parked(struct worker *w, uint64_t now_ns)
 	}
 }
 
+/* Read and write another channel. Frames that wait in the old one are lost, with the device that they came by. */
+static int change_wire(struct worker *w, uint32_t port, struct chan *wire)
+{
+	struct chan *ch = &w->plane->ports[port].wire[w->index];
+	const struct chan old = *ch;
+	const int rc = watch(w, wire->fd, SOURCE_WIRE + port, EPOLLIN);
+
+	if (rc)
+		return rc;
+	forget_source(w, ch);
+	*ch = *wire;
+	*wire = old;
+	return 0;
+}
+
 int worker_execute(struct worker *w, struct request *req, uint64_t now_ns)
 {
 	switch (req->kind) {
@@ -305,6 +327,7 @@ int worker_execute(struct worker *w, struct request *req, uint64_t now_ns)
 	case REQ_IMPORT: return core_import(&w->core, req->in, req->n, now_ns);
 	case REQ_IMPORT_BEGIN: return core_import_begin(&w->core);
 	case REQ_IMPORT_END: return core_import_end(&w->core);
+	case REQ_WIRE: return change_wire(w, req->port, req->wire);
 	case REQ_CAPTURE: w->tap = req->capture ? &req->capture->taps[w->index] : NULL; return 0;
 	case REQ_WALK: return (int)core_walk(&w->core, &req->slot, req->out, req->n, &req->done, now_ns);
 	}
@@ -525,13 +548,6 @@ static int map_core(struct worker *w)
 	if (madvise(w->core_mem, w->core_mem_size, MADV_POPULATE_WRITE) && errno == ENOMEM)
 		return -ENOMEM;
 	return 0;
-}
-
-static int watch(struct worker *w, int fd, uint32_t source, uint32_t events)
-{
-	struct epoll_event ev = { .events = events, .data.u32 = source };
-
-	return epoll_ctl(w->epfd, EPOLL_CTL_ADD, fd, &ev) ? -errno : 0;
 }
 
 static int watch_sources(struct worker *w)

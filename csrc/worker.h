@@ -56,7 +56,8 @@ enum request_kind {
 	REQ_IMPORT_BEGIN, /* core_import_begin() */
 	REQ_IMPORT_END,   /* core_import_end() */
 	REQ_WALK,         /* core_walk() */
-	REQ_CAPTURE       /* use another capture */
+	REQ_CAPTURE,      /* use another capture */
+	REQ_WIRE          /* use another channel for a port's wire */
 };
 
 /**
@@ -72,6 +73,8 @@ enum request_kind {
  * @in:   REQ_IMPORT
  * @out:  REQ_WALK
  * @capture: REQ_CAPTURE; NULL: none
+ * @port: REQ_WIRE
+ * @wire: REQ_WIRE: the new channel; then the old one
  */
 struct request {
 	enum request_kind kind;
@@ -85,6 +88,8 @@ struct request {
 	const struct fp_flow_rec *in;
 	struct fp_flow_rec *out;
 	struct capture *capture;
+	uint32_t port;
+	struct chan *wire;
 };
 
 enum mailbox_state { MAILBOX_IDLE, MAILBOX_POSTED, MAILBOX_TAKEN, MAILBOX_DONE };

@@ -217,8 +217,16 @@ class Fastpath:
         return Fence(role=int(role[0]), term=int(term[0]))
 
     def set_carrier(self, port: int, *, up: bool) -> None:
-        """Mirror the state of a port's wire to the carrier of its host TAP, for routing daemons to see."""
+        """Mirror the state of a port's wire to the carrier of its host device, for routing daemons to see."""
         _ensure(clib.fp_port_carrier(self._dp, port, int(up)), "fp_port_carrier")
+
+    def reopen_port(self, port: int) -> None:
+        """Driver packet: the wire's device has gone, and is there again as another one.
+
+        Raises: FastpathError with the reason; the port is then as dead as it was.
+        """
+        err = ffi.new("struct fp_error *")
+        _ensure(clib.fp_port_reopen(self._dp, port, err), "fp_port_reopen", err)
 
     # ---- pulse ----
     def set_pulse(self, flags: HeartbeatFlag, priority: int) -> None:

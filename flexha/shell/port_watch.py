@@ -2,7 +2,10 @@
 """Has a port its wire? A TAP's own carrier says nothing about it, so its devices are watched where they are.
 
 A port is up while its wire TAP is up (and still in its bridge) and its ``uplink``, if it has one, has
-carrier. The state is mirrored to the host TAP's carrier, so that a routing daemon on it reacts too.
+carrier. The state is mirrored to the host device's carrier, so that a routing daemon on it reacts too.
+
+With driver packet the wire is somebody else's device: when it has gone and comes back, sockets are opened
+anew.
 """
 
 from __future__ import annotations
@@ -11,8 +14,9 @@ import asyncio
 import errno
 from collections.abc import Callable
 
-from flexha.fastpath import Fastpath
-from flexha.shell import log
+from flexha.errors import NetlinkError, StartError
+from flexha.fastpath import Fastpath, FastpathError
+from flexha.shell import log, plug
 from flexha.shell.plug import PluggedPort
 from flexha.shell.rtnl import GROUP_LINK, Link, LinkChanged, Listener, Rtnl
 
@@ -51,8 +55,28 @@ class PortWatch:
     def _look(self) -> None:
         plan = self._port.plan
         self._wire = self._rtnl.link(plan.wire_dev)
+        if plan.driver == "packet":
+            self._follow()
         self._uplink = self._rtnl.link(plan.uplink) if plan.uplink else None
         self._judge()
+
+    def _follow(self) -> None:
+        """Is the device the one that the fast path has sockets on?"""
+        port = self._port
+        if self._wire is None:
+            port.wire_index = 0
+        elif self._wire.index != port.wire_index:
+            try:
+                index = plug.prepare(port.plan)
+                self._fastpath.reopen_port(port.plan.index)
+            except (StartError, NetlinkError, FastpathError) as error:
+                # It is tried again when its link changes.
+                log.warning("port.reopen_failed", port=port.plan.port, problem=str(error))
+                self._wire = None
+                return
+            port.wire_index = index
+            log.info("port.reopened", port=port.plan.port, device=port.plan.wire_dev)
+            self._wire = self._rtnl.link(port.plan.wire_dev)
 
     def _on_readable(self) -> None:
         if self._listener is None:
@@ -69,6 +93,8 @@ class PortWatch:
                 self._port.plan.wire_dev,
                 self._port.plan.uplink,
             }:
+                if change.gone and change.link.name == self._port.plan.wire_dev:
+                    self._port.wire_index = 0  # the next one may get the number of this one
                 # Bridges announce their ports in a form of their own (AF_BRIDGE); ask for the whole.
                 self._look()
                 return

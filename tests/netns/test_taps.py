@@ -39,6 +39,7 @@ from flexha.fastpath import (
     Neighbour,
     PulseKind,
     PuntedFrame,
+    verdict_table,
 )
 
 T = TypeVar("T")
@@ -111,8 +112,18 @@ TAP, PACKET, PACKET_VETH = "tap", "packet", "packet, host veth"
 DRIVERS = (TAP, PACKET, PACKET_VETH)
 
 
+def add_nic(nic: Host, far: Host, far_dev: str) -> None:
+    nic.ip("link", "add", "nic", "type", "veth", "peer", "name", far_dev, "netns", str(far.tid))
+    nic.ip("link", "set", "nic", "addrgenmode", "none", "up")
+    far.ip("link", "set", far_dev, "addrgenmode", "none")
+
+
 def put_nics(
-    stack: ExitStack, cfg: FastpathConfig, driver: str, far_ends: tuple[Host, Host]
+    stack: ExitStack,
+    cfg: FastpathConfig,
+    driver: str,
+    far_ends: tuple[Host, Host],
+    nics: list[Host] | None = None,
 ) -> FastpathConfig:
     """For the packet driver: each port's NIC, a veth in a namespace of its own, whose far end is a host's."""
     if driver == TAP:
@@ -120,9 +131,9 @@ def put_nics(
     ports = []
     for port, far in zip(cfg.ports, far_ends, strict=True):
         nic = stack.enter_context(host())
-        nic.ip("link", "add", "nic", "type", "veth", "peer", "name", port.wire_dev, "netns", str(far.tid))
-        nic.ip("link", "set", "nic", "addrgenmode", "none", "up")
-        far.ip("link", "set", port.wire_dev, "addrgenmode", "none")
+        add_nic(nic, far, port.wire_dev)
+        if nics is not None:
+            nics.append(nic)
         path = f"/proc/{os.getpid()}/task/{nic.tid}/ns/net"
         ports.append(
             replace(
@@ -173,8 +184,8 @@ class Network:
     ) -> None:
         self.gateway, self.client, self.isp = (stack.enter_context(host()) for _ in range(3))
         cfg = config(n_workers=n_workers, offload=offload)
-        cfg = put_nics(stack, cfg, driver, (self.client, self.isp))
-        self.wire_netns = tuple(port.wire_netns for port in cfg.ports)
+        self.nics: list[Host] = []
+        cfg = put_nics(stack, cfg, driver, (self.client, self.isp), self.nics)
         self.fastpath = stack.enter_context(opened(self.gateway, cfg))
         for at, device, address in (
             (self.client, "fx-lan", f"{CLIENT}/24"),
@@ -189,6 +200,9 @@ class Network:
             self.gateway.ip("link", "set", device, "up")
         self.fastpath.start()
         self.fastpath.set_role(ACTIVE, 2)
+        self.learn_neighbours()
+
+    def learn_neighbours(self) -> None:
         self.fastpath.commit_fib(
             packets.ROUTES,
             [
@@ -398,10 +412,13 @@ def cpu_s() -> float:
     return usage.user + usage.system
 
 
-def test_a_vanished_wire_costs_nothing() -> None:
-    """The namespace that a wire TAP was moved to goes, and the device with it: no spinning, no crash."""
+def test_a_vanished_wire_costs_nothing(driver: str) -> None:
+    """The namespace that a wire TAP was moved to goes, and the device with it: no spinning, no crash.
+
+    Driver packet: the far end's namespace goes, and with the far end its other end.
+    """
     with ExitStack() as stack:
-        network = Network(stack, 2)
+        network = Network(stack, 2, driver=driver)
         network.client.close()
         wait_for(lambda: network.fastpath.port_stats(LAN).rx_errors > 0)
         errors, before = network.fastpath.port_stats(LAN).rx_errors, cpu_s()
@@ -412,14 +429,145 @@ def test_a_vanished_wire_costs_nothing() -> None:
 
 
 @pytest.mark.parametrize("role", [ACTIVE, PASSIVE])
-def test_an_idle_node_rests(gateway: Host, role: int) -> None:
+def test_an_idle_node_rests(gateway: Host, role: int, driver: str) -> None:
     """Two workers and the pulse thread, heartbeats every 50 ms: less than 2 % of a core."""
-    with opened(gateway, config(n_workers=2, heartbeats=True)) as fastpath:
+    with ExitStack() as stack:
+        cfg = config(n_workers=2, heartbeats=True)
+        far_ends = [stack.enter_context(host()) for _ in cfg.ports]
+        fastpath = stack.enter_context(
+            opened(gateway, put_nics(stack, cfg, driver, (far_ends[0], far_ends[1])))
+        )
         fastpath.start()
         fastpath.set_role(role, 2)
         before = cpu_s()
         time.sleep(2)
         assert cpu_s() - before <= 0.04
+
+
+# ---- driver packet only ----------------------------------------------------------------------------
+PACKET_DRIVERS = pytest.mark.parametrize("driver", [PACKET, PACKET_VETH])
+
+
+@PACKET_DRIVERS
+def test_a_link_that_comes_back_is_used_again(driver: str) -> None:
+    """The device goes down: a port error, counted; up again: nothing else is needed."""
+    with ExitStack() as stack:
+        network = Network(stack, 2, driver=driver)
+        test_udp_between_kernel_stacks(network)
+        network.nics[LAN].ip("link", "set", "nic", "down")
+        wait_for(lambda: network.fastpath.port_stats(LAN).rx_errors > 0)
+        before = cpu_s()
+        time.sleep(0.3)
+        assert cpu_s() - before < 0.1
+        network.nics[LAN].ip("link", "set", "nic", "up")
+        test_udp_between_kernel_stacks(network)
+
+
+def test_a_device_that_comes_back_is_used_again() -> None:
+    """A NIC that was pulled and put in again is another device of the old name."""
+    with ExitStack() as stack:
+        network = Network(stack, 2, driver=PACKET)
+        test_udp_between_kernel_stacks(network)
+        network.nics[LAN].ip("link", "del", "nic")
+        with pytest.raises(FastpathError, match="there is no such device"):
+            network.fastpath.reopen_port(LAN)
+        add_nic(network.nics[LAN], network.client, "fx-lan")
+        network.client.ip("addr", "add", f"{CLIENT}/24", "dev", "fx-lan")
+        network.client.ip("link", "set", "fx-lan", "up")
+        network.client.ip("route", "add", "default", "via", str(packets.LAN_VIP))
+        network.fastpath.reopen_port(LAN)
+        network.learn_neighbours()
+        test_udp_between_kernel_stacks(network)
+
+
+def test_a_tap_is_not_opened_again(gateway: Host) -> None:
+    with opened(gateway, config()) as fastpath, pytest.raises(FastpathError) as caught:
+        fastpath.reopen_port(LAN)
+    assert caught.value.errno == errno.EOPNOTSUPP
+
+
+def test_all_workers_hear_the_wire() -> None:
+    """Spec: DESIGN §2: fanout steers by a hash of its own; whom a frame belongs to, gets it by hand-off."""
+    with ExitStack() as stack:
+        network = Network(stack, 3, driver=PACKET)
+        test_udp_between_kernel_stacks(network)
+        names = [verdict.name for verdict in verdict_table()]
+        for worker in range(3):
+            counts = dict(zip(names, network.fastpath.verdict_counts(worker), strict=True))
+            assert counts["snat"] > 0, counts
+        stats = network.fastpath.port_stats(LAN)
+        assert (stats.rx_missed, stats.rx_errors) == (0, 0)
+
+
+def test_a_flood_is_missed_and_counted() -> None:
+    """What the ring cannot hold is lost, counted, and the port works on."""
+    with ExitStack() as stack:
+        network = Network(stack, 1, driver=PACKET)
+        network.fastpath.stop()
+        wire = network.client.open_socket(socket.AF_PACKET, socket.SOCK_RAW)
+        wire.bind(("fx-lan", ETH_P_IP))
+        for _ in range(3000):
+            wire.send(packets.VMACS[LAN] + packets.CLIENT_MAC + b"\x08\x00" + bytes(50))
+        network.fastpath.start()
+        wait_for(lambda: network.fastpath.port_stats(LAN).rx_frames >= 2000)
+        test_udp_between_kernel_stacks(network)  # the count comes with the next frame
+        stats = network.fastpath.port_stats(LAN)
+        assert stats.rx_missed > 900
+
+
+@pytest.mark.parametrize(("tag", "passes"), [(b"", 1), (b"\x81\x00\x00\x07", 0)], ids=["untagged", "tagged"])
+def test_a_vlan_tag_is_not_lost(tag: bytes, passes: int) -> None:
+    """The kernel takes a tag out of the frame; a frame of another VLAN must not pass for one of this wire."""
+    with ExitStack() as stack:
+        network = Network(stack, 1, driver=PACKET)
+        wire = network.client.open_socket(socket.AF_PACKET, socket.SOCK_RAW)
+        wire.bind(("fx-lan", ETH_P_IP))
+        frame = packets.Packet(packets.UDP, CLIENT, ISP, 4000, 53).frame(
+            packets.VMACS[LAN], mac_of(network.client, "fx-lan")
+        )
+        before = network.fastpath.port_stats(LAN).rx_frames
+        wire.send(frame[:12] + tag + frame[12:])
+        wait_for(lambda: network.fastpath.port_stats(LAN).rx_frames > before)
+        network.fastpath.stop()
+        names = [verdict.name for verdict in verdict_table()]
+        counts = dict(zip(names, network.fastpath.verdict_counts(), strict=True))
+        assert counts["snat"] == passes, counts
+
+
+def test_a_host_veth_is_dressed_and_goes_with_the_fastpath(gateway: Host) -> None:
+    with ExitStack() as stack:
+        far_ends = (stack.enter_context(host()), stack.enter_context(host()))
+        cfg = put_nics(stack, config(), PACKET_VETH, far_ends)
+        with opened(gateway, cfg) as fastpath:
+            assert mac_of(gateway, "lan0") == packets.port_mac(0, LAN)
+            assert read_sys(gateway, "lan0", "mtu") == "1500"
+            gateway.ip("link", "set", "lan0", "up")
+            for up in (False, True):
+                fastpath.set_carrier(LAN, up=up)
+                assert read_sys(gateway, "lan0", "carrier") == str(int(up))
+            with pytest.raises(
+                FastpathError, match="lan0, a veth pair: a device of that name exists already"
+            ):
+                gateway.run(Fastpath, cfg)
+            assert read_sys(gateway, "lan0", "mtu") == "1500", "what is not ours stays"
+        with pytest.raises(subprocess.CalledProcessError):
+            read_sys(gateway, "lan0", "mtu")
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"wire_dev": "eth9"}, "device eth9: there is no such device"),
+        ({"wire_netns": "/run/netns/nowhere"}, "network namespace /run/netns/nowhere: No such file"),
+    ],
+)
+def test_what_is_wrong_with_the_device_is_said(gateway: Host, change: dict[str, str], text: str) -> None:
+    with ExitStack() as stack:
+        far_ends = (stack.enter_context(host()), stack.enter_context(host()))
+        cfg = put_nics(stack, config(), PACKET, far_ends)
+        broken = replace(cfg, ports=(replace(cfg.ports[0], **change), cfg.ports[1]))  # type: ignore[arg-type]
+        with pytest.raises(FastpathError, match=text):
+            gateway.run(Fastpath, broken)
 
 
 # ---- a pair ------------------------------------------------------------------------------------------

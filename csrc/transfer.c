@@ -357,8 +357,10 @@ static void import_progress(struct core *c, uint32_t idx, const struct fp_flow_r
 	f->state = (uint8_t)max_u32(f->state, r->state);
 	f->flags |= r->flags & fins;
 	/* A reset comes and goes with the versions, see tcptrack.h. */
-	f->flags = (uint8_t)((f->flags & ~FP_RF_RESET) | (r->flags & FP_RF_RESET));
-	tcptrack_import(cold, r->win);
+	if (r->proto == IPPROTO_NUM_TCP) {
+		f->flags = (uint8_t)((f->flags & ~FP_RF_RESET) | (r->flags & FP_RF_RESET));
+		tcptrack_import(cold, r->win);
+	}
 	for (uint32_t side = SIDE_OUT; side <= SIDE_IN; side++) {
 		cold->packets[side] = r->packets[side];
 		cold->bytes[side] = r->bytes[side];

@@ -229,6 +229,7 @@ class Inspector:
             "rule_name": self.policy.rule_name(record.rule),
             "inbound": bool(record.flags & FlowFlag.INBOUND),
             "hairpin": bool(record.flags & FlowFlag.HAIRPIN),
+            "reset": bool(record.flags & FlowFlag.RESET),
             "imported": bool(record.flags & FlowFlag.IMPORTED),
         }
 

@@ -69,6 +69,7 @@ SESSION = {
     "rule": 0,
     "inbound": False,
     "hairpin": False,
+    "reset": False,
     "imported": True,
 }
 COUNTERS = {

@@ -231,6 +231,7 @@ def test_the_keys_of_a_session(shown: Inspector) -> None:
         "rule_name": "default",
         "inbound": False,
         "hairpin": False,
+        "reset": False,
         "imported": True,
     }
     (forwarded,) = ask(shown, "sessions", form="static")["sessions"]

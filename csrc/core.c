@@ -5,6 +5,7 @@
 #include <errno.h>
 
 #include "nexthop.h"
+#include "policy.h"
 #include "session.h"
 #include "step.h"
 
@@ -66,6 +67,7 @@ static void init_ports(struct core *c)
 		memcpy(port->tx_mac, port->has_vmac ? p->vmac : p->mac, ETH_ALEN);
 		port->outside = p->zone == FP_ZONE_OUTSIDE;
 		port->len_max = ETH_LEN + p->mtu;
+		c->n_inside += !port->outside;
 	}
 }
 
@@ -193,6 +195,7 @@ void core_set_fib(struct core *c, const struct fib *fib)
 void core_set_policy(struct core *c, const struct policy *policy)
 {
 	c->policy = policy;
+	c->has_forwards = policy && policy->n_forwards;
 }
 
 /* ---- log of sessions ---- */

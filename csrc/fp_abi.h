@@ -282,7 +282,10 @@ struct fp_pool_use {          /* external ports that sessions hold, or that rest
 	uint32_t tcp, udp, icmp;
 };
 
-enum fp_src { FP_SRC_WIRE, FP_SRC_HOST };
+enum fp_src {
+	FP_SRC_WIRE, FP_SRC_HOST,
+	FP_SRC_HAIRPIN            /* from inside to an address of ours: translated once, and on its way in again */
+};
 enum fp_out { FP_OUT_NONE, FP_OUT_WIRE, FP_OUT_HOST, FP_OUT_PUNT, FP_OUT_PULSE, FP_OUT_WAIT, FP_OUT_HANDOFF };
 
 enum { FP_VNET_NEEDS_CSUM = 1, FP_VNET_DATA_VALID = 2 };

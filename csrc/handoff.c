@@ -29,11 +29,14 @@ int handoff_make_room(struct worker *w)
 	return 0;
 }
 
-/* Room that a frame can leave with; the frame gets the spare buffer instead. */
+/*
+ * Room that a frame can leave with; the frame gets the spare buffer instead. What was handed to us itself (the
+ * second half of a hairpin) is in a buffer that goes back to its worker, so it is copied.
+ */
 static struct lent *lend(struct worker *w, struct fp_frame *f)
 {
-	FP_ASSERT(f >= w->frames &&
-		  f < w->frames + FP_BURST_MAX); /* what was handed to us is not handed on */
+	const bool ours = f >= w->frames && f < w->frames + FP_BURST_MAX;
+
 	for (uint32_t i = 0; i < LENT_MAX; i++) {
 		struct lent *lent = &w->lent[i];
 		uint8_t *spare = lent->data;
@@ -41,8 +44,12 @@ static struct lent *lend(struct worker *w, struct fp_frame *f)
 		if (!spare || atomic_load_explicit(&lent->out,
 						   memory_order_acquire)) /* pairs with handoff_give_back() */
 			continue;
-		lent->data = f->data;
-		f->data = spare;
+		if (ours) {
+			lent->data = f->data;
+			f->data = spare;
+		} else {
+			memcpy(spare, f->data, f->len);
+		}
 		atomic_store_explicit(&lent->out, true, memory_order_relaxed); /* the ring publishes it */
 		return lent;
 	}

@@ -4,6 +4,9 @@
  */
 #include "icmp.h"
 #include "csum.h"
+#include "local.h"
+#include "session.h"
+#include "steer.h"
 
 enum {
 	QUOTE_L4_MIN = 8, /* RFC 792: what is quoted of TCP, UDP or ICMP at least */
@@ -11,20 +14,22 @@ enum {
 	ICMP_TTL = 64,
 	ICMP_TOS = 0xc0, /* precedence: internetwork control (RFC 1812 section 4.3.2.5) */
 	CODE_TTL_IN_TRANSIT = 0,
-	CODE_FRAG_NEEDED = 4
+	CODE_FRAG_NEEDED = 4,
+	CODE_PROHIBITED = 13 /* RFC 1812 section 5.2.7.1 */
 };
 
 /* ---- what is quoted ---- */
 
 /*
- * A quoted packet: at least QUOTE_L4_MIN bytes of l4. Ports as in struct pkt; l4_len counts neither padding
- * nor extensions behind the quote (RFC 4884), so that no checksum is looked for in them.
+ * A quoted packet: at least QUOTE_L4_MIN bytes of l4, if it has ports. Ports as in struct pkt; l4_len counts
+ * neither padding nor extensions behind the quote (RFC 4884), so that no checksum is looked for in them.
  */
 struct quote {
 	uint8_t *ip, *l4;
 	uint32_t l4_len;
 	be32 src, dst;
 	be16 sport, dport;
+	uint8_t proto;
 };
 
 /*
@@ -35,48 +40,57 @@ static bool parse_quote(const struct pkt *p, struct quote *q)
 {
 	uint32_t room = p->l4_len - (uint32_t)ICMP_LEN, ihl, total;
 	uint8_t *ip = p->l4 + ICMP_LEN;
+	bool portless;
 
-	if (room < IPV4_LEN + QUOTE_L4_MIN)
+	if (room < IPV4_LEN)
 		return false;
+	portless = !nat_has_ports(ip[IP_PROTO]);
 	ihl = (uint32_t)(ip[0] & 0xf) * 4;
 	total = be16_host(be16_load(ip + IP_TOTAL));
 	room = min_u32(room, total);
-	if (ip[0] >> 4 != 4 || ihl < IPV4_LEN || room < ihl + QUOTE_L4_MIN ||
+	if (ip[0] >> 4 != 4 || ihl < IPV4_LEN || room < ihl + (portless ? 0 : QUOTE_L4_MIN) ||
 	    csum_fold(csum_ipv4_header(ip, ihl)) != 0xffff ||
-	    (be16_host(be16_load(ip + IP_FRAG)) & 0x1fff) != 0)
+	    (!portless && (be16_host(be16_load(ip + IP_FRAG)) & 0x1fff) != 0))
 		return false;
 	*q = (struct quote){ .ip = ip,
 			     .l4 = ip + ihl,
 			     .l4_len = room - ihl,
 			     .src = be32_load(ip + IP_SRC),
-			     .dst = be32_load(ip + IP_DST) };
-	if (ip[IP_PROTO] == IPPROTO_NUM_ICMP) {
+			     .dst = be32_load(ip + IP_DST),
+			     .proto = ip[IP_PROTO] };
+	if (q->proto == IPPROTO_NUM_ICMP) {
 		q->sport = q->dport = be16_load(q->l4 + ICMP_ID);
-	} else {
+	} else if (!portless) {
 		q->sport = be16_load(q->l4 + L4_SPORT);
 		q->dport = be16_load(q->l4 + L4_DPORT);
 	}
 	return true;
 }
 
-/* Is it of a kind that has sessions? Of queries only what a session sends the way the quote travelled. */
-static bool has_session(const struct quote *q, bool outbound)
+/* Of ICMP only echo has sessions. */
+static bool has_session(const struct quote *q)
 {
-	switch (q->ip[IP_PROTO]) {
-	case IPPROTO_NUM_TCP:
-	case IPPROTO_NUM_UDP: return true;
-	case IPPROTO_NUM_ICMP: return q->l4[ICMP_TYPE] == (outbound ? ICMP_ECHO_REQUEST : ICMP_ECHO_REPLY);
-	default: return false;
-	}
+	return q->proto != IPPROTO_NUM_ICMP || q->l4[ICMP_TYPE] == ICMP_ECHO_REQUEST ||
+	       q->l4[ICMP_TYPE] == ICMP_ECHO_REPLY;
+}
+
+bool icmp_error_is_nat(const struct core *c, const struct pkt *p)
+{
+	struct quote q;
+	uint32_t pool;
+
+	if (!parse_quote(p, &q))
+		return false;
+	pool = nat_pool_of_addr(&c->nat, q.src);
+	return pool != NAT_POOL_NONE &&
+	       (nat_pool_of_v4(&c->nat, q.src, q.sport) != NAT_POOL_NONE ||
+		policy_reserves(c->policy, (uint8_t)pool, be16_host(q.sport), q.proto));
 }
 
 uint32_t icmp_error_key(const struct core *c, struct pkt *p, uint32_t *shard)
 {
-	bool outside = c->ports[p->frame->port].outside;
-	be16 none = be16_of(0);
+	struct steer back;
 	struct quote q;
-	uint8_t proto;
-	uint32_t pool;
 
 	FP_ASSERT(pkt_is_icmp_error(p));
 	if (!pkt_l4_csum_ok(p))
@@ -84,21 +98,16 @@ uint32_t icmp_error_key(const struct core *c, struct pkt *p, uint32_t *shard)
 	/* An error goes to the sender of what it quotes; any other quote is made up. */
 	if (!parse_quote(p, &q) || q.src.raw != p->dst.raw)
 		return V_ICMP_ERROR_BAD;
-	if (!has_session(&q, outside))
+	if (!has_session(&q))
 		return V_ICMP_ERROR_NO_SESSION;
-	proto = q.ip[IP_PROTO];
-	if (!outside) {
-		flow_key_out(p->key.w, q.dst, q.dport, q.src, proto == IPPROTO_NUM_ICMP ? none : q.sport,
-			     proto);
-		*shard = core_shard(c->cfg, &p->key.a, q.dport, proto);
-		return V_GO_ON;
-	}
-	pool = nat_pool_of_v4(&c->nat, q.src, q.sport);
-	if (pool == NAT_POOL_NONE)
-		return V_ICMP_ERROR_NO_SESSION;
-	flow_key_in(p->key.w, pool, q.sport, q.dst, proto == IPPROTO_NUM_ICMP ? none : q.dport, proto);
-	*shard = nat_port_shard(be16_host(q.sport));
-	return V_GO_ON;
+	/* Its session is that of an answer to what it quotes, which would come the way the error came. */
+	back = (struct steer){ .src = q.dst,
+			       .dst = q.src,
+			       .sport = q.dport,
+			       .dport = q.sport,
+			       .proto = q.proto,
+			       .outside = c->ports[p->frame->port].outside };
+	return steer_key(c, &back, &p->key, shard) ? V_GO_ON : V_ICMP_ERROR_NO_SESSION;
 }
 
 /* ---- translation ---- */
@@ -115,7 +124,7 @@ static void rewrite_quote(const struct quote *q, uint32_t side, be32 new_addr, b
 
 	be32_store(q->ip + addr_at, new_addr);
 	be16_store(q->ip + IP_CSUM, csum_update(be16_load(q->ip + IP_CSUM), addr_delta));
-	switch (q->ip[IP_PROTO]) {
+	switch (q->proto) {
 	case IPPROTO_NUM_TCP:
 		be16_store(l4 + port_at, new_port);
 		if (q->l4_len >= TCP_CSUM + sizeof(be16))
@@ -126,9 +135,11 @@ static void rewrite_quote(const struct quote *q, uint32_t side, be32 new_addr, b
 		be16_store(l4 + port_at, new_port);
 		be16_store(l4 + UDP_CSUM, csum_update_udp(be16_load(l4 + UDP_CSUM), addr_delta + port_delta));
 		break;
-	default:
+	case IPPROTO_NUM_ICMP:
 		be16_store(l4 + ICMP_ID, new_port);
 		be16_store(l4 + ICMP_CSUM, csum_update(be16_load(l4 + ICMP_CSUM), port_delta));
+		break;
+	default: break; /* without ports: nothing of it covers the addresses */
 	}
 }
 
@@ -137,58 +148,66 @@ static be16 whole_csum(const uint8_t *data, uint32_t len)
 	return (be16){ (uint16_t)~csum_fold(csum_sum(data, len)) };
 }
 
+/* The outer header, and the quote, as the far side of a translated session knows them. */
+static void translate(struct core *c, const struct pkt *p, const struct quote *q, const struct flow_hot *f,
+		      uint32_t side)
+{
+	const be32 addr = side == SIDE_IN ? addr_v4(&f->inside) : c->nat.pools[f->pool].v4;
+
+	rewrite_quote(q, side, addr, side == SIDE_IN ? f->inside_port : f->external_port);
+	/* From inside, whichever host or router complains: it has no other address out there (REQ-5). */
+	be32_store(p->ip + (side == SIDE_IN ? IP_DST : IP_SRC), addr);
+}
+
+/* Is what is quoted a packet that the session may have had that way? Its opener asks, the other side answers. */
+static bool fits_session(const struct quote *q, const struct flow_hot *f, uint32_t side)
+{
+	const bool of_opener = side != session_opener(f);
+
+	return q->proto != IPPROTO_NUM_ICMP ||
+	       q->l4[ICMP_TYPE] == (of_opener ? ICMP_ECHO_REQUEST : ICMP_ECHO_REPLY);
+}
+
 uint32_t icmp_error_forward(struct core *c, struct pkt *p, uint32_t entry)
 {
 	uint32_t idx = entry >> 1, side = entry & 1, verdict;
 	const struct flow_hot *f = &c->table.rec[idx].hot;
-	struct nexthop nh;
+	const bool again = side == SIDE_OUT && f->flags & FP_RF_HAIRPIN; /* REQ-7 */
+	struct nexthop nh = { .port = p->frame->port };
 	struct quote q;
-	be32 addr;
 
 	if (!entry)
 		return V_ICMP_ERROR_NO_SESSION;
-	verdict = nexthop_flow(c, idx, side, &nh);
+	FP_ASSERT(parse_quote(p, &q));
+	if (!fits_session(&q, f, side))
+		return V_ICMP_ERROR_NO_SESSION;
+	verdict = nexthop_from(c, p->frame, f, side);
+	if (verdict == V_GO_ON && !again)
+		verdict = nexthop_flow(c, idx, side, &nh);
 	if (verdict == V_GO_ON)
 		verdict = nexthop_fits(c, p, &nh); /* no error about an error: RFC 1812 section 4.3.2.7 */
 	if (verdict != V_GO_ON)
 		return verdict;
-	FP_ASSERT(parse_quote(p, &q));
-	addr = side == SIDE_IN ? addr_v4(&f->inside) : c->nat.pools[f->pool].v4;
-	rewrite_quote(&q, side, addr, side == SIDE_IN ? f->inside_port : f->external_port);
-	/* From inside, whichever host or router complains: it has no other address out there (REQ-5). */
-	be32_store(p->ip + (side == SIDE_IN ? IP_DST : IP_SRC), addr);
-	p->ip[IP_TTL]--;
+	if (f->form != FP_FORM_NONE)
+		translate(c, p, &q, f, side);
+	p->ip[IP_TTL] -= !again;
 	be16_store(p->ip + IP_CSUM, be16_of(0));
 	be16_store(p->ip + IP_CSUM, whole_csum(p->ip, IPV4_LEN));
 	be16_store(p->l4 + ICMP_CSUM, be16_of(0));
 	be16_store(p->l4 + ICMP_CSUM, whole_csum(p->l4, p->l4_len));
 	p->frame->len = ETH_LEN + p->ip_len;
+	if (again)
+		return nexthop_again(c, p->frame, f);
 	return nexthop_send(c, p->frame, &nh, side == SIDE_IN ? V_ICMP_ERROR_IN : V_ICMP_ERROR_OUT);
 }
 
 /* ---- our own ---- */
 
-/* First or last address of a port's prefix: the whole subnet's, not a host's (RFC 1812 section 4.2.3.1). */
-static bool is_subnet(const struct core *c, be32 v4)
-{
-	for (uint32_t i = 0; i < c->cfg->n_ports; i++) {
-		const struct fp_port_cfg *port = &c->cfg->ports[i];
-		uint32_t hosts = port->plen < 32 ? UINT32_MAX >> port->plen : 0;
-		uint32_t addr = be32_host(v4), own = be32_host(addr_v4(&port->addr));
-
-		/* A /31 or /32 has hosts only (RFC 3021). */
-		if (hosts > 1 && ((addr ^ own) & ~hosts) == 0 &&
-		    ((addr & hosts) == 0 || (addr & hosts) == hosts))
-			return true;
-	}
-	return false;
-}
-
 /*
  * Token bucket in one word: icmp_due_ns is when the bucket will be full again, each error moves it on by the
  * time of one token, and it may not be more than a full bucket ahead.
  */
-static bool take_token(struct core *c)
+bool icmp_take_token(struct core *c)
 {
 	const uint64_t token_ns = NS_PER_S / ICMP_RATE_PER_S;
 	uint64_t due = max_u64(c->icmp_due_ns, c->now_ns) + token_ns;
@@ -236,26 +255,45 @@ static void write_error(const struct core *c, struct pkt *p, uint16_t type_code,
 	p->frame->vnet = (struct fp_vnet){ 0 };
 }
 
-uint32_t icmp_refuse(struct core *c, struct pkt *p, const struct nexthop *nh, uint32_t reason)
+bool icmp_may_answer(const struct core *c, const struct pkt *p, struct nexthop *back)
 {
 	struct fp_addr src = addr_from_v4(p->src);
 	uint32_t port = p->frame->port;
+
+	return !local_is_subnet(c, p->src) && !local_is_subnet(c, p->dst) &&
+	       nexthop_find(c, &src, back) == V_GO_ON && back->port == port;
+}
+
+/* Answer @p, if its sender may be told; @silent is the verdict if not. */
+static uint32_t tell(struct core *c, struct pkt *p, uint16_t type_code, uint16_t mtu, uint32_t verdict,
+		     uint32_t silent)
+{
+	const bool again = p->frame->src == FP_SRC_HAIRPIN;
 	struct nexthop back;
 
 	if (p->later) /* RFC 1812 section 4.3.2.7 */
-		return reason;
-	if (reason == V_TOO_BIG && !(be16_host(be16_load(p->ip + IP_FRAG)) & IP_DF))
-		return reason;
-	if (is_subnet(c, p->src) || is_subnet(c, p->dst) ||
-	    nexthop_route(c, &src, c->ports[port].outside, reason, &back) != V_GO_ON || back.port != port)
-		return reason;
-	if (!take_token(c))
+		return silent;
+	if (!again && !icmp_may_answer(c, p, &back))
+		return silent;
+	if (!icmp_take_token(c))
 		return V_ICMP_LIMITED;
-	if (reason == V_TTL_EXPIRED) {
-		write_error(c, p, ICMP_TIME_EXCEEDED << 8 | CODE_TTL_IN_TRANSIT, 0);
-		return nexthop_send(c, p->frame, &back, V_TTL_EXCEEDED_SENT);
-	}
-	write_error(c, p, ICMP_UNREACHABLE << 8 | CODE_FRAG_NEEDED,
-		    (uint16_t)(c->ports[nh->port].len_max - ETH_LEN));
-	return nexthop_send(c, p->frame, &back, V_FRAG_NEEDED_SENT);
+	write_error(c, p, type_code, mtu);
+	/* The sender is known to the session of the first half: to it the error is one from outside. */
+	return again ? V_AGAIN : nexthop_send(c, p->frame, &back, verdict);
+}
+
+uint32_t icmp_refuse(struct core *c, struct pkt *p, const struct nexthop *nh, uint32_t reason)
+{
+	if (reason == V_TTL_EXPIRED)
+		return tell(c, p, ICMP_TIME_EXCEEDED << 8 | CODE_TTL_IN_TRANSIT, 0, V_TTL_EXCEEDED_SENT,
+			    reason);
+	if (!(be16_host(be16_load(p->ip + IP_FRAG)) & IP_DF))
+		return reason;
+	return tell(c, p, ICMP_UNREACHABLE << 8 | CODE_FRAG_NEEDED,
+		    (uint16_t)(c->ports[nh->port].len_max - ETH_LEN), V_FRAG_NEEDED_SENT, reason);
+}
+
+uint32_t icmp_prohibit(struct core *c, struct pkt *p)
+{
+	return tell(c, p, ICMP_UNREACHABLE << 8 | CODE_PROHIBITED, 0, V_REJECTED_ICMP, V_RULE_DENIED);
 }

@@ -11,6 +11,9 @@
  *     outside         external -> remote         inbound    outer destination, quoted source := inside
  *     inside          remote -> inside           outbound   outer source, quoted destination := external
  *
+ *   Where the session is not translated, nothing is; where its remote is an address of ours, the error begins
+ *   anew from outside after this, as the session's packets do (hairpin).
+ *
  *   The session is looked up, its owner found by shard as for any packet of it, but it is neither touched
  *   nor counted in: whoever can guess its endpoints could otherwise keep or end it (RFC 5508 REQ-6, RFC 5382
  *   REQ-10, RFC 4787 REQ-12).
@@ -52,17 +55,49 @@ uint32_t icmp_error_key(const struct core *c, struct pkt *p, uint32_t *shard);
 uint32_t icmp_error_forward(struct core *c, struct pkt *p, uint32_t entry);
 
 /**
+ * icmp_error_is_nat() - Is an ICMP error to an address of ours about what the NAT sent from it?
+ */
+bool icmp_error_is_nat(const struct core *c, const struct pkt *p);
+
+/**
+ * icmp_may_answer() - May the sender of a packet be told what became of it?
+ * @back: out: the way to it
+ *
+ * Not about what is addressed to many, not to a source that is not one host, or that is routed elsewhere than
+ * where the packet came from (a forged source would aim our answer at its victim).
+ */
+bool icmp_may_answer(const struct core *c, const struct pkt *p, struct nexthop *back);
+
+/**
+ * icmp_take_token() - May another error of our own be sent now?
+ */
+bool icmp_take_token(struct core *c);
+
+/**
  * icmp_refuse() - Tell the sender why its packet is not forwarded, if it may be told
- * @p:      as it came in, not a fragment, not an ICMP error; replaced by the answer
+ * @p:      as it came in, not a fragment, not an ICMP error, and icmp_may_answer(); replaced by the answer
  * @nh:     where it would have gone
  * @reason: V_TTL_EXPIRED or V_TOO_BIG
  *
- * Nothing is said about what is addressed to many, to a source that is not one host, or to one that is
- * routed elsewhere than where the packet came from (a forged source would aim our answer at its victim).
- *
- * Return: the verdict; @reason if nothing is said.
+ * Return: the verdict; @reason if nothing is said; V_AGAIN if the answer has to be translated, too (hairpin).
  * Spec:   RFC 1812 sections 4.3.2, 5.2.7.3; RFC 1191 section 4; RFC 4787 REQ-13.
  */
 uint32_t icmp_refuse(struct core *c, struct pkt *p, const struct nexthop *nh, uint32_t reason);
+
+/**
+ * icmp_prohibit() - Tell the sender that a rule rejects its packet, as icmp_refuse() does
+ *
+ * Return: the verdict; V_RULE_DENIED if nothing is said.
+ * Spec:   RFC 1812 section 5.2.7.1.
+ */
+uint32_t icmp_prohibit(struct core *c, struct pkt *p);
+
+/* Other than V_GO_ON it is the end of the packet, which may have become an answer to its sender. */
+static inline uint32_t icmp_check_egress(struct core *c, struct pkt *p, const struct nexthop *nh)
+{
+	uint32_t verdict = nexthop_fits(c, p, nh);
+
+	return likely(verdict == V_GO_ON) ? verdict : icmp_refuse(c, p, nh, verdict);
+}
 
 #endif /* ICMP_H */

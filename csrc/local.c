@@ -4,6 +4,8 @@
  */
 #include "local.h"
 #include "gso.h"
+#include "icmp.h"
+#include "policy.h"
 #include "vip.h"
 
 enum { TTL_ADJACENT = 255 }; /* RFC 5082: cannot come from further away than this wire */
@@ -88,6 +90,22 @@ static bool is_martian(be32 v4)
 	return first == 0 || first == 127 || first >= 224;
 }
 
+/* First or last address of a port's prefix: the whole subnet's, not a host's (RFC 1812 section 4.2.3.1). */
+bool local_is_subnet(const struct core *c, be32 v4)
+{
+	for (uint32_t i = 0; i < c->cfg->n_ports; i++) {
+		const struct fp_port_cfg *port = &c->cfg->ports[i];
+		uint32_t hosts = port->plen < 32 ? UINT32_MAX >> port->plen : 0;
+		uint32_t addr = be32_host(v4), own = be32_host(addr_v4(&port->addr));
+
+		/* A /31 or /32 has hosts only (RFC 3021). */
+		if (hosts > 1 && ((addr ^ own) & ~hosts) == 0 &&
+		    ((addr & hosts) == 0 || (addr & hosts) == hosts))
+			return true;
+	}
+	return false;
+}
+
 static bool is_own(const struct core *c, const struct fp_addr *addr)
 {
 	for (uint32_t i = 0; i < c->cfg->n_ports; i++)
@@ -112,12 +130,60 @@ static uint32_t own_address(const struct core *c, const struct pkt *p, uint32_t 
 	return V_PULSE;
 }
 
+/* Does a port of an address of ours belong to the NAT: by a pool's range, or a forward? */
+static bool is_nat_port(const struct core *c, const struct pkt *p)
+{
+	const uint32_t pool = nat_pool_of_addr(&c->nat, p->dst);
+
+	if (pool == NAT_POOL_NONE)
+		return false;
+	switch (p->proto) {
+	case IPPROTO_NUM_ICMP:
+	case IPPROTO_NUM_TCP:
+	case IPPROTO_NUM_UDP:
+		return nat_pool_of_v4(&c->nat, p->dst, p->dport) != NAT_POOL_NONE ||
+		       policy_reserves(c->policy, (uint8_t)pool, be16_host(p->dport), p->proto);
+	default: return true;
+	}
+}
+
+/*
+ * On an address that is the kernel's and a pool's, the pool's ports and the forwards are the NAT's. Of echo, and of
+ * what has no ports, only sessions are; they are looked for before this.
+ */
+static bool is_shared_with_nat(const struct core *c, const struct pkt *p, uint32_t l4)
+{
+	if (c->role != FP_ROLE_ACTIVE || p->options || l4 != V_GO_ON)
+		return false;
+	if (p->fragment && !p->frame->l4_known) /* it may be; the first one will say */
+		return nat_pool_of_addr(&c->nat, p->dst) != NAT_POOL_NONE;
+	switch (p->proto) {
+	case IPPROTO_NUM_ICMP: return pkt_is_icmp_error(p) && icmp_error_is_nat(c, p);
+	case IPPROTO_NUM_TCP:
+	case IPPROTO_NUM_UDP: return is_nat_port(c, p);
+	default: return false;
+	}
+}
+
+/* Sources that nobody has, or only we. */
+static uint32_t check_source(const struct core *c, const struct pkt *p, const struct fp_addr *src)
+{
+	if (p->frame->src == FP_SRC_HAIRPIN) /* a packet that we translated to an address of ours */
+		return V_GO_ON;
+	if (p->src.raw == p->dst.raw)
+		return V_LAND;
+	/* While we are not ACTIVE, the peer may well speak to us as the VIP. */
+	if (is_own(c, src) || (c->role == FP_ROLE_ACTIVE && vip_serves(c, src)))
+		return V_SPOOFED_OWN;
+	return V_GO_ON;
+}
+
 /* ICMP beyond what a session takes: echo of the VIP. V_GO_ON: as good as TCP and UDP, or an error. */
-static uint32_t check_icmp(const struct core *c, const struct pkt *p, bool to_vip, bool from_outside)
+static uint32_t check_icmp(const struct core *c, const struct pkt *p, bool to_us, bool from_outside)
 {
 	switch (p->icmp_type) {
 	case ICMP_ECHO_REQUEST:
-		if (to_vip)
+		if (to_us)
 			return p->fragment ? (uint32_t)V_FRAG_VIP_ECHO : vip_echo(c, p);
 		return V_GO_ON;
 	case ICMP_ECHO_REPLY: return from_outside ? V_GO_ON : V_ICMP_TYPE;
@@ -130,34 +196,35 @@ static uint32_t check_icmp(const struct core *c, const struct pkt *p, bool to_vi
 
 uint32_t local_ipv4(const struct core *c, struct pkt *p, uint32_t l4)
 {
-	bool outside = c->ports[p->frame->port].outside, to_vip, to_pool;
 	struct fp_addr src = addr_from_v4(p->src), dst = addr_from_v4(p->dst);
-	uint32_t verdict;
+	uint32_t verdict = check_source(c, p, &src);
+	bool to_us;
 
-	if (is_own(c, &dst))
+	if (verdict != V_GO_ON)
+		return verdict;
+	if (is_own(c, &dst) && !is_shared_with_nat(c, p, l4))
 		return own_address(c, p, l4);
 	if (c->role != FP_ROLE_ACTIVE)
 		return V_NOT_ACTIVE;
-	to_vip = vip_of_node(c, &dst);
-	if (is_martian(p->src) || is_own(c, &src) || vip_of_node(c, &src))
+	if (is_martian(p->src))
 		return V_MARTIAN_SOURCE;
 	if (is_martian(p->dst))
 		return V_MARTIAN_DESTINATION;
+	if (local_is_subnet(c, p->src))
+		return V_BROADCAST_SOURCE;
+	if (local_is_subnet(c, p->dst))
+		return V_BROADCAST_DESTINATION;
 	if (p->options)
 		return V_IP_OPTIONS;
 	if (p->fragment && !p->frame->l4_known) /* the rest can be said once the first one has come */
 		return V_GO_ON;
 	if (l4 != V_GO_ON)
 		return l4;
+	to_us = vip_serves(c, &dst);
 	if (p->proto == IPPROTO_NUM_ICMP) {
-		verdict = check_icmp(c, p, to_vip, outside);
+		verdict = check_icmp(c, p, to_us, c->ports[p->frame->port].outside);
 		if (verdict != V_GO_ON || pkt_is_icmp_error(p))
 			return verdict;
 	}
-	to_pool = nat_pool_of(&c->nat, &dst, p->dport) != NAT_POOL_NONE;
-	if (to_pool)
-		return outside ? V_NO_SESSION : V_HAIRPIN;
-	if (to_vip)
-		return V_VIP_SERVICE;
-	return outside ? V_OUTSIDE_DENIED : V_GO_ON;
+	return to_us && !is_nat_port(c, p) ? V_VIP_SERVICE : V_GO_ON;
 }

@@ -36,6 +36,11 @@ uint32_t local_from_host(const struct core *c, struct fp_frame *frame);
 uint32_t local_frame(const struct core *c, struct fp_frame *frame, enum mac_class to);
 
 /**
+ * local_is_subnet() - Is this the first or last address of a port's prefix, and not a host's?
+ */
+bool local_is_subnet(const struct core *c, be32 v4);
+
+/**
  * local_ipv4() - Unicast IPv4 to us that no session has taken
  * @p:  after pkt_parse_ip()
  * @l4: what pkt_parse_l4() said (V_GO_ON when @p is a fragment)

@@ -119,10 +119,15 @@ uint32_t nat_pool_of(const struct nat *n, const struct fp_addr *addr, be16 port)
 
 uint32_t nat_pool_for(const struct nat *n, uint32_t out_port, const struct fp_addr *inside)
 {
+	return nat_pool_among(n, 0, out_port, inside);
+}
+
+uint32_t nat_pool_among(const struct nat *n, uint32_t pools, uint32_t out_port, const struct fp_addr *inside)
+{
 	uint32_t candidates[FP_POOLS_MAX], n_candidates = 0;
 
 	for (uint32_t i = 0; i < n->cfg->n_pools; i++)
-		if (n->cfg->pools[i].out_port == out_port)
+		if (n->cfg->pools[i].out_port == out_port && (!pools || pools & 1u << i))
 			candidates[n_candidates++] = i;
 	if (!n_candidates)
 		return NAT_POOL_NONE;

@@ -148,4 +148,10 @@ static inline uint32_t nat_pool_of_addr(const struct nat *n, be32 addr)
  */
 uint32_t nat_pool_for(const struct nat *n, uint32_t out_port, const struct fp_addr *inside);
 
+/**
+ * nat_pool_among() - The same, of certain pools
+ * @pools: a bit for each pool; 0: all
+ */
+uint32_t nat_pool_among(const struct nat *n, uint32_t pools, uint32_t out_port, const struct fp_addr *inside);
+
 #endif /* NAT_H */

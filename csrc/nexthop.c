@@ -6,19 +6,38 @@
 
 static_assert((int)ADJ_NONE == (int)FIB_NO_NEIGH, "a record caches \"no neighbour\" as it comes");
 
-uint32_t nexthop_route(const struct core *c, const struct fp_addr *dst, bool outside, uint32_t denied,
-		       struct nexthop *nh)
+uint32_t nexthop_find(const struct core *c, const struct fp_addr *dst, struct nexthop *nh)
 {
 	const struct fp_route *route = c->fib ? fib_route(c->fib, dst) : NULL;
 
 	if (!route || route->port >= c->cfg->n_ports)
 		return V_NO_ROUTE;
-	if (c->ports[route->port].outside != outside)
-		return denied;
 	nh->port = route->port;
 	nh->addr = addr_is_zero(&route->gateway) ? *dst : route->gateway;
 	nh->neigh = fib_neigh(c->fib, nh->port, &nh->addr);
 	return V_GO_ON;
+}
+
+uint32_t nexthop_route(const struct core *c, const struct fp_addr *dst, bool outside, uint32_t denied,
+		       struct nexthop *nh)
+{
+	uint32_t verdict = nexthop_find(c, dst, nh);
+
+	return verdict == V_GO_ON && c->ports[nh->port].outside != outside ? denied : verdict;
+}
+
+/* The route of a session's side, if it still leads to where the session was opened. */
+static uint32_t pinned_route(const struct core *c, const struct flow_hot *f, uint32_t side,
+			     struct nexthop *nh)
+{
+	const uint32_t in_port = f->zones >> 4, out_port = f->zones & 15;
+	const bool zones = !c->ports[out_port].outside;
+	uint32_t verdict = nexthop_route(c, side == SIDE_OUT ? &f->remote : &f->inside,
+					 side == SIDE_OUT && !zones, V_ZONE_UNREACHABLE, nh);
+
+	if (verdict == V_GO_ON && zones && nh->port != (side == SIDE_OUT ? out_port : in_port))
+		return V_ZONE_UNREACHABLE;
+	return verdict;
 }
 
 uint32_t nexthop_flow(const struct core *c, uint32_t idx, uint32_t side, struct nexthop *nh)
@@ -31,8 +50,7 @@ uint32_t nexthop_flow(const struct core *c, uint32_t idx, uint32_t side, struct 
 		nh->port = c->fib->neighs[nh->neigh].port;
 		return V_GO_ON; /* .addr is for a missing neighbour only */
 	}
-	verdict = nexthop_route(c, side == SIDE_OUT ? &f->remote : &f->inside, side == SIDE_OUT,
-				V_ZONE_UNREACHABLE, nh);
+	verdict = pinned_route(c, f, side, nh);
 	if (verdict != V_GO_ON)
 		return verdict;
 	if (f->adj_gen != c->fib->generation) {

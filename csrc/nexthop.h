@@ -23,6 +23,12 @@ struct nexthop {
 };
 
 /**
+ * nexthop_find() - Next hop towards an address, in whatever zone it lies
+ * Return: V_GO_ON or V_NO_ROUTE.
+ */
+uint32_t nexthop_find(const struct core *c, const struct fp_addr *dst, struct nexthop *nh);
+
+/**
  * nexthop_route() - Next hop towards an address
  * @outside: zone that it must lie in
  * @denied:  verdict if it lies in the other one
@@ -34,7 +40,8 @@ uint32_t nexthop_route(const struct core *c, const struct fp_addr *dst, bool out
 /**
  * nexthop_flow() - Next hop of a session in a direction, from the record's cache if it is current
  *
- * A flow pins its zones: where the route leads into another zone now, the packet is dropped.
+ * A flow pins its zones: where the route leads into another zone now, the packet is dropped. One between two
+ * inside ports pins the ports, because a rule allowed it for them.
  * Return: V_GO_ON, V_NO_ROUTE or V_ZONE_UNREACHABLE.
  */
 uint32_t nexthop_flow(const struct core *c, uint32_t idx, uint32_t side, struct nexthop *nh);
@@ -52,6 +59,40 @@ static inline uint32_t nexthop_fits(const struct core *c, const struct pkt *p, c
 	if (likely(len <= c->ports[nh->port].len_max))
 		return V_GO_ON;
 	return ip_cut_may(p->ip) ? V_GO_ON : V_TOO_BIG; /* port_tx() cuts it */
+}
+
+/**
+ * nexthop_from() - May a packet of a session come from where it came?
+ *
+ * The key says as much for a session that is translated. For one that is not, only the port does; and what comes
+ * to a hairpin session from its remote, an address of ours, must come from ourselves.
+ *
+ * Return: V_GO_ON or V_SPOOFED_SESSION.
+ */
+static inline uint32_t nexthop_from(const struct core *c, const struct fp_frame *frame,
+				    const struct flow_hot *f, uint32_t side)
+{
+	const uint32_t port = side == SIDE_OUT ? f->zones >> 4 : f->zones & 15, out_port = f->zones & 15;
+	bool fits = true;
+
+	if (f->form == FP_FORM_NONE) /* between inside ports: by port; else by zone */
+		fits = c->ports[out_port].outside ? c->ports[frame->port].outside == c->ports[port].outside
+						  : frame->port == port;
+	else if (f->flags & FP_RF_HAIRPIN)
+		fits = side == SIDE_OUT || frame->src == FP_SRC_HAIRPIN;
+	return likely(fits) ? V_GO_ON : V_SPOOFED_SESSION;
+}
+
+/**
+ * nexthop_again() - Let a packet to an address of ours come in again where the session says it went out
+ * Return: V_AGAIN.
+ */
+static inline uint32_t nexthop_again(const struct core *c, struct fp_frame *frame, const struct flow_hot *f)
+{
+	frame->port = f->zones & 15;
+	frame->src = FP_SRC_HAIRPIN;
+	memcpy(frame->data + ETH_DST, c->ports[frame->port].tx_mac, ETH_ALEN);
+	return V_AGAIN;
 }
 
 /**

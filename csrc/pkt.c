@@ -95,6 +95,25 @@ static uint32_t parse_later(struct pkt *p)
 	return V_GO_ON;
 }
 
+/* Protocols that are passed by their addresses: the fixed part of their headers must be there. */
+static uint32_t parse_portless(const struct pkt *p)
+{
+	enum { PROTO_GRE = 47, PROTO_ESP = 50, PROTO_SCTP = 132 };
+	const uint32_t header = p->later                ? 0
+				: p->proto == PROTO_GRE ? 4
+							: /* RFC 2784 section 2 */
+					p->proto == PROTO_ESP ? 8
+							      : /* RFC 4303 section 2: SPI, sequence number */
+					p->proto == PROTO_SCTP ? 12
+							       : /* RFC 9260 section 3.1 */
+					0;
+
+	/* gso_check() has completed what needed a checksum; and none of them has segments. */
+	if ((p->frame->vnet.flags & FP_VNET_NEEDS_CSUM) || p->frame->vnet.gso_type)
+		return V_VNET_MALFORMED;
+	return p->l4_len < header ? V_L4_MALFORMED : V_GO_ON;
+}
+
 uint32_t pkt_parse_l4(struct pkt *p)
 {
 	if (unlikely(p->later) &&
@@ -113,7 +132,7 @@ uint32_t pkt_parse_l4(struct pkt *p)
 		if (p->icmp_type == ICMP_ECHO_REQUEST || p->icmp_type == ICMP_ECHO_REPLY)
 			p->sport = p->dport = be16_load(p->l4 + ICMP_ID);
 		return V_GO_ON;
-	default: return V_PROTOCOL;
+	default: return parse_portless(p);
 	}
 }
 
@@ -128,13 +147,15 @@ bool pkt_l4_csum_ok(const struct pkt *p)
 	case IPPROTO_NUM_TCP:
 		sum = csum_sum(p->l4, p->l4_len) + csum_pseudo_v4(p->src, p->dst, p->proto, p->l4_len);
 		break;
-	default: {
+	case IPPROTO_NUM_UDP: {
 		uint16_t len = be16_host(be16_load(p->l4 + UDP_LENGTH));
 
 		if (!be16_load(p->l4 + UDP_CSUM).raw)
 			return true;
 		sum = csum_sum(p->l4, len) + csum_pseudo_v4(p->src, p->dst, p->proto, len);
+		break;
 	}
+	default: return true; /* theirs to judge */
 	}
 	return csum_fold(sum) == 0xffff;
 }

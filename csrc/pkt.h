@@ -110,6 +110,8 @@ uint32_t pkt_parse_ip(struct pkt *p, struct fp_frame *frame);
 /**
  * pkt_parse_l4() - Check the TCP, UDP or ICMP header, and that .vnet agrees with it; not their checksums
  *
+ * Of other protocols the length is checked; their ports are 0.
+ *
  * A first fragment has its header and not all of what the header speaks of. A later one has none: it gets what
  * the first said, from the frame (.l4_*), and the flags of a mere ACK.
  * Return: V_GO_ON, or why not.
@@ -119,8 +121,8 @@ uint32_t pkt_parse_l4(struct pkt *p);
 /**
  * pkt_l4_csum_ok() - Verify the TCP, UDP or ICMP checksum over the whole packet
  *
- * UDP without a checksum is fine; so is what never was on a wire (NEEDS_CSUM), or was verified (DATA_VALID);
- * a fragment's is about the whole datagram, and cannot be verified.
+ * UDP without a checksum is fine, as are other protocols; so is what never was on a wire (NEEDS_CSUM), or was
+ * verified (DATA_VALID); a fragment's is about the whole datagram, and cannot be verified.
  */
 bool pkt_l4_csum_ok(const struct pkt *p);
 

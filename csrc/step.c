@@ -10,10 +10,17 @@
  *     act       session, next hop, translation; or what else the frame is
  *   What a session may take ("candidate") is looked up before anything else is asked about the packet:
  *   a frame with a session pays for nothing more. Whatever is not a candidate, or finds no session, goes
- *   the slow way through local.c, which can refuse it with the right reason, and then may open a session.
+ *   the slow way through local.c, which can refuse it with the right reason, and admit.c, which says what
+ *   session it may open.
  *   Frames act in the order of arrival, so the second packet of a session finds what the first one made.
+ *
+ *   Hairpin: a packet for an inside host that is known to its sender by an address of ours has two sessions, that
+ *   of its sender, whose remote is our address, and that of its receiver. It is translated by the first, then
+ *   begins anew as if it had come in by the outside port (V_AGAIN, FP_SRC_HAIRPIN), and is translated by the
+ *   second, perhaps by another worker.
  */
 #include "step.h"
+#include "admit.h"
 #include "csum.h"
 #include "gso.h"
 #include "icmp.h"
@@ -21,7 +28,11 @@
 #include "nexthop.h"
 #include "pkt.h"
 #include "session.h"
+#include "steer.h"
 #include "tcptrack.h"
+
+/* An error about the second half of a hairpin turns round once more. */
+enum { TURNS_MAX = 2 };
 
 uint32_t core_shard(const struct fp_config *cfg, const struct fp_addr *addr, be16 port, uint8_t proto)
 {
@@ -39,30 +50,28 @@ static bool is_heartbeat(const struct core *c, const struct pkt *p)
 	       p->dst.raw == addr_v4(&c->cfg->ports[p->frame->port].addr).raw;
 }
 
+/* Requests from outside to an address of ours are answered, whatever identifier they have. */
+static bool is_echo_of_session(const struct core *c, const struct pkt *p, bool outside)
+{
+	return p->icmp_type == ICMP_ECHO_REPLY ||
+	       (p->icmp_type == ICMP_ECHO_REQUEST &&
+		(!outside || nat_pool_of_addr(&c->nat, p->dst) == NAT_POOL_NONE));
+}
+
 /* Fill in p->key if a session may take the packet. */
 static bool candidate_key(const struct core *c, struct pkt *p, uint32_t *shard)
 {
-	bool outside = c->ports[p->frame->port].outside, icmp = p->proto == IPPROTO_NUM_ICMP;
-	be16 src_port = p->sport, dst_port = p->dport, none = be16_of(0);
-	uint32_t pool;
+	const struct steer s = { .src = p->src,
+				 .dst = p->dst,
+				 .sport = p->sport,
+				 .dport = p->dport,
+				 .proto = p->proto,
+				 .outside = c->ports[p->frame->port].outside };
 
-	if (icmp && p->icmp_type != (outside ? ICMP_ECHO_REPLY : ICMP_ECHO_REQUEST))
+	if (p->proto == IPPROTO_NUM_ICMP && !is_echo_of_session(c, p, s.outside))
 		return false;
-	if (outside) {
-		pool = nat_pool_of_v4(&c->nat, p->dst, dst_port);
-		if (pool == NAT_POOL_NONE)
-			return false;
-		flow_key_in(p->key.w, pool, dst_port, p->src, icmp ? none : src_port, p->proto);
-	} else {
-		/* Heartbeats are not handed off: whichever worker reads them passes them on. */
-		if (is_heartbeat(c, p))
-			return false;
-		flow_key_out(p->key.w, p->src, src_port, p->dst, icmp ? none : dst_port, p->proto);
-	}
-	if (c->cfg->n_workers > 1)
-		*shard = outside ? nat_port_shard(be16_host(dst_port))
-				 : core_shard(c->cfg, &p->key.a, src_port, p->proto);
-	return true;
+	/* Heartbeats are not handed off: whichever worker reads them passes them on. */
+	return !is_heartbeat(c, p) && steer_key(c, &s, &p->key, shard);
 }
 
 static uint32_t hand_off(struct fp_frame *frame, uint32_t owner)
@@ -112,7 +121,7 @@ static uint32_t prepare_ipv4(struct core *c, struct fp_frame *frame, struct pkt 
 		verdict = local_ipv4(c, p, l4);
 		/* It refuses whatever is not a candidate, but for errors, whose session is in what they quote. */
 		if (verdict == V_GO_ON)
-			verdict = icmp_error_key(c, p, &shard);
+			verdict = pkt_is_icmp_error(p) ? icmp_error_key(c, p, &shard) : V_NO_SESSION;
 		if (verdict != V_GO_ON)
 			return verdict;
 	}
@@ -128,6 +137,8 @@ static uint32_t prepare(struct core *c, struct fp_frame *frame, struct pkt *p)
 	frame->out = FP_OUT_NONE;
 	frame->out_port = frame->port;
 	frame->fenced = 0;
+	if (unlikely(frame->src == FP_SRC_HAIRPIN)) /* from the worker that owns its first half */
+		return prepare_ipv4(c, frame, p);
 	if (frame->len < ETH_LEN)
 		return V_RUNT;
 	if (!gso_is_plain(frame) && !gso_check(frame))
@@ -152,8 +163,16 @@ static void update_partial(uint8_t *sum, uint32_t delta)
 	be16_store(sum, csum_update_partial(be16_load(sum), delta));
 }
 
-/* Translate one end of the packet and decrement its TTL. Spec: RFC 1624, RFC 3022 section 4.1. */
-static void rewrite(const struct pkt *p, uint32_t side, be32 new_addr, be16 new_port)
+static void decrement_ttl(const struct pkt *p)
+{
+	be16 ttl = be16_load(p->ip + IP_TTL), new_ttl = { (uint16_t)(ttl.raw - 1) };
+
+	be16_store(p->ip + IP_TTL, new_ttl);
+	be16_store(p->ip + IP_CSUM, csum_update(be16_load(p->ip + IP_CSUM), csum_delta16(ttl, new_ttl)));
+}
+
+/* Translate one end of the packet, take @hops from its TTL. Spec: RFC 1624, RFC 3022 section 4.1. */
+static void rewrite(const struct pkt *p, uint32_t side, be32 new_addr, be16 new_port, uint16_t hops)
 {
 	uint32_t addr_at = side == SIDE_OUT ? IP_SRC : IP_DST,
 		 port_at = side == SIDE_OUT ? L4_SPORT : L4_DPORT;
@@ -164,7 +183,7 @@ static void rewrite(const struct pkt *p, uint32_t side, be32 new_addr, be16 new_
 	bool partial = p->frame->vnet.flags & FP_VNET_NEEDS_CSUM;
 	be16 new_ttl;
 
-	new_ttl.raw = (uint16_t)(ttl.raw - 1); /* TTL is the first byte of the word, the low one here */
+	new_ttl.raw = (uint16_t)(ttl.raw - hops); /* TTL is the first byte of the word, the low one here */
 	be16_store(p->ip + IP_TTL, new_ttl);
 	be32_store(p->ip + addr_at, new_addr);
 	be16_store(p->ip + IP_CSUM,
@@ -191,9 +210,11 @@ static void rewrite(const struct pkt *p, uint32_t side, be32 new_addr, be16 new_
 		else
 			be16_store(p->l4 + UDP_CSUM, csum_update_udp(be16_load(p->l4 + UDP_CSUM), delta));
 		break;
-	default: /* ICMP has no pseudo-header */
+	case IPPROTO_NUM_ICMP: /* has no pseudo-header */
 		be16_store(p->l4 + ICMP_ID, new_port);
 		be16_store(p->l4 + ICMP_CSUM, csum_update(be16_load(p->l4 + ICMP_CSUM), port_delta));
+		break;
+	default: break; /* without ports */
 	}
 }
 
@@ -230,6 +251,12 @@ static void clamp_mss(const struct core *c, const struct pkt *p, uint32_t out_po
 	be16_store(p->l4 + TCP_CSUM, csum_update(be16_load(p->l4 + TCP_CSUM), delta));
 }
 
+/* Of echo the opener sends the requests, the other side the replies. */
+static bool is_in_turn(const struct pkt *p, const struct flow_hot *f, uint32_t side)
+{
+	return p->icmp_type == (side == session_opener(f) ? ICMP_ECHO_REQUEST : ICMP_ECHO_REPLY);
+}
+
 /* Move the state by a packet of a known session; @idx may get a new identity. */
 static uint32_t track(struct core *c, const struct pkt *p, uint32_t idx, uint32_t side)
 {
@@ -242,6 +269,8 @@ static uint32_t track(struct core *c, const struct pkt *p, uint32_t idx, uint32_
 	if (unlikely(p->later))
 		return V_GO_ON;
 	if (p->proto != IPPROTO_NUM_TCP) {
+		if (p->proto == IPPROTO_NUM_ICMP && !is_in_turn(p, f, side))
+			return V_ICMP_TYPE;
 		if (likely(f->state != FP_ST_NEW) || side == session_opener(f))
 			return V_GO_ON;
 		f->state = FP_ST_ESTABLISHED;
@@ -264,95 +293,85 @@ static uint32_t track(struct core *c, const struct pkt *p, uint32_t idx, uint32_
 	return V_GO_ON;
 }
 
-/* Count, translate, send. */
-static uint32_t forward(struct core *c, struct pkt *p, uint32_t idx, uint32_t side, const struct nexthop *nh)
+/* Count and translate. */
+static void translate(struct core *c, const struct pkt *p, uint32_t idx, uint32_t side, uint16_t hops)
 {
 	const struct flow_hot *f = &c->table.rec[idx].hot;
 	struct flow_cold *cold = &c->table.rec[idx].cold;
 
 	cold->packets[side]++;
 	cold->bytes[side] += p->ip_len;
-	if (unlikely(p->tcp_flags & TCP_SYN))
-		clamp_mss(c, p, nh->port);
-	if (side == SIDE_OUT)
-		rewrite(p, side, c->nat.pools[f->pool].v4, f->external_port);
-	else
-		rewrite(p, side, addr_v4(&f->inside), f->inside_port);
 	p->frame->len = ETH_LEN + p->ip_len; /* without padding of the link it came from */
-	return nexthop_send(c, p->frame, nh, side == SIDE_OUT ? V_SNAT : V_REVERSE);
+	if (unlikely(f->form == FP_FORM_NONE))
+		decrement_ttl(p);
+	else if (side == SIDE_OUT)
+		rewrite(p, side, c->nat.pools[f->pool].v4, f->external_port, hops);
+	else
+		rewrite(p, side, addr_v4(&f->inside), f->inside_port, hops);
 }
 
-/* Other than V_GO_ON it is the end of the packet, which may have become an answer to its sender. */
-static uint32_t check_egress(struct core *c, struct pkt *p, const struct nexthop *nh)
+/* What a packet of a session is called in the end. */
+static uint32_t passed(const struct fp_frame *frame, const struct flow_hot *f, uint32_t side)
 {
-	uint32_t verdict = nexthop_fits(c, p, nh);
+	if (unlikely(f->form == FP_FORM_NONE))
+		return V_ROUTED;
+	if (side == SIDE_OUT)
+		return V_SNAT;
+	return unlikely(frame->src == FP_SRC_HAIRPIN) ? V_HAIRPIN : V_REVERSE;
+}
 
-	return likely(verdict == V_GO_ON) ? verdict : icmp_refuse(c, p, nh, verdict);
+/* Count, translate, send. */
+static uint32_t forward(struct core *c, struct pkt *p, uint32_t idx, uint32_t side, const struct nexthop *nh)
+{
+	if (unlikely(p->tcp_flags & TCP_SYN))
+		clamp_mss(c, p, nh->port);
+	translate(c, p, idx, side, 1);
+	return nexthop_send(c, p->frame, nh, passed(p->frame, &c->table.rec[idx].hot, side));
+}
+
+/* The way out of the first half of a hairpin: both halves together are one hop. */
+static uint32_t turn_round(struct core *c, struct pkt *p, uint32_t idx)
+{
+	translate(c, p, idx, SIDE_OUT, 0);
+	return nexthop_again(c, p->frame, &c->table.rec[idx].hot);
 }
 
 static uint32_t session_packet(struct core *c, struct pkt *p, uint32_t idx, uint32_t side)
 {
-	struct nexthop nh;
-	uint32_t verdict = nexthop_flow(c, idx, side, &nh);
+	struct flow_hot *f = &c->table.rec[idx].hot;
+	const bool plain = f->form != FP_FORM_NONE && !(f->flags & FP_RF_HAIRPIN);
+	const bool again = unlikely(!plain) && side == SIDE_OUT && (f->flags & FP_RF_HAIRPIN);
+	struct nexthop nh = { .port = p->frame->port };
+	uint32_t verdict = V_GO_ON;
 
 	/* All that can refuse the packet comes before what it changes. */
+	if (unlikely(!plain))
+		verdict = nexthop_from(c, p->frame, f, side);
+	if (likely(verdict == V_GO_ON && !again))
+		verdict = nexthop_flow(c, idx, side, &nh);
 	if (likely(verdict == V_GO_ON))
-		verdict = check_egress(c, p, &nh);
+		verdict = icmp_check_egress(c, p, &nh);
 	if (likely(verdict == V_GO_ON))
 		verdict = track(c, p, idx, side);
 	if (unlikely(verdict != V_GO_ON))
 		return verdict;
 	if (likely(!(p->tcp_flags & TCP_RST))) /* RFC 7857 section 8: an RST refreshes nothing */
-		session_touch(c, &c->table.rec[idx].hot);
-	return forward(c, p, idx, side, &nh);
-}
-
-/* May this packet open a session? R10: a segment that opens none and belongs to none is dropped. */
-static uint32_t check_opener(const struct core *c, const struct pkt *p)
-{
-	const uint8_t relevant = TCP_SYN | TCP_ACK_FLAG | TCP_RST | TCP_FIN;
-
-	if (p->proto == IPPROTO_NUM_TCP && (p->tcp_flags & relevant) != TCP_SYN &&
-	    (c->cfg->syn_check || (p->tcp_flags & (TCP_SYN | TCP_RST))))
-		return V_SYN_CHECK;
-	return pkt_l4_csum_ok(p) ? V_GO_ON : V_L4_CHECKSUM;
+		session_touch(c, f);
+	return unlikely(again) ? turn_round(c, p, idx) : forward(c, p, idx, side, &nh);
 }
 
 static uint32_t first_packet(struct core *c, struct pkt *p)
 {
-	struct fp_addr src = addr_from_v4(p->src), dst = addr_from_v4(p->dst);
-	struct session_path path = {
-		.in_port = p->frame->port,
-		.form = FP_FORM_SNAT,
-		.inside = src,
-		.remote = dst,
-		.inside_port = p->sport,
-		.remote_port = p->proto == IPPROTO_NUM_ICMP ? be16_of(0) : p->dport,
-	};
-	struct nexthop nh, back;
-	uint32_t idx, verdict, pool;
+	uint32_t verdict = local_ipv4(c, p, V_GO_ON), entry;
+	struct nexthop nh;
 
-	verdict = local_ipv4(c, p, V_GO_ON);
+	if (verdict == V_GO_ON)
+		verdict = p->later ? (uint32_t)V_FRAG_NO_SESSION : admit_packet(c, p, &entry, &nh);
 	if (verdict != V_GO_ON)
 		return verdict;
-	if (p->later)
-		return V_FRAG_NO_SESSION;
-	verdict = check_opener(c, p);
-	if (verdict == V_GO_ON)
-		verdict = nexthop_route(c, &dst, true, V_INSIDE_DENIED, &nh);
-	if (verdict == V_GO_ON)
-		verdict = check_egress(c, p, &nh);
-	if (verdict == V_GO_ON && nexthop_route(c, &src, false, V_NO_RETURN_ROUTE, &back) != V_GO_ON)
-		verdict = V_NO_RETURN_ROUTE;
-	if (verdict != V_GO_ON)
-		return verdict;
-	pool = nat_pool_for(&c->nat, nh.port, &src);
-	if (pool == NAT_POOL_NONE)
-		return V_NO_POOL;
-	path.pool = (uint8_t)pool;
-	path.out_port = (uint8_t)nh.port;
-	verdict = session_open(c, p, &path, &idx);
-	return verdict == V_GO_ON ? forward(c, p, idx, SIDE_OUT, &nh) : verdict;
+	if ((entry & 1) == SIDE_OUT && c->table.rec[entry >> 1].hot.flags & FP_RF_HAIRPIN)
+		return turn_round(c, p, entry >> 1);
+	return forward(c, p, entry >> 1, entry & 1, &nh);
 }
 
 static uint32_t act(struct core *c, struct pkt *p)
@@ -369,6 +388,24 @@ static uint32_t act(struct core *c, struct pkt *p)
 	if (likely(entry))
 		return session_packet(c, p, entry >> 1, entry & 1);
 	return first_packet(c, p);
+}
+
+/* The second half of a hairpin, if it is ours: see above. What comes from outside never turns round. */
+static uint32_t act_again(struct core *c, struct pkt *p)
+{
+	uint32_t verdict = V_AGAIN;
+
+	for (uint32_t turn = 0; turn < TURNS_MAX && verdict == V_AGAIN; turn++) {
+		p->frame->out_port = p->frame->port;
+		verdict = prepare_ipv4(c, p->frame, p);
+		if (verdict != V_GO_ON)
+			break;
+		p->hash = flow_hash(&c->table, &p->key);
+		p->entry = 0;
+		verdict = act(c, p);
+	}
+	FP_ASSERT(verdict != V_AGAIN);
+	return verdict;
 }
 
 /* ---- the burst ---- */
@@ -394,8 +431,13 @@ static void step_burst(struct core *c, struct fp_frame *frames, uint32_t n)
 	/* In a loop of its own: so short that all of its loads are under way at the same time. */
 	for (uint32_t i = 0; i < n_pkts; i++)
 		flow_touch(&c->table, pkts[i].entry);
-	for (uint32_t i = 0; i < n_pkts; i++)
-		pkts[i].frame->verdict = (uint16_t)act(c, &pkts[i]);
+	for (uint32_t i = 0; i < n_pkts; i++) {
+		uint32_t verdict = act(c, &pkts[i]);
+
+		if (unlikely(verdict == V_AGAIN))
+			verdict = act_again(c, &pkts[i]);
+		pkts[i].frame->verdict = (uint16_t)verdict;
+	}
 }
 
 void core_step(struct core *c, struct fp_frame *frames, uint32_t n, uint64_t now_ns)

@@ -16,9 +16,10 @@
  *     PULSE    a heartbeat that came in on out_port, checked down to UDP: give it to the pulse thread
  *     WAIT     next_hop is not resolved, or it is a fragment before the first one; the core keeps a copy, the
  *              shell forgets the frame
- *     HANDOFF  unchanged; worker `owner` must core_step() it. Ownership is a function of the frame alone,
- *              so the owner never hands it on. A fragment crosses twice at most: to the owner of its
- *              datagram (frag.h), and from there with .l4_* to that of the flow.
+ *     HANDOFF  worker `owner` must core_step() it as it is now, .port, .src and .l4_* included. Ownership is a
+ *              function of the frame alone, so the owner never hands it on as it is. A fragment crosses twice at
+ *              most: to the owner of its datagram (frag.h), and from there with .l4_* to that of the flow. Whoever
+ *              translated the first half of a hairpin may hand on the second.
  *
  *   Memory: one zeroed block of core_mem_size() bytes, aligned to a cache line, given to core_init().
  *
@@ -41,6 +42,8 @@
 #include "tcptrack.h"
 #include "verdict.h"
 #include "wheel.h"
+
+struct policy;
 
 /**
  * struct core_port - What the packet path needs of a port, ready to use
@@ -71,6 +74,8 @@ struct core_counters {
  * @cfg:             the configuration; outlives the core, never changes
  * @fib:             current next hops; NULL until the first core_set_fib()
  * @policy:          rules and forwards; NULL: everything may go out, nothing comes in
+ * @has_forwards:    @policy has any
+ * @n_inside:        inside ports
  * @worker:          this worker's index
  * @role:            enum fp_role as core_set_role() left it; only ACTIVE forwards
  * @term:            its term
@@ -99,6 +104,8 @@ struct core {
 	const struct fp_config *cfg;
 	const struct fib *fib;
 	const struct policy *policy;
+	bool has_forwards;
+	uint32_t n_inside;
 	uint32_t worker;
 	uint32_t role;
 	uint64_t term;
@@ -205,7 +212,7 @@ uint32_t core_expire(struct core *c, uint64_t now_ns, uint32_t budget);
  */
 void core_set_role(struct core *c, uint32_t role, uint64_t term, uint64_t now_ns);
 
-/* ---- next hops (core.c, park.c) ---- */
+/* ---- next hops (core.c, park.c), policy (core.c) ---- */
 
 /**
  * core_set_fib() - Use another snapshot of next hops from the next burst on

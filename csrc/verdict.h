@@ -22,13 +22,18 @@ enum verdict_class { VERDICT_PASS, VERDICT_DROP, VERDICT_TRANSIT };
 	  "ICMP error about a session, outside to inside: it and its quote translated, sent")              \
 	X(ICMP_ERROR_OUT, icmp_error_out, PASS,                                                            \
 	  "ICMP error about a session, inside to outside: it and its quote translated, sent")              \
+	X(ROUTED, routed, PASS, "packet of a session that is not translated: sent")                        \
+	X(HAIRPIN, hairpin, PASS, "from an inside host to another by way of a NAT address: sent")          \
+	X(REJECTED_RST, rejected_rst, PASS, "a rule rejects it: answered with a TCP RST")                  \
+	X(REJECTED_ICMP, rejected_icmp, PASS,                                                              \
+	  "a rule rejects it: answered with ICMP administratively prohibited")                             \
 	/* the node itself */                                                                              \
 	X(HOST, host, PASS, "addressed to this node: given to its kernel")                                 \
 	X(HOST_MULTICAST, host_multicast, PASS, "multicast or broadcast: given to the kernel")             \
 	X(HOST_ARP, host_arp, PASS, "ARP that is not about a VIP: given to the kernel")                    \
 	X(HOST_OUT, host_out, PASS, "sent by this node's kernel: to the wire")                             \
-	X(ARP_VIP, arp_vip, PASS, "ARP request for a VIP: answered with the virtual MAC")                  \
-	X(VIP_ECHO, vip_echo, PASS, "ICMP echo request to a VIP: answered")                                \
+	X(ARP_VIP, arp_vip, PASS, "ARP request for a VIP or a pool: answered with the virtual MAC")        \
+	X(VIP_ECHO, vip_echo, PASS, "ICMP echo request to a VIP or a pool: answered")                      \
 	X(TTL_EXCEEDED_SENT, ttl_exceeded_sent, PASS, "TTL ran out: answered with ICMP Time Exceeded")     \
 	X(FRAG_NEEDED_SENT, frag_needed_sent, PASS, "too big and DF: answered with Fragmentation Needed")  \
 	X(VRRP, vrrp, PASS, "VRRP advertisement: given to the control plane")                              \
@@ -55,8 +60,15 @@ enum verdict_class { VERDICT_PASS, VERDICT_DROP, VERDICT_TRANSIT };
 	X(IP_MALFORMED, ip_malformed, DROP, "IPv4 header truncated or contradictory")                      \
 	X(IP_CHECKSUM, ip_checksum, DROP, "IPv4 header checksum is wrong")                                 \
 	X(IP_OPTIONS, ip_options, DROP, "IPv4 options are not routed")                                     \
-	X(MARTIAN_SOURCE, martian_source, DROP, "source address that no host may use, or our own")         \
+	X(MARTIAN_SOURCE, martian_source, DROP, "source address that no host may use")                     \
 	X(MARTIAN_DESTINATION, martian_destination, DROP, "destination address that is not routed")        \
+	X(LAND, land, DROP, "source and destination are the same address")                                 \
+	X(SPOOFED_OWN, spoofed_own, DROP, "source is an address of ours: a port's, a VIP or a pool's")     \
+	X(SPOOFED_INSIDE, spoofed_inside, DROP, "from outside, with a source that is routed inside")       \
+	X(SPOOFED_SESSION, spoofed_session, DROP, "of a session, but from a zone that it does not span")   \
+	X(BROADCAST_SOURCE, broadcast_source, DROP, "source is the broadcast address of a port's prefix")  \
+	X(BROADCAST_DESTINATION, broadcast_destination, DROP,                                              \
+	  "to the broadcast address of a port's prefix (RFC 2644)")                                        \
 	X(TTL_EXPIRED, ttl_expired, DROP, "TTL would reach 0; the sender may not be told")                 \
 	X(TOO_BIG, too_big, DROP, "longer than the MTU ahead; the sender may not be told")                 \
 	/* fragments */                                                                                    \
@@ -76,7 +88,7 @@ enum verdict_class { VERDICT_PASS, VERDICT_DROP, VERDICT_TRANSIT };
 	X(L4_MALFORMED, l4_malformed, DROP, "TCP, UDP or ICMP header truncated or contradictory")          \
 	X(L4_CHECKSUM, l4_checksum, DROP,                                                                  \
 	  "TCP, UDP or ICMP checksum is wrong (verified where state changes)")                             \
-	X(PROTOCOL, protocol, DROP, "not TCP, UDP or ICMP")                                                \
+	X(PROTOCOL, protocol, DROP, "not TCP, UDP, ICMP, GRE, ESP or SCTP, and no rule names it")          \
 	X(ICMP_ERROR_BAD, icmp_error_bad, DROP, "ICMP error whose quote is cut, damaged or made up")       \
 	X(ICMP_ERROR_NO_SESSION, icmp_error_no_session, DROP, "ICMP error about no session of ours")       \
 	X(ICMP_LIMITED, icmp_limited, DROP, "TTL ran out or too big; too many were told of late")          \
@@ -92,8 +104,10 @@ enum verdict_class { VERDICT_PASS, VERDICT_DROP, VERDICT_TRANSIT };
 	X(NO_SESSION, no_session, DROP, "from outside to a NAT address, but no session matches")           \
 	X(OUTSIDE_DENIED, outside_denied, DROP, "from outside to an address that is not a NAT address")    \
 	X(INSIDE_DENIED, inside_denied, DROP, "from inside to an inside zone: no rule allows it")          \
-	X(HAIRPIN, hairpin, DROP, "from inside to a NAT address: not in this version")                     \
-	X(VIP_SERVICE, vip_service, DROP, "to a VIP, which offers nothing but echo")                       \
+	X(RULE_DENIED, rule_denied, DROP, "a rule denies it, or rejects it and may not tell the sender")   \
+	X(FILTERED, filtered, DROP, "from outside to a mapping whose pool does not let this remote in")    \
+	X(HAIRPIN_PORTLESS, hairpin_portless, DROP, "from inside to a NAT address, without ports")         \
+	X(VIP_SERVICE, vip_service, DROP, "to a VIP or a pool's address, which offers nothing but echo")   \
 	X(NO_POOL, no_pool, DROP, "the outside port has no NAT pool")                                      \
 	X(TABLE_FULL, table_full, DROP, "no record left for a new session")                                \
 	X(PORTS_EXHAUSTED, ports_exhausted, DROP, "no external port left for a new mapping")               \
@@ -119,7 +133,8 @@ enum fp_verdict {
 	VERDICTS(X)
 #undef X
 		V_COUNT,
-	V_GO_ON = V_COUNT /* no verdict yet; never leaves the core */
+	V_GO_ON = V_COUNT, /* no verdict yet; never leaves the core */
+	V_AGAIN            /* hairpin: begins anew, as if from outside; never leaves step.c */
 };
 
 /**

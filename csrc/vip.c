@@ -38,21 +38,55 @@ bool vip_of_node(const struct core *c, const struct fp_addr *addr)
 	return false;
 }
 
+/* Is it an address of the kernel's? */
+static bool is_own(const struct core *c, const struct fp_addr *addr)
+{
+	for (uint32_t i = 0; i < c->cfg->n_ports; i++)
+		if (addr_eq(&c->cfg->ports[i].addr, addr))
+			return true;
+	return false;
+}
+
+static bool is_pool(const struct core *c, be32 v4, uint32_t out_port)
+{
+	for (uint32_t i = 0; i < c->cfg->n_pools; i++)
+		if (c->nat.pools[i].v4.raw == v4.raw && c->cfg->pools[i].out_port == out_port)
+			return true;
+	return false;
+}
+
+bool vip_serves(const struct core *c, const struct fp_addr *addr)
+{
+	return vip_of_node(c, addr) ||
+	       (nat_pool_of_addr(&c->nat, addr_v4(addr)) != NAT_POOL_NONE && !is_own(c, addr));
+}
+
+/* What we answer ARP requests for on a port: its VIPs, and its pools' addresses of its own prefix. */
+static bool is_on_link(const struct core *c, uint32_t port, be32 v4)
+{
+	const struct fp_port_cfg *cfg = &c->cfg->ports[port];
+	const struct fp_addr addr = addr_from_v4(v4);
+	const uint32_t host_bits = cfg->plen < 32 ? UINT32_MAX >> cfg->plen : 0;
+
+	if (vip_of_port(c, port, &addr))
+		return true;
+	return ((be32_host(v4) ^ be32_host(addr_v4(&cfg->addr))) & ~host_bits) == 0 && is_pool(c, v4, port) &&
+	       !is_own(c, &addr);
+}
+
 uint32_t vip_arp(const struct core *c, struct fp_frame *frame)
 {
 	static const uint8_t ether_ipv4[6] = { 0, 1, 8, 0, 6, 4 }; /* htype, ptype, hlen, plen */
 	const struct core_port *port = &c->ports[frame->port];
 	uint8_t *arp = frame->data + ETH_LEN;
 	uint8_t asked_mac[ETH_ALEN];
-	struct fp_addr target;
 	be32 sender_ip, target_ip;
 
 	if (frame->len < ETH_LEN + ARP_LEN || memcmp(arp + ARP_HTYPE_PTYPE, ether_ipv4, sizeof(ether_ipv4)))
 		return V_ARP_MALFORMED;
 	sender_ip = be32_load(arp + ARP_SPA);
 	target_ip = be32_load(arp + ARP_TPA);
-	target = addr_from_v4(target_ip);
-	if (be16_host(be16_load(arp + ARP_OP)) != ARP_REQUEST || !vip_of_port(c, frame->port, &target))
+	if (be16_host(be16_load(arp + ARP_OP)) != ARP_REQUEST || !is_on_link(c, frame->port, target_ip))
 		return V_HOST_ARP;
 	if (sender_ip.raw == target_ip.raw)
 		return V_ARP_VIP_CLAIM;

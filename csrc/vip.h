@@ -2,8 +2,8 @@
 /**
  * vip.h - what the node says in the name of a virtual address: ARP and echo
  *
- * The VIP is not an address of the kernel, so the fast path answers for it, with the virtual MAC and only
- * while ACTIVE (RFC 9568 section 8.1.2).
+ * A VIP is not an address of the kernel, so the fast path answers for it, with the virtual MAC and only
+ * while ACTIVE (RFC 9568 section 8.1.2). The same goes for an address of a pool that is on a port's link.
  */
 #ifndef VIP_H
 #define VIP_H
@@ -22,6 +22,11 @@ bool vip_of_port(const struct core *c, uint32_t port, const struct fp_addr *addr
 bool vip_of_node(const struct core *c, const struct fp_addr *addr);
 
 /**
+ * vip_serves() - Is this an address that we answer for: a VIP, or a pool's that is not the kernel's?
+ */
+bool vip_serves(const struct core *c, const struct fp_addr *addr);
+
+/**
  * vip_arp() - Decide about an ARP frame from the wire
  *
  * Return: the verdict; V_HOST_ARP leaves it to the caller to give the frame to the kernel.
@@ -30,7 +35,7 @@ bool vip_of_node(const struct core *c, const struct fp_addr *addr);
 uint32_t vip_arp(const struct core *c, struct fp_frame *frame);
 
 /**
- * vip_echo() - Answer an ICMP echo request to a VIP
+ * vip_echo() - Answer an ICMP echo request to an address that vip_serves()
  * @p: an echo request, parsed
  * Return: V_VIP_ECHO or V_L4_CHECKSUM.
  */

@@ -30,20 +30,25 @@ class NatNode:
     def step(self, frame: bytes, port: int) -> SteppedFrame:
         """One frame, wherever its session is owned."""
         (out,) = self.fastpath.test_step([frame], port=port, now_ns=self.now_ns)
-        return self._handed_off(out, port)
+        return self._handed_off(out)
 
     def released(self) -> list[SteppedFrame]:
         """Fragments that were held until now, wherever their session is owned."""
         out = []
         for worker in range(self.fastpath.config.n_workers):
             frames = self.fastpath.test_frags(self.now_ns, worker)
-            out += [self._handed_off(frame, frame.out_port) for frame in frames]
+            out += [self._handed_off(frame) for frame in frames]
         return out
 
-    def _handed_off(self, out: SteppedFrame, port: int) -> SteppedFrame:
+    def _handed_off(self, out: SteppedFrame) -> SteppedFrame:
         while out.out is Out.HANDOFF:
             (out,) = self.fastpath.test_step(
-                [out.data], port=port, now_ns=self.now_ns, worker=out.owner, l4=out.l4
+                [out.data],
+                port=out.port,
+                now_ns=self.now_ns,
+                source=out.source,
+                worker=out.owner,
+                l4=out.l4,
             )
         return out
 

@@ -14,6 +14,7 @@ from ipaddress import IPv4Address
 from flexha.fastpath import (
     Driver,
     FastpathConfig,
+    Filtering,
     Neighbour,
     PoolConfig,
     PortConfig,
@@ -71,7 +72,7 @@ def node_config(node: int = 0, *, heartbeats: bool = True, driver: Driver = Driv
     )
     return FastpathConfig(
         ports=ports,
-        pools=(PoolConfig(name="vip", address=WAN_VIP, out_port=WAN),),
+        pools=(PoolConfig(name="vip", address=WAN_VIP, out_port=WAN, filtering=Filtering.APDF),),
         pulse=PulseConfig(pair_id=7, node_index=node, incarnation=1000 + node, mac_key=MAC_KEY),
         shard_key=b"the pair's key.1",
         table_key=bytes([node]) * 16,

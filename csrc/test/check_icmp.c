@@ -306,7 +306,7 @@ static void check_refused_errors(void)
 	r->core.ports[LAN].len_max = ETH_LEN + 1500;
 	w.src = LAN_VIP;
 	f = complain(r, &w, &out);
-	CHECK_EQ(103, rig_step(r, &f), V_MARTIAN_SOURCE);
+	CHECK_EQ(103, rig_step(r, &f), V_SPOOFED_OWN);
 	w.src = ROUTER;
 	w.type_code = 4 << 8; /* Source Quench, RFC 6633 */
 	f = complain(r, &w, &out);
@@ -467,19 +467,19 @@ static void check_silence(void)
 
 	s.ttl = 1;
 	s.src = IP4(198, 51, 100, 255);
-	CHECK_EQ(200, rig_in(r, LAN, &s).verdict, V_TTL_EXPIRED);
+	CHECK_EQ(200, rig_in(r, LAN, &s).verdict, V_BROADCAST_SOURCE);
 	s.src = IP4(198, 51, 100, 0);
-	CHECK_EQ(201, rig_in(r, LAN, &s).verdict, V_TTL_EXPIRED);
+	CHECK_EQ(201, rig_in(r, LAN, &s).verdict, V_BROADCAST_SOURCE);
 	s.src = IP4(10, 9, 9, 9); /* is not routed to where it came from */
 	f = rig_in(r, LAN, &s);
-	CHECK_EQ(202, f.verdict, V_TTL_EXPIRED);
+	CHECK_EQ(202, f.verdict, V_NO_RETURN_ROUTE);
 	CHECK_EQ(203, f.out, FP_OUT_NONE);
 	s.src = IP4(224, 0, 0, 9);
 	CHECK_EQ(204, rig_in(r, LAN, &s).verdict, V_MARTIAN_SOURCE);
 	s = spec_udp;
 	s.ttl = 1;
 	s.dst = IP4(203, 0, 113, 7);
-	CHECK_EQ(205, rig_in(r, LAN, &s).verdict, V_TTL_EXPIRED);
+	CHECK_EQ(205, rig_in(r, LAN, &s).verdict, V_BROADCAST_DESTINATION);
 	s.dst = SERVER;
 	s.frag = 100; /* RFC 1812 section 4.3.2.7: nobody is told of a later fragment */
 	CHECK_EQ(206, rig_in(r, LAN, &s).verdict, V_FRAG_HELD);

@@ -164,9 +164,21 @@ static void check_kinds(void)
 	CHECK_EQ(64, parse(&f, &p), V_GO_ON);
 	CHECK(65, !p.fragment);
 	s.frag = 0;
-	s.proto = 47;
-	f = frames_ipv4(room, LAN, mac_virtual[LAN], &s);
-	CHECK_EQ(66, parse(&f, &p), V_PROTOCOL);
+	/* Without ports: the fixed part of the header must be there. */
+	static const struct {
+		uint8_t proto, header;
+	} portless[] = { { 47, 4 }, { 50, 8 }, { 132, 12 }, { 4, 0 } };
+	for (uint32_t i = 0; i < ARRAY_SIZE(portless); i++) {
+		s.proto = portless[i].proto;
+		s.payload = portless[i].header;
+		f = frames_ipv4(room, LAN, mac_virtual[LAN], &s);
+		CHECK_EQ(66, parse(&f, &p), V_GO_ON);
+		CHECK_EQ(67, p.sport.raw | p.dport.raw, 0);
+		if (!s.payload--)
+			continue;
+		f = frames_ipv4(room, LAN, mac_virtual[LAN], &s);
+		CHECK_EQ(68, parse(&f, &p), V_L4_MALFORMED);
+	}
 }
 
 static void check_flips(void)

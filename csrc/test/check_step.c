@@ -45,7 +45,9 @@ static void check_tcp(void)
 	CHECK_EQ(23, rig_stats(r).mappings, 1);
 	/* A stranger at the right port: filtered by address and port. */
 	reply.src = IP4(192, 0, 2, 99);
-	CHECK_EQ(24, rig_in(r, WAN, &reply).verdict, V_NO_SESSION);
+	CHECK_EQ(24, rig_in(r, WAN, &reply).verdict, V_FILTERED);
+	reply.dport ^= 2;
+	CHECK_EQ(25, rig_in(r, WAN, &reply).verdict, V_NO_SESSION);
 	rig_free(r);
 }
 
@@ -141,7 +143,7 @@ static void check_bad_input(void)
 	f.len = 1515;
 	CHECK_EQ(86, rig_step(r, &f), V_OVERSIZED);
 	s = spec_syn;
-	s.proto = 47;
+	s.proto = 112;
 	CHECK_EQ(87, rig_in(r, LAN, &s).verdict, V_PROTOCOL);
 	s = spec_echo;
 	s.type = ICMP_UNREACHABLE;
@@ -154,7 +156,7 @@ static void check_bad_input(void)
 	s.src = IP4(127, 0, 0, 1);
 	CHECK_EQ(91, rig_in(r, LAN, &s).verdict, V_MARTIAN_SOURCE);
 	s.src = LAN_VIP;
-	CHECK_EQ(92, rig_in(r, LAN, &s).verdict, V_MARTIAN_SOURCE);
+	CHECK_EQ(92, rig_in(r, LAN, &s).verdict, V_SPOOFED_OWN);
 	s = spec_syn;
 	s.dst = IP4(239, 1, 1, 1);
 	CHECK_EQ(93, rig_in(r, LAN, &s).verdict, V_MARTIAN_DESTINATION);
@@ -165,8 +167,8 @@ static void check_bad_input(void)
 	s.dst = CLIENT2;
 	CHECK_EQ(95, rig_in(r, LAN, &s).verdict, V_INSIDE_DENIED);
 	s.dst = WAN_VIP;
-	s.dport = 2000;
-	CHECK_EQ(96, rig_in(r, LAN, &s).verdict, V_HAIRPIN);
+	s.dport = 80; /* below the pool's range */
+	CHECK_EQ(96, rig_in(r, LAN, &s).verdict, V_VIP_SERVICE);
 	s.dst = LAN_VIP;
 	CHECK_EQ(97, rig_in(r, LAN, &s).verdict, V_VIP_SERVICE);
 	CHECK_EQ(98, rig_stats(r).flows, 0);

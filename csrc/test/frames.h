@@ -68,7 +68,7 @@ static inline struct fp_config frames_config(uint32_t n_workers, uint32_t flow_c
 			  .vrid = 20, .addr = addr_from_v4(WAN_SELF), .vip = { addr_from_v4(WAN_VIP) } },
 		},
 		.pools = { { .name = "vip", .addr = addr_from_v4(WAN_VIP), .port_lo = 1024, .port_hi = 65535,
-			     .out_port = WAN, .survives = 1 } },
+			     .out_port = WAN, .filtering = FP_FILTER_APDF, .survives = 1 } },
 	};
 
 	for (uint32_t i = 0; i < N_PORTS; i++) {

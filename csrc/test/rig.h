@@ -37,13 +37,13 @@ static inline void rig_fib(struct rig *r, bool neighbours)
 	free(old);
 }
 
-static inline struct rig *rig_new(uint32_t worker, uint32_t n_workers, uint32_t flow_cap)
+static inline struct rig *rig_make(const struct fp_config *cfg, uint32_t worker)
 {
 	struct rig *r = calloc(1, sizeof(*r));
 	size_t size;
 
 	FP_ASSERT(r);
-	r->cfg = frames_config(n_workers, flow_cap);
+	r->cfg = *cfg;
 	size = core_mem_size(&r->cfg);
 	r->mem = aligned_alloc(CACHE_LINE, size);
 	FP_ASSERT(r->mem);
@@ -52,6 +52,13 @@ static inline struct rig *rig_new(uint32_t worker, uint32_t n_workers, uint32_t 
 	r->now_ns = UINT64_C(86400) * NS_PER_S;
 	rig_fib(r, true);
 	return r;
+}
+
+static inline struct rig *rig_new(uint32_t worker, uint32_t n_workers, uint32_t flow_cap)
+{
+	struct fp_config cfg = frames_config(n_workers, flow_cap);
+
+	return rig_make(&cfg, worker);
 }
 
 static inline struct rig *rig_active(void)

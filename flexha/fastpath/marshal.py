@@ -32,6 +32,7 @@ from flexha.fastpath.records import (
     Rule,
     Service,
     SessionLine,
+    Source,
     SteppedFrame,
     WorkerStats,
 )
@@ -300,5 +301,7 @@ def stepped_frame(cdata: CData, room: bytearray) -> SteppedFrame:
         owner=int(cdata.owner),
         fenced=bool(cdata.fenced),
         next_hop=_cdata_addr(cdata.next_hop) if out is Out.WAIT else None,
+        port=int(cdata.port),
+        source=Source(cdata.src),
         l4=(int(cdata.l4_sport), int(cdata.l4_dport)) if cdata.l4_known else None,
     )

@@ -86,6 +86,8 @@ class Source(IntEnum):
 
     WIRE = 0
     HOST = 1
+    HAIRPIN = 2
+    """From inside to an address of ours: translated once, and on its way in again."""
 
 
 class Out(IntEnum):
@@ -518,5 +520,7 @@ class SteppedFrame:
     owner: int
     fenced: bool
     next_hop: Address | None
+    port: int
+    source: Source
     l4: tuple[int, int] | None = None
     """Of a fragment: what the first of its datagram says; ``test_step()`` at another worker takes it."""

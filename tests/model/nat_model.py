@@ -115,7 +115,8 @@ class NatModel:
                 if refused := self._move(mapping.flows[remote], packet, IN, now_s):
                     return Expected(refused)
                 return Expected("reverse", inside, mapping.port)
-        return Expected("no_session")
+        known = any(m.port == external for (proto, *_), m in self.mappings.items() if proto == packet.proto)
+        return Expected("filtered" if known and packet.proto != ICMP else "no_session")
 
     def _move(self, flow: Flow, packet: Packet, side: int, now_s: float) -> str:
         """Let a packet act on its session; other than "" is why it is dropped."""

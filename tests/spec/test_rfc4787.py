@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """RFC 4787: what a NAT does to unicast UDP.
 
-Not in this version, and counted when it occurs: hairpinning (REQ-9). More about fragments: test_fragments.py.
+More about fragments: test_fragments.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import IPv4Address
 from itertools import pairwise
@@ -16,9 +17,24 @@ import pytest
 from nat_node import NatNode, nat_node
 from packets import UDP, Packet
 
-from flexha.fastpath import PoolConfig
+from flexha.fastpath import Filtering, Out, PoolConfig
 
 QUERY = Packet(UDP, packets.CLIENTS[0], packets.SERVERS[0], 4000, 53, payload=b"?")
+
+
+@contextmanager
+def filtering_node(filtering: Filtering, **changes: object) -> Iterator[NatNode]:
+    config = packets.node_config()
+    pool = replace(config.pools[0], filtering=filtering)
+    with nat_node(config, pools=(pool,), **changes) as made:  # type: ignore[arg-type]
+        yield made
+
+
+def hairpinned(node: NatNode, packet: Packet) -> Packet:
+    """A client's packet to an external endpoint; as the other client sees it."""
+    out = node.outbound(packet)
+    assert (out.verdict, out.out, out.out_port, out.fenced) == ("hairpin", Out.WIRE, packets.LAN, True)
+    return packets.parse(out.data)
 
 
 @pytest.fixture
@@ -82,12 +98,56 @@ def test_req6_outbound_traffic_refreshes(node: NatNode) -> None:
     assert node.inbound(sent.reply()).verdict == "reverse"
 
 
-def test_req8_only_who_was_asked_may_answer(node: NatNode) -> None:
-    """Spec: RFC 4787 REQ-8: filtering is address and port dependent, stricter than what it recommends."""
-    sent = node.send(QUERY)
-    assert node.inbound(replace(sent.reply(), src=packets.SERVERS[1])).verdict == "no_session"
-    assert node.inbound(replace(sent.reply(), sport=54)).verdict == "no_session"
-    assert node.inbound(sent.reply()).verdict == "reverse"
+@pytest.mark.parametrize(
+    ("filtering", "other_host", "other_port"),
+    [
+        (Filtering.EIF, "reverse", "reverse"),
+        (Filtering.ADF, "filtered", "reverse"),
+        (Filtering.APDF, "filtered", "filtered"),
+    ],
+)
+def test_req8_who_may_send_to_a_mapping(filtering: Filtering, other_host: str, other_port: str) -> None:
+    """Spec: RFC 4787 REQ-8: each pool has one of the three ways of filtering, whatever its mappings do."""
+    with filtering_node(filtering) as node:
+        sent = node.send(QUERY)
+        assert node.inbound(replace(sent.reply(), src=packets.SERVERS[1])).verdict == other_host
+        assert node.inbound(replace(sent.reply(), sport=54)).verdict == other_port
+        assert node.inbound(replace(sent.reply(), dport=sent.sport ^ 2)).verdict == "no_session"
+        assert node.receive(sent.reply()).dport == QUERY.sport
+        if other_host == "reverse":
+            answer = replace(QUERY, dst=packets.SERVERS[1])
+            assert node.send(answer).sport == sent.sport
+
+
+@pytest.mark.parametrize("n_workers", [1, 2, 5])
+def test_req9_hairpinning(n_workers: int) -> None:
+    """Spec: RFC 4787 REQ-9, a: two clients behind the NAT, each known to the other by its external endpoint.
+
+    The halves of the way have owners of their own: with several workers the packet is handed on between.
+    """
+    with filtering_node(Filtering.EIF, n_workers=n_workers) as node:
+        for i in range(40):
+            one = replace(QUERY, sport=4000 + 2 * i)
+            other = replace(QUERY, src=packets.CLIENTS[1], sport=6000 + 2 * i)
+            outside = [node.send(packet) for packet in (one, other)]
+            forth = replace(one, dst=outside[1].src, dport=outside[1].sport)
+            seen = hairpinned(node, forth)
+            assert (seen.src, seen.sport) == (outside[0].src, outside[0].sport)
+            assert (seen.dst, seen.dport, seen.payload, seen.ttl) == (other.src, other.sport, b"?", 63)
+            back = hairpinned(node, seen.reply())
+            assert (back.src, back.sport) == (forth.dst, forth.dport)
+            assert (back.dst, back.dport) == (one.src, one.sport)
+
+
+def test_req9_hairpinned_packets_are_filtered_too() -> None:
+    """Spec: RFC 4787 REQ-9, REQ-8: as if the packet had come from outside."""
+    with filtering_node(Filtering.ADF) as node:
+        one, other = QUERY, replace(QUERY, src=packets.CLIENTS[1], sport=6000)
+        outside = [node.send(packet) for packet in (one, other)]
+        forth = replace(one, dst=outside[1].src, dport=outside[1].sport)
+        assert node.outbound(forth).verdict == "filtered"
+        node.outbound(replace(other, dst=outside[0].src, dport=outside[0].sport))
+        assert hairpinned(node, forth).dst == other.src
 
 
 def test_req11_behaviour_does_not_change_under_pressure() -> None:

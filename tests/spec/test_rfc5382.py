@@ -65,7 +65,7 @@ def test_req4_an_unsolicited_syn_is_not_answered(node: NatNode) -> None:
     stranger = replace(seen.reply(), src=packets.SERVERS[1], flags=SYN, seq=1)
     for _ in range(8):
         out = node.inbound(stranger)
-        assert (out.verdict, out.out.name) == ("no_session", "NONE")
+        assert (out.verdict, out.out.name) == ("filtered", "NONE")
         node.wait(1)
 
 
@@ -74,7 +74,7 @@ def test_req4_the_outbound_syn_completes_a_simultaneous_open(node: NatNode) -> N
     other = replace(OPEN, dst=packets.SERVERS[1])
     seen = node.send(OPEN)
     early = replace(seen.reply(flags=SYN, seq=SERVER_ISN), src=other.dst)
-    assert node.inbound(early).verdict == "no_session"
+    assert node.inbound(early).verdict == "filtered"
     node.send(other)
     node.receive(early)
     node.send(replace(other, flags=SYN | ACK, ack=SERVER_ISN + 1))

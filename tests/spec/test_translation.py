@@ -141,12 +141,16 @@ BAD_FRAMES = {
     "own_source": SEND.frame(packets.VMACS[LAN], packets.port_mac(0, LAN)),
     "ipv6_not_forwarded": packets.VMACS[LAN] + packets.CLIENT_MAC + b"\x86\xdd" + bytes(40),
     "ethertype": packets.VMACS[LAN] + packets.CLIENT_MAC + b"\x88\xcc" + bytes(40),
-    "protocol": replace(SEND, proto=47).from_lan(),
+    "protocol": replace(SEND, proto=112).from_lan(),
     "martian_source": replace(SEND, src=IPv4Address("127.0.0.1")).from_lan(),
     "martian_destination": replace(SEND, dst=IPv4Address("240.0.0.1")).from_lan(),
     "vip_service": replace(SEND, dst=packets.LAN_VIP).from_lan(),
     "inside_denied": replace(SEND, dst=packets.CLIENTS[1]).from_lan(),
-    "hairpin": replace(SEND, dst=packets.WAN_VIP, dport=40000).from_lan(),
+    "hairpin_portless": replace(SEND, proto=47, dst=packets.WAN_VIP).from_lan(),
+    "land": replace(SEND, dst=SEND.src).from_lan(),
+    "spoofed_own": replace(SEND, src=packets.WAN_VIP).from_lan(),
+    "broadcast_source": replace(SEND, src=IPv4Address("198.51.100.255")).from_lan(),
+    "broadcast_destination": replace(SEND, dst=IPv4Address("203.0.113.7")).from_lan(),
     "no_return_route": replace(SEND, src=IPv4Address("10.9.8.7")).from_lan(),
 }
 

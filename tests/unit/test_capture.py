@@ -437,6 +437,17 @@ def test_a_slow_reader_costs_packets_not_memory(
     assert daemon.counters.values()["capture.started"] == 1
 
 
+def test_a_daemon_that_stops_ends_the_capture(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path / "lab-a.sock")
+    client = Client(daemon.path)
+    assert client.stream.read(1)
+    daemon.stop()
+    client.stream.read()  # comes to an end
+    assert daemon.captures._running is None
+    assert daemon.counters.values().get("control.failed", 0) == 0
+    client.close()
+
+
 def test_what_the_daemon_refuses(daemon: Daemon) -> None:
     for args, text in (
         ({"program": "!"}, "no base64"),

@@ -19,7 +19,7 @@
  *   goes. With no room for another held frame the datagram goes that has waited longest for its first.
  *
  *   On the way out of a translated network two hosts may use one identification for the same destination,
- *   and the receiver would mix their datagrams (RFC 6864 section 5.3.1, RFC 7857 section 10). So a datagram
+ *   and the receiver would mix their datagrams (RFC 6864 section 5.3.1; RFC 7857 asks for it). So a datagram
  *   that comes from inside in fragments gets a new identification; workers share them out by their residue.
  *
  * Pure: time is an argument.

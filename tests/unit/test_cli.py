@@ -94,6 +94,46 @@ HISTORY = {
         }
     ]
 }
+RULES = {
+    "rules": [
+        {
+            "number": 1,
+            "name": "no-dns",
+            "action": "deny",
+            "hits": 1234,
+            "from": ["inside"],
+            "proto": ["udp"],
+            "ports": ["53"],
+            "log": True,
+        }
+    ],
+    "default": {"action": "allow-outbound", "hits": 77},
+    "forwards": [
+        {
+            "name": "web",
+            "pool": "vip",
+            "proto": ["tcp"],
+            "ports": ["80"],
+            "to": "198.51.100.80",
+            "to_port": 8080,
+        }
+    ],
+}
+POOLS = {
+    "pools": [
+        {
+            "name": "own",
+            "port": "wan",
+            "address": "203.0.113.4",
+            "port_lo": 1024,
+            "port_hi": 9999,
+            "in_use": {"tcp": 11, "udp": 22, "icmp": 33},
+            "filtering": "address-dependent",
+            "survives": False,
+        }
+    ]
+}
+RELOAD = {"rules": 3, "forwards": 1, "default": "deny", "closed": 1200, "reviewed": True}
 
 
 class Daemon:
@@ -110,6 +150,9 @@ class Daemon:
                 ("sessions", {"sessions": [SESSION], "count": 1, "truncated": False, "cursor": None}),
                 ("counters", COUNTERS),
                 ("ha_history", HISTORY),
+                ("rules", RULES),
+                ("pools", POOLS),
+                ("reload", RELOAD),
             )
         }
         self._control = Control(path, handlers, self._post, Counters())
@@ -195,6 +238,9 @@ def test_status_for_people(daemon: Daemon, ctl: Any, words: list[str]) -> None:
         (["counters"], COUNTERS),
         (["ha", "history"], HISTORY),
         (["sessions"], {"sessions": [SESSION], "count": 1, "truncated": False, "cursor": None}),
+        (["rules"], RULES),
+        (["pools"], POOLS),
+        (["reload"], RELOAD),
         (["failover"], {"text": "the peer reigns in term 5"}),
         (["maintenance", "enter"], {"text": "the peer reigns in term 5"}),
     ],
@@ -242,6 +288,27 @@ def test_history_for_people(daemon: Daemon, ctl: Any) -> None:
     assert "2023-11-14 22:13:20.250" in out
     assert "reason=elected" in out
     assert daemon.requests == [("ha_history", {"limit": 9})]
+
+
+def test_rules_for_people(daemon: Daemon, ctl: Any) -> None:
+    """Spec: R11, R25."""
+    out = ctl("--socket", daemon.path, "rules").out
+    for text in ("no-dns", "deny", "1,234", "udp", "allow-outbound", "77", "web", "198.51.100.80:8080"):
+        assert text in out
+
+
+def test_pools_for_people(daemon: Daemon, ctl: Any) -> None:
+    """Spec: R11. Which pools survive a failover is seen."""
+    out = ctl("--socket", daemon.path, "pools").out
+    for text in ("own", "203.0.113.4", "1024-9999", "11", "22", "33", "address-dependent", "no"):
+        assert text in out
+
+
+def test_reload_says_what_it_closed(daemon: Daemon, ctl: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = ctl("--socket", daemon.path, "reload").out
+    assert out == "3 rules, 1 forwards, default deny in force; 1,200 sessions closed\n"
+    monkeypatch.setitem(RELOAD, "reviewed", False)
+    assert "when this node becomes ACTIVE" in ctl("--socket", daemon.path, "reload").out
 
 
 # ---- refusals ----------------------------------------------------------------------------------------------

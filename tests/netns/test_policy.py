@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rules on a live pair: a reload under traffic, pools of rules, and a pool that does not survive.
+
+The pair of these tests has a configuration of its own; the session's pair rests meanwhile. Spec: R11, R25.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import topo
+from pair import CONFIG, Node, Pair
+from sandbox import Lab, LabError, wait_until
+from traffic import TcpFlows
+
+pytestmark = pytest.mark.timeout(180)
+
+FLOWS = 60
+DENIED = topo.CLIENT_ADDRESSES[3]
+SECOND = "203.0.113.6"
+PORT, SECOND_PORT, REJECTED_PORT = 8131, 8132, 8133
+PLAIN = """
+[[rules]]
+name = "all"
+action = "allow"
+from = "inside"
+to = "outside"
+"""
+POOLS = f"""
+[[pools]]
+name = "second"
+port = "wan"
+address = "{SECOND}"
+
+[[pools]]
+name = "own"
+port = "wan"
+address = "interface"
+port_lo = 10000
+port_hi = 19999
+
+[[rules]]
+name = "by-second"
+action = "allow"
+proto = "tcp"
+ports = "{SECOND_PORT}"
+nat = "second"
+log = true
+
+[[rules]]
+name = "rejected"
+action = "reject"
+proto = "tcp"
+ports = "{REJECTED_PORT}"
+log = true
+
+[[rules]]
+name = "by-vip"
+action = "allow"
+from = "inside"
+to = "outside"
+nat = "vip"
+"""
+NO_CLIENT = f"""
+[[rules]]
+name = "no-client"
+action = "deny"
+src = "{DENIED}"
+"""
+
+
+class PolicyPair:
+    """A pair, and the file that it reads."""
+
+    def __init__(self, lab: Lab, directory: Path, text: str) -> None:
+        self.config = directory / "pair.toml"
+        self.write(text)
+        self.nodes = Pair(lab, directory, self.config)
+
+    def write(self, text: str) -> None:
+        self.config.write_text(CONFIG.read_text() + text)
+
+    def reload(self) -> dict[str, dict[str, Any]]:
+        return {name: node.ctl("reload") for name, node in self.nodes.nodes.items()}
+
+
+@pytest.fixture
+def policy_pair(
+    lab: Lab, session_pair: Pair, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[PolicyPair]:
+    session_pair.stop_all()
+    under_test = PolicyPair(lab, tmp_path, getattr(request, "param", POOLS))
+    under_test.nodes.start()
+    try:
+        under_test.nodes.wait_settled()
+        yield under_test
+    finally:
+        under_test.nodes.stop_all()
+
+
+def inside_addresses(node: Node) -> list[str]:
+    return [session["inside"].partition(":")[0] for session in node.sessions(state="established")]
+
+
+def rounds(tcp: TcpFlows) -> int:
+    return int(tcp.progress()["rounds"])
+
+
+@pytest.mark.parametrize("policy_pair", [PLAIN], ids=["one pool"], indirect=True)
+def test_a_reload_closes_exactly_what_the_new_rules_deny(lab: Lab, policy_pair: PolicyPair) -> None:
+    """Spec: R11, issue "a change re-evaluates live sessions and says how many it closed"."""
+    pair = policy_pair.nodes
+    active = pair.active()
+    passive = pair.peer(active)
+    with contextlib.ExitStack() as stack:
+        tcp = TcpFlows(lab, 380, flows=FLOWS)
+        stack.callback(tcp.close)
+        tcp.wait_open()
+        before = inside_addresses(active)
+        denied = before.count(DENIED)
+        assert denied == FLOWS // len(topo.CLIENT_ADDRESSES)
+
+        assert active.ctl("reload")["closed"] == 0, "the same file closes nothing"
+        policy_pair.write(NO_CLIENT + PLAIN)
+        answers = policy_pair.reload()
+        assert answers[active.name] == {
+            "rules": 2,
+            "forwards": 0,
+            "default": "allow-outbound",
+            "closed": denied,
+            "reviewed": True,
+        }
+        assert answers[passive.name]["reviewed"] is False
+        assert sorted(inside_addresses(active)) == sorted(a for a in before if a != DENIED)
+        wait_until(
+            lambda: sorted(inside_addresses(passive)) == sorted(inside_addresses(active)),
+            10,
+            "the peer has heard of it",
+        )
+        so_far = int(tcp.progress()["responses"])
+        wait_until(
+            lambda: int(tcp.progress()["responses"]) > so_far + 4 * (FLOWS - denied), 20, "the others live on"
+        )
+        assert DENIED not in inside_addresses(active)
+        names = {session["rule_name"] for session in active.sessions(state="established")}
+        assert names == {"all"}, "sessions have the number of the rule that allows them now"
+
+
+def test_a_change_that_needs_a_restart_is_refused_whole(policy_pair: PolicyPair) -> None:
+    text = NO_CLIENT + POOLS.replace("port_hi = 19999", "port_hi = 18999")
+    policy_pair.write(text)
+    active = policy_pair.nodes.active()
+    with pytest.raises(LabError, match=r"nothing was applied: pools\[2\].port_hi changed"):
+        active.request("reload")
+    assert [rule["name"] for rule in active.ctl("rules")["rules"]] == ["by-second", "rejected", "by-vip"]
+
+
+def source_at_server(lab: Lab, port: int) -> str:
+    """The address that the server sees behind a connection of a client."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(lab.open_socket("server", socket.AF_INET, socket.SOCK_STREAM))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((topo.SERVER_ADDRESS, port))
+        listener.listen()
+        client = stack.enter_context(lab.open_socket("client", socket.AF_INET, socket.SOCK_STREAM))
+        client.settimeout(10)
+        client.connect((topo.SERVER_ADDRESS, port))
+        served, (address, _) = listener.accept()
+        served.close()
+        return str(address)
+
+
+def rule_hits(node: Node) -> dict[str, int]:
+    return {rule["name"]: rule["hits"] for rule in node.ctl("rules")["rules"]}
+
+
+def logged(node: Node, event: str, **fields: str) -> bool:
+    return any(
+        event in line and all(f"{key}={value}" in line for key, value in fields.items())
+        for line in node.log.read_text().splitlines()
+    )
+
+
+def test_a_rule_chooses_the_pool(lab: Lab, policy_pair: PolicyPair) -> None:
+    """The server sees the other address, which ACTIVE answers ARP for; the session is logged and counted."""
+    active = policy_pair.nodes.active()
+    assert source_at_server(lab, PORT) == topo.WAN_VIP
+    assert source_at_server(lab, SECOND_PORT) == SECOND
+    assert rule_hits(active)["by-second"] == 1
+    wait_until(
+        lambda: logged(active, "session.opened", rule="by-second", to="wan"), 5, "the session is logged"
+    )
+    pools = {pool["name"]: pool for pool in active.ctl("pools")["pools"]}
+    assert pools["second"]["in_use"]["tcp"] == 1
+
+
+def test_a_rejected_connection_is_refused_at_once_and_logged(lab: Lab, policy_pair: PolicyPair) -> None:
+    active = policy_pair.nodes.active()
+    with lab.open_socket("client", socket.AF_INET, socket.SOCK_STREAM) as client:
+        client.settimeout(10)
+        with pytest.raises(ConnectionRefusedError):
+            client.connect((topo.SERVER_ADDRESS, REJECTED_PORT))
+    assert rule_hits(active)["rejected"] == 1
+    wait_until(lambda: logged(active, "session.refused", rule="rejected"), 5, "the refusal is logged")
+
+
+def test_a_pool_that_does_not_survive_is_warned_of(policy_pair: PolicyPair) -> None:
+    """Spec: R11. At the start, in ``status`` and in ``pools``."""
+    for node in policy_pair.nodes.nodes.values():
+        assert logged(node, "pool.does_not_survive", pool="own")
+        status = node.status()
+        assert status is not None
+        assert ["own" in text for text in status["warnings"]] == [True]
+        survives = {pool["name"]: pool["survives"] for pool in node.ctl("pools")["pools"]}
+        assert survives == {"vip": True, "second": True, "own": False}

@@ -18,7 +18,7 @@
 
 enum { OPENER, RESPONDER, MSS = 1460, FLYING = 512, HELD = 32, TICK_MS = 5, LENIENT_MS = 30000 };
 enum { SYN = TCP_SYN, ACK = TCP_ACK_FLAG, FIN = TCP_FIN, RST = TCP_RST };
-enum { ST_CLOSED, ST_SYN_SENT, ST_SYN_RECV, ST_OPEN };
+enum { ST_CLOSED, ST_SYN_SENT, ST_SYN_RECV, ST_OPEN, ST_DEAD };
 
 /* A segment on its way: hop 0 to the node, hop 1 beyond it. */
 struct flying {
@@ -52,12 +52,13 @@ struct talk {
 	struct flying air[FLYING];
 	uint64_t rng;
 	uint32_t now_ms, active_ms, takeover_ms, dark_ms, loss, delay_ms;
-	bool node_has_it, inbound;
+	bool node_has_it, inbound, aborted;
 	uint32_t genuine, forged, strict_ms;
 };
 
 static uint32_t seed;
-static uint64_t total_genuine, total_forged, total_strict, total_relearned, total_hits;
+static uint64_t total_genuine, total_forged, total_strict, total_relearned, total_hits, total_aborted,
+	total_lingering;
 static uint8_t room[FP_FRAME_BIG];
 
 static uint32_t rnd(struct talk *t, uint32_t below)
@@ -154,6 +155,9 @@ static bool is_stale(const struct talk *t, const struct flying *s)
 {
 	const struct end *from = &t->end[s->side], *to = &t->end[s->side ^ 1];
 
+	/* An RST that answers what was overtaken: its receiver would not believe it. */
+	if (s->flags & RST)
+		return before(s->seq, to->rcv);
 	return from->state == ST_OPEN && before(s->seq + s->len, from->una) && !before(to->una, s->ack);
 }
 
@@ -320,10 +324,43 @@ static void open_end(struct talk *t, struct end *e, uint32_t rcv)
 	e->read_at = t->now_ms;
 }
 
+/* Who has no connection answers with an RST; who gets one believes it only if it is exact (RFC 5961). */
+static bool is_dead(struct talk *t, uint32_t who, const struct flying *s)
+{
+	struct end *e = &t->end[who];
+
+	if (e->state == ST_DEAD) {
+		if (!(s->flags & RST) && (s->flags & ACK))
+			transmit(t, who, RST, s->ack, 0);
+	} else if (!(s->flags & RST)) {
+		return false;
+	} else if (e->state == ST_OPEN && s->seq == e->rcv) {
+		e->state = ST_DEAD;
+		e->nxt = e->una;
+	} else if (e->state == ST_OPEN && before(e->rcv, s->seq) && before(s->seq, e->told)) {
+		transmit(t, who, ACK, e->nxt, 0);
+	}
+	return true;
+}
+
+static void abort_end(struct talk *t, uint32_t who)
+{
+	struct end *e = &t->end[who];
+
+	if (e->state != ST_OPEN)
+		return;
+	transmit(t, who, RST | ACK, e->nxt, 0);
+	e->state = ST_DEAD;
+	e->una = e->nxt;
+	t->aborted = true;
+}
+
 static void receive(struct talk *t, uint32_t who, const struct flying *s)
 {
 	struct end *e = &t->end[who];
 
+	if (is_dead(t, who, s))
+		return;
 	if (s->flags & SYN) {
 		if (e->state == ST_CLOSED && !(s->flags & ACK)) { /* the responder */
 			e->state = ST_SYN_RECV;
@@ -513,8 +550,15 @@ static void converse(uint32_t number)
 		if (t->node_has_it && sneaky && rnd(t, 10) == 0)
 			sneaky == 1 ? blind(t) : lucky(t);
 		t->strict_ms += t->node_has_it && !(t->c.wflags[SIDE_OUT] & TCP_LENIENT) ? TICK_MS : 0;
-		if (t->now_ms + 15000 > end_ms)
+		if (t->now_ms + 15000 > end_ms && number % 3 && !t->aborted)
 			t->end[rnd(t, 2)].fin_wanted = true;
+		else if (t->now_ms + 15000 > end_ms && !t->aborted)
+			abort_end(t, rnd(t, 2));
+	}
+	if (t->end[OPENER].state == ST_DEAD && t->end[RESPONDER].state == ST_DEAD &&
+	    !(t->c.wflags[SIDE_OUT] & TCP_LENIENT)) {
+		total_aborted++;
+		total_lingering += !tcptrack_is_over(&t->f);
 	}
 	total_genuine += t->genuine;
 	total_forged += t->forged;
@@ -529,10 +573,13 @@ int main(int argc, char **argv)
 
 	for (uint32_t i = 0; i < n; i++)
 		converse(first + i);
-	printf("%llu genuine segments, %llu forged, %llu of them in the window, %llu s strict, %llu learned again\n",
+	printf("%llu genuine segments, %llu forged, %llu of them in the window, %llu s strict, %llu learned again, %llu aborted, %llu of them linger\n",
 	       (unsigned long long)total_genuine, (unsigned long long)total_forged,
 	       (unsigned long long)total_hits, (unsigned long long)total_strict / 1000,
-	       (unsigned long long)total_relearned);
+	       (unsigned long long)total_relearned, (unsigned long long)total_aborted,
+	       (unsigned long long)total_lingering);
+	/* Unless the very last RST was lost beyond the node. */
+	CHECK(8, total_lingering <= total_aborted / 10);
 	CHECK(7, total_hits <= total_forged / 2000);
 	CHECK(5, n < 100 || (total_forged > 1000 && total_relearned > 10));
 	return check_done("tcp_windows");

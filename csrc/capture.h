@@ -7,7 +7,7 @@
  * A record is one packet: the frame as it was received, the frame as it was sent, and its verdict. While a
  * capture is on, a worker notes the frames of a burst before core_step(), which rewrites them in place, and
  * publishes those that are wanted after tx, when verdicts are final. A capture that is off is a pointer that
- * is NULL: one load and one branch a burst.
+ * is NULL: one load and two branches a burst.
  *
  * A packet is wanted when it touches one of the ports, has one of the verdicts, and the filter matches the
  * frame as it was received or as it was sent. Filters look at the whole frame, whatever the snaplen.

@@ -34,6 +34,7 @@ enum {
 	FP_PATHS_MAX = 9,     /* heartbeat paths: path 0 is xc, path 1 + i is port i */
 	FP_FRAME_MAX = 2048,  /* room for one frame as it is on a wire */
 	FP_FRAME_BIG = 65600, /* room for an offload frame: an IP packet of 64 KiB and its Ethernet header */
+	FP_HEADROOM = 64,     /* in front of a frame, for what a driver puts there */
 	FP_NAME_MAX = 16,     /* IFNAMSIZ, the terminating NUL included */
 	FP_BURST_MAX = 64,    /* frames of one step() */
 	FP_TX_BURST = 8       /* frames sent between two looks at the fence */
@@ -129,10 +130,11 @@ struct fp_config {
 	uint32_t tcp_strict;      /* 1: a TCP segment out of its window is dropped */
 	uint16_t origin;          /* identity of the flows made here: origin = node_index + 1 */
 	uint16_t tcp_lenient_s;   /* after a takeover windows are learned for so long before they are enforced */
-	uint16_t pad1[2];
+	uint32_t poll_us;         /* a worker polls for so long after the last frame before it sleeps */
 	uint8_t shard_key[16];    /* secret of the pair: both nodes compute the same shard */
 	uint8_t table_key[16];    /* secret of this process */
 	uint64_t flow_id_base;    /* ids made here start above; random per start, so ids never recur */
+	uint16_t pinned[16];      /* by worker: its CPU, + 1; 0 = wherever the scheduler likes */
 	struct fp_timeouts timeouts;
 	struct fp_limits limits;
 	struct fp_pulse_cfg pulse;
@@ -316,7 +318,7 @@ struct fp_frame {
 	struct fp_vnet vnet;      /* in and out */
 	uint16_t l4_sport, l4_dport; /* in and out, wire order: what the datagram's first fragment said (ICMP: identifier, type) */
 	uint8_t l4_known;         /* in and out: 1 = l4_*port are valid */
-	uint8_t pad;
+	uint8_t headroom;         /* 1 = the driver may use the FP_HEADROOM bytes in front of .data */
 };
 
 enum fp_punt_kind { FP_PUNT_FRAME, FP_PUNT_NEIGH_WANTED };
@@ -363,7 +365,10 @@ struct fp_path_stats {
 };
 
 struct fp_worker_stats {
-	uint64_t steps, frames, wakeups;
+	uint64_t steps, frames, wakeups;           /* wakeups: returns from sleep */
+	uint64_t polls;           /* passes that found nothing, while it polled after traffic */
+	uint64_t handed_on, taken_over; /* frames given to the worker that owns their session; taken from others */
+	uint64_t cpu_ns;          /* CPU time of the thread; 0 before it runs */
 	uint64_t flows, mappings, tombstones;      /* gauges; mappings: external ports in use */
 	uint64_t flows_created, flows_expired, flows_closed, flows_imported, import_refused;
 	uint64_t import_conflicts; /* external endpoint held by another record: the peer's record won */

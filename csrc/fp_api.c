@@ -18,7 +18,7 @@
 static_assert(sizeof(struct fp_addr) == 16, "fp_addr");
 static_assert(sizeof(struct fp_port_cfg) == 448, "fp_port_cfg");
 static_assert(sizeof(struct fp_pool_cfg) == 48, "fp_pool_cfg");
-static_assert(sizeof(struct fp_config) == 4168, "fp_config");
+static_assert(sizeof(struct fp_config) == 4200, "fp_config");
 static_assert(sizeof(struct fp_flow_rec) == 160, "fp_flow_rec");
 static_assert(sizeof(struct fp_route) == 40, "fp_route");
 static_assert(sizeof(struct fp_neigh) == 24, "fp_neigh");
@@ -33,7 +33,7 @@ static_assert(sizeof(struct fp_vnet) == 10, "fp_vnet");
 static_assert(sizeof(struct fp_frame) == 56, "fp_frame");
 static_assert(sizeof(struct fp_punt) == 296, "fp_punt");
 static_assert(sizeof(struct fp_pulse_event) == 48, "fp_pulse_event");
-static_assert(sizeof(struct fp_worker_stats) == 192, "fp_worker_stats");
+static_assert(sizeof(struct fp_worker_stats) == 224, "fp_worker_stats");
 static_assert(sizeof(struct fp_bpf) == 8, "fp_bpf");
 static_assert(sizeof(struct fp_capture_cfg) == 56, "fp_capture_cfg");
 static_assert(sizeof(struct fp_capture_rec) == 72, "fp_capture_rec");
@@ -658,6 +658,10 @@ int fp_worker_stats_read(const fp_dp *dp, uint32_t worker, struct fp_worker_stat
 		return -EINVAL;
 	*out = (struct fp_worker_stats){
 		.wakeups = counter_read(&w->stat_wakeups),
+		.polls = counter_read(&w->stat_polls),
+		.handed_on = counter_read(&w->stat_handed_on),
+		.taken_over = counter_read(&w->stat_taken_over),
+		.cpu_ns = worker_cpu_ns(w),
 		.punts_lost = counter_read(&w->stat_punts_lost),
 		.pulse_lost = counter_read(&w->stat_pulse_lost),
 		.inject_lost = counter_read(&w->stat_inject_lost) + (worker == 0 ? dp->inject_lost : 0),

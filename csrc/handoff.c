@@ -11,7 +11,8 @@ int handoff_make_room(struct worker *w)
 {
 	const struct fp_config *cfg = w->plane->cfg;
 	uint32_t n = FP_BURST_MAX;
-	size_t size = FP_FRAME_MAX;
+	size_t size = FP_FRAME_MAX, stride;
+	uint8_t *data;
 
 	for (uint32_t p = 0; p < cfg->n_ports; p++) {
 		if (cfg->ports[p].offload)
@@ -19,13 +20,16 @@ int handoff_make_room(struct worker *w)
 	}
 	if (size == FP_FRAME_BIG && cfg->n_workers > 1)
 		n += LENT_MAX;
-	w->room = aligned_alloc(CACHE_LINE, n * size);
+	/* No power of two: the first lines of all frames would share two sets of the L1 cache. */
+	stride = FP_HEADROOM + size;
+	w->room = aligned_alloc(CACHE_LINE, n * stride);
 	if (!w->room)
 		return -ENOMEM;
+	data = w->room + FP_HEADROOM;
 	for (uint32_t i = 0; i < FP_BURST_MAX; i++)
-		w->frames[i].data = w->room + i * size;
+		w->frames[i] = (struct fp_frame){ .data = data + i * stride, .headroom = 1 };
 	for (uint32_t i = FP_BURST_MAX; i < n; i++)
-		w->lent[i - FP_BURST_MAX].data = w->room + i * size;
+		w->lent[i - FP_BURST_MAX].data = data + i * stride;
 	return 0;
 }
 
@@ -88,5 +92,6 @@ void handoff_send(struct worker *w, struct fp_frame *f)
 	if (!lent)
 		memcpy(slot->data, f->data, f->len);
 	ring_submit(ring, 1);
+	counter_add(&w->stat_handed_on, 1);
 	doorbell_ring(&pl->workers[f->owner].bell);
 }

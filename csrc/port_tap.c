@@ -37,17 +37,23 @@ static_assert((int)FP_VNET_NEEDS_CSUM == VIRTIO_NET_HDR_F_NEEDS_CSUM &&
 		      (int)FP_GSO_ECN == VIRTIO_NET_HDR_GSO_ECN,
 	      "virtio_net_hdr");
 
-/* One frame; its length, or -1 and errno. */
+/* One frame; its length, or -1 and errno. With room in front the header is read there: one piece, not two. */
 static ssize_t read_frame(const struct chan *ch, struct fp_frame *frame)
 {
 	const struct iovec iov[] = { { &frame->vnet, sizeof(frame->vnet) }, { frame->data, FP_FRAME_BIG } };
+	uint8_t *header = frame->data - sizeof(frame->vnet);
 	ssize_t len;
 
 	if (!ch->vnet) {
 		frame->vnet = (struct fp_vnet){ 0 };
 		return read(ch->fd, frame->data, FP_FRAME_MAX);
 	}
-	len = readv(ch->fd, iov, ARRAY_SIZE(iov));
+	if (frame->headroom) {
+		len = read(ch->fd, header, sizeof(frame->vnet) + FP_FRAME_BIG);
+		memcpy(&frame->vnet, header, sizeof(frame->vnet));
+	} else {
+		len = readv(ch->fd, iov, ARRAY_SIZE(iov));
+	}
 	return len < 0 ? len : len - (ssize_t)sizeof(frame->vnet); /* the kernel writes all of the header */
 }
 
@@ -71,20 +77,30 @@ static int tap_rx(struct chan *ch, struct fp_frame *frames, uint32_t n)
 	return (int)i;
 }
 
-static int tap_tx(struct chan *ch, const struct fp_frame *frame)
+static ssize_t write_frame(const struct chan *ch, const struct fp_frame *frame)
 {
 	struct fp_vnet vnet = frame->vnet;
 	const struct iovec iov[] = { { &vnet, sizeof(vnet) }, { frame->data, frame->len } };
-	ssize_t sent;
+	uint8_t *header = frame->data - sizeof(vnet);
 
+	if (!ch->vnet)
+		return write(ch->fd, frame->data, frame->len);
 	vnet.flags &= FP_VNET_NEEDS_CSUM;
 	if (vnet.hdr_len > frame->len) /* padding was cut off */
 		vnet.hdr_len = (uint16_t)frame->len;
+	if (!frame->headroom)
+		return writev(ch->fd, iov, ARRAY_SIZE(iov));
+	memcpy(header, &vnet, sizeof(vnet));
+	return write(ch->fd, header, sizeof(vnet) + frame->len);
+}
 
-	do {
-		sent = ch->vnet ? writev(ch->fd, iov, ARRAY_SIZE(iov))
-				: write(ch->fd, frame->data, frame->len);
-	} while (sent < 0 && errno == EINTR);
+static int tap_tx(struct chan *ch, const struct fp_frame *frame)
+{
+	ssize_t sent;
+
+	do
+		sent = write_frame(ch, frame);
+	while (sent < 0 && errno == EINTR);
 	return sent < 0 ? -errno : 0;
 }
 

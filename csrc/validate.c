@@ -15,6 +15,8 @@
 enum {
 	FLOW_CAP_MIN = 64,
 	FLOW_CAP_MAX = 1 << 24,
+	POLL_US_MAX = 10000,
+	CPUS_MAX = 1024,
 	EVENTS_CAP_MIN = 64,
 	EVENTS_CAP_MAX = 1 << 20,
 	TIMEOUT_S_MAX = 7 * 24 * 3600,
@@ -69,6 +71,10 @@ static int check_limits(const struct fp_config *cfg, struct fp_error *err)
 
 	if (rc == 0)
 		rc = in_range(err, "", "n_workers", cfg->n_workers, 1, FP_WORKERS_MAX);
+	if (rc == 0)
+		rc = in_range(err, "", "poll_us", cfg->poll_us, 0, POLL_US_MAX);
+	for (uint32_t i = 0; rc == 0 && i < FP_WORKERS_MAX; i++)
+		rc = in_range(err, "", "pinned", cfg->pinned[i], 0, CPUS_MAX);
 	if (rc == 0)
 		rc = in_range(err, "", "n_ports", cfg->n_ports, 1, FP_PORTS_MAX);
 	if (rc == 0)

@@ -7,6 +7,7 @@
  * and drains changes; each of these is bounded, so that none delays packets for long.
  */
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
@@ -157,6 +158,12 @@ static int watch(struct worker *w, int fd, uint32_t source, uint32_t events)
 	return epoll_ctl(w->epfd, EPOLL_CTL_ADD, fd, &ev) ? -errno : 0;
 }
 
+/* Where a frame has come, another one may follow soon: sleep is for later. */
+static void note_traffic(struct worker *w, uint64_t now_ns)
+{
+	w->poll_until_ns = now_ns + (uint64_t)w->plane->cfg->poll_us * 1000;
+}
+
 static void forget_source(struct worker *w, struct chan *ch)
 {
 	/* The device is gone, with the namespace that it was moved to; epoll would report it for ever. */
@@ -197,8 +204,10 @@ static void receive(struct worker *w, uint32_t port, enum fp_src src, uint64_t n
 		counter_add(&pc->rx_frames, (uint64_t)n);
 		counter_add(&pc->rx_bytes, n_bytes);
 	}
-	if (n > 0)
+	if (n > 0) {
+		note_traffic(w, now_ns);
 		step_and_send(w, w->frames, (uint32_t)n, now_ns);
+	}
 }
 
 static bool receive_handoffs(struct worker *w, uint64_t now_ns)
@@ -226,14 +235,18 @@ static bool receive_handoffs(struct worker *w, uint64_t now_ns)
 				.l4_known = slots[i].l4_known,
 				.l4_sport = slots[i].l4_sport,
 				.l4_dport = slots[i].l4_dport,
+				.headroom = slots[i].lent != NULL,
 			};
 		}
+		counter_add(&w->stat_taken_over, n);
 		step_and_send(w, w->handoff, n, now_ns);
 		for (uint32_t i = 0; i < n; i++)
 			handoff_give_back(slots[i].lent);
 		ring_release(ring, n); /* only now: the frames were worked on in place */
 		any = true;
 	}
+	if (any)
+		note_traffic(w, now_ns);
 	return any;
 }
 
@@ -481,7 +494,8 @@ static int sleep_ms(const struct worker *w)
 }
 
 /*
- * Learn which sources are ready; sleep until one is, unless @busy. Done after every pass, because a source
+ * Learn which sources are ready; sleep until one is, unless @busy, or while there was traffic a moment ago: to
+ * fall asleep and be woken takes longer than the next frame, often. Done after every pass, because a source
  * that is never empty must not keep the others from being looked at.
  */
 static void rest(struct worker *w, bool busy)
@@ -491,6 +505,9 @@ static void rest(struct worker *w, bool busy)
 
 	if (busy || w->ready) {
 		n = epoll_wait(w->epfd, ev, N_SOURCES, 0);
+	} else if (w->poll_until_ns > clock_now()) {
+		n = epoll_wait(w->epfd, ev, N_SOURCES, 0);
+		counter_add(&w->stat_polls, n == 0);
 	} else {
 		doorbell_lie_down(&w->bell);
 		n = epoll_wait(w->epfd, ev, N_SOURCES, anything_waits(w) ? 0 : sleep_ms(w));
@@ -519,6 +536,16 @@ static void *worker_run(void *arg)
 }
 
 /* ---- control thread ---- */
+
+uint64_t worker_cpu_ns(const struct worker *w)
+{
+	struct timespec used;
+	clockid_t clock;
+
+	if (!w->plane->running || pthread_getcpuclockid(w->thread, &clock) || clock_gettime(clock, &used))
+		return 0;
+	return (uint64_t)used.tv_sec * NS_PER_S + (uint64_t)used.tv_nsec;
+}
 
 void worker_ack(struct worker *w, uint64_t ev_seq)
 {
@@ -600,10 +627,30 @@ void worker_close(struct worker *w)
 		close(w->epfd);
 }
 
+/* The affinity is an attribute of the new thread, so that it never runs anywhere else. */
+static int create_thread(struct worker *w)
+{
+	const uint32_t pinned = w->plane->cfg->pinned[w->index];
+	pthread_attr_t attr;
+	cpu_set_t cpus;
+	int rc;
+
+	if (!pinned)
+		return pthread_create(&w->thread, NULL, worker_run, w);
+	CPU_ZERO(&cpus);
+	CPU_SET(pinned - 1, &cpus);
+	pthread_attr_init(&attr);
+	rc = pthread_attr_setaffinity_np(&attr, sizeof(cpus), &cpus);
+	if (rc == 0)
+		rc = pthread_create(&w->thread, &attr, worker_run, w);
+	pthread_attr_destroy(&attr);
+	return rc;
+}
+
 int worker_start(struct worker *w)
 {
 	char name[16];
-	int rc = pthread_create(&w->thread, NULL, worker_run, w);
+	int rc = create_thread(w);
 
 	if (rc)
 		return -rc;

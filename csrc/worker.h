@@ -125,6 +125,7 @@ struct lent {
  * @index:          its number
  * @epfd:           what it sleeps in
  * @ready:          sources that may have frames, a bit each (worker.c: SOURCE_*)
+ * @poll_until_ns:  it polls until then, and sleeps afterwards
  * @expire_tick:    wheel tick up to which core_expire() is through
  * @fence_word:     the fence as the core was told
  * @signal:         events_fd must be signalled at the end of the pass
@@ -133,7 +134,10 @@ struct lent {
  * @room:           buffers for @frames and @lent
  * @lent:           spare room: a frame that is handed on leaves with its buffer, and one of these replaces it
  * @handoff:        scratch for frames of a hand-off ring
- * @stat_wakeups:   returns from epoll
+ * @stat_wakeups:   returns from sleep
+ * @stat_polls:     passes that found nothing, while it polled
+ * @stat_handed_on: frames given to the workers that own their sessions
+ * @stat_taken_over: frames taken from other workers
  * @stat_punts_lost: punts that found the ring full
  * @stat_pulse_lost: heartbeats that found the ring full
  * @stat_inject_lost: injected frames that were fenced, or that the port refused
@@ -158,6 +162,7 @@ struct worker {
 	uint32_t index;
 	int epfd;
 	uint32_t ready;
+	uint64_t poll_until_ns;
 	uint32_t expire_tick;
 	uint64_t fence_word;
 	bool signal;
@@ -166,7 +171,8 @@ struct worker {
 	uint8_t *room;
 	struct lent lent[LENT_MAX];
 	struct fp_frame handoff[FP_BURST_MAX];
-	counter stat_wakeups, stat_punts_lost, stat_pulse_lost, stat_inject_lost;
+	counter stat_wakeups, stat_polls, stat_handed_on, stat_taken_over, stat_punts_lost, stat_pulse_lost,
+		stat_inject_lost;
 	struct port_counters ports[FP_PORTS_MAX];
 	struct doorbell bell;
 	_Atomic uint64_t obeyed;
@@ -190,7 +196,7 @@ struct worker {
 int worker_open(struct worker *w, struct plane *pl, uint32_t index);
 void worker_close(struct worker *w);
 
-/* worker_start() - Start the thread; it ends once plane.stop is set and its bell rings */
+/* worker_start() - Start the thread, on its CPU if it is pinned; it ends once plane.stop is set and its bell rings */
 int worker_start(struct worker *w);
 
 /* ---- the worker's own thread; control while no thread runs ---- */
@@ -215,6 +221,9 @@ void worker_ask_neighbours(struct worker *w, uint64_t now_ns);
 void worker_report_sessions(struct worker *w);
 
 /* ---- control thread ---- */
+
+/* worker_cpu_ns() - CPU time that the thread has used; 0 while none runs */
+uint64_t worker_cpu_ns(const struct worker *w);
 
 /* worker_ack() - The peer holds this worker's changes up to @ev_seq */
 void worker_ack(struct worker *w, uint64_t ev_seq);

@@ -161,6 +161,14 @@ def counters(
 
 
 @app.command()
+def workers(context: typer.Context, as_json: Json = False) -> None:
+    """The threads that move packets: their CPUs, their load, what they hand to each other."""
+    target = _target(context, as_json)
+    result = target.ask("workers")
+    target.show(result, render.workers(result))
+
+
+@app.command()
 def capture(
     context: typer.Context,
     expression: Annotated[

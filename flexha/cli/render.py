@@ -295,6 +295,25 @@ def pools(result: Result) -> RenderableType:
     return table
 
 
+def workers(result: Result) -> RenderableType:
+    """``flexhactl workers``. A burst is what one pass took at a time, of 64 at most."""
+    columns = ("worker", "CPU", "busy", "frames", "burst", "woken", "polls", "handed on", "taken over")
+    table = _table(*columns, "sessions", "created", "expired", "untold")
+    for worker in result.get("workers") or []:
+        frames, steps = worker["frames"], worker["steps"]
+        table.add_row(
+            _shown(worker["worker"]),
+            "any" if worker["cpu"] is None else str(worker["cpu"]),
+            f"{worker['busy']:.1%}",
+            _shown(frames),
+            _shown(frames / steps if steps else 0.0),
+            *(_shown(worker[name]) for name in ("wakeups", "polls", "handed_on", "taken_over")),
+            *(_shown(worker[name]) for name in ("flows", "flows_created", "flows_expired", "dirty")),
+        )
+    foot = f"each polls for {_shown(result.get('poll_us'))} us after a frame; busy: since the start"
+    return Group(table, Text(foot, style="dim"))
+
+
 def history(result: Result) -> RenderableType:
     """``flexhactl ha history``."""
     table = _table("time (UTC)", "boot ms", "node", "event", "why")

@@ -18,6 +18,7 @@ from flexha.config import cross_policy
 from flexha.config.naming import default_host_dev, port_driver, port_mac, wire_device
 from flexha.config.schema import (
     NODE_NAMES,
+    FastpathSection,
     Forward,
     Ha,
     NodeName,
@@ -54,6 +55,8 @@ class View:
     xcs: Mapping[NodeName, Xc]
     xcs_named: frozenset[NodeName]
     paths: Mapping[NodeName, tuple[object, object]]
+    threads: Mapping[NodeName, tuple[object, object]]
+    """Number of workers, and their CPUs."""
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> View:
@@ -61,6 +64,7 @@ class View:
         pair, ports = _table(raw.get("pair")), _table(raw.get("ports"))
         nodes = {name: _table(_table(raw.get("nodes")).get(name)) for name in NODE_NAMES}
         node_names = tuple(name for name in NODE_NAMES if name in _table(raw.get("nodes")))
+        workers = _table(raw.get("fastpath")).get("workers", FastpathSection().workers)
         node_ports = {
             (node, name): piece
             for node in node_names
@@ -87,6 +91,9 @@ class View:
             xcs=_valid_pieces(Xc, ((node, nodes[node].get("xc")) for node in node_names)),
             xcs_named=frozenset(node for node in node_names if "xc" in nodes[node]),
             paths={node: (nodes[node].get("control"), nodes[node].get("state_dir")) for node in node_names},
+            threads={
+                node: (nodes[node].get("workers", workers), nodes[node].get("cpus")) for node in node_names
+            },
         )
 
 
@@ -126,6 +133,7 @@ def problems(view: View) -> list[str]:
         _check_macs,
         _check_xc,
         _check_paths,
+        _check_cpus,
     )
     return [finding for check in checks for finding in check(view)]
 
@@ -302,3 +310,17 @@ def _check_paths(view: View) -> Findings:
         for field, a, b in zip(("control", "state_dir"), view.paths["a"], view.paths["b"], strict=True):
             if a is not None and a == b:
                 yield f"nodes.b.{field}: {b!r} is nodes.a.{field} too; give each node its own"
+
+
+def _check_cpus(view: View) -> Findings:
+    for node, (workers, cpus) in view.threads.items():
+        if not isinstance(cpus, list) or not isinstance(workers, int):
+            continue
+        key = f"nodes.{node}.cpus"
+        if len(cpus) != workers:
+            yield (
+                f"{key}: {len(cpus)} for {workers} workers; name one for each worker, or set nodes.{node}."
+                f"workers to {len(cpus)}"
+            )
+        if len(set(map(str, cpus))) != len(cpus):
+            yield f"{key}: a CPU stands there twice; its workers would wait for each other: part them"

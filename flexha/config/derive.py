@@ -122,6 +122,8 @@ class NodePlan:
     state_dir: Path
     metrics: tuple[str, int] | None
     pools: tuple[PoolPlan, ...]
+    cpus: tuple[int, ...]
+    """Of the workers; none: the scheduler chooses."""
 
     @property
     def port_names(self) -> tuple[str, ...]:
@@ -276,6 +278,8 @@ def fastpath_config(config: Config, name: NodeName, draw: Draw) -> fp.FastpathCo
         table_key=draw.table_key,
         flow_id_base=draw.flow_id_base,
         n_workers=node.workers or config.fastpath.workers,
+        cpus=node.cpus or (),
+        poll_us=config.fastpath.poll_us,
         flow_cap=config.fastpath.flow_cap,
         syn_check=config.fastpath.syn_check,
         tcp_strict=config.fastpath.tcp_window == "strict",
@@ -345,4 +349,5 @@ def node_plan(config: Config, name: NodeName) -> NodePlan:
         state_dir=state_path(config, name),
         metrics=metrics,
         pools=pools(config, name),
+        cpus=node.cpus or (),
     )

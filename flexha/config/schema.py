@@ -93,6 +93,7 @@ Address = Annotated[IPv4Address, BeforeValidator(_parse_address), Kind("IPv4 add
 Prefix = Annotated[IPv4Network, BeforeValidator(_parse_prefix), Kind("IPv4 prefix")]
 Mac = Annotated[str, AfterValidator(_check_mac), Kind("MAC address")]
 Listen = Annotated[str, AfterValidator(_check_listen), Kind("address:port")]
+Cpu = Annotated[int, Field(ge=0, le=1023), Kind("number")]
 Name = Annotated[
     str,
     _matching(r"[A-Za-z0-9][A-Za-z0-9_-]{0,14}", "use 1 to 15 letters, digits, - or _"),
@@ -394,6 +395,13 @@ class FastpathSection(Section):
     """``[fastpath]``"""
 
     workers: int = Field(default=1, ge=1, le=16, description="worker threads of each node")
+    poll_us: int = Field(
+        default=50,
+        ge=0,
+        le=10000,
+        description="a worker polls for so long after a frame, before it sleeps until the next one wakes it, "
+        "microseconds; 0: it sleeps at once",
+    )
     flow_cap: int = Field(
         default=131072,
         ge=1024,
@@ -526,6 +534,10 @@ class Node(Section):
     )
     workers: int | None = Field(
         default=None, ge=1, le=16, description="worker threads of this node; default fastpath.workers"
+    )
+    cpus: Annotated[tuple[Cpu, ...], Field(strict=False, min_length=1, max_length=16)] | None = Field(
+        default=None,
+        description="the CPU of each worker, as many as there are workers; by default the scheduler chooses",
     )
     control: AbsolutePath | None = Field(
         default=None, description="control socket; default /run/flexha/PAIR-NODE.sock"

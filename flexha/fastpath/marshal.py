@@ -80,7 +80,9 @@ def config(cfg: FastpathConfig) -> CData:
     out.n_workers, out.n_ports, out.n_pools = cfg.n_workers, len(cfg.ports), len(cfg.pools)
     out.flow_cap, out.syn_check, out.events_cap = cfg.flow_cap, int(cfg.syn_check), cfg.events_cap
     out.tcp_strict, out.tcp_lenient_s = int(cfg.tcp_strict), cfg.tcp_lenient_s
-    out.origin, out.flow_id_base = cfg.origin, cfg.flow_id_base
+    out.poll_us, out.origin, out.flow_id_base = cfg.poll_us, cfg.origin, cfg.flow_id_base
+    for worker, cpu in enumerate(cfg.cpus):
+        out.pinned[worker] = cpu + 1
     out.shard_key, out.table_key = cfg.shard_key, cfg.table_key
     for field in fields(cfg.timeouts):
         setattr(out.timeouts, field.name, getattr(cfg.timeouts, field.name))

@@ -216,6 +216,9 @@ class FastpathConfig:
     table_key: bytes
     flow_id_base: int
     n_workers: int = 1
+    cpus: tuple[int, ...] = ()
+    """By worker: the CPU that it is pinned to; none: wherever the scheduler likes."""
+    poll_us: int = 0
     flow_cap: int = 131072
     syn_check: bool = True
     tcp_strict: bool = True
@@ -461,6 +464,10 @@ class WorkerStats:
     steps: int
     frames: int
     wakeups: int
+    polls: int
+    handed_on: int
+    taken_over: int
+    cpu_ns: int
     flows: int
     mappings: int
     tombstones: int

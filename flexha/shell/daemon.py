@@ -178,6 +178,7 @@ class Daemon:
                 "status": inspector.status,
                 "sessions": inspector.sessions,
                 "counters": inspector.show_counters,
+                "workers": inspector.show_workers,
                 "ha_history": inspector.ha_history,
                 "reload": policy.reload,
                 "rules": policy.rules,

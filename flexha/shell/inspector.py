@@ -136,6 +136,26 @@ class Inspector:
             "capacity": self.fastpath.config.flow_cap,
         }
 
+    # ---- workers ----
+    async def show_workers(self, args: Args) -> str:
+        """Each worker: where it runs, and its counters."""
+        only(args)
+        config, uptime_ns = self.fastpath.config, max(clock.now() - self.started, 1)
+        return json.dumps(
+            {
+                "poll_us": config.poll_us,
+                "workers": [
+                    {
+                        "worker": index,
+                        "cpu": config.cpus[index] if config.cpus else None,
+                        "busy": round(stats.cpu_ns / uptime_ns, 4),
+                        **dataclasses.asdict(stats),
+                    }
+                    for index, stats in enumerate(self.worker_stats())
+                ],
+            }
+        )
+
     # ---- counters ----
     async def show_counters(self, args: Args) -> str:
         """Every counter by its one name."""

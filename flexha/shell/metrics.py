@@ -24,6 +24,13 @@ REQUEST_TIMEOUT_S = 5.0
 REQUEST_BYTES_MAX = 8192
 CONNECTIONS_MAX = 8
 
+_WORKER_HELP = {
+    "cpu_ns": "CPU time of the thread, ns",
+    "polls": "passes that found nothing, while it polled after traffic",
+    "wakeups": "returns from sleep",
+    "handed_on": "frames given to the worker that owns their session",
+    "taken_over": "frames taken from other workers",
+}
 _WORKER_GAUGES = frozenset({"flows", "mappings", "tombstones", "dirty", "neigh_waiting", "frags_held"})
 
 
@@ -61,7 +68,8 @@ def _fastpath(inspector: Inspector) -> Iterable[Metric]:
     for worker, stats in enumerate(inspector.worker_stats()):
         for name, value in asdict(stats).items():
             family = GaugeMetricFamily if name in _WORKER_GAUGES else CounterMetricFamily
-            metric = family(f"flexha_worker_{name}", f"Fast path worker: {name}", labels=["worker"])
+            text = f"Fast path worker: {_WORKER_HELP.get(name, name)}"
+            metric = family(f"flexha_worker_{name}", text, labels=["worker"])
             metric.add_metric([str(worker)], value)
             yield metric
     for index, plug in enumerate(inspector.plan.plugs):

@@ -31,7 +31,7 @@ def check(plan: NodePlan, rtnl: Rtnl) -> None:
         # Without these the other findings would only be consequences.
         raise StartError("\n".join(problems))
     links = _links_once_gone(plan, rtnl)
-    problems = [*_own_devices(plan, links), *_addresses(plan, rtnl), *own_ports(plan)]
+    problems = [*_cpus(plan), *_own_devices(plan, links), *_addresses(plan, rtnl), *own_ports(plan)]
     for plug in plan.plugs:
         problems += _packet_device(plan, plug) if plug.driver == "packet" else _wire(plug, links)
     if problems:
@@ -72,6 +72,16 @@ def tun_usable() -> bool:
     except OSError:
         return False
     return True
+
+
+def _cpus(plan: NodePlan) -> Iterator[str]:
+    usable = os.sched_getaffinity(0)
+    if missing := sorted(set(plan.cpus) - usable):
+        yield (
+            f"nodes.{plan.name}.cpus: CPU {', '.join(map(str, missing))} is not there, or not for this "
+            f"process, which may use {', '.join(map(str, sorted(usable)))}; name some of these, or widen "
+            "its affinity (systemd: CPUAffinity=)"
+        )
 
 
 def _links_once_gone(plan: NodePlan, rtnl: Rtnl) -> dict[str, Link]:

@@ -217,7 +217,7 @@ def driver(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=[1, 2], ids=["1 worker", "2 workers"])
+@pytest.fixture(params=[1, 2, 16], ids=["1 worker", "2 workers", "16 workers"])
 def network(request: pytest.FixtureRequest, driver: str) -> Iterator[Network]:
     with ExitStack() as stack:
         yield Network(stack, request.param, driver=driver)

@@ -136,6 +136,28 @@ POOLS = {
 RELOAD = {"rules": 3, "forwards": 1, "default": "deny", "closed": 1200, "reviewed": True}
 
 
+WORKERS = {
+    "poll_us": 50,
+    "workers": [
+        {
+            "worker": 0,
+            "cpu": 3,
+            "busy": 0.125,
+            "steps": 10,
+            "frames": 320,
+            "wakeups": 4,
+            "polls": 7,
+            "handed_on": 1,
+            "taken_over": 2,
+            "flows": 5,
+            "flows_created": 6,
+            "flows_expired": 1,
+            "dirty": 0,
+        }
+    ],
+}
+
+
 class Daemon:
     """A control socket with canned answers, in a thread of its own."""
 
@@ -149,6 +171,7 @@ class Daemon:
                 ("status", STATUS),
                 ("sessions", {"sessions": [SESSION], "count": 1, "truncated": False, "cursor": None}),
                 ("counters", COUNTERS),
+                ("workers", WORKERS),
                 ("ha_history", HISTORY),
                 ("rules", RULES),
                 ("pools", POOLS),
@@ -236,6 +259,7 @@ def test_status_for_people(daemon: Daemon, ctl: Any, words: list[str]) -> None:
         (["status"], STATUS),
         (["ha", "status"], STATUS),
         (["counters"], COUNTERS),
+        (["workers"], WORKERS),
         (["ha", "history"], HISTORY),
         (["sessions"], {"sessions": [SESSION], "count": 1, "truncated": False, "cursor": None}),
         (["rules"], RULES),

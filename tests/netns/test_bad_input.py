@@ -127,7 +127,7 @@ LAN_FRAMES: dict[str, tuple[Packet | bytes, str]] = {
     "inside-to-inside": (inside(to_server(dst="198.51.100.77"), DATAGRAM), "inside_denied"),
     "hairpin-gre": (inside(to_server(dst=topo.WAN_VIP, proto=47), Raw(bytes(8))), "hairpin_portless"),
     "hairpin-nobody": (inside(to_server(dst=topo.WAN_VIP), UDP(sport=40000, dport=2000)), "no_session"),
-    "land": (inside(to_server(dst=topo.CLIENT_ADDRESS, src=topo.CLIENT_ADDRESS), DATAGRAM), "land"),
+    "land": (inside(to_server(dst=topo.SERVER_ADDRESS, src=topo.SERVER_ADDRESS), DATAGRAM), "land"),
     "own-address": (inside(to_server(src=topo.WAN_VIP), DATAGRAM), "spoofed_own"),
     "limited-broadcast": (inside(to_server(dst="255.255.255.255"), DATAGRAM), "martian_destination"),
     "subnet-broadcast": (inside(to_server(dst="203.0.113.7"), DATAGRAM), "broadcast_destination"),

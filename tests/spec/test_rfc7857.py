@@ -230,3 +230,13 @@ def test_windows_after_a_takeover(node: NatNode) -> None:
         assert peer.inbound(replace(server, seq=server.seq + far)).verdict == "tcp_window"
         peer.send(client)
         peer.receive(server)
+
+
+def test_windows_of_a_node_that_was_not_active_meanwhile(node: NatNode) -> None:
+    """What it holds is as old as what a peer would have told: nothing is dropped, then learned again."""
+    server = connect(node)
+    far = replace(server, seq=server.seq + 1_500_000_000)
+    assert node.inbound(far).verdict == "tcp_window"
+    node.fastpath.set_role(PASSIVE, 3)
+    node.fastpath.set_role(ACTIVE, 4)
+    node.receive(far)

@@ -13,7 +13,7 @@ CHECKS = Path(__file__).resolve().parents[2] / "csrc" / "test"
 BUILD = Path(__file__).resolve().parents[2] / "build" / "c"
 PROGRAMS = sorted(path.stem for path in CHECKS.glob("check_*.c"))
 FUZZERS = sorted(path.stem for path in CHECKS.glob("fuzz_*.c"))
-THREADED = ("check_pulse", "check_ring", "check_workers")
+THREADED = ("check_packet", "check_pulse", "check_ring", "check_workers")
 """As in the Makefile: what ThreadSanitizer is built for."""
 
 OPTIONS = {

@@ -90,8 +90,8 @@ fmt: $(STAMPS)/venv-check ## format Python and C
 test: build packages-test ## all tiers: unit, spec, model, transcript, sim, c, netns
 	$(BIN)/pytest $(PYTEST)
 
-test-netns: build packages-test ## only the tier with real daemons in namespaces
-	$(BIN)/pytest tests/netns $(PYTEST)
+test-netns: build packages-test ## only the tier with real daemons in namespaces; DRIVER=tap|packet
+	FLEXHA_LAB_DRIVER=$(DRIVER) $(BIN)/pytest tests/netns $(PYTEST)
 
 sim: build ## two cores, virtual clock, faulty network: SIM_RUNS fresh schedules; SEED=n repeats one
 	$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED) --runs 1,--runs $(SIM_RUNS))

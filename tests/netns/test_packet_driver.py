@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 import topo
-from failover import compare_tables
+from failover import LIVE, compare_tables
 from faults import link_down
 from pair import Node, Pair
 from sandbox import BUILD_DIR, REPOSITORY, Lab, wait_until
@@ -80,11 +80,11 @@ def test_a_death_loses_nothing(packet_lab: Lab, pair: Pair) -> None:
         survivor = pair.peer(victim)
         wait_until(lambda: int(tcp.progress()["rounds"]) >= 4, 20, "connections are old")
         wait_until(pair.settled, 20, "the PASSIVE node has caught up")
-        before = victim.sessions(kind="flow", state="established")
+        before = victim.sessions(**LIVE)
         victim.die()
         tcp.mark()
         wait_until(tcp.recovered, 30, "each connection has a new request answered")
-        table = compare_tables(before, survivor.sessions(kind="flow", state="established"))
+        table = compare_tables(before, survivor.sessions(**LIVE))
         assert table.identical, table
         result = tcp.finish()
     assert (result.survived, result.reset, result.stalled, result.corrupt) == (FLOWS, 0, 0, 0)

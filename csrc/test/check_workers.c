@@ -523,7 +523,7 @@ static void tally_sent(fp_dp *dp, struct tally *t)
 	uint8_t data[FP_FRAME_MAX];
 	uint32_t len;
 
-	for (uint32_t q = 0; q < N_WORKERS; q++) {
+	for (uint32_t q = 0; q < dp->plane.n_workers; q++) {
 		while ((len = port_mem_take(&dp->plane.ports[WAN], q, FP_SRC_WIRE, data)) > 0) {
 			const uint8_t *ip = data + ETH_LEN;
 
@@ -605,8 +605,44 @@ static void check_fragments(uint32_t wan_mtu)
 	fp_close(dp);
 }
 
+/* Segments of an offload frame that are too long for the way out: each becomes a datagram in fragments. */
+static void check_narrow_segments(void)
+{
+	enum { SEGMENTS = 22, SEGMENT_L4 = UDP_LEN + 1400, LAST_L4 = UDP_LEN + 600 };
+
+	struct fp_config cfg = frames_config(1, 4096);
+	static uint8_t data[FP_FRAME_BIG];
+	static struct tally t;
+	struct fp_error err;
+	struct fp_frame f;
+	uint32_t whole = 0, last = 0;
+	fp_dp *dp;
+
+	cfg.ports[LAN].offload = 1;
+	cfg.ports[WAN].mtu = 576;
+	dp = open_config(cfg);
+	t = (struct tally){ 0 };
+	REQUIRE(fp_start(dp, &err) == 0 && commit_fib(dp) == 0 && fp_set_role(dp, FP_ROLE_ACTIVE, 2) == 0);
+	f = big_frame(data, 1);
+	REQUIRE(port_mem_put_frame(&dp->plane.ports[LAN], 0, FP_SRC_WIRE, &f) == 0);
+	while (n_ended(dp) < 1)
+		sched_yield();
+	CHECK_EQ(60, total(dp, V_SNAT), 1);
+	tally_sent(dp, &t);
+	CHECK(61, t.len_max <= ETH_LEN + 576);
+	CHECK_EQ(62, t.n_frames, (SEGMENTS - 1) * 3 + 2);
+	for (uint32_t id = 0; id < ARRAY_SIZE(t.bytes); id++) {
+		whole += t.bytes[id] == SEGMENT_L4;
+		last += t.bytes[id] == LAST_L4;
+	}
+	CHECK_EQ(63, whole, SEGMENTS - 1);
+	CHECK_EQ(64, last, 1);
+	fp_close(dp);
+}
+
 int main(void)
 {
+	check_narrow_segments();
 	check_fragments(1500);
 	check_fragments(576);
 	check_offload(true);

@@ -4,16 +4,15 @@
  */
 #include <errno.h>
 
+#include "evict.h"
 #include "nexthop.h"
 #include "policy.h"
 #include "session.h"
 #include "step.h"
 
 enum {
-	INDEX_ENTRIES = 4,      /* of a session at most: two of its own, two of its mapping */
-	TOMBS_SHARE = 8,        /* at most 1/8 of the records may wait for the peer's acknowledgement */
-	RECLAIM_SHARE = 16,     /* below 1/16 free records, closed sessions go before their time */
-	RECLAIM_SCAN_MAX = 4096 /* slots looked at in one core_expire(), in memory order */
+	INDEX_ENTRIES = 4, /* of a session at most: two of its own, two of its mapping */
+	TOMBS_SHARE = 8    /* at most 1/8 of the records may wait for the peer's acknowledgement */
 };
 
 /* ---- memory ---- */
@@ -21,7 +20,7 @@ enum {
 struct layout {
 	uint32_t cap;
 	uint32_t n_buckets;
-	size_t rec, link, buckets, slices, wheel, dirty, park, frags, size;
+	size_t rec, link, buckets, slices, wheel, dirty, births, park, frags, size;
 };
 
 static size_t place(size_t *at, size_t bytes)
@@ -44,6 +43,7 @@ static struct layout plan(const struct fp_config *cfg)
 	l.slices = place(&at, nat_mem_size(cfg));
 	l.wheel = place(&at, wheel_mem_size());
 	l.dirty = place(&at, l.cap * sizeof(uint32_t));
+	l.births = place(&at, l.cap * sizeof(uint32_t));
 	l.park = place(&at, park_mem_size());
 	l.frags = place(&at, frag_mem_size());
 	l.size = at;
@@ -108,42 +108,19 @@ int core_init(struct core *c, const struct fp_config *cfg, uint32_t worker, void
 	c->table.key = hash_key_load(cfg->table_key);
 	c->hash.buckets = (struct hash_bucket *)(void *)(base + l.buckets);
 	c->hash.n = l.n_buckets;
-	nat_init(&c->nat, cfg, base + l.slices);
+	nat_init(&c->nat, cfg, worker, base + l.slices);
 	c->wheel.slots = (uint32_t *)(void *)(base + l.wheel);
 	c->changes.dirty = (uint32_t *)(void *)(base + l.dirty);
 	c->changes.dirty_cap = l.cap;
 	c->changes.tombs_max = l.cap / TOMBS_SHARE;
+	c->births.ring = (uint32_t *)(void *)(base + l.births);
+	c->births.cap = l.cap;
 	c->park.slots = (struct parked *)(void *)(base + l.park);
 	frag_init(&c->frags, base + l.frags, cfg, worker);
 	return 0;
 }
 
 /* ---- time ---- */
-
-/*
- * With the table nearly full, sessions that are closed make room: a hand goes round the slots. It rests
- * while the peer is behind with acknowledgements, because a tombstone makes no room.
- * Return: sessions removed, at most @budget.
- */
-static uint32_t reclaim(struct core *c, uint32_t budget)
-{
-	struct flow_table *t = &c->table;
-	uint32_t n = 0;
-
-	if (t->n_free >= t->cap / RECLAIM_SHARE || c->changes.n_tombs > c->changes.tombs_max / 2)
-		return 0;
-	for (uint32_t i = 0; n < budget && i < min_u32(RECLAIM_SCAN_MAX, t->n_fresh); i++) {
-		uint32_t idx = c->reclaim_slot % t->n_fresh + 1;
-
-		c->reclaim_slot = idx;
-		if (t->rec[idx].hot.kind != REC_FLOW || !tcptrack_is_over(&t->rec[idx].hot))
-			continue;
-		counter_add(&c->stat.flows_closed, 1);
-		record_remove(c, idx, true);
-		n++;
-	}
-	return n;
-}
 
 static void drop_parked(struct core *c, uint64_t until_ns, enum fp_verdict verdict)
 {
@@ -164,7 +141,7 @@ uint32_t core_expire(struct core *c, uint64_t now_ns, uint32_t budget)
 		return 0;
 	drop_parked(c, now_ns, V_NEIGH_TIMEOUT);
 	frag_expire(&c->frags, now_ns, c->verdicts);
-	n = reclaim(c, budget);
+	n = evict_some(c, budget);
 	return n + session_expire(c, budget - n);
 }
 
@@ -192,10 +169,16 @@ void core_set_fib(struct core *c, const struct fib *fib)
 	c->fib = fib;
 }
 
+void core_set_quota(struct core *c, struct quota *quota)
+{
+	c->quota = quota;
+}
+
 void core_set_policy(struct core *c, const struct policy *policy)
 {
 	c->policy = policy;
 	c->has_forwards = policy && policy->n_forwards;
+	c->nat.policy = policy;
 }
 
 /* ---- log of sessions ---- */

@@ -4,11 +4,11 @@
  */
 #include "hash.h"
 
-enum { HASH_LOAD_X4 = 27 }; /* four times the entries a bucket when the table is full */
+enum { HASH_LOAD = 7 }; /* entries a bucket when the table is full */
 
 uint32_t hash_buckets(uint32_t n_entries)
 {
-	return (uint32_t)((uint64_t)n_entries * 4 / HASH_LOAD_X4) + 1;
+	return n_entries / HASH_LOAD + 1;
 }
 
 size_t hash_mem_size(uint32_t n_buckets)

@@ -6,8 +6,8 @@
  * bucket at once and touches a record only if its tag agrees (a false agreement: 1 in 6,500). An entry
  * that finds its home bucket full goes to one of the next HASH_PROBES - 1 buckets, and the home bucket's
  * `spill` counts it, so that a lookup leaves the home bucket only if something did spill. At the load that
- * hash_buckets() provides for (6.75 entries a bucket on average when all is full) 1 bucket in 11 spills; at
- * half of it, 1 in 700. That no bucket of HASH_PROBES has room happens to 5 in 10^6 entries of a full index.
+ * hash_buckets() provides for (7 entries a bucket on average when all is full) 1 bucket in 9 spills; at half of
+ * it, 1 in 1000. That no bucket of HASH_PROBES has room happens to 5 in 10^6 entries of a full index.
  *
  * The index knows nothing of records: flow.c compares keys.
  */
@@ -20,7 +20,7 @@
 #include <emmintrin.h>
 #endif
 
-enum { HASH_WAYS = 10, HASH_PROBES = 8 };
+enum { HASH_WAYS = 10, HASH_PROBES = 10 };
 
 /**
  * struct hash_bucket - One cache line of the index

@@ -8,7 +8,31 @@ enum { IP_PROTO_ICMP = 1, IP_PROTO_TCP = 6, IP_PROTO_UDP = 17, NAT_BLOCKS = NAT_
 
 static struct nat_slice *slice_of(const struct nat *n, uint32_t pool, uint8_t proto, uint32_t shard)
 {
-	return &n->slices[(pool * NAT_PROTOS + nat_proto_of(proto)) * FP_SHARDS + shard];
+	return &n->slices[(pool * NAT_PROTOS + nat_proto_of(proto)) * n->n_own + shard / n->n_workers];
+}
+
+static uint32_t shards_of_a_worker(const struct fp_config *cfg)
+{
+	return (FP_SHARDS + cfg->n_workers - 1) / cfg->n_workers;
+}
+
+static bool ports_rest(const struct nat *n, uint32_t pool, uint8_t proto)
+{
+	return n->cfg->limits.port_reuse_s && proto != IP_PROTO_TCP &&
+	       n->cfg->pools[pool].filtering == FP_FILTER_EIF;
+}
+
+/* Time goes on: what was freed two spans ago has rested enough. */
+static void wake_rested(const struct nat *n, struct nat_slice *s, uint64_t now_ns)
+{
+	uint64_t span = now_ns / (n->cfg->limits.port_reuse_s * NS_PER_S);
+
+	if (span <= s->span)
+		return;
+	memset(s->resting[span & 1], 0, sizeof(s->resting[0]));
+	if (span > s->span + 1)
+		memset(s->resting[~span & 1], 0, sizeof(s->resting[0]));
+	s->span = span;
 }
 
 static bool in_range(const struct nat *n, uint32_t pool, uint16_t port_host)
@@ -29,72 +53,116 @@ static uint32_t next_random(struct nat *n)
 
 size_t nat_mem_size(const struct fp_config *cfg)
 {
-	return (size_t)cfg->n_pools * NAT_PROTOS * FP_SHARDS * sizeof(struct nat_slice);
+	return (size_t)cfg->n_pools * NAT_PROTOS * shards_of_a_worker(cfg) * sizeof(struct nat_slice);
 }
 
-void nat_init(struct nat *n, const struct fp_config *cfg, void *mem)
+/* Where a port's bit is. */
+static uint64_t *word_of(uint64_t bits[2][NAT_WORDS], uint16_t port_host, uint64_t *bit)
+{
+	*bit = UINT64_C(1) << ((port_host >> 7) & 63);
+	return &bits[port_host & 1][port_host >> 13];
+}
+
+/* All ports of the range are free, whatever it leaves out is taken for good. */
+static void init_slices(struct nat *n, uint32_t pool, uint32_t worker)
+{
+	static const uint8_t protos[] = { IP_PROTO_TCP, IP_PROTO_UDP, IP_PROTO_ICMP };
+	const struct fp_pool_cfg *cfg = &n->cfg->pools[pool];
+	uint64_t bit;
+
+	for (uint32_t i = 0; i < NAT_PROTOS; i++) {
+		for (uint32_t shard = worker; shard < FP_SHARDS; shard += n->n_workers) {
+			struct nat_slice *s = slice_of(n, pool, protos[i], shard);
+
+			memset(s, 0, sizeof(*s));
+			memset(s->taken, 0xff, sizeof(s->taken));
+		}
+		for (uint32_t port = cfg->port_lo; port <= cfg->port_hi; port++) {
+			uint32_t shard = nat_port_shard((uint16_t)port);
+
+			if (shard % n->n_workers == worker)
+				*word_of(slice_of(n, pool, protos[i], shard)->taken, (uint16_t)port,
+					 &bit) &= ~bit;
+		}
+	}
+}
+
+void nat_init(struct nat *n, const struct fp_config *cfg, uint32_t worker, void *mem)
 {
 	n->cfg = cfg;
+	n->policy = NULL;
 	n->slices = mem;
+	n->n_workers = cfg->n_workers;
+	n->n_own = shards_of_a_worker(cfg);
 	n->rng = u64_load(cfg->table_key) ^ (u64_load(cfg->table_key + 8) << 1) ^ 1;
 	if (!n->rng)
 		n->rng = 1;
 	n->n_pools = cfg->n_pools;
-	memset(mem, 0xff, nat_mem_size(cfg));
 	for (uint32_t pool = 0; pool < cfg->n_pools; pool++) {
 		n->pools[pool] = (struct nat_pool){
 			.v4 = addr_v4(&cfg->pools[pool].addr),
 			.port_lo = cfg->pools[pool].port_lo,
 			.n_ports = (uint16_t)(cfg->pools[pool].port_hi - cfg->pools[pool].port_lo + 1),
 		};
-		for (uint32_t port = cfg->pools[pool].port_lo; port <= cfg->pools[pool].port_hi; port++) {
-			be16 p = be16_of((uint16_t)port);
-
-			nat_port_free(n, pool, IP_PROTO_TCP, p);
-			nat_port_free(n, pool, IP_PROTO_UDP, p);
-			nat_port_free(n, pool, IP_PROTO_ICMP, p);
-		}
+		init_slices(n, pool, worker);
 	}
 }
 
-/* Return: a block whose bit is clear, set now; or NAT_BLOCKS. */
-static uint32_t take_free_block(uint64_t *taken, uint32_t start)
+static be16 port_of(uint32_t block, uint32_t shard, uint32_t parity)
 {
-	for (uint32_t i = 0; i <= NAT_WORDS; i++) {
-		uint32_t word = (start / 64 + i) % NAT_WORDS;
-		uint64_t free = ~taken[word];
-
-		/* The word of the start is looked at twice: from the start on, and at the end before it. */
-		if (i == 0)
-			free &= ~UINT64_C(0) << (start % 64);
-		if (!free)
-			continue;
-		uint32_t bit = (uint32_t)__builtin_ctzll(free);
-		taken[word] |= UINT64_C(1) << bit;
-		return word * 64 + bit;
-	}
-	return NAT_BLOCKS;
+	return be16_of((uint16_t)(block << 7 | shard << 1 | parity));
 }
 
-be16 nat_port_alloc(struct nat *n, uint32_t pool, uint8_t proto, uint32_t shard, uint32_t parity)
+/* The bits of @word that can be given, but for the ports of forwards. */
+static uint64_t free_bits(const struct nat_slice *s, uint32_t parity, uint32_t word, bool rests)
+{
+	uint64_t busy = s->taken[parity][word];
+
+	if (rests)
+		busy |= s->resting[0][parity][word] | s->resting[1][parity][word];
+	return ~busy;
+}
+
+be16 nat_port_alloc(struct nat *n, uint32_t pool, uint8_t proto, uint32_t shard, uint32_t parity,
+		    uint64_t now_ns)
 {
 	struct nat_slice *s = slice_of(n, pool, proto, shard);
 	uint32_t start = next_random(n) % NAT_BLOCKS;
+	bool rests = ports_rest(n, pool, proto);
 
-	for (uint32_t attempt = 0; attempt < 2; attempt++, parity ^= 1) {
-		uint32_t block = take_free_block(s->taken[parity], start);
+	if (rests)
+		wake_rested(n, s, now_ns);
+	for (uint32_t i = 0; i < 2 * (NAT_WORDS + 1); i++) {
+		/* The word of the start is looked at twice: from the start on, and at the end before it. */
+		uint32_t word = (start / 64 + i % (NAT_WORDS + 1)) % NAT_WORDS, p = parity ^ (i > NAT_WORDS);
+		uint64_t free = free_bits(s, p, word, rests);
 
-		if (block < NAT_BLOCKS)
-			return be16_of((uint16_t)(block << 7 | shard << 1 | parity));
+		if (i % (NAT_WORDS + 1) == 0)
+			free &= ~UINT64_C(0) << (start % 64);
+		for (; free; free &= free - 1) {
+			uint32_t bit = (uint32_t)__builtin_ctzll(free);
+			be16 port = port_of(word * 64 + bit, shard, p);
+
+			if (policy_reserves(n->policy, (uint8_t)pool, be16_host(port), proto))
+				continue;
+			s->taken[p][word] |= UINT64_C(1) << bit;
+			return port;
+		}
 	}
 	return be16_of(0);
+}
+
+be16 nat_port_random(struct nat *n, uint32_t shard)
+{
+	uint32_t random = next_random(n);
+
+	return port_of(random % NAT_BLOCKS, shard, random >> 31);
 }
 
 bool nat_port_claim(struct nat *n, uint32_t pool, uint8_t proto, be16 port)
 {
 	uint16_t p = be16_host(port);
-	uint64_t *word = &slice_of(n, pool, proto, nat_port_shard(p))->taken[p & 1][p >> 13];
-	uint64_t bit = UINT64_C(1) << ((p >> 7) & 63);
+	uint64_t bit, *word = word_of(slice_of(n, pool, proto, nat_port_shard(p))->taken, p, &bit);
 
 	if (!in_range(n, pool, p) || (*word & bit))
 		return false;
@@ -102,14 +170,18 @@ bool nat_port_claim(struct nat *n, uint32_t pool, uint8_t proto, be16 port)
 	return true;
 }
 
-void nat_port_free(struct nat *n, uint32_t pool, uint8_t proto, be16 port)
+void nat_port_free(struct nat *n, uint32_t pool, uint8_t proto, be16 port, uint64_t now_ns)
 {
 	uint16_t p = be16_host(port);
-	uint64_t *word = &slice_of(n, pool, proto, nat_port_shard(p))->taken[p & 1][p >> 13];
-	uint64_t bit = UINT64_C(1) << ((p >> 7) & 63);
+	struct nat_slice *s = slice_of(n, pool, proto, nat_port_shard(p));
+	uint64_t bit, *word = word_of(s->taken, p, &bit);
 
 	FP_ASSERT(in_range(n, pool, p) && (*word & bit));
 	*word &= ~bit;
+	if (!ports_rest(n, pool, proto))
+		return;
+	wake_rested(n, s, now_ns);
+	*word_of(s->resting[s->span & 1], p, &bit) |= bit;
 }
 
 uint32_t nat_pool_of(const struct nat *n, const struct fp_addr *addr, be16 port)

@@ -7,21 +7,30 @@
  * REQ-4). For each (pool, protocol, shard) there are two bitmaps, even and odd, of 512 bits: bit b stands
  * for port b << 7 | shard << 1 | parity. A set bit is taken, quarantined, or outside the pool's range.
  * The search starts at a random place (RFC 6056: ports are not to be guessed).
+ *
+ * Where anybody may send to a port (endpoint-independent filtering), a UDP or ICMP port that was given back
+ * rests before somebody else gets it, or he would hear what was meant for the one before (RFC 6888 REQ-8; TCP
+ * is tracked: exception A; other filtering: exception C). Two more bitmaps hold what rests: freed in this span
+ * of limits.port_reuse_s, and in the one before; so a port rests for one span at least and two at most.
  */
 #ifndef NAT_H
 #define NAT_H
 
-#include "base.h"
+#include "policy.h"
 
 enum nat_proto { NAT_TCP, NAT_UDP, NAT_ICMP, NAT_PROTOS };
 enum { NAT_WORDS = 512 / 64, NAT_POOL_NONE = FP_POOL_NONE };
 
 /**
  * struct nat_slice - Ports of one (pool, protocol, shard)
- * @taken: by parity
+ * @taken:   by parity
+ * @resting: by span of time mod 2, and parity
+ * @span:    the last one that was looked at
  */
 struct nat_slice {
 	uint64_t taken[2][NAT_WORDS];
+	uint64_t resting[2][2][NAT_WORDS];
+	uint64_t span;
 };
 
 /**
@@ -39,29 +48,35 @@ struct nat_pool {
 /**
  * struct nat - All slices
  * @cfg:    pools
- * @slices: [pool][enum nat_proto][shard]
+ * @policy: forwards, whose ports are not given to anybody; NULL: there are none
+ * @slices: [pool][enum nat_proto][shard / n_workers], those of the shards of this worker
+ * @n_workers: among which the shards are divided
+ * @n_own:  shards of a worker, at most
  * @rng:    state of xorshift64*, seeded from the table key; never 0
  * @pools:  pools, ready to use
  * @n_pools: their number
  */
 struct nat {
 	const struct fp_config *cfg;
+	const struct policy *policy;
 	struct nat_slice *slices;
+	uint32_t n_workers, n_own;
 	uint64_t rng;
 	struct nat_pool pools[FP_POOLS_MAX];
 	uint32_t n_pools;
 };
 
 /**
- * nat_mem_size() - Bytes for the slices of @cfg
+ * nat_mem_size() - Bytes for one worker's slices of @cfg
  */
 size_t nat_mem_size(const struct fp_config *cfg);
 
 /**
  * nat_init() - All ports of the pools' ranges are free
- * @mem: nat_mem_size() bytes
+ * @worker: whose shards it is for
+ * @mem:    nat_mem_size() bytes
  */
-void nat_init(struct nat *n, const struct fp_config *cfg, void *mem);
+void nat_init(struct nat *n, const struct fp_config *cfg, uint32_t worker, void *mem);
 
 /**
  * nat_proto_of() - Whose ports and timeouts a protocol has; those without ports live as long as UDP
@@ -90,12 +105,18 @@ static inline uint32_t nat_port_shard(uint16_t port_host)
  * @parity: of the inside port; the other parity is taken only when this one is exhausted
  *
  * Return:  port (never 0), or 0 when the slice is exhausted.
- * Spec:    RFC 4787 REQ-3, REQ-4; RFC 6056.
+ * Spec:    RFC 4787 REQ-3, REQ-4; RFC 6056; RFC 6888 REQ-8.
  */
-be16 nat_port_alloc(struct nat *n, uint32_t pool, uint8_t proto, uint32_t shard, uint32_t parity);
+be16 nat_port_alloc(struct nat *n, uint32_t pool, uint8_t proto, uint32_t shard, uint32_t parity,
+		    uint64_t now_ns);
 
 /**
- * nat_port_claim() - Take one certain port (an imported mapping)
+ * nat_port_random() - Any port of a shard, taken or not
+ */
+be16 nat_port_random(struct nat *n, uint32_t shard);
+
+/**
+ * nat_port_claim() - Take one certain port (an imported mapping), resting or not
  * Return: false when it is taken or not in the pool's range.
  */
 bool nat_port_claim(struct nat *n, uint32_t pool, uint8_t proto, be16 port);
@@ -103,7 +124,7 @@ bool nat_port_claim(struct nat *n, uint32_t pool, uint8_t proto, be16 port);
 /**
  * nat_port_free() - Give a port back
  */
-void nat_port_free(struct nat *n, uint32_t pool, uint8_t proto, be16 port);
+void nat_port_free(struct nat *n, uint32_t pool, uint8_t proto, be16 port, uint64_t now_ns);
 
 /**
  * nat_count_free() - Ports of each pool that may be taken

@@ -163,6 +163,18 @@ static int open_rings(struct plane *pl)
 	return rc;
 }
 
+static int open_quota(struct plane *pl)
+{
+	const size_t size = quota_mem_size(pl->cfg->flow_cap);
+	void *mem = aligned_alloc(CACHE_LINE, size);
+
+	if (!mem)
+		return -ENOMEM;
+	memset(mem, 0, size);
+	quota_init(&pl->quota, pl->cfg->flow_cap, mem);
+	return 0;
+}
+
 int plane_open(struct plane *pl, const struct fp_config *cfg, struct fp_error *err)
 {
 	int rc;
@@ -187,8 +199,12 @@ int plane_open(struct plane *pl, const struct fp_config *cfg, struct fp_error *e
 		for (uint32_t q = 0; q < cfg->n_workers; q++)
 			pl->ports[i].wire[q].len_max = ETH_LEN + cfg->ports[i].mtu;
 	}
-	for (uint32_t i = 0; i < cfg->n_workers && rc == 0; i++)
+	if (rc == 0)
+		rc = open_quota(pl);
+	for (uint32_t i = 0; i < cfg->n_workers && rc == 0; i++) {
 		rc = worker_open(&pl->workers[i], pl, i);
+		core_set_quota(&pl->workers[i].core, &pl->quota);
+	}
 	return rc;
 }
 
@@ -206,6 +222,7 @@ void plane_close(struct plane *pl)
 	for (uint32_t i = 0; i < pl->n_workers * pl->n_workers && pl->handoff; i++)
 		ring_free(&pl->handoff[i]);
 	free(pl->handoff);
+	free(pl->quota.buckets);
 	ring_free(&pl->inject);
 	free(pl->workers);
 	sem_destroy(&pl->answered);

@@ -37,6 +37,7 @@ struct handoff_frame {
  * @inject:    control -> worker 0: struct port_frame
  * @fence:     role and term
  * @pulse:     where heartbeats go
+ * @quota:     sessions and ports of each source
  * @events_fd: wakes control
  * @answered:  posted when a mailbox is DONE or a fence word obeyed
  * @stop:      the threads shall end
@@ -51,6 +52,7 @@ struct plane {
 	struct ring inject;
 	struct fence fence;
 	struct pulse *pulse;
+	struct quota quota;
 	int events_fd;
 	sem_t answered;
 	_Atomic bool stop;

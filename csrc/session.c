@@ -10,6 +10,7 @@
  *   - a leader, live or tombstone, holds its port's bit;
  *   - a live record is on the wheel.
  */
+#include "evict.h"
 #include "session.h"
 #include "tcptrack.h"
 
@@ -71,6 +72,106 @@ bool mapping_has_remote(const struct core *c, uint32_t leader, const struct fp_a
 			break;
 	}
 	return false;
+}
+
+/* ---- quotas ---- */
+
+enum { COUNT_SESSIONS, COUNT_PORTS, COUNT_RULES };
+
+/* Who is counted: all counts of an address stand in one bucket. */
+static uint64_t quota_key(const struct core *c, const struct fp_addr *addr, uint32_t what)
+{
+	const uint64_t w[3] = { u64_load(addr->b), u64_load(addr->b + 8), 0 };
+	uint64_t hash = hash_words3(c->table.key, w), step = UINT64_C(0x9e3779b97f) << QUOTA_COUNT_BITS;
+
+	return hash + what * step;
+}
+
+static uint64_t quota_key_of(const struct core *c, const struct flow_hot *f, uint8_t bit)
+{
+	if (bit == ADMIN_COUNTED)
+		return quota_key(c, &f->inside, COUNT_SESSIONS);
+	if (bit == ADMIN_PORT_COUNTED)
+		return quota_key(c, &f->inside, COUNT_PORTS);
+	/* A rule's limit is one of those who open: of inside addresses, or of those outside. */
+	return quota_key(c, f->flags & FP_RF_INBOUND ? &f->remote : &f->inside,
+			 COUNT_RULES + (uint32_t)f->rule);
+}
+
+/* Count; @bits gets what will have to be given back. */
+static bool quota_count(struct core *c, const struct flow_hot *f, uint8_t bit, uint32_t limit, uint8_t *bits)
+{
+	switch (quota_take(c->quota, quota_key_of(c, f, bit), limit)) {
+	case QUOTA_NONE_LEFT: return false;
+	case QUOTA_UNCOUNTED: counter_add(&c->stat.quota_uncounted, 1); return true;
+	case QUOTA_TAKEN: break;
+	}
+	*bits |= bit;
+	return true;
+}
+
+static void quota_return(struct core *c, const struct flow_hot *f, uint8_t bits)
+{
+	static const uint8_t all[] = { ADMIN_COUNTED, ADMIN_PORT_COUNTED, ADMIN_RULE_COUNTED };
+
+	for (uint32_t i = 0; i < ARRAY_SIZE(all); i++)
+		if (bits & all[i])
+			quota_give(c->quota, quota_key_of(c, f, all[i]));
+}
+
+static bool counts_sessions(const struct core *c, const struct flow_hot *f)
+{
+	/* Who is spoken to has no say in it. */
+	return c->quota && c->cfg->limits.sessions_per_source && !(f->flags & FP_RF_INBOUND);
+}
+
+static bool counts_ports(const struct core *c)
+{
+	return c->quota && c->cfg->limits.ports_per_source;
+}
+
+/* Return: V_GO_ON, or which limit is reached. */
+static uint32_t count_session(struct core *c, const struct flow_hot *f, uint32_t rule_limit, uint8_t *bits)
+{
+	if (counts_sessions(c, f) &&
+	    !quota_count(c, f, ADMIN_COUNTED, c->cfg->limits.sessions_per_source, bits))
+		return V_SOURCE_LIMIT;
+	if (c->quota && rule_limit && !quota_count(c, f, ADMIN_RULE_COUNTED, rule_limit, bits))
+		return V_SOURCE_LIMIT;
+	return V_GO_ON;
+}
+
+static uint32_t limit_of_rule(const struct core *c, uint16_t rule)
+{
+	return c->policy && rule && rule <= c->policy->n_rules ? c->policy->decisions[rule - 1].max_per_source
+							       : 0;
+}
+
+void session_count(struct core *c, uint32_t idx)
+{
+	const struct flow_hot *f = &c->table.rec[idx].hot;
+	uint8_t *admin = &c->table.rec[idx].cold.admin;
+
+	if (counts_sessions(c, f))
+		quota_count(c, f, ADMIN_COUNTED, 0, admin);
+	if (counts_ports(c) && flow_is_leader(&c->table, idx))
+		quota_count(c, f, ADMIN_PORT_COUNTED, 0, admin);
+	if (c->quota && limit_of_rule(c, f->rule))
+		quota_count(c, f, ADMIN_RULE_COUNTED, 0, admin);
+}
+
+void session_set_rule(struct core *c, uint32_t idx, uint16_t rule)
+{
+	struct flow_hot *f = &c->table.rec[idx].hot;
+	uint8_t *admin = &c->table.rec[idx].cold.admin;
+
+	if (f->rule == rule)
+		return;
+	quota_return(c, f, *admin & ADMIN_RULE_COUNTED);
+	*admin &= (uint8_t)~ADMIN_RULE_COUNTED;
+	f->rule = rule;
+	if (c->quota && limit_of_rule(c, rule))
+		quota_count(c, f, ADMIN_RULE_COUNTED, 0, admin);
 }
 
 /* ---- birth ---- */
@@ -141,6 +242,7 @@ static void start_state(struct core *c, uint32_t idx, const struct pkt *p)
 	if (p->proto == IPPROTO_NUM_TCP)
 		tcptrack_open(f, &c->table.rec[idx].cold, p, &c->tcp);
 	identify(c, idx);
+	births_push(c, idx);
 	session_touch(c, f);
 	wheel_schedule(&c->wheel, &c->table, idx, f->deadline_tick);
 	session_changed(c, idx);
@@ -168,43 +270,69 @@ static struct flow_hot endpoints(const struct core *c, const struct pkt *p, cons
 	return f;
 }
 
+/* A port for a new mapping. */
+static uint32_t take_port(struct core *c, struct flow_hot *f, uint32_t shard, uint8_t *bits)
+{
+	uint32_t parity = be16_host(f->inside_port) & 1;
+
+	if (counts_ports(c) && !quota_count(c, f, ADMIN_PORT_COUNTED, c->cfg->limits.ports_per_source, bits))
+		return V_PORT_LIMIT;
+	f->external_port = nat_port_alloc(&c->nat, f->pool, f->proto, shard, parity, c->now_ns);
+	if (!f->external_port.raw)
+		f->external_port = evict_port(c, f->pool, f->proto, shard);
+	return f->external_port.raw ? V_GO_ON : V_PORTS_EXHAUSTED;
+}
+
 /*
- * The external port of a new session: its mapping's, or one from the pool (endpoint-independent mapping:
+ * The external end of a new session: its mapping's port, or one from the pool (endpoint-independent mapping:
  * RFC 4787 REQ-1). Return: V_GO_ON, or why there is none.
  */
-static uint32_t choose_port(struct core *c, struct flow_hot *f, uint32_t shard, uint32_t *leader)
+static uint32_t external_end(struct core *c, struct flow_hot *f, uint32_t shard, uint32_t *leader,
+			     uint8_t *bits)
 {
-	*leader = record_find(c, f, SIDE_OUT, KEY_MAPPING);
-	if (*leader) {
-		f->external_port = c->table.rec[*leader].hot.external_port;
-		return V_GO_ON;
+	uint32_t verdict = V_GO_ON;
+
+	*leader = FLOW_NONE;
+	if (session_has_mapping(f)) {
+		*leader = record_find(c, f, SIDE_OUT, KEY_MAPPING);
+		if (*leader)
+			f->external_port = c->table.rec[*leader].hot.external_port;
+		else if (f->flags & FP_RF_INBOUND)
+			return V_NO_SESSION;
+		else
+			verdict = take_port(c, f, shard, bits);
 	}
-	if (f->flags & FP_RF_INBOUND)
-		return V_NO_SESSION;
-	f->external_port = nat_port_alloc(&c->nat, f->pool, f->proto, shard, be16_host(f->inside_port) & 1);
-	return f->external_port.raw ? V_GO_ON : V_PORTS_EXHAUSTED;
+	if (verdict != V_GO_ON || (session_has_mapping(f) && !*leader))
+		return verdict;
+	/* The end is not this session's alone: towards this remote somebody else may have it. */
+	return record_find(c, f, SIDE_OUT, KEY_FLOW) || record_find(c, f, SIDE_IN, KEY_FLOW)
+		       ? V_PORTLESS_TAKEN
+		       : V_GO_ON;
 }
 
 uint32_t session_open(struct core *c, const struct pkt *p, const struct session_path *path, uint32_t *idx)
 {
 	struct flow_hot f = endpoints(c, p, path);
-	uint32_t shard = session_shard(c->cfg, &f), leader = FLOW_NONE, verdict = V_GO_ON;
+	uint32_t shard = session_shard(c->cfg, &f), leader, verdict;
+	uint8_t bits = 0;
 
-	if (!c->table.n_free)
+	if (unlikely(!c->table.n_free) && !evict_one(c))
 		return V_TABLE_FULL;
-	if (session_has_mapping(&f)) {
-		verdict = choose_port(c, &f, shard, &leader);
-	} else if (record_find(c, &f, SIDE_OUT, KEY_FLOW) || record_find(c, &f, SIDE_IN, KEY_FLOW)) {
-		verdict = V_PORTLESS_TAKEN;
-	}
-	if (verdict != V_GO_ON)
+	verdict = count_session(c, &f, path->max_per_source, &bits);
+	if (verdict == V_GO_ON)
+		verdict = external_end(c, &f, shard, &leader, &bits);
+	if (verdict != V_GO_ON) {
+		quota_return(c, &f, bits);
 		return verdict;
+	}
 	*idx = record_insert(c, &f, leader, shard);
 	if (!*idx) {
 		if (session_has_mapping(&f) && !leader)
-			nat_port_free(&c->nat, f.pool, f.proto, f.external_port);
+			nat_port_free(&c->nat, f.pool, f.proto, f.external_port, c->now_ns);
+		quota_return(c, &f, bits);
 		return V_TABLE_FULL;
 	}
+	c->table.rec[*idx].cold.admin |= bits;
 	start_state(c, *idx, p);
 	counter_add(&c->stat.flows_created, 1);
 	return V_GO_ON;
@@ -306,7 +434,7 @@ void record_release(struct core *c, uint32_t idx)
 	const struct flow_hot *f = &c->table.rec[idx].hot;
 
 	if (flow_is_leader(&c->table, idx))
-		nat_port_free(&c->nat, f->pool, f->proto, f->external_port);
+		nat_port_free(&c->nat, f->pool, f->proto, f->external_port, c->now_ns);
 	flow_free(&c->table, idx);
 }
 
@@ -352,6 +480,8 @@ void record_remove(struct core *c, uint32_t idx, bool tell)
 	ring_leave(c, idx);
 	wheel_cancel(&c->wheel, &c->table, idx);
 	counter_add(&c->stat.flows, UINT64_MAX);
+	quota_return(c, f, c->table.rec[idx].cold.admin);
+	c->table.rec[idx].cold.admin &= (uint8_t)~(ADMIN_COUNTED | ADMIN_PORT_COUNTED | ADMIN_RULE_COUNTED);
 	if (!tell || !is_told(c, f)) {
 		record_release(c, idx);
 		return;

@@ -21,7 +21,7 @@
  * @inside_port:    ICMP: the identifier; portless: 0
  * @remote_port:    ICMP and portless: 0
  * @external_port:  STATIC: the forward's; else 0: a mapping has its own
- * @max_per_source: sessions that this rule allows to one inside address; 0 = as many as there are
+ * @max_per_source: sessions that this rule allows to one address that opens them; 0 = as many as there are
  *
  * Between two inside ports (form NONE) the smaller endpoint is the inside one.
  */
@@ -53,6 +53,16 @@ void session_reopen(struct core *c, uint32_t idx, const struct pkt *p);
  * session_changed() - The record changed in a way that the peer must know
  */
 void session_changed(struct core *c, uint32_t idx);
+
+/**
+ * session_count() - Count an imported session for its source, whatever the limits say
+ */
+void session_count(struct core *c, uint32_t idx);
+
+/**
+ * session_set_rule() - Another rule, or the same one with another number, allows a live session
+ */
+void session_set_rule(struct core *c, uint32_t idx, uint16_t rule);
 
 /**
  * session_shard() - Who owns the record of these endpoints
@@ -96,7 +106,7 @@ static inline void session_touch(const struct core *c, struct flow_hot *f)
 }
 
 /**
- * session_moved() - The state has changed: a new deadline, and the peer must know
+ * session_moved() - The state has changed, or its flags: a new deadline, and the peer must know
  * @timeout: session_timeout() as it was before
  */
 void session_moved(struct core *c, uint32_t idx, uint32_t timeout);

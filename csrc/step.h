@@ -38,6 +38,7 @@
 #include "nat.h"
 #include "park.h"
 #include "policy.h"
+#include "quota.h"
 #include "session_log.h"
 #include "tcptrack.h"
 #include "verdict.h"
@@ -70,6 +71,18 @@ struct core_counters {
 };
 
 /**
+ * struct births - FIFO of the sessions that were born, to know the oldest embryonic one (evict.c)
+ * @ring: identity and index of the record
+ * @cap:  entries: as many as records
+ * @head: oldest
+ * @n:    entries in use, stale ones included
+ */
+struct births {
+	uint32_t *ring;
+	uint32_t cap, head, n;
+};
+
+/**
  * struct core - one worker's part of the data plane
  * @cfg:             the configuration; outlives the core, never changes
  * @fib:             current next hops; NULL until the first core_set_fib()
@@ -96,7 +109,10 @@ struct core_counters {
  * @wants:           neighbours that the control plane must resolve
  * @icmp_due_ns:     token bucket of our own ICMP errors (icmp.c)
  * @import_epoch:    grows with core_import_begin(); records of an older epoch are stale
- * @reclaim_slot:    hand of the clock that reclaims closed sessions when the table is nearly full
+ * @births:          sessions in the order of their birth
+ * @quota:           counts by address, shared by all workers; NULL: there are no limits
+ * @evict_hand:      hand of the clock that removes closed sessions when the table is nearly full
+ * @evict_scan_ns:   no packet looks for closed sessions before: there were none
  * @verdicts:        packets by verdict
  * @stat:            other counters
  */
@@ -126,7 +142,10 @@ struct core {
 	struct session_log log;
 	uint64_t icmp_due_ns;
 	uint8_t import_epoch;
-	uint32_t reclaim_slot;
+	struct births births;
+	struct quota *quota;
+	uint32_t evict_hand;
+	uint64_t evict_scan_ns;
 	CACHE_ALIGNED counter verdicts[V_COUNT];
 	struct core_counters stat;
 };
@@ -146,10 +165,16 @@ size_t core_mem_size(const struct fp_config *cfg);
  * @mem:    zeroed, aligned to CACHE_LINE (better: to a huge page)
  * @size:   bytes at @mem, at least core_mem_size()
  *
- * Role is INIT, tracking is off, there is no FIB.
+ * Role is INIT, tracking is off, there is no FIB, nothing is counted in a quota.
  * Return: 0, or -EINVAL when @mem does not suit.
  */
 int core_init(struct core *c, const struct fp_config *cfg, uint32_t worker, void *mem, size_t size);
+
+/**
+ * core_set_quota() - Count the sessions and ports of each source
+ * @quota: shared by the cores of the node; before the first packet
+ */
+void core_set_quota(struct core *c, struct quota *quota);
 
 /* ---- packets (step.c) ---- */
 

@@ -24,6 +24,7 @@
  */
 #include <errno.h>
 
+#include "evict.h"
 #include "nexthop.h"
 #include "session.h"
 #include "step.h"
@@ -416,7 +417,9 @@ static uint32_t import_insert(struct core *c, const struct flow_hot *want, uint3
 	}
 	idx = record_insert(c, want, leader, shard);
 	if (!idx && mapped && !leader)
-		nat_port_free(&c->nat, want->pool, want->proto, want->external_port);
+		nat_port_free(&c->nat, want->pool, want->proto, want->external_port, c->now_ns);
+	if (idx)
+		session_count(c, idx);
 	return idx;
 }
 
@@ -424,6 +427,7 @@ static bool import_flow(struct core *c, const struct fp_flow_rec *r, const struc
 			uint32_t shard)
 {
 	uint32_t idx = record_find(c, want, SIDE_OUT, KEY_FLOW);
+	bool is_new;
 
 	if (idx && is_outdated(c, idx, r))
 		return false;
@@ -431,13 +435,16 @@ static bool import_flow(struct core *c, const struct fp_flow_rec *r, const struc
 		record_remove(c, idx, false);
 		idx = FLOW_NONE;
 	}
-	if (!idx)
+	is_new = !idx;
+	if (is_new)
 		idx = import_insert(c, want, shard);
 	if (!idx)
 		return false;
 	c->table.rec[idx].hot.zones = want->zones;
-	c->table.rec[idx].hot.rule = want->rule;
+	session_set_rule(c, idx, want->rule);
 	import_identity(c, idx, r);
+	if (is_new)
+		births_push(c, idx);
 	import_progress(c, idx, r);
 	warm_neighbours(c, idx);
 	return true;

@@ -7,10 +7,13 @@
 
 enum { TCP = 6, UDP = 17, ICMP = 1 };
 
+static const uint64_t NOW = UINT64_C(86400) * NS_PER_S;
+
 static struct fp_config config(uint16_t lo, uint16_t hi)
 {
 	return (struct fp_config){
 		.n_pools = 3,
+		.n_workers = 1,
 		.table_key = { 1, 2, 3 },
 		.pools = { { .addr = addr_from_v4(be32_of(0xcb007103)),
 			     .port_lo = lo,
@@ -35,9 +38,9 @@ static void check_alloc(void)
 	uint32_t got = 0, wrong_parity = 0, wrong_shard = 0, twice = 0;
 	static bool seen[65536];
 
-	nat_init(&n, &cfg, mem);
+	nat_init(&n, &cfg, 0, mem);
 	for (;; got++) {
-		uint16_t p = be16_host(nat_port_alloc(&n, 0, TCP, 37, 1));
+		uint16_t p = be16_host(nat_port_alloc(&n, 0, TCP, 37, 1, NOW));
 
 		if (!p)
 			break;
@@ -51,11 +54,11 @@ static void check_alloc(void)
 	CHECK_EQ(3, wrong_parity, 0); /* the other parity only when this one is exhausted */
 	CHECK_EQ(4, twice, 0);
 	/* Other shards, protocols and pools have their own. */
-	CHECK(5, nat_port_alloc(&n, 0, TCP, 38, 1).raw);
-	CHECK(6, nat_port_alloc(&n, 0, UDP, 37, 1).raw);
-	CHECK(7, nat_port_alloc(&n, 1, TCP, 37, 1).raw);
-	nat_port_free(&n, 0, TCP, be16_of(1024 + 37 * 2));
-	CHECK_EQ(8, be16_host(nat_port_alloc(&n, 0, TCP, 37, 1)), 1024 + 37 * 2);
+	CHECK(5, nat_port_alloc(&n, 0, TCP, 38, 1, NOW).raw);
+	CHECK(6, nat_port_alloc(&n, 0, UDP, 37, 1, NOW).raw);
+	CHECK(7, nat_port_alloc(&n, 1, TCP, 37, 1, NOW).raw);
+	nat_port_free(&n, 0, TCP, be16_of(1024 + 37 * 2), NOW);
+	CHECK_EQ(8, be16_host(nat_port_alloc(&n, 0, TCP, 37, 1, NOW)), 1024 + 37 * 2);
 	free(mem);
 }
 
@@ -65,7 +68,7 @@ static void check_claim(void)
 	struct nat n;
 	void *mem = malloc(nat_mem_size(&cfg));
 
-	nat_init(&n, &cfg, mem);
+	nat_init(&n, &cfg, 0, mem);
 	CHECK(20, nat_port_claim(&n, 0, ICMP, be16_of(20000)));
 	CHECK(21, !nat_port_claim(&n, 0, ICMP, be16_of(20000)));
 	CHECK(22, nat_port_claim(&n, 0, TCP, be16_of(20000)));
@@ -74,17 +77,17 @@ static void check_claim(void)
 	CHECK(25, nat_port_claim(&n, 0, TCP, be16_of(20127)));
 	/* A range of 128 ports has one even and one odd port of each shard. */
 	for (uint32_t shard = 0; shard < FP_SHARDS; shard++) {
-		uint16_t a = be16_host(nat_port_alloc(&n, 0, UDP, shard, 0));
-		uint16_t b = be16_host(nat_port_alloc(&n, 0, UDP, shard, 0));
+		uint16_t a = be16_host(nat_port_alloc(&n, 0, UDP, shard, 0, NOW));
+		uint16_t b = be16_host(nat_port_alloc(&n, 0, UDP, shard, 0, NOW));
 
 		CHECK(26, a >= 20000 && a <= 20127 && b >= 20000 && b <= 20127);
 		CHECK(27, (a & 1) == 0 && (b & 1) == 1);
-		CHECK_EQ(28, nat_port_alloc(&n, 0, UDP, shard, 0).raw, 0);
+		CHECK_EQ(28, nat_port_alloc(&n, 0, UDP, shard, 0, NOW).raw, 0);
 	}
 	/* What was claimed is never given to a new connection. */
-	CHECK(29, be16_host(nat_port_alloc(&n, 0, TCP, nat_port_shard(20000), 0)) == 20001);
-	nat_port_free(&n, 0, TCP, be16_of(20000));
-	CHECK_EQ(30, be16_host(nat_port_alloc(&n, 0, TCP, nat_port_shard(20000), 0)), 20000);
+	CHECK(29, be16_host(nat_port_alloc(&n, 0, TCP, nat_port_shard(20000), 0, NOW)) == 20001);
+	nat_port_free(&n, 0, TCP, be16_of(20000), NOW);
+	CHECK_EQ(30, be16_host(nat_port_alloc(&n, 0, TCP, nat_port_shard(20000), 0, NOW)), 20000);
 	free(mem);
 }
 
@@ -96,9 +99,9 @@ static void check_random(void)
 	uint32_t ascending = 0;
 	uint16_t last = 0;
 
-	nat_init(&n, &cfg, mem);
+	nat_init(&n, &cfg, 0, mem);
 	for (uint32_t i = 0; i < 100; i++) {
-		uint16_t p = be16_host(nat_port_alloc(&n, 0, TCP, 5, 0));
+		uint16_t p = be16_host(nat_port_alloc(&n, 0, TCP, 5, 0, NOW));
 
 		ascending += p > last;
 		last = p;
@@ -115,7 +118,7 @@ static void check_pools(void)
 	struct nat n;
 	void *mem = malloc(nat_mem_size(&cfg));
 
-	nat_init(&n, &cfg, mem);
+	nat_init(&n, &cfg, 0, mem);
 	CHECK_EQ(60, nat_pool_of(&n, &vip, be16_of(30000)), 0);
 	CHECK_EQ(61, nat_pool_of(&n, &vip, be16_of(29999)), NAT_POOL_NONE);
 	CHECK_EQ(62, nat_pool_of(&n, &other, be16_of(30000)), NAT_POOL_NONE);

@@ -93,16 +93,17 @@ static bool review(struct core *c, uint32_t idx)
 	struct flow_hot *f = &c->table.rec[idx].hot;
 	const struct policy_query q = opener(f);
 	struct policy_decision d;
+	bool changed;
 
 	if (!fits_forwards(c, f))
 		return false;
 	policy_decide(c->policy, &q, &d);
 	if (!(d.rule ? rule_allows(c, f, &q, &d) : built_in_allows(c, f, &q)))
 		return false;
-	if (f->rule != d.rule) {
-		f->rule = d.rule;
+	changed = f->rule != d.rule;
+	session_set_rule(c, idx, d.rule);
+	if (changed)
 		session_changed(c, idx);
-	}
 	return true;
 }
 

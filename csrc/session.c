@@ -165,7 +165,7 @@ void session_set_rule(struct core *c, uint32_t idx, uint16_t rule)
 	struct flow_hot *f = &c->table.rec[idx].hot;
 	uint8_t *admin = &c->table.rec[idx].cold.admin;
 
-	if (f->rule == rule)
+	if (f->rule == rule && !(*admin & ADMIN_RULE_COUNTED) == !limit_of_rule(c, rule))
 		return;
 	quota_return(c, f, *admin & ADMIN_RULE_COUNTED);
 	*admin &= (uint8_t)~ADMIN_RULE_COUNTED;

@@ -153,11 +153,27 @@ def test_req9_hairpinned_packets_are_filtered_too() -> None:
 def test_req11_behaviour_does_not_change_under_pressure() -> None:
     """Spec: RFC 4787 REQ-11: a full table refuses new sessions, and leaves the old ones as they are."""
     with nat_node(flow_cap=64) as node:
-        verdicts = [node.outbound(replace(QUERY, sport=2000 + i)).verdict for i in range(80)]
-        kept = verdicts.count("snat")
-        assert verdicts == ["snat"] * kept + ["table_full"] * (80 - kept)
-        assert 0 < kept < 80
-        assert [node.outbound(replace(QUERY, sport=2000 + i)).verdict for i in range(kept)] == ["snat"] * kept
+        queries = [replace(QUERY, sport=2000 + i) for i in range(80)]
+        verdicts = []
+        for query in queries:
+            out = node.outbound(query)
+            verdicts.append(out.verdict)
+            if out.verdict == "snat":
+                node.receive(packets.parse(out.data).reply())
+        assert verdicts == ["snat"] * 64 + ["table_full"] * 16
+        assert [node.outbound(query).verdict for query in queries[:64]] == ["snat"] * 64
+
+
+def test_req11_a_flood_of_openers_displaces_itself() -> None:
+    """Spec: RFC 4787 REQ-11: who was answered keeps his mapping; the oldest of those who were not goes first."""
+    with nat_node(flow_cap=64) as node:
+        served = replace(QUERY, sport=1999)
+        seen = node.send(served)
+        node.receive(seen.reply())
+        for i in range(200):
+            node.send(replace(QUERY, sport=2000 + i))
+        assert {flow.inside_port for flow in node.flows()} == {1999, *range(2137, 2200)}
+        assert node.send(served).sport == seen.sport
 
 
 def test_ports_are_not_to_be_guessed() -> None:

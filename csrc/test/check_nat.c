@@ -130,8 +130,105 @@ static void check_pools(void)
 	free(mem);
 }
 
+/*
+ * Where anybody may send to a port, a port that was given back rests: two spans at most, one at least.
+ * Spec: RFC 6888 REQ-8.
+ */
+static void check_rest(void)
+{
+	struct fp_config cfg = config(20000, 20127);
+	const uint64_t span = 120 * NS_PER_S, begin = NOW / span * span;
+	struct nat n;
+	void *mem = malloc(nat_mem_size(&cfg));
+	be16 port;
+
+	cfg.limits.port_reuse_s = 120;
+	nat_init(&n, &cfg, 0, mem);
+	/* Two ports of the shard; one is taken all the time. */
+	CHECK(80, nat_port_claim(&n, 0, UDP, be16_of(20001)));
+	for (uint64_t late = 0; late < span; late += span / 4) {
+		const uint64_t freed = begin + late;
+
+		nat_init(&n, &cfg, 0, mem);
+		CHECK(81, nat_port_claim(&n, 0, UDP, be16_of(20001)));
+		CHECK(82, nat_port_claim(&n, 0, UDP, be16_of(20000)));
+		nat_port_free(&n, 0, UDP, be16_of(20000), freed);
+		for (uint64_t t = 0; t <= span; t += span / 8)
+			CHECK(83, !nat_port_alloc(&n, 0, UDP, nat_port_shard(20000), 0, freed + t).raw);
+		CHECK_EQ(84,
+			 be16_host(nat_port_alloc(&n, 0, UDP, nat_port_shard(20000), 0, begin + 2 * span)),
+			 20000);
+	}
+	/* After a long silence nothing rests. */
+	nat_port_free(&n, 0, UDP, be16_of(20000), begin);
+	CHECK(85, nat_port_alloc(&n, 0, UDP, nat_port_shard(20000), 0, begin + 1000 * span).raw);
+	/* What the peer has given out is taken, resting or not. */
+	nat_port_free(&n, 0, UDP, be16_of(20000), begin + 1000 * span);
+	CHECK(86, nat_port_claim(&n, 0, UDP, be16_of(20000)));
+	nat_port_free(&n, 0, UDP, be16_of(20000), begin + 1000 * span);
+	/* ICMP as UDP; TCP is tracked (exception A); other filtering knows the remote (exception C). */
+	for (uint32_t i = 0; i < 3; i++) {
+		const uint8_t proto = i == 0 ? ICMP : i == 1 ? TCP : UDP;
+
+		cfg.pools[0].filtering = i == 2 ? FP_FILTER_ADF : FP_FILTER_EIF;
+		nat_init(&n, &cfg, 0, mem);
+		port = nat_port_alloc(&n, 0, proto, 5, 0, begin);
+		CHECK(87, nat_port_alloc(&n, 0, proto, 5, 1, begin).raw && port.raw);
+		nat_port_free(&n, 0, proto, port, begin);
+		CHECK_EQ(88, nat_port_alloc(&n, 0, proto, 5, 0, begin).raw, i == 0 ? 0 : port.raw);
+	}
+	free(mem);
+}
+
+/* The ports of forwards are not given to anybody. */
+static void check_reserved(void)
+{
+	struct fp_config cfg = config(20000, 20127);
+	const struct fp_forward forwards[] = {
+		{ .external_port = 20000, .inside_port = 1, .proto = UDP, .id = 1 },
+		{ .external_port = 20003, .inside_port = 2, .proto = UDP, .id = 2 },
+	};
+	const struct fp_policy_cfg rules = { .forwards = forwards, .n_forwards = 2 };
+	struct policy *policy = policy_build(aligned_alloc(64, policy_mem_size(&rules, 1)), &rules, &cfg);
+	struct nat n;
+	void *mem = malloc(nat_mem_size(&cfg));
+
+	nat_init(&n, &cfg, 0, mem);
+	n.policy = policy;
+	CHECK_EQ(100, be16_host(nat_port_alloc(&n, 0, UDP, nat_port_shard(20000), 0, NOW)), 20001);
+	CHECK_EQ(101, nat_port_alloc(&n, 0, UDP, nat_port_shard(20000), 0, NOW).raw, 0);
+	CHECK_EQ(102, be16_host(nat_port_alloc(&n, 0, UDP, nat_port_shard(20003), 1, NOW)), 20002);
+	CHECK_EQ(103, be16_host(nat_port_alloc(&n, 0, TCP, nat_port_shard(20000), 0, NOW)), 20000);
+	free(policy);
+	free(mem);
+}
+
+/* Workers have slices of their own shards only, and all together every port once. */
+static void check_workers(void)
+{
+	struct fp_config cfg = config(1024, 65535);
+	uint32_t total = 0, wrong = 0;
+
+	cfg.n_workers = 3;
+	for (uint32_t worker = 0; worker < 3; worker++) {
+		struct nat n;
+		void *mem = malloc(nat_mem_size(&cfg));
+
+		nat_init(&n, &cfg, worker, mem);
+		for (uint32_t shard = worker; shard < FP_SHARDS; shard += 3)
+			for (be16 p; (p = nat_port_alloc(&n, 0, UDP, shard, 0, NOW)).raw; total++)
+				wrong += nat_port_shard(be16_host(p)) != shard;
+		free(mem);
+	}
+	CHECK_EQ(120, total, 64512);
+	CHECK_EQ(121, wrong, 0);
+}
+
 int main(void)
 {
+	check_rest();
+	check_reserved();
+	check_workers();
 	check_alloc();
 	check_claim();
 	check_random();

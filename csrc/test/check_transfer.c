@@ -598,6 +598,185 @@ static void check_leaders(void)
 	rig_free(b);
 }
 
+/* ---- forms ---- */
+
+static struct fp_flow_rec base_record(uint32_t id)
+{
+	return (struct fp_flow_rec){ .id = id,
+				     .origin = 1,
+				     .proto = IPPROTO_NUM_UDP,
+				     .state = FP_ST_ESTABLISHED,
+				     .version = 1,
+				     .remaining_ms = 1000,
+				     .inside = addr_from_v4(CLIENT),
+				     .remote = addr_from_v4(SERVER),
+				     .external = addr_from_v4(WAN_VIP),
+				     .inside_port = be16_of(5000).raw,
+				     .remote_port = be16_of(53).raw,
+				     .in_port = LAN,
+				     .out_port = WAN };
+}
+
+static struct fp_flow_rec static_record(void)
+{
+	struct fp_flow_rec r = base_record(11);
+
+	r.form = FP_FORM_STATIC;
+	r.flags = FP_RF_INBOUND;
+	r.external_port = be16_of(80).raw;
+	return r;
+}
+
+static struct fp_flow_rec none_record(void)
+{
+	struct fp_flow_rec r = base_record(12);
+
+	r.form = FP_FORM_NONE;
+	r.external = r.inside;
+	r.external_port = r.inside_port;
+	r.pool = FP_POOL_NONE;
+	return r;
+}
+
+static struct fp_flow_rec gre_record(void)
+{
+	struct fp_flow_rec r = base_record(13);
+
+	r.proto = 47;
+	r.inside_port = r.remote_port = 0;
+	return r;
+}
+
+static int taken(struct rig *r, struct fp_flow_rec rec)
+{
+	return core_import(&r->core, &rec, 1, r->now_ns);
+}
+
+/* Every form comes and goes; what follows from the ends is computed here. */
+static void check_forms(void)
+{
+	struct rig *b = rig_passive(1000);
+	struct fp_flow_rec recs3[] = { static_record(), none_record(), gre_record() };
+	struct fp_flow_rec hairpin = none_record();
+
+	for (uint32_t i = 0; i < 3; i++) {
+		struct fp_flow_rec out;
+
+		recs3[i].flags |= FP_RF_HAIRPIN; /* a lie */
+		CHECK_EQ(300, taken(b, recs3[i]), 1);
+		CHECK_EQ(301, rig_walk(b, &out, 1), 1);
+		CHECK_EQ(302, out.form, recs3[i].form);
+		CHECK_EQ(303, out.pool, recs3[i].pool);
+		CHECK_EQ(304, out.external_port, recs3[i].external_port);
+		CHECK(305, addr_eq(&out.external, &recs3[i].external));
+		CHECK_EQ(306, out.flags, FP_RF_IMPORTED | (recs3[i].flags & FP_RF_INBOUND));
+		CHECK_EQ(307, rig_stats(b).mappings, 0);
+		recs3[i].op = FP_OP_DELETE;
+		CHECK_EQ(308, taken(b, recs3[i]), 1);
+		CHECK_EQ(309, rig_stats(b).flows, 0);
+	}
+	hairpin.remote = addr_from_v4(WAN_VIP);
+	CHECK_EQ(310, taken(b, hairpin), 1);
+	rig_walk(b, recs, 1);
+	CHECK_EQ(311, recs[0].flags, FP_RF_IMPORTED | FP_RF_HAIRPIN);
+	/* Two clients behind the same end: the peer's later word wins. */
+	CHECK_EQ(312, taken(b, gre_record()), 1);
+	hairpin = gre_record();
+	hairpin.id = 99;
+	hairpin.inside = addr_from_v4(CLIENT2);
+	CHECK_EQ(313, taken(b, hairpin), 1);
+	CHECK_EQ(314, rig_stats(b).import_conflicts, 1);
+	CHECK_EQ(315, rig_stats(b).flows, 2);
+	rig_free(b);
+}
+
+static void check_forms_refused(void)
+{
+	struct rig *b = rig_passive(1000);
+	struct fp_flow_rec r;
+
+#define REFUSED(n, make, change)             \
+	do {                                 \
+		r = make();                  \
+		change;                      \
+		CHECK_EQ(n, taken(b, r), 0); \
+	} while (0)
+	REFUSED(320, static_record, r.proto = IPPROTO_NUM_ICMP);
+	REFUSED(321, static_record, r.external_port = 0);
+	REFUSED(322, static_record, r.external.b[15]++);
+	REFUSED(323, static_record, (r.proto = 47, r.inside_port = r.remote_port = r.external_port = 0));
+	REFUSED(324, none_record, r.external = addr_from_v4(WAN_VIP));
+	REFUSED(325, none_record, r.external_port ^= 1);
+	REFUSED(326, none_record, r.in_port = WAN);
+	REFUSED(327, none_record, r.remote_port = 0);
+	/* Two inside zones: the larger end cannot be the inside one; and nothing else goes between them. */
+	REFUSED(328, none_record, (r.out_port = LAN, r.remote = addr_from_v4(IP4(10, 0, 0, 1))));
+	REFUSED(329, static_record, r.out_port = LAN);
+	REFUSED(330, gre_record, r.inside_port = 1);
+	REFUSED(331, gre_record, r.external_port = 1);
+	REFUSED(332, gre_record, r.external = addr_from_v4(CLIENT));
+	REFUSED(333, gre_record, r.state = FP_ST_SYN_SENT);
+	REFUSED(334, gre_record, r.in_port = FP_PORTS_MAX);
+#undef REFUSED
+	CHECK_EQ(335, rig_stats(b).import_refused, 15);
+	r = none_record();
+	r.out_port = LAN;
+	r.remote = addr_from_v4(IP4(198, 51, 100, 200));
+	CHECK_EQ(336, taken(b, r), 1);
+	rig_free(b);
+}
+
+/* Each record has one owner, whatever its form. */
+static void check_owners(void)
+{
+	struct rig *w[3] = { rig_new(0, 3, 1000), rig_new(1, 3, 1000), rig_new(2, 3, 1000) };
+	struct fp_flow_rec (*const make[])(void) = { static_record, none_record, gre_record };
+	struct fp_addr end;
+
+	for (uint32_t i = 0; i < ARRAY_SIZE(make); i++) {
+		for (uint32_t k = 0; k < 30; k++) {
+			struct fp_flow_rec r = make[i]();
+			be16 port = { 0 };
+			int n = 0;
+
+			r.id += 100 * k;
+			r.inside.b[15] = (uint8_t)(10 + k);
+			r.remote.b[15] = (uint8_t)(10 + k);
+			if (r.form == FP_FORM_NONE)
+				r.external = r.inside;
+			end = r.form == FP_FORM_NONE ? r.inside : r.remote;
+			port.raw = r.form == FP_FORM_NONE ? r.inside_port : r.remote_port;
+			for (uint32_t j = 0; j < 3; j++)
+				n += taken(w[j], r) << 4 * j;
+			CHECK_EQ(340, n, 1 << 4 * (core_shard(&w[0]->cfg, &end, port, r.proto) % 3));
+		}
+	}
+	for (uint32_t j = 0; j < 3; j++)
+		rig_free(w[j]);
+}
+
+/* The peer has no use for what hangs on an address of ours alone, nor we for what hangs on its. */
+static void check_own_addresses(void)
+{
+	struct rig *a = rig_tracking(1000), *b = rig_passive(1000);
+	struct fp_flow_rec rec = tcp_record(a, 40001);
+
+	core_drain(&a->core, recs, RECS, a->now_ns);
+	a->cfg.pools[0].survives = 0;
+	rig_connect(a, 40003);
+	core_bulk_start(&a->core);
+	CHECK_EQ(350, core_drain(&a->core, recs, RECS, a->now_ns), 1);
+	CHECK_EQ(351, recs[0].op, FP_OP_BULK_END);
+	CHECK_EQ(352, rig_walk(a, recs, RECS), 2); /* people see them */
+	rig_sleep(a, 7442);
+	CHECK_EQ(353, rig_stats(a).flows, 0);
+	CHECK_EQ(354, rig_stats(a).tombstones, 0);
+	b->cfg.pools[0].survives = 0;
+	CHECK_EQ(355, taken(b, rec), 0);
+	rig_free(a);
+	rig_free(b);
+}
+
 int main(void)
 {
 	check_events();
@@ -616,5 +795,9 @@ int main(void)
 	check_workers();
 	check_warm();
 	check_leaders();
+	check_forms();
+	check_forms_refused();
+	check_owners();
+	check_own_addresses();
 	return check_done("transfer");
 }

@@ -165,7 +165,7 @@ def test_req11_behaviour_does_not_change_under_pressure() -> None:
 
 
 def test_req11_a_flood_of_openers_displaces_itself() -> None:
-    """Spec: RFC 4787 REQ-11: who was answered keeps his mapping; the oldest of those who were not goes first."""
+    """Spec: RFC 4787 REQ-11: who was answered stays; the oldest of those who were not goes first."""
     with nat_node(flow_cap=64) as node:
         served = replace(QUERY, sport=1999)
         seen = node.send(served)

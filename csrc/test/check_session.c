@@ -66,7 +66,7 @@ static uint32_t open_idx(struct rig *r, uint8_t proto, const struct session_path
 	return session_open(&r->core, &p, path, idx);
 }
 
-static uint32_t open(struct rig *r, uint8_t proto, struct session_path path)
+static uint32_t try_open(struct rig *r, uint8_t proto, struct session_path path)
 {
 	uint32_t idx = FLOW_NONE;
 
@@ -144,7 +144,7 @@ static void check_inbound_of_a_mapping(void)
 	CHECK_EQ(15, rig_in(r, LAN, &out).verdict, V_SNAT);
 	CHECK_EQ(16, r->core.table.rec[second].hot.state, FP_ST_ESTABLISHED);
 	/* Nobody opens a mapping from outside. */
-	CHECK_EQ(17, open(r, UDP, inbound(CLIENT, 5001, stranger, 999)), V_NO_SESSION);
+	CHECK_EQ(17, try_open(r, UDP, inbound(CLIENT, 5001, stranger, 999)), V_NO_SESSION);
 	rig_free(r);
 }
 
@@ -211,8 +211,8 @@ static void check_static(void)
 	CHECK_EQ(43, f->state, FP_ST_SYN_SENT);
 	CHECK_EQ(44, r->core.table.rec[idx].cold.shard, core_shard(&r->cfg, &server, be16_of(40000), TCP));
 	CHECK_EQ(45, rig_stats(r).mappings, 0);
-	CHECK_EQ(46, open(r, TCP, forwarded(SERVER, 40000)), V_PORTLESS_TAKEN);
-	CHECK_EQ(47, open(r, TCP, forwarded(SERVER, 40001)), V_GO_ON);
+	CHECK_EQ(46, try_open(r, TCP, forwarded(SERVER, 40000)), V_PORTLESS_TAKEN);
+	CHECK_EQ(47, try_open(r, TCP, forwarded(SERVER, 40001)), V_GO_ON);
 	/* The server speaks first, from the port that it is forwarded. */
 	own.form = FP_FORM_STATIC;
 	own.external_port = be16_of(80);
@@ -243,7 +243,7 @@ static void check_none(void)
 	CHECK_EQ(64, flow_find(&r->core.table, &r->core.hash, &key, flow_hash(&r->core.table, &key)),
 		 two << 1 | SIDE_OUT);
 	CHECK_EQ(65, rig_stats(r).mappings, 0);
-	CHECK_EQ(66, open(r, UDP, untranslated(CLIENT, 5000, SERVER, 53)), V_PORTLESS_TAKEN);
+	CHECK_EQ(66, try_open(r, UDP, untranslated(CLIENT, 5000, SERVER, 53)), V_PORTLESS_TAKEN);
 	rig_sleep(r, 302);
 	CHECK_EQ(67, r->core.table.n_free, r->core.table.cap);
 	rig_free(r);
@@ -259,15 +259,15 @@ static void check_portless(void)
 	CHECK(80, is_found(r, idx));
 	CHECK_EQ(81, r->core.table.rec[idx].hot.external_port.raw, 0);
 	CHECK_EQ(82, r->core.table.rec[idx].cold.shard, core_shard(&r->cfg, &server, be16_of(0), GRE));
-	CHECK_EQ(83, open(r, GRE, outbound(CLIENT2, 0, SERVER, 0)), V_PORTLESS_TAKEN);
-	CHECK_EQ(84, open(r, ESP, outbound(CLIENT2, 0, SERVER, 0)), V_GO_ON);
-	CHECK_EQ(85, open(r, GRE, outbound(CLIENT2, 0, IP4(192, 0, 2, 11), 0)), V_GO_ON);
+	CHECK_EQ(83, try_open(r, GRE, outbound(CLIENT2, 0, SERVER, 0)), V_PORTLESS_TAKEN);
+	CHECK_EQ(84, try_open(r, ESP, outbound(CLIENT2, 0, SERVER, 0)), V_GO_ON);
+	CHECK_EQ(85, try_open(r, GRE, outbound(CLIENT2, 0, IP4(192, 0, 2, 11), 0)), V_GO_ON);
 	CHECK_EQ(86, rig_stats(r).mappings, 0);
 	rig_sleep(r, 298);
 	CHECK_EQ(87, rig_stats(r).flows, 3);
 	rig_sleep(r, 4);
 	CHECK_EQ(88, rig_stats(r).flows, 0);
-	CHECK_EQ(89, open(r, GRE, outbound(CLIENT2, 0, SERVER, 0)), V_GO_ON);
+	CHECK_EQ(89, try_open(r, GRE, outbound(CLIENT2, 0, SERVER, 0)), V_GO_ON);
 	rig_free(r);
 }
 
@@ -290,17 +290,17 @@ static void check_session_limit(void)
 
 	for (uint32_t i = 0; i < 3; i++)
 		idx[i] = opened(r, UDP, outbound(CLIENT, 5000, SERVER, (uint16_t)(i + 1)));
-	CHECK_EQ(120, open(r, UDP, outbound(CLIENT, 6000, SERVER, 9)), V_SOURCE_LIMIT);
-	CHECK_EQ(121, open(r, UDP, outbound(CLIENT2, 6000, SERVER, 9)), V_GO_ON);
+	CHECK_EQ(120, try_open(r, UDP, outbound(CLIENT, 6000, SERVER, 9)), V_SOURCE_LIMIT);
+	CHECK_EQ(121, try_open(r, UDP, outbound(CLIENT2, 6000, SERVER, 9)), V_GO_ON);
 	/* Who is spoken to is not held to account. */
-	CHECK_EQ(122, open(r, TCP, forwarded(SERVER, 40000)), V_GO_ON);
+	CHECK_EQ(122, try_open(r, TCP, forwarded(SERVER, 40000)), V_GO_ON);
 	record_remove(&r->core, idx[1], true);
-	CHECK_EQ(123, open(r, UDP, outbound(CLIENT, 6000, SERVER, 9)), V_GO_ON);
-	CHECK_EQ(124, open(r, UDP, outbound(CLIENT, 6001, SERVER, 9)), V_SOURCE_LIMIT);
+	CHECK_EQ(123, try_open(r, UDP, outbound(CLIENT, 6000, SERVER, 9)), V_GO_ON);
+	CHECK_EQ(124, try_open(r, UDP, outbound(CLIENT, 6001, SERVER, 9)), V_SOURCE_LIMIT);
 	CHECK_EQ(125, rig_stats(r).mappings, 3); /* what is refused leaves no port behind */
 	rig_sleep(r, 302);
 	for (uint32_t i = 0; i < 3; i++)
-		CHECK_EQ(126, open(r, UDP, outbound(CLIENT, 7000, SERVER, (uint16_t)(i + 1))), V_GO_ON);
+		CHECK_EQ(126, try_open(r, UDP, outbound(CLIENT, 7000, SERVER, (uint16_t)(i + 1))), V_GO_ON);
 	rig_counting_free(r);
 }
 
@@ -310,13 +310,13 @@ static void check_port_limit(void)
 	uint32_t first = opened(r, UDP, outbound(CLIENT, 5000, SERVER, 53));
 
 	opened(r, TCP, outbound(CLIENT, 5001, SERVER, 53));
-	CHECK_EQ(140, open(r, UDP, outbound(CLIENT, 5002, SERVER, 53)), V_PORT_LIMIT);
+	CHECK_EQ(140, try_open(r, UDP, outbound(CLIENT, 5002, SERVER, 53)), V_PORT_LIMIT);
 	/* Another session of a mapping takes no port, and leadership takes none either. */
-	CHECK_EQ(141, open(r, UDP, outbound(CLIENT, 5000, SERVER, 54)), V_GO_ON);
+	CHECK_EQ(141, try_open(r, UDP, outbound(CLIENT, 5000, SERVER, 54)), V_GO_ON);
 	record_remove(&r->core, first, true);
-	CHECK_EQ(142, open(r, UDP, outbound(CLIENT, 5002, SERVER, 53)), V_PORT_LIMIT);
+	CHECK_EQ(142, try_open(r, UDP, outbound(CLIENT, 5002, SERVER, 53)), V_PORT_LIMIT);
 	rig_sleep(r, 302);
-	CHECK_EQ(143, open(r, UDP, outbound(CLIENT, 5002, SERVER, 53)), V_GO_ON);
+	CHECK_EQ(143, try_open(r, UDP, outbound(CLIENT, 5002, SERVER, 53)), V_GO_ON);
 	rig_counting_free(r);
 }
 
@@ -333,21 +333,21 @@ static void check_rule_limit(void)
 		idx[i] = opened(r, TCP, path);
 	}
 	path.inside_port = be16_of(5002);
-	CHECK_EQ(160, open(r, TCP, path), V_SOURCE_LIMIT);
+	CHECK_EQ(160, try_open(r, TCP, path), V_SOURCE_LIMIT);
 	path.rule = 5; /* its own count */
-	CHECK_EQ(161, open(r, TCP, path), V_GO_ON);
+	CHECK_EQ(161, try_open(r, TCP, path), V_GO_ON);
 	path.inside_port = be16_of(5003);
 	path.rule = 4;
 	session_set_rule(&r->core, idx[0], 6);
-	CHECK_EQ(162, open(r, TCP, path), V_GO_ON);
+	CHECK_EQ(162, try_open(r, TCP, path), V_GO_ON);
 	/* From outside it is the stranger who opens. */
 	from.rule = 7;
 	from.max_per_source = 1;
-	CHECK_EQ(163, open(r, TCP, from), V_GO_ON);
+	CHECK_EQ(163, try_open(r, TCP, from), V_GO_ON);
 	from.remote_port = be16_of(40001);
-	CHECK_EQ(164, open(r, TCP, from), V_SOURCE_LIMIT);
+	CHECK_EQ(164, try_open(r, TCP, from), V_SOURCE_LIMIT);
 	from.remote = v4(IP4(192, 0, 2, 11));
-	CHECK_EQ(165, open(r, TCP, from), V_GO_ON);
+	CHECK_EQ(165, try_open(r, TCP, from), V_GO_ON);
 	rig_sleep(r, 242);
 	for (uint32_t i = 0; i < r->core.quota->n; i++)
 		for (uint32_t k = 0; k < QUOTA_WORDS; k++)
@@ -369,10 +369,10 @@ static void check_imported_count(void)
 	CHECK_EQ(180, core_import(&r->core, recs, n, r->now_ns), 4);
 	CHECK_EQ(181, core_import(&r->core, recs, n, r->now_ns), 4); /* once more: counted once */
 	core_set_role(&r->core, FP_ROLE_ACTIVE, 4, r->now_ns);
-	CHECK_EQ(182, open(r, UDP, outbound(CLIENT, 6000, SERVER, 53)), V_SOURCE_LIMIT);
+	CHECK_EQ(182, try_open(r, UDP, outbound(CLIENT, 6000, SERVER, 53)), V_SOURCE_LIMIT);
 	rig_sleep(r, 302);
-	CHECK_EQ(183, open(r, UDP, outbound(CLIENT, 6000, SERVER, 53)), V_GO_ON);
-	CHECK_EQ(184, open(r, UDP, outbound(CLIENT, 6001, SERVER, 53)), V_PORT_LIMIT);
+	CHECK_EQ(183, try_open(r, UDP, outbound(CLIENT, 6000, SERVER, 53)), V_GO_ON);
+	CHECK_EQ(184, try_open(r, UDP, outbound(CLIENT, 6001, SERVER, 53)), V_PORT_LIMIT);
 	rig_free(a);
 	rig_counting_free(r);
 }
@@ -406,9 +406,9 @@ static void check_embryonic(bool tracked)
 	CHECK_EQ(200, r->core.table.n_free, 0);
 	if (tracked) {
 		/* The slot comes free with the peer's acknowledgement: a reserve is kept from then on. */
-		CHECK_EQ(201, open(r, TCP, outbound(CLIENT, 30000, SERVER, 80)), V_TABLE_FULL);
-		CHECK_EQ(202, open(r, TCP, outbound(CLIENT, 30000, SERVER, 80)), V_TABLE_FULL);
-		CHECK_EQ(203, open(r, TCP, outbound(CLIENT, 30000, SERVER, 80)), V_TABLE_FULL);
+		CHECK_EQ(201, try_open(r, TCP, outbound(CLIENT, 30000, SERVER, 80)), V_TABLE_FULL);
+		CHECK_EQ(202, try_open(r, TCP, outbound(CLIENT, 30000, SERVER, 80)), V_TABLE_FULL);
+		CHECK_EQ(203, try_open(r, TCP, outbound(CLIENT, 30000, SERVER, 80)), V_TABLE_FULL);
 		CHECK_EQ(204, rig_stats(r).tombstones, 2); /* 1/64 */
 		while (core_drain(&r->core, rec, 128, r->now_ns))
 			;
@@ -416,7 +416,7 @@ static void check_embryonic(bool tracked)
 		CHECK_EQ(206, r->core.table.n_free, 2);
 		first = 1;
 	}
-	CHECK_EQ(207, open(r, TCP, outbound(CLIENT, 30000, SERVER, 80)), V_GO_ON);
+	CHECK_EQ(207, try_open(r, TCP, outbound(CLIENT, 30000, SERVER, 80)), V_GO_ON);
 	CHECK_EQ(208, rig_stats(r).evicted_embryonic, 1 + first);
 	CHECK_EQ(209, rig_stats(r).evicted_closed, 0);
 	n = rig_walk(r, rec, 128);
@@ -440,9 +440,9 @@ static void check_closed_first(void)
 	rst.seq = 101;
 	rst.ack = 501;
 	rig_in(r, LAN, &rst);
-	CHECK_EQ(220, open(r, UDP, outbound(CLIENT, 30000, SERVER, 80)), V_GO_ON);
+	CHECK_EQ(220, try_open(r, UDP, outbound(CLIENT, 30000, SERVER, 80)), V_GO_ON);
 	CHECK_EQ(221, rig_stats(r).evicted_closed, 1);
-	CHECK_EQ(222, open(r, UDP, outbound(CLIENT, 30001, SERVER, 80)), V_GO_ON);
+	CHECK_EQ(222, try_open(r, UDP, outbound(CLIENT, 30001, SERVER, 80)), V_GO_ON);
 	CHECK_EQ(223, rig_stats(r).evicted_embryonic, 1);
 	rig_free(r);
 }
@@ -461,7 +461,7 @@ static void check_births(void)
 	for (uint16_t i = 0; i < 63; i++)
 		answer(r, (uint16_t)(20000 + i));
 	CHECK_EQ(230, r->core.table.n_free, 0);
-	CHECK_EQ(231, open(r, UDP, outbound(CLIENT, 30000, SERVER, 80)), V_GO_ON);
+	CHECK_EQ(231, try_open(r, UDP, outbound(CLIENT, 30000, SERVER, 80)), V_GO_ON);
 	CHECK_EQ(232, rig_stats(r).evicted_embryonic, 1);
 	CHECK_EQ(233, r->core.table.rec[old].hot.proto, UDP); /* its slot is another's */
 	answer(r, 30000);
@@ -486,7 +486,7 @@ static void check_port_of_the_closed(bool tracked)
 		opened(r, TCP, outbound(be32_of(be32_host(CLIENT2) + host), 40000, SERVER, 80));
 		n++;
 	}
-	CHECK_EQ(240, open(r, TCP, outbound(CLIENT, 40000, SERVER, 80)), V_PORTS_EXHAUSTED);
+	CHECK_EQ(240, try_open(r, TCP, outbound(CLIENT, 40000, SERVER, 80)), V_PORTS_EXHAUSTED);
 	for (idx = 1; idx <= n; idx++)
 		if (idx % 2)
 			r->core.table.rec[idx].hot.state = FP_ST_CLOSED;

@@ -739,7 +739,7 @@ static void check_owners(void)
 			be16 port = { 0 };
 			int n = 0;
 
-			r.id += 100 * k;
+			r.id += 100ull * k;
 			r.inside.b[15] = (uint8_t)(10 + k);
 			r.remote.b[15] = (uint8_t)(10 + k);
 			if (r.form == FP_FORM_NONE)

@@ -9,14 +9,7 @@
 #include "reject.h"
 #include "steer.h"
 
-enum {
-	PROTO_DCCP = 33,
-	PROTO_GRE = 47,
-	PROTO_ESP = 50,
-	PROTO_AH = 51,
-	PROTO_SCTP = 132,
-	PROTO_UDP_LITE = 136
-};
+enum { PROTO_DCCP = 33, PROTO_AH = 51, PROTO_UDP_LITE = 136 };
 
 /*
  * struct attempt - A packet and what is known of its case
@@ -61,7 +54,7 @@ static bool proto_passes(const struct attempt *a, bool translated)
 		return false;
 	if (a->decision.rule)
 		return a->decision.explicit_proto;
-	return proto == PROTO_GRE || proto == PROTO_ESP || proto == PROTO_SCTP;
+	return admit_unnamed(proto);
 }
 
 /* What the rules say; the packet may become an answer. */

@@ -25,6 +25,16 @@
 #include "session.h"
 
 /**
+ * admit_unnamed() - May a protocol pass without a rule that names it?
+ *
+ * What has ports, and the tunnels and transports that need nothing but an address: GRE, ESP, SCTP.
+ */
+static inline bool admit_unnamed(uint8_t proto)
+{
+	return nat_has_ports(proto) || proto == 47 || proto == 50 || proto == 132;
+}
+
+/**
  * admit_packet() - Decide about a packet that local_ipv4() let through, and open its session
  * @p:     not a later fragment, not an ICMP error; may become an answer to its sender
  * @entry: out: the session, and the side that the packet is of

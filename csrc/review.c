@@ -8,12 +8,29 @@
  */
 #include <errno.h>
 
+#include "admit.h"
 #include "session.h"
 #include "step.h"
 
 static uint16_t query_port(const struct flow_hot *f, be16 port)
 {
 	return f->proto == 1 ? 0 : be16_host(port); /* an identifier is no port */
+}
+
+/* From inside to an address of ours: rules saw what is behind the forward there, if any (admit.c, hairpin()). */
+static bool see_behind(const struct core *c, const struct flow_hot *f, struct policy_query *q)
+{
+	const uint32_t pool = nat_pool_of_addr(&c->nat, addr_v4(&f->remote));
+	const struct fp_forward *forward = policy_forward_in(c->policy, (uint8_t)pool,
+							     be16_host(f->remote_port), f->proto);
+	const struct fp_route *route = forward && c->fib ? fib_route(c->fib, &forward->inside) : NULL;
+
+	if (!route)
+		return false;
+	q->dst = forward->inside;
+	q->dport = forward->inside_port;
+	q->out_port = route->port;
+	return true;
 }
 
 /* The packet that opened it, as rules see it. */
@@ -38,11 +55,14 @@ static struct policy_query opener(const struct flow_hot *f)
 				      .out_port = in };
 }
 
-static bool serves(const struct core *c, const struct policy_decision *d, const struct flow_hot *f)
+/* Would it leave from the same pool? */
+static bool same_pool(const struct core *c, const struct flow_hot *f, uint8_t pools)
 {
-	if (d->pools)
-		return d->pools >> f->pool & 1;
-	return c->cfg->pools[f->pool].out_port == (f->zones & 0xfu);
+	uint32_t pool = nat_pool_among(&c->nat, pools, f->zones & 0xf, &f->inside);
+
+	if (pool != NAT_POOL_NONE && !nat_has_ports(f->proto))
+		pool = nat_pool_of_addr(&c->nat, c->nat.pools[pool].v4);
+	return pool == f->pool;
 }
 
 /*
@@ -51,54 +71,69 @@ static bool serves(const struct core *c, const struct policy_decision *d, const 
  */
 static bool fits_forwards(const struct core *c, const struct flow_hot *f)
 {
-	const uint16_t external = be16_host(f->external_port);
+	const uint16_t external = be16_host(f->external_port), inside_port = be16_host(f->inside_port);
+	const bool goes_out = session_opener(f) == SIDE_OUT && c->ports[f->zones & 0xf].outside;
 	const struct fp_forward *forward;
 
-	if (f->form == FP_FORM_NONE || !nat_has_ports(f->proto))
+	if (!nat_has_ports(f->proto))
 		return true;
-	if (f->form == FP_FORM_SNAT)
-		return !policy_reserves(c->policy, f->pool, external, f->proto) &&
-		       !policy_forward_out(c->policy, &f->inside, be16_host(f->inside_port), f->proto);
+	if (f->form != FP_FORM_STATIC)
+		return !(f->form == FP_FORM_SNAT &&
+			 policy_reserves(c->policy, f->pool, external, f->proto)) &&
+		       !((f->form == FP_FORM_SNAT || goes_out) &&
+			 policy_forward_out(c->policy, &f->inside, inside_port, f->proto));
 	forward = policy_forward_in(c->policy, f->pool, external, f->proto);
-	return forward && forward->inside_port == be16_host(f->inside_port) &&
-	       addr_eq(&forward->inside, &f->inside);
+	return forward && forward->inside_port == inside_port && addr_eq(&forward->inside, &f->inside);
 }
 
-/* Nobody's rule: what goes out, and what a forward or the filtering of a pool has let in. */
-static bool built_in_allows(const struct core *c, const struct flow_hot *f, const struct policy_query *q)
+/* No rule matches: what goes out, and what a forward or the filtering of a pool has let in. */
+static bool built_in_allows(const struct core *c, const struct flow_hot *f, bool behind)
 {
-	if (f->form == FP_FORM_NONE)
+	if (f->form == FP_FORM_NONE || !admit_unnamed(f->proto))
 		return false;
-	if (f->form == FP_FORM_STATIC || session_opener(f) == SIDE_IN)
+	if (session_opener(f) == SIDE_IN)
 		return true;
-	return c->policy->default_outbound == FP_ALLOW && serves(c, &(struct policy_decision){ 0 }, f) &&
-	       c->ports[q->out_port].outside;
+	if (c->policy->default_outbound == FP_DENY && !behind)
+		return false;
+	return f->form == FP_FORM_STATIC || same_pool(c, f, 0);
 }
 
-static bool rule_allows(const struct core *c, const struct flow_hot *f, const struct policy_query *q,
-			const struct policy_decision *d)
+static bool rule_allows(const struct core *c, const struct flow_hot *f, const struct policy_decision *d)
 {
+	const bool hairpin = f->flags & FP_RF_HAIRPIN;
+
 	if (d->action != FP_ALLOW || (!nat_has_ports(f->proto) && !d->explicit_proto))
 		return false;
-	if (f->form == FP_FORM_STATIC || (f->form == FP_FORM_SNAT && session_opener(f) == SIDE_IN))
-		return true; /* what comes in by a mapping or a forward is translated by that */
 	if (f->form == FP_FORM_NONE)
-		return d->form == FP_FORM_NONE || !c->ports[q->out_port].outside;
-	return d->form == FP_FORM_SNAT && serves(c, d, f);
+		return d->form == FP_FORM_NONE ||
+		       !(c->ports[f->zones >> 4].outside || c->ports[f->zones & 0xf].outside);
+	/* What comes in by a mapping or a forward is translated by that, and so is what a server sends. */
+	if (f->form == FP_FORM_STATIC || session_opener(f) == SIDE_IN)
+		return true;
+	return (hairpin || d->form == FP_FORM_SNAT) && same_pool(c, f, d->pools);
 }
 
 /* Return: whether it stays. */
 static bool review(struct core *c, uint32_t idx)
 {
 	struct flow_hot *f = &c->table.rec[idx].hot;
-	const struct policy_query q = opener(f);
+	const bool hairpin = f->flags & FP_RF_HAIRPIN;
+	struct policy_query q = opener(f);
 	struct policy_decision d;
-	bool changed;
+	bool behind = false, changed;
 
 	if (!fits_forwards(c, f))
 		return false;
+	if (hairpin && session_opener(f) == SIDE_IN)
+		return true; /* decided about when it came from inside: that half is a session of its own */
+	if (hairpin) {
+		behind = see_behind(c, f, &q);
+		/* Where a session may be, another worker may have it; elsewhere there was a forward. */
+		if (!behind && nat_pool_of(&c->nat, &f->remote, f->remote_port) == NAT_POOL_NONE)
+			return false;
+	}
 	policy_decide(c->policy, &q, &d);
-	if (!(d.rule ? rule_allows(c, f, &q, &d) : built_in_allows(c, f, &q)))
+	if (!(d.rule ? rule_allows(c, f, &d) : built_in_allows(c, f, behind)))
 		return false;
 	changed = f->rule != d.rule;
 	session_set_rule(c, idx, d.rule);

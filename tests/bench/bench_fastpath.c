@@ -587,7 +587,7 @@ static void memory(void)
 {
 	struct fp_config cfg = frames_config(1, MEM_FLOWS);
 
-	figure("bytes_per_session", (double)core_mem_size(&cfg) / MEM_FLOWS);
+	figure("bytes_per_session", (double)(core_mem_size(&cfg) + quota_mem_size(MEM_FLOWS)) / MEM_FLOWS);
 }
 
 /* ---- two workers at once ---- */

@@ -6,14 +6,14 @@
  *
  *   bits 0-2   0..4: a frame; u16 length (big-endian), then its bytes
  *              5: role: one byte; 6: time: one byte, seconds; 7: FIB, drain and acknowledge
- *   bit 3      port
+ *   bit 3      port; time: rules and forwards are in force from here on, or not
  *   bit 4      from the host side
  *   bit 5      make the checksums right, so that a mutation gets past them
  *   bit 6      a frame: a struct fp_vnet comes before its length
  */
 #include "../gso.h"
 #include "check.h"
-#include "frames.h"
+#include "estate.h"
 #include "fuzz.h"
 
 enum { FLOW_CAP = 64, STEPS_MAX = 256 };
@@ -34,12 +34,45 @@ static uint8_t next_byte(struct input *in)
 static struct fp_config cfg;
 static struct core core, pristine_core;
 static struct fib *fibs[2]; /* without and with neighbours */
+static struct policy *policy;
 static uint8_t *mem, *pristine_mem;
 static size_t mem_size;
+
+/* A forward to each protocol, something rejected, something not translated, GRE by name. */
+static void make_policy(void)
+{
+	const struct fp_service services[] = { { .proto = IPPROTO_NUM_TCP, .port_lo = 23, .port_hi = 23 },
+					       { .proto = IPPROTO_NUM_UDP, .port_lo = 23, .port_hi = 23 },
+					       { .proto = 47, .port_hi = 65535 } };
+	const struct fp_prefix client2 = { .addr = addr_from_v4(CLIENT2), .plen = 128 };
+	const struct fp_forward forwards[] = { estate_forward(0, IPPROTO_NUM_TCP, 443, CLIENT2, 8443),
+					       estate_forward(0, IPPROTO_NUM_UDP, 4430, CLIENT2, 8443) };
+	struct fp_rule rules[] = { estate_rule(FP_REJECT, FP_FORM_SNAT), estate_rule(FP_ALLOW, FP_FORM_SNAT),
+				   estate_rule(FP_ALLOW, FP_FORM_NONE), estate_rule(FP_ALLOW, FP_FORM_NONE) };
+	const struct fp_policy_cfg rules_cfg = { .rules = rules,
+						 .prefixes = &client2,
+						 .services = services,
+						 .forwards = forwards,
+						 .n_rules = ARRAY_SIZE(rules),
+						 .n_prefixes = 1,
+						 .n_services = ARRAY_SIZE(services),
+						 .n_forwards = ARRAY_SIZE(forwards) };
+	size_t size;
+
+	rules[0].n_services = 2;
+	rules[1].first_service = 2;
+	rules[1].n_services = rules[1].explicit_proto = 1;
+	rules[2].n_src = rules[3].n_dst = 1;
+	size = policy_mem_size(&rules_cfg, 1);
+	policy = policy_build(aligned_alloc(CACHE_LINE, (size + CACHE_LINE - 1) & ~(size_t)(CACHE_LINE - 1)),
+			      &rules_cfg, &cfg);
+}
 
 static void make_core(void)
 {
 	cfg = frames_config(1, FLOW_CAP);
+	cfg.pools[0].filtering = FP_FILTER_EIF;
+	make_policy();
 	mem_size = (core_mem_size(&cfg) + CACHE_LINE - 1) & ~(size_t)(CACHE_LINE - 1);
 	mem = aligned_alloc(CACHE_LINE, mem_size);
 	pristine_mem = aligned_alloc(CACHE_LINE, mem_size);
@@ -97,9 +130,13 @@ static bool must_be_sound(const struct fp_frame *f)
 	switch (f->verdict) {
 	case V_ICMP_ERROR_IN:
 	case V_ICMP_ERROR_OUT:
+	case V_REJECTED_RST:
+	case V_REJECTED_ICMP:
 	case V_TTL_EXCEEDED_SENT:
 	case V_FRAG_NEEDED_SENT: return true;
 	case V_SNAT:
+	case V_ROUTED:
+	case V_HAIRPIN:
 	case V_REVERSE: return ip[IP_PROTO] == IPPROTO_NUM_TCP && (ip[IPV4_LEN + TCP_FLAGS] & TCP_SYN);
 	default: return false;
 	}
@@ -217,6 +254,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		case 5: core_set_role(&core, next_byte(&in) % (FP_ROLE_FAULT + 1), term += 2, now_ns); break;
 		case 6:
 			now_ns += next_byte(&in) * NS_PER_S;
+			core_set_policy(&core, how & 8 ? policy : NULL);
 			core_expire(&core, now_ns, 1024);
 			break;
 		case 7: housekeeping(how, now_ns); break;

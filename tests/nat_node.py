@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import packets
 from packets import LAN, WAN, Packet
 
-from flexha.fastpath import Fastpath, FastpathConfig, FlowRecord, Out, SteppedFrame
+from flexha.fastpath import Fastpath, FastpathConfig, Filtering, FlowRecord, Out, SteppedFrame
 
 S = 1_000_000_000
 PASSIVE, ACTIVE = 2, 3
@@ -72,6 +72,12 @@ class NatNode:
         assert (out.verdict, out.out, out.out_port) == ("reverse", Out.WIRE, LAN)
         return packets.parse(out.data)
 
+    def hairpin(self, packet: Packet) -> Packet:
+        """A client's packet to an external endpoint, which must get through; as the other client sees it."""
+        out = self.outbound(packet)
+        assert (out.verdict, out.out, out.out_port, out.fenced) == ("hairpin", Out.WIRE, LAN, True)
+        return packets.parse(out.data)
+
     def wait(self, seconds: float) -> None:
         """Time passes; what is due goes."""
         self.now_s += seconds
@@ -107,3 +113,12 @@ def nat_node(
         fastpath.set_role(role, term)
         fastpath.commit_fib(packets.ROUTES, packets.NEIGHBOURS)
         yield node
+
+
+@contextmanager
+def filtering_node(filtering: Filtering, **changes: object) -> Iterator[NatNode]:
+    """A node whose pool filters so."""
+    config = packets.node_config()
+    pool = replace(config.pools[0], filtering=filtering)
+    with nat_node(config, pools=(pool,), **changes) as made:  # type: ignore[arg-type]
+        yield made

@@ -190,6 +190,8 @@ def parse(frame: bytes) -> Packet:
         assert checksum(l4) == 0
         kind, code, _, sport, seq = struct.unpack_from("!BBHHH", l4)
         return replace(packet, icmp_type=kind, icmp_code=code, sport=sport, icmp_seq=seq, payload=l4[8:])
+    if proto not in {TCP, UDP}:
+        return replace(packet, payload=l4)
     assert checksum(ip[12:20] + struct.pack("!HH", proto, len(l4)) + l4) == 0
     sport, dport = struct.unpack_from("!HH", l4)
     packet = replace(packet, sport=sport, dport=dport)

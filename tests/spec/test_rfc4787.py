@@ -7,34 +7,18 @@ More about fragments: test_fragments.py.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import IPv4Address
 from itertools import pairwise
 
 import packets
 import pytest
-from nat_node import NatNode, nat_node
+from nat_node import NatNode, filtering_node, nat_node
 from packets import UDP, Packet
 
-from flexha.fastpath import Filtering, Out, PoolConfig
+from flexha.fastpath import Filtering, PoolConfig
 
 QUERY = Packet(UDP, packets.CLIENTS[0], packets.SERVERS[0], 4000, 53, payload=b"?")
-
-
-@contextmanager
-def filtering_node(filtering: Filtering, **changes: object) -> Iterator[NatNode]:
-    config = packets.node_config()
-    pool = replace(config.pools[0], filtering=filtering)
-    with nat_node(config, pools=(pool,), **changes) as made:  # type: ignore[arg-type]
-        yield made
-
-
-def hairpinned(node: NatNode, packet: Packet) -> Packet:
-    """A client's packet to an external endpoint; as the other client sees it."""
-    out = node.outbound(packet)
-    assert (out.verdict, out.out, out.out_port, out.fenced) == ("hairpin", Out.WIRE, packets.LAN, True)
-    return packets.parse(out.data)
 
 
 @pytest.fixture
@@ -131,10 +115,10 @@ def test_req9_hairpinning(n_workers: int) -> None:
             other = replace(QUERY, src=packets.CLIENTS[1], sport=6000 + 2 * i)
             outside = [node.send(packet) for packet in (one, other)]
             forth = replace(one, dst=outside[1].src, dport=outside[1].sport)
-            seen = hairpinned(node, forth)
+            seen = node.hairpin(forth)
             assert (seen.src, seen.sport) == (outside[0].src, outside[0].sport)
             assert (seen.dst, seen.dport, seen.payload, seen.ttl) == (other.src, other.sport, b"?", 63)
-            back = hairpinned(node, seen.reply())
+            back = node.hairpin(seen.reply())
             assert (back.src, back.sport) == (forth.dst, forth.dport)
             assert (back.dst, back.dport) == (one.src, one.sport)
 
@@ -147,7 +131,7 @@ def test_req9_hairpinned_packets_are_filtered_too() -> None:
         forth = replace(one, dst=outside[1].src, dport=outside[1].sport)
         assert node.outbound(forth).verdict == "filtered"
         node.outbound(replace(other, dst=outside[0].src, dport=outside[0].sport))
-        assert hairpinned(node, forth).dst == other.src
+        assert node.hairpin(forth).dst == other.src
 
 
 def test_req11_behaviour_does_not_change_under_pressure() -> None:

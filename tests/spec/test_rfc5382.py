@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import packets
 import pytest
-from nat_node import NatNode, nat_node
+from nat_node import NatNode, filtering_node, nat_node
 from packets import ACK, FIN, RST, SYN, TCP, Packet
 
-from flexha.fastpath import FlowState
+from flexha.fastpath import Filtering, FlowState
 
 CLIENT_ISN, SERVER_ISN = 1_000_000, 7_000_000
 OPEN = Packet(TCP, packets.CLIENTS[0], packets.SERVERS[0], 40000, 80, SYN, seq=CLIENT_ISN)
@@ -55,6 +55,65 @@ def test_req2_simultaneous_open(node: NatNode) -> None:
     node.receive(seen.reply(flags=SYN | ACK, seq=SERVER_ISN, ack=CLIENT_ISN + 1))
     node.send(replace(OPEN, flags=ACK, seq=CLIENT_ISN + 1, ack=SERVER_ISN + 1))
     assert state(node) is FlowState.ESTABLISHED
+
+
+def test_req2_simultaneous_open_that_the_other_side_began() -> None:
+    """Spec: RFC 5382 REQ-2 a: the SYN from outside is first, by an open mapping; the client's crosses it."""
+    with filtering_node(Filtering.EIF) as node:
+        mapped = node.send(replace(OPEN, dst=packets.SERVERS[1]))
+        other = replace(mapped.reply(flags=SYN, seq=SERVER_ISN), src=OPEN.dst)
+        node.receive(other)
+        assert node.send(OPEN).sport == mapped.sport
+        node.send(replace(OPEN, flags=SYN | ACK, ack=SERVER_ISN + 1))
+        node.receive(replace(other, flags=SYN | ACK, ack=CLIENT_ISN + 1))
+        node.receive(replace(other, flags=ACK, seq=SERVER_ISN + 1, ack=CLIENT_ISN + 1))
+        states = {flow.remote: flow.state for flow in node.flows()}
+        assert states[OPEN.dst] is FlowState.ESTABLISHED
+
+
+@pytest.mark.parametrize(
+    ("filtering", "other_host", "other_port"),
+    [
+        (Filtering.EIF, "reverse", "reverse"),
+        (Filtering.ADF, "filtered", "reverse"),
+        (Filtering.APDF, "filtered", "filtered"),
+    ],
+)
+def test_req3_who_may_open_a_connection_to_a_mapping(
+    filtering: Filtering, other_host: str, other_port: str
+) -> None:
+    """Spec: RFC 5382 REQ-3; R10: whoever may, begins with a SYN."""
+    with filtering_node(filtering) as node:
+        seen = node.send(OPEN)
+        opener = seen.reply(flags=SYN, seq=SERVER_ISN)
+        for stranger, verdict in (
+            (replace(opener, src=packets.SERVERS[1]), other_host),
+            (replace(opener, sport=81), other_port),
+        ):
+            for flags in (ACK, RST, SYN | ACK):
+                refused = "syn_check" if verdict == "reverse" else "filtered"
+                assert node.inbound(replace(stranger, flags=flags)).verdict == refused
+            assert node.inbound(stranger).verdict == verdict
+
+
+@pytest.mark.parametrize("n_workers", [1, 3])
+def test_req8_hairpinning(n_workers: int) -> None:
+    """Spec: RFC 5382 REQ-8, a: a connection between two clients, by the external endpoint of one of them."""
+    with filtering_node(Filtering.EIF, n_workers=n_workers) as node:
+        for i in range(20):
+            listener = replace(OPEN, src=packets.CLIENTS[1], sport=50000 + 2 * i)
+            public = node.send(listener)
+            opener = replace(OPEN, dst=public.src, sport=40000 + 2 * i, dport=public.sport)
+            seen = node.hairpin(opener)
+            assert (seen.dst, seen.dport) == (listener.src, listener.sport)
+            assert seen.src == packets.WAN_VIP
+            assert seen.sport != opener.sport or public.sport != listener.sport
+            answer = node.hairpin(seen.reply(flags=SYN | ACK, seq=SERVER_ISN, ack=CLIENT_ISN + 1))
+            assert (answer.src, answer.sport) == (opener.dst, opener.dport)
+            assert (answer.dst, answer.dport) == (opener.src, opener.sport)
+            node.hairpin(replace(opener, flags=ACK, seq=CLIENT_ISN + 1, ack=SERVER_ISN + 1))
+        states = [flow.state for flow in node.flows() if flow.remote == packets.WAN_VIP]
+        assert states == [FlowState.ESTABLISHED] * 40
 
 
 def test_req4_an_unsolicited_syn_is_not_answered(node: NatNode) -> None:

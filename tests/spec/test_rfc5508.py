@@ -9,10 +9,10 @@ from ipaddress import IPv4Address
 
 import packets
 import pytest
-from nat_node import NatNode, nat_node
+from nat_node import NatNode, filtering_node, nat_node
 from packets import ACK, ICMP, LAN, SYN, TCP, UDP, WAN, Packet
 
-from flexha.fastpath import Out
+from flexha.fastpath import Action, Filtering, Form, Forward, Out, Policy, Rule
 
 CLIENT, SERVER = packets.CLIENTS[0], packets.SERVERS[0]
 ROUTER = IPv4Address("192.0.2.254")
@@ -215,3 +215,54 @@ def test_no_error_about_an_error(node: NatNode) -> None:
     seen = node.send(SEND)
     out = node.inbound(replace(error(seen), ttl=1))
     assert (out.verdict, out.out) == ("ttl_expired", Out.NONE)
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_req7_hairpinned_errors(n_workers: int) -> None:
+    """Spec: RFC 5508 REQ-7, a: translated at both ends, like the packet that the error is about."""
+    with filtering_node(Filtering.EIF, n_workers=n_workers) as node:
+        for i in range(20):
+            one = replace(SEND, sport=5000 + 2 * i)
+            other = replace(SEND, src=packets.CLIENTS[1], sport=7000 + 2 * i)
+            outside = [node.send(packet) for packet in (one, other)]
+            forth = replace(one, dst=outside[1].src, dport=outside[1].sport)
+            seen = node.hairpin(forth)
+            out = node.outbound(error(seen, other.src))
+            assert (out.verdict, out.out, out.out_port, out.fenced) == ("icmp_error_in", Out.WIRE, LAN, True)
+            message = packets.parse(out.data)
+            assert (message.src, message.dst) == (packets.WAN_VIP, one.src)
+            assert message.payload == replace(forth, ttl=seen.ttl).ip()
+
+
+@pytest.mark.parametrize("proto", [47, 50, 132], ids=["gre", "esp", "sctp"])
+@pytest.mark.parametrize("length", [20, 24, 28, 60])
+def test_req4_without_ports(node: NatNode, proto: int, length: int) -> None:
+    """Spec: RFC 5508 REQ-4 a: known by its addresses, so the IP header alone is enough."""
+    packet = Packet(proto, CLIENT, SERVER, 0, payload=bytes(range(40)))
+    seen = node.send(packet)
+    message = told(node, replace(error(seen), payload=seen.ip()[:length]))
+    assert message.payload == replace(packet, ttl=seen.ttl).ip()[:length]
+
+
+@EACH
+def test_req4_untranslated(node: NatNode, packet: Packet) -> None:
+    """Spec: RFC 5508 REQ-4: without NAT the error stays as it is, and needs a session all the same."""
+    node.fastpath.commit_policy(Policy(rules=(Rule(Action.ALLOW, Form.NONE),)))
+    about = replace(packet, ttl=packet.ttl - 1)
+    assert node.inbound(error(about)).verdict == "icmp_error_no_session"
+    assert node.outbound(packet).verdict == "routed"
+    message = told(node, error(about))
+    assert (message.src, message.dst, message.payload) == (ROUTER, CLIENT, about.ip())
+
+
+def test_req5_from_a_server_behind_a_forward(node: NatNode) -> None:
+    """Spec: RFC 5508 REQ-5: the error leaves from the forward's address, about its port."""
+    node.fastpath.commit_policy(Policy(forwards=(Forward(0, 443, CLIENT, 8443, UDP),)))
+    asked = Packet(UDP, SERVER, packets.WAN_VIP, 6000, 443, payload=b"question")
+    arrived = node.receive(asked)
+    assert (arrived.dst, arrived.dport) == (CLIENT, 8443)
+    out = node.outbound(error(arrived, CLIENT))
+    assert (out.verdict, out.out_port) == ("icmp_error_out", WAN)
+    message = packets.parse(out.data)
+    assert (message.src, message.dst) == (packets.WAN_VIP, SERVER)
+    assert message.payload == replace(asked, ttl=arrived.ttl).ip()

@@ -3,6 +3,7 @@
  * check_policy.c - rules and forwards, against a slow and obvious search
  */
 #include "../policy.h"
+#include "../session_log.h"
 #include "../validate.h"
 #include "check.h"
 
@@ -299,6 +300,27 @@ static void check_hits(void)
 	free(policy);
 }
 
+/* The log's bucket: so many at once, then so many a second. */
+static void check_log(void)
+{
+	static struct session_log log;
+	uint64_t now = 5 * NS_PER_S;
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < 1000; i++)
+		n += session_log_reserve(&log, now) != NULL;
+	CHECK_EQ(70, n, SESSION_LOG_SLOTS);
+	CHECK_EQ(71, counter_read(&log.lost), 1000 - SESSION_LOG_SLOTS);
+	log.n = 0;
+	CHECK(72, !session_log_reserve(&log, now));
+	for (uint32_t i = n = 0; i < 1000; i++) {
+		now += NS_PER_MS;
+		log.n = 0;
+		n += session_log_reserve(&log, now) != NULL;
+	}
+	CHECK(73, n >= SESSION_LOG_PER_S - 2 && n <= SESSION_LOG_PER_S + 2);
+}
+
 static void check_refusals(void)
 {
 	struct fp_prefix prefix = { .plen = 129 };
@@ -343,6 +365,7 @@ int main(void)
 	check_decision();
 	check_forwards();
 	check_hits();
+	check_log();
 	check_refusals();
 	return check_done("policy");
 }

@@ -206,6 +206,28 @@ static void capture(fp_dp *dp, uint32_t round)
 		REQUIRE(fp_capture_free(dp) == 0 && fp_capture_free(dp) == 0);
 }
 
+/* Rules that allow everything come and go, with all that is asked about them. */
+static void change_rules(fp_dp *dp, uint32_t round)
+{
+	const struct fp_rule rules[] = { { .id = 1, .sport_hi = 1, .was = 2 },
+					 { .id = 2, .sport_hi = UINT16_MAX, .log = 1, .was = 1 } };
+	const struct fp_policy_cfg cfg = { .rules = rules, .n_rules = round % 3 };
+	static struct fp_session_log lines[64];
+	struct fp_cursor cursor = { 0 };
+	uint32_t closed = 0;
+	uint64_t hits[3];
+	struct fp_pool_use use;
+	struct fp_error err;
+
+	REQUIRE(fp_policy_commit(dp, &cfg, &err) == 0);
+	for (uint32_t i = 0; i < 4; i++)
+		REQUIRE(fp_policy_review(dp, &cursor, 64, &closed) == 0);
+	CHECK_EQ(52, closed, 0);
+	REQUIRE(fp_session_log_drain(dp, lines, ARRAY_SIZE(lines)) >= 0);
+	REQUIRE(fp_policy_hits(dp, hits, ARRAY_SIZE(hits)) == (int)(round % 3) + 1);
+	REQUIRE(fp_pools_read(dp, &use, 1) == 1);
+}
+
 /* One of everything that control may ask while packets flow. */
 static void meddle(fp_dp *dp, uint32_t round)
 {
@@ -221,6 +243,7 @@ static void meddle(fp_dp *dp, uint32_t round)
 
 	REQUIRE(commit_fib(dp) == 0);
 	capture(dp, round);
+	change_rules(dp, round);
 	if (round % 8 == 0)
 		REQUIRE(fp_bulk_start(dp) == 0);
 	if (round % 32 == 31)

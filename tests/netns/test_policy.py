@@ -23,7 +23,8 @@ pytestmark = pytest.mark.timeout(180)
 FLOWS = 60
 DENIED = topo.CLIENT_ADDRESSES[3]
 SECOND = "203.0.113.6"
-PORT, SECOND_PORT, REJECTED_PORT = 8131, 8132, 8133
+PORT, SECOND_PORT, REJECTED_PORT, OWN_PORT = 8131, 8132, 8133, 8134
+OWN_ADDRESSES = {"a": "203.0.113.4", "b": "203.0.113.5"}
 PLAIN = """
 [[rules]]
 name = "all"
@@ -51,6 +52,13 @@ proto = "tcp"
 ports = "{SECOND_PORT}"
 nat = "second"
 log = true
+
+[[rules]]
+name = "by-own"
+action = "allow"
+proto = "tcp"
+ports = "{OWN_PORT}"
+nat = "own"
 
 [[rules]]
 name = "rejected"
@@ -157,7 +165,12 @@ def test_a_change_that_needs_a_restart_is_refused_whole(policy_pair: PolicyPair)
     active = policy_pair.nodes.active()
     with pytest.raises(LabError, match=r"nothing was applied: pools\[2\].port_hi changed"):
         active.request("reload")
-    assert [rule["name"] for rule in active.ctl("rules")["rules"]] == ["by-second", "rejected", "by-vip"]
+    assert [rule["name"] for rule in active.ctl("rules")["rules"]] == [
+        "by-second",
+        "by-own",
+        "rejected",
+        "by-vip",
+    ]
 
 
 def source_at_server(lab: Lab, port: int) -> str:
@@ -197,6 +210,21 @@ def test_a_rule_chooses_the_pool(lab: Lab, policy_pair: PolicyPair) -> None:
     )
     pools = {pool["name"]: pool for pool in active.ctl("pools")["pools"]}
     assert pools["second"]["in_use"]["tcp"] == 1
+
+
+def test_the_nodes_own_address_as_a_pool(lab: Lab, policy_pair: PolicyPair) -> None:
+    """It works beside the kernel, which has the same address, and the peer is not told of its sessions."""
+    active = policy_pair.nodes.active()
+    passive = policy_pair.nodes.peer(active)
+    assert source_at_server(lab, OWN_PORT) == OWN_ADDRESSES[active.name]
+    assert source_at_server(lab, PORT) == topo.WAN_VIP
+    lab.run(active.name, ["ping", "-c", "1", "-W", "5", topo.ISP_ADDRESS])
+    wait_until(
+        lambda: any(session["remote"].endswith(f":{PORT}") for session in passive.sessions()),
+        10,
+        "the peer has heard of the later session",
+    )
+    assert {session["pool"] for session in passive.sessions(proto="tcp")} == {"vip"}
 
 
 def test_a_rejected_connection_is_refused_at_once_and_logged(lab: Lab, policy_pair: PolicyPair) -> None:

@@ -195,6 +195,52 @@ def test_a_review_under_the_same_policy_closes_nothing(policy: Policy) -> None:
         assert under_test.fastpath.worker_stats(0).flows == before
 
 
+def test_review_reaches_the_sessions_of_every_worker() -> None:
+    with Fastpath(replace(config(), n_workers=3)) as fastpath:
+        under_test = NatNode(fastpath)
+        for worker in range(3):
+            fastpath.test_expire(under_test.now_ns, worker)
+        fastpath.set_role(ACTIVE, 2)
+        fastpath.commit_fib(packets.ROUTES, packets.NEIGHBOURS)
+        for port in range(100):
+            under_test.send(Packet(UDP, CLIENT, REMOTE, 2000 + port, 53, payload=b"x"))
+        assert min(fastpath.worker_stats(worker).flows for worker in range(3)) > 10
+        fastpath.commit_policy(Policy((Rule(Action.DENY, services=(Service(UDP, 53, 53),)),)))
+        assert list(fastpath.review_policy(page=7)) != []
+        assert [fastpath.worker_stats(worker).flows for worker in range(3)] == [0, 0, 0]
+
+
+# ---- what is counted and logged --------------------------------------------------------------------------
+def test_hits_and_lines_of_rules() -> None:
+    """Spec: R11. What each rule decided, and lines for those with ``log``."""
+    web, dns = OPENERS[0][0], OPENERS[2][0]
+    policy = Policy(
+        (
+            Rule(Action.ALLOW, services=(Service(TCP, 80, 80),), log=True, pools=(1,)),
+            Rule(Action.REJECT, services=(Service(UDP),), log=True),
+            Rule(Action.DENY, src=(IPv4Network(OTHER),)),
+        )
+    )
+    with node(policy) as under_test:
+        under_test.send(web)
+        under_test.send(web)  # of a session: no rule is asked
+        assert under_test.outbound(dns).verdict == "rejected_icmp"
+        assert under_test.outbound(OPENERS[1][0]).verdict == "rule_denied"
+        under_test.send(OPENERS[3][0])
+        assert under_test.fastpath.policy_hits() == [1, 1, 1, 1]
+        opened, refused = under_test.fastpath.session_log()
+        assert under_test.fastpath.session_log() == []
+        under_test.fastpath.commit_policy(Policy((replace(policy.rules[1], was=2), Rule(Action.ALLOW))))
+        assert under_test.fastpath.policy_hits() == [1, 1, 0], "the second rule is the first one now"
+    assert (opened.opened, opened.rule, opened.verdict, opened.proto) == (True, 1, "snat", TCP)
+    assert (opened.source, opened.sport) == (CLIENT, 40000)
+    assert (opened.destination, opened.dport) == (REMOTE, 80)
+    assert (opened.external, opened.in_port, opened.out_port) == (SECOND, LAN, WAN)
+    assert opened.external_port >= 1024
+    assert (refused.opened, refused.rule, refused.verdict) == (False, 2, "rejected_icmp")
+    assert refused.external is None
+
+
 def test_openers_reach_every_case() -> None:
     """The test above would show little without sessions of each form and direction."""
     with node(ALL) as under_test:

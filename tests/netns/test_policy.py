@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -173,19 +174,23 @@ def test_a_change_that_needs_a_restart_is_refused_whole(policy_pair: PolicyPair)
     ]
 
 
+def connect(stack: contextlib.ExitStack, lab: Lab, port: int) -> tuple[socket.socket, socket.socket, str]:
+    """A connection of a client's: both ends, and the address that the server sees."""
+    listener = stack.enter_context(lab.open_socket("server", socket.AF_INET, socket.SOCK_STREAM))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((topo.SERVER_ADDRESS, port))
+    listener.listen()
+    client = stack.enter_context(lab.open_socket("client", socket.AF_INET, socket.SOCK_STREAM))
+    client.settimeout(20)
+    client.connect((topo.SERVER_ADDRESS, port))
+    served, (address, _) = listener.accept()
+    served.settimeout(20)
+    return client, stack.enter_context(served), str(address)
+
+
 def source_at_server(lab: Lab, port: int) -> str:
-    """The address that the server sees behind a connection of a client."""
     with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(lab.open_socket("server", socket.AF_INET, socket.SOCK_STREAM))
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((topo.SERVER_ADDRESS, port))
-        listener.listen()
-        client = stack.enter_context(lab.open_socket("client", socket.AF_INET, socket.SOCK_STREAM))
-        client.settimeout(10)
-        client.connect((topo.SERVER_ADDRESS, port))
-        served, (address, _) = listener.accept()
-        served.close()
-        return str(address)
+        return connect(stack, lab, port)[2]
 
 
 def rule_hits(node: Node) -> dict[str, int]:
@@ -210,6 +215,39 @@ def test_a_rule_chooses_the_pool(lab: Lab, policy_pair: PolicyPair) -> None:
     )
     pools = {pool["name"]: pool for pool in active.ctl("pools")["pools"]}
     assert pools["second"]["in_use"]["tcp"] == 1
+
+
+def test_a_session_of_another_address_survives(lab: Lab, policy_pair: PolicyPair) -> None:
+    """Spec: R11, R13. The next node answers for the pool's address, and has the session."""
+    pair = policy_pair.nodes
+    victim = pair.active()
+    survivor = pair.peer(victim)
+    with contextlib.ExitStack() as stack:
+        client, served, source = connect(stack, lab, SECOND_PORT)
+        assert source == SECOND
+        wait_until(
+            lambda: any(s["pool"] == "second" and s["state"] == "established" for s in survivor.sessions()),
+            10,
+            "the peer has the session",
+        )
+        victim.die()
+        wait_until(lambda: survivor.role() == "ACTIVE", 10, "the peer takes over")
+        client.sendall(b"still there?")
+        assert served.recv(100) == b"still there?"
+        served.sendall(b"yes")
+        assert client.recv(100) == b"yes"
+
+
+def test_the_kernels_ports_are_not_the_pools(lab: Lab, session_pair: Pair, tmp_path: Path) -> None:
+    """Spec: issue "On an interface address, the kernel's and the NAT's port ranges are disjoint"."""
+    path = tmp_path / "pair.toml"
+    path.write_text(CONFIG.read_text() + POOLS.replace("port_hi = 19999", "port_hi = 40000"))
+    argv = [sys.executable, "-m", "flexha", "--config", str(path), "--node", "a"]
+    session_pair["a"].stop()
+    run = lab.run("a", argv, check=False)
+    assert run.returncode == 1
+    assert "pools[2].port_lo: 10000..40000 of the node's own address overlaps the ports" in run.stderr
+    assert "sysctl -w net.ipv4.ip_local_port_range=" in run.stderr
 
 
 def test_the_nodes_own_address_as_a_pool(lab: Lab, policy_pair: PolicyPair) -> None:

@@ -184,7 +184,7 @@ be16 evict_port(struct core *c, uint32_t pool, uint8_t proto, uint32_t shard)
 	if (proto != IPPROTO_NUM_TCP) /* nothing else closes */
 		return be16_of(0);
 	for (uint32_t i = 0; i < PORT_TRIES; i++) {
-		be16 port = nat_port_random(&c->nat, shard);
+		be16 port = nat_port_random(&c->nat, pool, shard);
 		uint32_t leader = mapping_by_external(c, pool, proto, port);
 
 		if (!leader || !all_closed(c, leader))

@@ -152,11 +152,12 @@ be16 nat_port_alloc(struct nat *n, uint32_t pool, uint8_t proto, uint32_t shard,
 	return be16_of(0);
 }
 
-be16 nat_port_random(struct nat *n, uint32_t shard)
+be16 nat_port_random(struct nat *n, uint32_t pool, uint32_t shard)
 {
-	uint32_t random = next_random(n);
+	const struct fp_pool_cfg *p = &n->cfg->pools[pool];
+	uint32_t random = next_random(n), lo = p->port_lo >> 7, hi = p->port_hi >> 7;
 
-	return port_of(random % NAT_BLOCKS, shard, random >> 31);
+	return port_of(lo + random % (hi - lo + 1), shard, random >> 31);
 }
 
 bool nat_port_claim(struct nat *n, uint32_t pool, uint8_t proto, be16 port)

@@ -111,9 +111,9 @@ be16 nat_port_alloc(struct nat *n, uint32_t pool, uint8_t proto, uint32_t shard,
 		    uint64_t now_ns);
 
 /**
- * nat_port_random() - Any port of a shard, taken or not
+ * nat_port_random() - Any port of a pool and shard, taken or not
  */
-be16 nat_port_random(struct nat *n, uint32_t shard);
+be16 nat_port_random(struct nat *n, uint32_t pool, uint32_t shard);
 
 /**
  * nat_port_claim() - Take one certain port (an imported mapping), resting or not

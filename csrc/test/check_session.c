@@ -282,7 +282,7 @@ static void check_hairpin_flag(void)
 
 /* ---- limits ---- */
 
-/* RFC 6888 REQ-4. */
+/* RFC 6888 REQ-5. */
 static void check_session_limit(void)
 {
 	struct rig *r = rig_counting(3, 0);
@@ -304,6 +304,7 @@ static void check_session_limit(void)
 	rig_counting_free(r);
 }
 
+/* RFC 6888 REQ-4. */
 static void check_port_limit(void)
 {
 	struct rig *r = rig_counting(0, 2);

@@ -446,7 +446,7 @@ class Limits(Section):
     """``[limits]``: what one inside address may take; 0: as much as there is."""
 
     sessions_per_source: int = Field(
-        default=0, ge=0, le=16777216, description="sessions of one inside address (RFC 6888 REQ-4)"
+        default=0, ge=0, le=16777216, description="sessions of one inside address (RFC 6888 REQ-5)"
     )
     ports_per_source: int = Field(
         default=0,

@@ -22,18 +22,19 @@ import topo
 from sandbox import Lab, LabError, Process, wait_until
 
 CONFIG = Path(__file__).with_name("pair.toml")
-"""The pair by driver tap; with driver packet, ``configuration`` makes another of it."""
+"""The pair by driver tap; with driver packet, ``configuration_text`` makes another of it."""
 CONTROL_TIMEOUT_S = 20.0
 SETTLE_TIMEOUT_S = 30.0
 SESSIONS_MAX = 100_000
 
 
-def configuration(directory: Path) -> Path:
-    """The pair's file for the lab's driver; one for driver packet is written into ``directory``."""
+def configuration_text() -> str:
+    """The pair's file for the lab's driver."""
+    text = CONFIG.read_text()
     if topo.driver() == "tap":
-        return CONFIG
+        return text
     lines, node, port = [], "", ""
-    for line in CONFIG.read_text().splitlines():
+    for line in text.splitlines():
         if section := re.fullmatch(r"\[(?:nodes\.(\w+)\.)?ports\.(\w+)\]", line):
             node, port = section[1] or "", section[2]
             lines.append(line)
@@ -44,9 +45,16 @@ def configuration(directory: Path) -> Path:
             lines.append(f'device = "{topo.WIRE_DEVICE}"')
         else:
             lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def configuration(directory: Path) -> Path:
+    """A file with ``configuration_text()``; with driver packet it is written into ``directory``."""
+    if topo.driver() == "tap":
+        return CONFIG
     directory.mkdir(parents=True, exist_ok=True)
     written = directory / "pair-packet.toml"
-    written.write_text("\n".join(lines) + "\n")
+    written.write_text(configuration_text())
     return written
 
 

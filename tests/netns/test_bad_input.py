@@ -211,6 +211,8 @@ def jumbo_lan(lab: Lab, pair: Pair) -> Iterator[None]:
     """The LAN wire carries frames that are longer than the ports' MTU."""
     device = f"fx-lan-{pair.active().name}"
     links = [("client", "eth0"), ("lansw", "client"), ("lansw", device)]
+    if topo.driver() == "packet":
+        links.append((topo.wire_namespace(pair.active().name, "lan"), topo.WIRE_DEVICE))
     for ns, name in links:
         lab.run(ns, ["ip", "link", "set", name, "mtu", str(JUMBO_MTU)])
     yield

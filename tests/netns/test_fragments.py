@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import topo
 from netns.wire import Capture, Frame, node_port, sender
-from pair import CONFIG, Node, Pair
+from pair import Node, Pair, configuration_text
 from sandbox import Lab, wait_until
 from scapy.layers.inet import IP, UDP, fragment
 from scapy.layers.l2 import Ether
@@ -146,7 +146,7 @@ def test_after_a_failover(pair: Pair, talk: Talk) -> None:
 def narrow_pair(lab: Lab, session_pair: Pair, tmp_path: Path) -> Iterator[Pair]:
     """The pair with a WAN whose wires take less than the LAN's."""
     config = tmp_path / "pair.toml"
-    text = CONFIG.read_text()
+    text = configuration_text()
     config.write_text(text.replace("[ports.wan]\n", f"[ports.wan]\nmtu = {NARROW_MTU}\n"))
     narrow = Pair(lab, session_pair["a"].log.parent, config)
     session_pair.stop_all()

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import topo
-from pair import CONFIG, Node, Pair
+from pair import Node, Pair, configuration_text
 from sandbox import Lab, LabError, wait_until
 from traffic import TcpFlows
 
@@ -92,7 +92,7 @@ class PolicyPair:
         self.nodes = Pair(lab, directory, self.config)
 
     def write(self, text: str) -> None:
-        self.config.write_text(CONFIG.read_text() + text)
+        self.config.write_text(configuration_text() + text)
 
     def reload(self) -> dict[str, dict[str, Any]]:
         return {name: node.ctl("reload") for name, node in self.nodes.nodes.items()}

@@ -28,6 +28,11 @@ def idle_lab() -> Iterator[Lab]:
         yield lab
 
 
+pytestmark = pytest.mark.skipif(
+    topo.driver() == "packet", reason="about TAPs; test_packet_driver.py has the packet driver's"
+)
+
+
 @pytest.fixture(autouse=True)
 def nothing_left(idle_lab: Lab) -> Iterator[None]:
     """A daemon that could not start has taken its devices with it."""

@@ -9,14 +9,13 @@ import random
 import socket
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import topo
 from faults import loss
 from netns.conftest import LOG_DIR
 from netns.wire import mac_of, sender
-from pair import CONFIG, Node, Pair
+from pair import Node, Pair, configuration_text
 from sandbox import Lab, wait_until
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
@@ -108,7 +107,7 @@ def quick_pair(lab: Lab, session_pair: Pair) -> Iterator[Pair]:
     """A pair whose windows are strict again soon after a takeover."""
     session_pair.stop_all()
     config = LOG_DIR / "tcp_windows.toml"
-    config.write_text(Path(CONFIG).read_text() + f"\n[fastpath]\ntcp_lenient_s = {LENIENT_S}\n")
+    config.write_text(configuration_text() + f"\n[fastpath]\ntcp_lenient_s = {LENIENT_S}\n")
     pair = Pair(lab, LOG_DIR, config)
     pair.start()
     try:

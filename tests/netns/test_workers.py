@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from pair import CONFIG, Node, Pair
+from pair import Node, Pair, configuration_text
 from sandbox import Lab, wait_until
 from traffic import TcpFlows
 
@@ -37,7 +37,7 @@ def test_an_idle_pair_leaves_the_machine_alone(pair: Pair) -> None:
 @contextlib.contextmanager
 def pair_of(directory: Path, changes: dict[str, str]) -> Iterator[Pair]:
     """A pair in a lab of its own; ``changes``: table -> lines for it."""
-    text = CONFIG.read_text()
+    text = configuration_text()
     for table, lines in changes.items():
         head = f"[{table}]\n"
         text = text.replace(head, head + lines) if head in text else f"{text}\n{head}{lines}"
@@ -101,7 +101,7 @@ def test_workers_stay_on_their_cpus(tmp_path: Path) -> None:
 
 def test_a_cpu_that_is_not_there(lab: Lab, tmp_path: Path) -> None:
     config = tmp_path / "pair.toml"
-    config.write_text(CONFIG.read_text().replace("[nodes.a]\n", "[nodes.a]\ncpus = [1023]\n"))
+    config.write_text(configuration_text().replace("[nodes.a]\n", "[nodes.a]\ncpus = [1023]\n"))
     argv = [sys.executable, "-m", "flexha", "--config", str(config), "--node", "a"]
     run = lab.run("a", argv, check=False)
     assert run.returncode == 1

@@ -241,7 +241,7 @@ def test_a_session_of_another_address_survives(lab: Lab, policy_pair: PolicyPair
 def test_the_kernels_ports_are_not_the_pools(lab: Lab, session_pair: Pair, tmp_path: Path) -> None:
     """Spec: issue "On an interface address, the kernel's and the NAT's port ranges are disjoint"."""
     path = tmp_path / "pair.toml"
-    path.write_text(CONFIG.read_text() + POOLS.replace("port_hi = 19999", "port_hi = 40000"))
+    path.write_text(configuration_text() + POOLS.replace("port_hi = 19999", "port_hi = 40000"))
     argv = [sys.executable, "-m", "flexha", "--config", str(path), "--node", "a"]
     session_pair["a"].stop()
     run = lab.run("a", argv, check=False)

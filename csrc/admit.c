@@ -303,7 +303,9 @@ static uint32_t from_outside(struct core *c, struct attempt *a, struct session_p
 	path->remote_port = icmp ? be16_of(0) : p->sport;
 	if (to_pool) {
 		verdict = behind_port(c, a, path);
-	} else if (!c->policy) {
+	} else if (!c->policy ||
+		   (!icmp && policy_forward_out(c->policy, &a->dst, be16_host(p->dport), p->proto))) {
+		/* A server's port is that of its forward: answers could not tell the two apart. */
 		verdict = V_OUTSIDE_DENIED;
 	} else {
 		path->form = FP_FORM_NONE;

@@ -72,7 +72,7 @@ static bool same_pool(const struct core *c, const struct flow_hot *f, uint8_t po
 static bool fits_forwards(const struct core *c, const struct flow_hot *f)
 {
 	const uint16_t external = be16_host(f->external_port), inside_port = be16_host(f->inside_port);
-	const bool goes_out = session_opener(f) == SIDE_OUT && c->ports[f->zones & 0xf].outside;
+	const bool zones = !c->ports[f->zones & 0xf].outside;
 	const struct fp_forward *forward;
 
 	if (!nat_has_ports(f->proto))
@@ -80,8 +80,7 @@ static bool fits_forwards(const struct core *c, const struct flow_hot *f)
 	if (f->form != FP_FORM_STATIC)
 		return !(f->form == FP_FORM_SNAT &&
 			 policy_reserves(c->policy, f->pool, external, f->proto)) &&
-		       !((f->form == FP_FORM_SNAT || goes_out) &&
-			 policy_forward_out(c->policy, &f->inside, inside_port, f->proto));
+		       !(!zones && policy_forward_out(c->policy, &f->inside, inside_port, f->proto));
 	forward = policy_forward_in(c->policy, f->pool, external, f->proto);
 	return forward && forward->inside_port == inside_port && addr_eq(&forward->inside, &f->inside);
 }

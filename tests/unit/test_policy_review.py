@@ -210,6 +210,15 @@ def test_review_reaches_the_sessions_of_every_worker() -> None:
         assert [fastpath.worker_stats(worker).flows for worker in range(3)] == [0, 0, 0]
 
 
+def test_seen_from_outside_a_server_is_its_forward() -> None:
+    """An answer cannot tell whether its session is translated, so there is no session beside the forward."""
+    policy = replace(ALL, forwards=FORWARDS[:1])
+    with node(policy) as under_test:
+        direct = replace(OPENERS[11][0], dst=SERVER, dport=8080)
+        assert under_test.inbound(direct).verdict == "outside_denied"
+        assert under_test.inbound(replace(direct, dport=8081)).verdict == "routed"
+
+
 # ---- what is counted and logged --------------------------------------------------------------------------
 def test_hits_and_lines_of_rules() -> None:
     """Spec: R11. What each rule decided, and lines for those with ``log``."""

@@ -17,7 +17,7 @@ static uint16_t query_port(const struct flow_hot *f, be16 port)
 	return f->proto == 1 ? 0 : be16_host(port); /* an identifier is no port */
 }
 
-/* From inside to an address of ours: rules saw what is behind the forward there, if any (admit.c, hairpin()). */
+/* From inside to an address of ours: rules saw what is behind a forward there (admit.c, hairpin()). */
 static bool see_behind(const struct core *c, const struct flow_hot *f, struct policy_query *q)
 {
 	const uint32_t pool = nat_pool_of_addr(&c->nat, addr_v4(&f->remote));

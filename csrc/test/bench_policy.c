@@ -69,7 +69,7 @@ static uint64_t bare_miss_ns(uint64_t none)
 	uint64_t *lines = aligned_alloc(CACHE_LINE, LINES * CACHE_LINE);
 
 	memset(lines, 1, LINES * CACHE_LINE);
-	for (uint32_t i = 0; i < LINES; i++) {
+	for (size_t i = 0; i < LINES; i++) {
 		volatile uint64_t *line = &lines[i * 769 % LINES * 8];
 		uint64_t t0;
 

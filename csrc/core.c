@@ -63,6 +63,8 @@ static void init_ports(struct core *c)
 
 		memcpy(port->mac, p->mac, ETH_ALEN);
 		memcpy(port->vmac, p->vmac, ETH_ALEN);
+		port->mac_word = mac_word(p->mac);
+		port->vmac_word = mac_is_zero(p->vmac) ? UINT64_MAX : mac_word(p->vmac);
 		port->has_vmac = !mac_is_zero(p->vmac);
 		memcpy(port->tx_mac, port->has_vmac ? p->vmac : p->mac, ETH_ALEN);
 		port->outside = p->zone == FP_ZONE_OUTSIDE;

@@ -17,13 +17,18 @@
  */
 uint64_t csum_sum(const uint8_t *data, uint32_t len);
 
+/*
+ * Added to itself with its halves exchanged, a sum has in its upper half what both halves make together: the
+ * carry that falls out of the lower half is added where it belongs, and the one out of the top is that very carry.
+ */
+static inline uint16_t csum_fold32(uint32_t sum)
+{
+	return (uint16_t)((sum + (sum << 16 | sum >> 16)) >> 16);
+}
+
 static inline uint16_t csum_fold(uint64_t sum)
 {
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return (uint16_t)sum;
+	return csum_fold32((uint32_t)((sum + (sum << 32 | sum >> 32)) >> 32));
 }
 
 /**
@@ -60,15 +65,16 @@ static inline uint32_t csum_delta32(be32 old, be32 new)
 	return (o & 0xffff) + (o >> 16) + (new.raw & 0xffff) + (new.raw >> 16);
 }
 
+/* A delta is a sum of a few 16-bit words, and far from overflowing. */
 static inline be16 csum_update(be16 csum, uint32_t delta)
 {
-	return (be16){ (uint16_t)~csum_fold((uint64_t)(uint16_t)~csum.raw + delta) };
+	return (be16){ (uint16_t)~csum_fold32((uint16_t)~csum.raw + delta) };
 }
 
 /* The same for a field that holds no checksum yet, but the sum of the pseudo-header (FP_VNET_NEEDS_CSUM). */
 static inline be16 csum_update_partial(be16 sum, uint32_t delta)
 {
-	return (be16){ csum_fold((uint64_t)sum.raw + delta) };
+	return (be16){ csum_fold32(sum.raw + delta) };
 }
 
 /**

@@ -289,6 +289,31 @@ static inline bool flow_in_order(const struct fp_addr *a, be16 pa, const struct 
 	return order < 0 || (order == 0 && be16_host(pa) <= be16_host(pb));
 }
 
+/* As flow_matches(), for a mapping. */
+static inline bool flow_leads(const struct flow_table *t, uint32_t idx, const struct flow_key *key)
+{
+	const struct flow_hot *f = &t->rec[idx].hot;
+
+	if (f->proto != key->proto || f->pool != key->pool || !flow_is_leader(t, idx))
+		return false;
+	return key->side == SIDE_OUT ? f->inside_port.raw == key->pa.raw && addr_eq(&f->inside, &key->a)
+				     : f->external_port.raw == key->pa.raw;
+}
+
+static_assert(offsetof(struct flow_hot, inside_port) == 32 && offsetof(struct flow_hot, pool) == 39,
+	      "ports, protocol and pool are one word; flow_tail_differs()");
+
+/* Ports, protocol and, inbound, the pool. One word against one, whichever side: nobody can predict that. */
+static inline uint64_t flow_tail_differs(const struct flow_hot *f, const struct flow_key *key)
+{
+	static const uint64_t mask[] = { UINT64_C(0x00ff0000ffffffff), UINT64_C(0xffffffffffff0000) };
+	const uint64_t tail = u64_load((const uint8_t *)f + offsetof(struct flow_hot, inside_port));
+	const uint64_t wanted = (key->w[4] & 0xffff0000) | (key->w[4] & 0xffff) << (key->side * 32) |
+				key->w[4] >> 32 << 48;
+
+	return (tail ^ wanted) & mask[key->side];
+}
+
 /**
  * flow_matches() - Is this the record that @key names?
  * @entry: from the index; may be stale
@@ -297,22 +322,14 @@ static inline bool flow_matches(const struct flow_table *t, uint32_t entry, cons
 {
 	const struct flow_hot *f = &t->rec[entry >> 1].hot;
 
-	if ((entry & 1) != key->side || f->kind != REC_FLOW || f->proto != key->proto)
+	if ((entry & 1) != key->side || f->kind != REC_FLOW)
 		return false;
-	if (key->side == SIDE_OUT) {
-		if (f->inside_port.raw != key->pa.raw || !addr_eq(&f->inside, &key->a))
-			return false;
-		if (key->kind == KEY_MAPPING)
-			return f->pool == key->pool && flow_is_leader(t, entry >> 1);
-	} else {
-		if (f->external_port.raw != key->pa.raw || f->pool != key->pool)
-			return false;
-		if (key->kind == KEY_MAPPING)
-			return flow_is_leader(t, entry >> 1);
-		if (unlikely(key->pool == POOL_NONE) && !addr_eq(&f->inside, &key->a))
-			return false;
-	}
-	return f->remote_port.raw == key->pb.raw && addr_eq(&f->remote, &key->b);
+	if (unlikely(key->kind == KEY_MAPPING))
+		return flow_leads(t, entry >> 1, key);
+	if (flow_tail_differs(f, key) || !addr_eq(&f->remote, &key->b))
+		return false;
+	/* Inbound the external endpoint stands for the inside one, unless it is not translated. */
+	return (key->side == SIDE_IN && key->pool != POOL_NONE) || addr_eq(&f->inside, &key->a);
 }
 
 /**

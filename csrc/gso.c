@@ -57,10 +57,8 @@ bool gso_check(struct fp_frame *frame)
 	return true;
 }
 
-uint32_t gso_wire_len(const struct fp_frame *frame)
+uint32_t gso_segment_len(const struct fp_frame *frame)
 {
-	if (likely(frame->vnet.gso_type == FP_GSO_NONE))
-		return frame->len;
 	return min_u32(frame->len, headers_len(frame) + frame->vnet.gso_size);
 }
 

@@ -37,7 +37,12 @@ bool gso_check(struct fp_frame *frame);
  * gso_wire_len() - The longest frame that this one becomes on a wire
  * @frame: after gso_check()
  */
-uint32_t gso_wire_len(const struct fp_frame *frame);
+uint32_t gso_segment_len(const struct fp_frame *frame); /* the same for one with a .gso_type */
+
+static inline uint32_t gso_wire_len(const struct fp_frame *frame)
+{
+	return likely(frame->vnet.gso_type == FP_GSO_NONE) ? frame->len : gso_segment_len(frame);
+}
 
 /**
  * gso_complete() - Make the checksum of a frame that is one segment (NEEDS_CSUM)

@@ -21,18 +21,6 @@ static uint32_t to_host(const struct core *c, struct fp_frame *frame, uint32_t v
 	return verdict;
 }
 
-enum mac_class local_classify(const struct core *c, const struct fp_frame *frame)
-{
-	const struct core_port *port = &c->ports[frame->port];
-	const uint8_t *dst = frame->data + ETH_DST;
-
-	if (port->has_vmac && mac_eq(dst, port->vmac))
-		return MAC_VMAC;
-	if (mac_eq(dst, port->mac))
-		return MAC_PORT;
-	return mac_is_group(dst) ? MAC_GROUP : MAC_OTHER;
-}
-
 uint32_t local_from_host(const struct core *c, struct fp_frame *frame)
 {
 	const struct core_port *port = &c->ports[frame->port];

@@ -21,7 +21,16 @@ enum mac_class { MAC_OTHER, MAC_GROUP, MAC_PORT, MAC_VMAC };
 /**
  * local_classify() - Whom is a frame from the wire addressed to?
  */
-enum mac_class local_classify(const struct core *c, const struct fp_frame *frame);
+static HOT enum mac_class local_classify(const struct core_port *port, const struct fp_frame *frame)
+{
+	const uint64_t to = mac_word(frame->data + ETH_DST);
+
+	if (to == port->vmac_word)
+		return MAC_VMAC;
+	if (to == port->mac_word)
+		return MAC_PORT;
+	return mac_is_group(frame->data + ETH_DST) ? MAC_GROUP : MAC_OTHER;
+}
 
 /**
  * local_from_host() - A frame that the node's kernel sent, its length checked: to the wire of its port

@@ -6,6 +6,11 @@
 
 enum { IP_PROTO_ICMP = 1, IP_PROTO_TCP = 6, IP_PROTO_UDP = 17, NAT_BLOCKS = NAT_WORDS * 64 };
 
+const uint8_t nat_protos[256] = {
+	[0] = NAT_UDP,         [IP_PROTO_ICMP] = NAT_ICMP, [2 ... 5] = NAT_UDP, [IP_PROTO_TCP] = NAT_TCP,
+	[7 ... 255] = NAT_UDP,
+};
+
 static struct nat_slice *slice_of(const struct nat *n, uint32_t pool, uint8_t proto, uint32_t shard)
 {
 	return &n->slices[(pool * NAT_PROTOS + nat_proto_of(proto)) * n->n_own + shard / n->n_workers];

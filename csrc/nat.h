@@ -81,9 +81,11 @@ void nat_init(struct nat *n, const struct fp_config *cfg, uint32_t worker, void 
 /**
  * nat_proto_of() - Whose ports and timeouts a protocol has; those without ports live as long as UDP
  */
+extern const uint8_t nat_protos[256]; /* each packet asks; comparisons could not be predicted */
+
 static inline enum nat_proto nat_proto_of(uint8_t proto)
 {
-	return proto == 6 ? NAT_TCP : proto == 1 ? NAT_ICMP : NAT_UDP;
+	return (enum nat_proto)nat_protos[proto];
 }
 
 /* TCP, UDP and ICMP echo have ports (or an identifier); all else is told apart by addresses alone. */

@@ -40,17 +40,11 @@ static uint32_t pinned_route(const struct core *c, const struct flow_hot *f, uin
 	return verdict;
 }
 
-uint32_t nexthop_flow(const struct core *c, uint32_t idx, uint32_t side, struct nexthop *nh)
+uint32_t nexthop_flow_anew(const struct core *c, uint32_t idx, uint32_t side, struct nexthop *nh)
 {
 	struct flow_hot *f = &c->table.rec[idx].hot;
-	uint32_t verdict;
+	uint32_t verdict = pinned_route(c, f, side, nh);
 
-	if (likely(c->fib && f->adj_gen == c->fib->generation && f->adj[side] != ADJ_NONE)) {
-		nh->neigh = f->adj[side];
-		nh->port = c->fib->neighs[nh->neigh].port;
-		return V_GO_ON; /* .addr is for a missing neighbour only */
-	}
-	verdict = pinned_route(c, f, side, nh);
 	if (verdict != V_GO_ON)
 		return verdict;
 	if (f->adj_gen != c->fib->generation) {
@@ -61,21 +55,8 @@ uint32_t nexthop_flow(const struct core *c, uint32_t idx, uint32_t side, struct 
 	return V_GO_ON;
 }
 
-void nexthop_dress(const struct core *c, struct fp_frame *frame, uint32_t port, const uint8_t dst_mac[6])
+uint32_t nexthop_wait(struct core *c, struct fp_frame *frame, const struct nexthop *nh, uint32_t verdict)
 {
-	memcpy(frame->data + ETH_DST, dst_mac, ETH_ALEN);
-	memcpy(frame->data + ETH_SRC, c->ports[port].tx_mac, ETH_ALEN);
-	frame->out = FP_OUT_WIRE;
-	frame->out_port = (uint8_t)port;
-	frame->fenced = 1;
-}
-
-uint32_t nexthop_send(struct core *c, struct fp_frame *frame, const struct nexthop *nh, uint32_t verdict)
-{
-	if (likely(nh->neigh != FIB_NO_NEIGH)) {
-		nexthop_dress(c, frame, nh->port, c->fib->neighs[nh->neigh].mac);
-		return verdict;
-	}
 	neigh_wants_add(&c->wants, nh->port, &nh->addr, c->now_ns);
 	if (frame->len > FP_FRAME_MAX) /* TCP sends again; a slot for 64 KiB is not worth its memory */
 		return V_NEIGH_BIG;

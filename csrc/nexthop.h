@@ -37,6 +37,9 @@ uint32_t nexthop_find(const struct core *c, const struct fp_addr *dst, struct ne
 uint32_t nexthop_route(const struct core *c, const struct fp_addr *dst, bool outside, uint32_t denied,
 		       struct nexthop *nh);
 
+/* nexthop_flow_anew() - nexthop_flow() of a session whose record holds no current next hop */
+COLD uint32_t nexthop_flow_anew(const struct core *c, uint32_t idx, uint32_t side, struct nexthop *nh);
+
 /**
  * nexthop_flow() - Next hop of a session in a direction, from the record's cache if it is current
  *
@@ -44,7 +47,16 @@ uint32_t nexthop_route(const struct core *c, const struct fp_addr *dst, bool out
  * inside ports pins the ports, because a rule allowed it for them.
  * Return: V_GO_ON, V_NO_ROUTE or V_ZONE_UNREACHABLE.
  */
-uint32_t nexthop_flow(const struct core *c, uint32_t idx, uint32_t side, struct nexthop *nh);
+static HOT uint32_t nexthop_flow(const struct core *c, uint32_t idx, uint32_t side, struct nexthop *nh)
+{
+	const struct flow_hot *f = &c->table.rec[idx].hot;
+
+	if (unlikely(!c->fib || f->adj_gen != c->fib->generation || f->adj[side] == ADJ_NONE))
+		return nexthop_flow_anew(c, idx, side, nh);
+	nh->neigh = f->adj[side];
+	nh->port = c->fib->neighs[nh->neigh].port;
+	return V_GO_ON; /* .addr is for a missing neighbour only */
+}
 
 /*
  * May the packet leave there, as it is or in fragments? V_GO_ON, V_TTL_EXPIRED or V_TOO_BIG. The segments of an
@@ -96,15 +108,34 @@ static inline uint32_t nexthop_again(const struct core *c, struct fp_frame *fram
 }
 
 /**
+ * nexthop_dress() - Write the Ethernet addresses and destine the frame to the wire, fenced
+ */
+static HOT void nexthop_dress(const struct core *c, struct fp_frame *frame, uint32_t port,
+			      const uint8_t dst_mac[6])
+{
+	memcpy(frame->data + ETH_DST, dst_mac, ETH_ALEN);
+	memcpy(frame->data + ETH_SRC, c->ports[port].tx_mac, ETH_ALEN);
+	frame->out = FP_OUT_WIRE;
+	frame->out_port = (uint8_t)port;
+	frame->fenced = 1;
+}
+
+/* nexthop_wait() - nexthop_send() of a frame whose neighbour is not known */
+COLD uint32_t nexthop_wait(struct core *c, struct fp_frame *frame, const struct nexthop *nh,
+			   uint32_t verdict);
+
+/**
  * nexthop_send() - Address a frame that is complete but for its Ethernet addresses, or park it
  * @verdict: what it is if all goes well
  * Return: the verdict; @frame says where it goes.
  */
-uint32_t nexthop_send(struct core *c, struct fp_frame *frame, const struct nexthop *nh, uint32_t verdict);
-
-/**
- * nexthop_dress() - Write the Ethernet addresses and destine the frame to the wire, fenced
- */
-void nexthop_dress(const struct core *c, struct fp_frame *frame, uint32_t port, const uint8_t dst_mac[6]);
+static HOT uint32_t nexthop_send(struct core *c, struct fp_frame *frame, const struct nexthop *nh,
+				 uint32_t verdict)
+{
+	if (unlikely(nh->neigh == FIB_NO_NEIGH))
+		return nexthop_wait(c, frame, nh, verdict);
+	nexthop_dress(c, frame, nh->port, c->fib->neighs[nh->neigh].mac);
+	return verdict;
+}
 
 #endif /* NEXTHOP_H */

@@ -1,43 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * pkt.c - parsing of IPv4, TCP, UDP and ICMP headers
+ * pkt.c - parsing of IPv4, TCP, UDP and ICMP headers: what is not of every packet
  */
 #include "pkt.h"
-#include "csum.h"
 
-uint32_t pkt_parse_ip(struct pkt *p, struct fp_frame *frame)
+uint32_t pkt_odd_header(uint8_t first)
 {
-	uint32_t room = frame->len - ETH_LEN, ihl;
-	uint8_t *ip = frame->data + ETH_LEN;
-	uint16_t frag;
+	const uint32_t ihl = (uint32_t)(first & 0xf) * 4;
 
-	if (frame->len < ETH_LEN + IPV4_LEN)
-		return V_IP_MALFORMED;
-	ihl = (uint32_t)(ip[0] & 0xf) * 4;
-	p->ip_len = be16_host(be16_load(ip + IP_TOTAL));
-	if (ip[0] >> 4 != 4 || ihl < IPV4_LEN || ihl > p->ip_len || p->ip_len > room)
-		return V_IP_MALFORMED;
-	if (csum_fold(csum_ipv4_header(ip, ihl)) != 0xffff)
-		return V_IP_CHECKSUM;
-	frag = be16_host(be16_load(ip + IP_FRAG));
-	p->frame = frame;
-	p->ip = ip;
-	p->l4 = ip + ihl;
-	p->l4_len = (uint16_t)(p->ip_len - ihl);
-	p->src = be32_load(ip + IP_SRC);
-	p->dst = be32_load(ip + IP_DST);
-	p->proto = ip[IP_PROTO];
-	p->options = ihl > IPV4_LEN;
-	p->fragment = (frag & (IP_MF | IP_OFFSET)) != 0;
-	p->later = (frag & IP_OFFSET) != 0;
-	p->sport = p->dport = be16_of(0);
-	p->tcp_flags = 0;
-	p->icmp_type = 0;
-	return V_GO_ON;
+	return first >> 4 == 4 && ihl >= IPV4_LEN ? ihl : 0;
 }
 
-/* What the driver says of the checksum and of segments must be about this very header. */
-static bool vnet_agrees(const struct pkt *p, uint32_t header, uint32_t csum_offset, uint32_t gso_type)
+bool pkt_vnet_agrees(const struct pkt *p, uint32_t header, uint32_t csum_offset, uint32_t gso_type)
 {
 	const struct fp_vnet *v = &p->frame->vnet;
 
@@ -48,37 +22,17 @@ static bool vnet_agrees(const struct pkt *p, uint32_t header, uint32_t csum_offs
 	       ((uint32_t)(v->gso_type & ~FP_GSO_ECN) == gso_type && p->l4_len > header);
 }
 
-static uint32_t parse_tcp(struct pkt *p)
+static uint32_t parse_icmp(struct pkt *p)
 {
-	uint32_t header;
-
-	if (p->l4_len < TCP_LEN)
+	if (p->l4_len < ICMP_LEN)
 		return V_L4_MALFORMED;
-	header = (uint32_t)(p->l4[TCP_OFF] >> 4) * 4;
-	if (header < TCP_LEN || header > p->l4_len)
-		return V_L4_MALFORMED;
-	if (!vnet_agrees(p, header, TCP_CSUM, FP_GSO_TCPV4))
+	/* gso_check() has completed what needed a checksum; and ICMP has no segments. */
+	if ((p->frame->vnet.flags & FP_VNET_NEEDS_CSUM) || p->frame->vnet.gso_type)
 		return V_VNET_MALFORMED;
-	p->tcp_flags = p->l4[TCP_FLAGS];
-	p->sport = be16_load(p->l4 + L4_SPORT);
-	p->dport = be16_load(p->l4 + L4_DPORT);
-	return p->sport.raw && p->dport.raw ? V_GO_ON : V_L4_MALFORMED;
-}
-
-static uint32_t parse_udp(struct pkt *p)
-{
-	uint16_t len;
-
-	if (p->l4_len < UDP_LEN)
-		return V_L4_MALFORMED;
-	len = be16_host(be16_load(p->l4 + UDP_LENGTH));
-	if (len < UDP_LEN || (len > p->l4_len && !p->fragment))
-		return V_L4_MALFORMED;
-	if (!vnet_agrees(p, UDP_LEN, UDP_CSUM, FP_GSO_UDP_L4))
-		return V_VNET_MALFORMED;
-	p->sport = be16_load(p->l4 + L4_SPORT);
-	p->dport = be16_load(p->l4 + L4_DPORT);
-	return p->sport.raw && p->dport.raw ? V_GO_ON : V_L4_MALFORMED;
+	p->icmp_type = p->l4[ICMP_TYPE];
+	if (p->icmp_type == ICMP_ECHO_REQUEST || p->icmp_type == ICMP_ECHO_REPLY)
+		p->sport = p->dport = be16_load(p->l4 + ICMP_ID);
+	return V_GO_ON;
 }
 
 /* What the first fragment said. */
@@ -114,26 +68,12 @@ static uint32_t parse_portless(const struct pkt *p)
 	return p->l4_len < header ? V_L4_MALFORMED : V_GO_ON;
 }
 
-uint32_t pkt_parse_l4(struct pkt *p)
+uint32_t pkt_parse_other(struct pkt *p)
 {
-	if (unlikely(p->later) &&
+	if (p->later &&
 	    (p->proto == IPPROTO_NUM_TCP || p->proto == IPPROTO_NUM_UDP || p->proto == IPPROTO_NUM_ICMP))
 		return parse_later(p);
-	switch (p->proto) {
-	case IPPROTO_NUM_TCP: return parse_tcp(p);
-	case IPPROTO_NUM_UDP: return parse_udp(p);
-	case IPPROTO_NUM_ICMP:
-		if (p->l4_len < ICMP_LEN)
-			return V_L4_MALFORMED;
-		/* gso_check() has completed what needed a checksum; and ICMP has no segments. */
-		if ((p->frame->vnet.flags & FP_VNET_NEEDS_CSUM) || p->frame->vnet.gso_type)
-			return V_VNET_MALFORMED;
-		p->icmp_type = p->l4[ICMP_TYPE];
-		if (p->icmp_type == ICMP_ECHO_REQUEST || p->icmp_type == ICMP_ECHO_REPLY)
-			p->sport = p->dport = be16_load(p->l4 + ICMP_ID);
-		return V_GO_ON;
-	default: return parse_portless(p);
-	}
+	return p->proto == IPPROTO_NUM_ICMP ? parse_icmp(p) : parse_portless(p);
 }
 
 bool pkt_l4_csum_ok(const struct pkt *p)

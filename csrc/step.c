@@ -44,9 +44,9 @@ uint32_t core_shard(const struct fp_config *cfg, const struct fp_addr *addr, be1
 
 /* ---- pass 1: prepare ---- */
 
-static bool is_heartbeat(const struct core *c, const struct pkt *p)
+static HOT bool is_heartbeat(const struct core *c, const struct pkt *p)
 {
-	return p->proto == IPPROTO_NUM_UDP && be16_host(p->dport) == c->cfg->pulse.udp_port &&
+	return unlikely(be16_host(p->dport) == c->cfg->pulse.udp_port) && p->proto == IPPROTO_NUM_UDP &&
 	       p->dst.raw == addr_v4(&c->cfg->ports[p->frame->port].addr).raw;
 }
 
@@ -59,7 +59,7 @@ static bool is_echo_of_session(const struct core *c, const struct pkt *p, bool o
 }
 
 /* Fill in p->key if a session may take the packet. */
-static bool candidate_key(const struct core *c, struct pkt *p, uint32_t *shard)
+static HOT bool candidate_key(const struct core *c, struct pkt *p, uint32_t *shard)
 {
 	const struct steer s = { .src = p->src,
 				 .dst = p->dst,
@@ -82,7 +82,7 @@ static uint32_t hand_off(struct fp_frame *frame, uint32_t owner)
 }
 
 /* V_GO_ON once it is known what the first fragment of the datagram says. */
-static uint32_t prepare_fragment(struct core *c, struct pkt *p)
+static COLD uint32_t prepare_fragment(struct core *c, struct pkt *p)
 {
 	const bool ports = p->proto == IPPROTO_NUM_TCP || p->proto == IPPROTO_NUM_UDP ||
 			   p->proto == IPPROTO_NUM_ICMP;
@@ -105,7 +105,7 @@ static uint32_t prepare_fragment(struct core *c, struct pkt *p)
 }
 
 /* Return: V_GO_ON when p->key is to be looked up. */
-static uint32_t prepare_ipv4(struct core *c, struct fp_frame *frame, struct pkt *p)
+static HOT uint32_t prepare_ipv4(struct core *c, struct fp_frame *frame, struct pkt *p)
 {
 	uint32_t verdict = pkt_parse_ip(p, frame), l4, shard = 0, owner;
 
@@ -129,7 +129,7 @@ static uint32_t prepare_ipv4(struct core *c, struct fp_frame *frame, struct pkt 
 	return owner == c->worker ? (uint32_t)V_GO_ON : hand_off(frame, owner);
 }
 
-static uint32_t prepare(struct core *c, struct fp_frame *frame, struct pkt *p)
+static HOT uint32_t prepare(struct core *c, struct fp_frame *frame, struct pkt *p)
 {
 	const struct core_port *port = &c->ports[frame->port];
 	enum mac_class to;
@@ -147,9 +147,9 @@ static uint32_t prepare(struct core *c, struct fp_frame *frame, struct pkt *p)
 		return V_OVERSIZED;
 	if (frame->src == FP_SRC_HOST)
 		return local_from_host(c, frame);
-	if (mac_eq(frame->data + ETH_SRC, port->mac))
+	if (mac_word(frame->data + ETH_SRC) == port->mac_word)
 		return V_OWN_SOURCE;
-	to = local_classify(c, frame);
+	to = local_classify(port, frame);
 	if (be16_host(be16_load(frame->data + ETH_TYPE)) != ETHERTYPE_IPV4 ||
 	    (to != MAC_PORT && (to != MAC_VMAC || c->role != FP_ROLE_ACTIVE)))
 		return local_frame(c, frame, to);
@@ -172,7 +172,7 @@ static void decrement_ttl(const struct pkt *p)
 }
 
 /* Translate one end of the packet, take @hops from its TTL. Spec: RFC 1624, RFC 3022 section 4.1. */
-static void rewrite(const struct pkt *p, uint32_t side, be32 new_addr, be16 new_port, uint16_t hops)
+static HOT void rewrite(const struct pkt *p, uint32_t side, be32 new_addr, be16 new_port, uint16_t hops)
 {
 	uint32_t addr_at = side == SIDE_OUT ? IP_SRC : IP_DST,
 		 port_at = side == SIDE_OUT ? L4_SPORT : L4_DPORT;
@@ -223,7 +223,7 @@ static void rewrite(const struct pkt *p, uint32_t side, be32 new_addr, be16 new_
  * error that may be lost. Only lowered, never added: without the option 536 holds (RFC 9293 section 3.7.1),
  * which fits any port. Options of other segments are not counted (RFC 6691 section 2).
  */
-static void clamp_mss(const struct core *c, const struct pkt *p, uint32_t out_port)
+static COLD void clamp_mss(const struct core *c, const struct pkt *p, uint32_t out_port)
 {
 	enum { OPT_END = 0, OPT_NOP = 1, OPT_MSS = 2, OPT_MSS_LEN = 4 };
 	const uint32_t len_max = min_u32(c->ports[p->frame->port].len_max, c->ports[out_port].len_max);
@@ -258,13 +258,13 @@ static bool is_in_turn(const struct pkt *p, const struct flow_hot *f, uint32_t s
 }
 
 /* Move the state by a packet of a known session; @idx may get a new identity. */
-static uint32_t track(struct core *c, const struct pkt *p, uint32_t idx, uint32_t side)
+static HOT uint32_t track(struct core *c, const struct pkt *p, uint32_t idx, uint32_t side)
 {
 	/* in the order of enum tcptrack_result */
 	static const uint16_t drops[] = { V_TCP_STATE, V_TCP_WINDOW, V_TCP_RST_WINDOW };
 	struct flow_hot *f = &c->table.rec[idx].hot;
-	uint32_t timeout = session_timeout(c, f);
 	enum tcptrack_result result;
+	uint32_t timeout;
 
 	if (unlikely(p->later))
 		return V_GO_ON;
@@ -280,6 +280,7 @@ static uint32_t track(struct core *c, const struct pkt *p, uint32_t idx, uint32_
 	/* A damaged segment must not move a state; for the rest the endpoints' check is enough. */
 	if ((p->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)) && !pkt_l4_csum_ok(p))
 		return V_L4_CHECKSUM;
+	timeout = session_timeout(c, f);
 	result = tcptrack_segment(f, &c->table.rec[idx].cold, side, p, &c->tcp);
 	if (likely(result == TCPTRACK_PASS))
 		return V_GO_ON;
@@ -294,7 +295,7 @@ static uint32_t track(struct core *c, const struct pkt *p, uint32_t idx, uint32_
 }
 
 /* Count and translate. */
-static void translate(struct core *c, const struct pkt *p, uint32_t idx, uint32_t side, uint16_t hops)
+static HOT void translate(struct core *c, const struct pkt *p, uint32_t idx, uint32_t side, uint16_t hops)
 {
 	const struct flow_hot *f = &c->table.rec[idx].hot;
 	struct flow_cold *cold = &c->table.rec[idx].cold;
@@ -311,7 +312,7 @@ static void translate(struct core *c, const struct pkt *p, uint32_t idx, uint32_
 }
 
 /* What a packet of a session is called in the end. */
-static uint32_t passed(const struct fp_frame *frame, const struct flow_hot *f, uint32_t side)
+static HOT uint32_t passed(const struct fp_frame *frame, const struct flow_hot *f, uint32_t side)
 {
 	if (unlikely(f->form == FP_FORM_NONE))
 		return V_ROUTED;
@@ -321,7 +322,8 @@ static uint32_t passed(const struct fp_frame *frame, const struct flow_hot *f, u
 }
 
 /* Count, translate, send. */
-static uint32_t forward(struct core *c, struct pkt *p, uint32_t idx, uint32_t side, const struct nexthop *nh)
+static HOT uint32_t forward(struct core *c, struct pkt *p, uint32_t idx, uint32_t side,
+			    const struct nexthop *nh)
 {
 	if (unlikely(p->tcp_flags & TCP_SYN))
 		clamp_mss(c, p, nh->port);
@@ -330,13 +332,13 @@ static uint32_t forward(struct core *c, struct pkt *p, uint32_t idx, uint32_t si
 }
 
 /* The way out of the first half of a hairpin: both halves together are one hop. */
-static uint32_t turn_round(struct core *c, struct pkt *p, uint32_t idx)
+static COLD uint32_t turn_round(struct core *c, struct pkt *p, uint32_t idx)
 {
 	translate(c, p, idx, SIDE_OUT, 0);
 	return nexthop_again(c, p->frame, &c->table.rec[idx].hot);
 }
 
-static uint32_t session_packet(struct core *c, struct pkt *p, uint32_t idx, uint32_t side)
+static HOT uint32_t session_packet(struct core *c, struct pkt *p, uint32_t idx, uint32_t side)
 {
 	struct flow_hot *f = &c->table.rec[idx].hot;
 	const bool plain = f->form != FP_FORM_NONE && !(f->flags & FP_RF_HAIRPIN);
@@ -360,7 +362,7 @@ static uint32_t session_packet(struct core *c, struct pkt *p, uint32_t idx, uint
 	return unlikely(again) ? turn_round(c, p, idx) : forward(c, p, idx, side, &nh);
 }
 
-static uint32_t first_packet(struct core *c, struct pkt *p)
+static __attribute__((noinline)) uint32_t first_packet(struct core *c, struct pkt *p)
 {
 	uint32_t verdict = local_ipv4(c, p, V_GO_ON), entry;
 	struct nexthop nh;
@@ -374,7 +376,7 @@ static uint32_t first_packet(struct core *c, struct pkt *p)
 	return forward(c, p, entry >> 1, entry & 1, &nh);
 }
 
-static uint32_t act(struct core *c, struct pkt *p)
+static HOT uint32_t act(struct core *c, struct pkt *p)
 {
 	uint32_t entry = p->entry;
 
@@ -391,7 +393,7 @@ static uint32_t act(struct core *c, struct pkt *p)
 }
 
 /* The second half of a hairpin, if it is ours: see above. What comes from outside never turns round. */
-static uint32_t act_again(struct core *c, struct pkt *p)
+static COLD uint32_t act_again(struct core *c, struct pkt *p)
 {
 	uint32_t verdict = V_AGAIN;
 

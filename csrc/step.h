@@ -48,6 +48,8 @@ struct policy;
 
 /**
  * struct core_port - What the packet path needs of a port, ready to use
+ * @mac_word:  mac_word() of the port MAC
+ * @vmac_word: the same of the virtual MAC; one that no frame has, if there is none
  * @mac:      port MAC
  * @vmac:     virtual MAC, if @has_vmac
  * @tx_mac:   source of what is routed: the virtual MAC, or the port MAC where there is none
@@ -56,6 +58,7 @@ struct policy;
  * @len_max:  longest frame on the wire; an offload frame is judged by its segments
  */
 struct core_port {
+	uint64_t mac_word, vmac_word;
 	uint8_t mac[6], vmac[6], tx_mac[6];
 	bool has_vmac, outside;
 	uint32_t len_max;

@@ -6,12 +6,12 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import IPv4Address
 
+import packets
 import pytest
+from nat_node import NatNode, nat_node
+from packets import TCP, UDP, WAN, Packet
 
 from flexha.fastpath import Filtering, Limits, PoolConfig
-from tests import packets
-from tests.nat_node import NatNode, nat_node
-from tests.packets import TCP, UDP, WAN, Packet
 
 CLIENT, OTHER = packets.CLIENTS[:2]
 SERVER = packets.SERVERS[0]

@@ -212,7 +212,7 @@ def test_review_reaches_the_sessions_of_every_worker() -> None:
 
 def test_seen_from_outside_a_server_is_its_forward() -> None:
     """An answer cannot tell whether its session is translated, so there is no session beside the forward."""
-    policy = replace(ALL, forwards=FORWARDS[:1])
+    policy = replace(ALL, forwards=tuple(FORWARDS[:1]))
     with node(policy) as under_test:
         direct = replace(OPENERS[11][0], dst=SERVER, dport=8080)
         assert under_test.inbound(direct).verdict == "outside_denied"

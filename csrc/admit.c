@@ -368,5 +368,5 @@ uint32_t admit_packet(struct core *c, struct pkt *p, uint32_t *entry, struct nex
 	if (a.decision.log)
 		core_log(c, &a.query, &a.decision, verdict != V_GO_ON ? verdict : passes_as(&path),
 			 verdict == V_GO_ON ? &c->table.rec[idx].hot : NULL);
-	return verdict;
+	return verdict == V_GO_ON ? verdict : icmp_no_room(c, p, verdict);
 }

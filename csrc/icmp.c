@@ -297,3 +297,25 @@ uint32_t icmp_prohibit(struct core *c, struct pkt *p)
 {
 	return tell(c, p, ICMP_UNREACHABLE << 8 | CODE_PROHIBITED, 0, V_REJECTED_ICMP, V_RULE_DENIED);
 }
+
+/* The same reason, with an answer. */
+static uint32_t told(uint32_t reason)
+{
+	switch (reason) {
+	case V_TABLE_FULL: return V_TABLE_FULL_SENT;
+	case V_PORTS_EXHAUSTED: return V_PORTS_EXHAUSTED_SENT;
+	case V_SOURCE_LIMIT: return V_SOURCE_LIMIT_SENT;
+	case V_PORT_LIMIT: return V_PORT_LIMIT_SENT;
+	default: FP_ASSERT(reason == V_PORTLESS_TAKEN); return V_PORTLESS_TAKEN_SENT;
+	}
+}
+
+uint32_t icmp_no_room(struct core *c, struct pkt *p, uint32_t reason)
+{
+	uint32_t verdict;
+
+	if (c->ports[p->frame->port].outside)
+		return reason;
+	verdict = tell(c, p, ICMP_UNREACHABLE << 8 | CODE_PROHIBITED, 0, told(reason), reason);
+	return verdict == V_ICMP_LIMITED ? reason : verdict;
+}

@@ -92,6 +92,17 @@ uint32_t icmp_refuse(struct core *c, struct pkt *p, const struct nexthop *nh, ui
  */
 uint32_t icmp_prohibit(struct core *c, struct pkt *p);
 
+/**
+ * icmp_no_room() - Tell an inside host that there is no room for its session, as icmp_refuse() does
+ * @reason: what session_open() said
+ *
+ * Nobody outside is told: whoever floods a forward would have his errors sent to addresses that he made up.
+ *
+ * Return: V_*_SENT, or V_NEIGH_*; @reason if nothing is said.
+ * Spec:   RFC 5508 REQ-8, RFC 6888 REQ-11.
+ */
+uint32_t icmp_no_room(struct core *c, struct pkt *p, uint32_t reason);
+
 /* Other than V_GO_ON it is the end of the packet, which may have become an answer to its sender. */
 static inline uint32_t icmp_check_egress(struct core *c, struct pkt *p, const struct nexthop *nh)
 {

@@ -357,7 +357,7 @@ static HOT uint32_t session_packet(struct core *c, struct pkt *p, uint32_t idx, 
 		verdict = track(c, p, idx, side);
 	if (unlikely(verdict != V_GO_ON))
 		return verdict;
-	if (likely(!(p->tcp_flags & TCP_RST))) /* RFC 7857 section 8: an RST refreshes nothing */
+	if (likely(!(p->tcp_flags & TCP_RST))) /* RFC 7857 section 7.1: an RST refreshes nothing */
 		session_touch(c, f);
 	return unlikely(again) ? turn_round(c, p, idx) : forward(c, p, idx, side, &nh);
 }

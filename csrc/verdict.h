@@ -36,6 +36,11 @@ enum verdict_class { VERDICT_PASS, VERDICT_DROP, VERDICT_TRANSIT };
 	X(VIP_ECHO, vip_echo, PASS, "ICMP echo request to a VIP or a pool: answered")                      \
 	X(TTL_EXCEEDED_SENT, ttl_exceeded_sent, PASS, "TTL ran out: answered with ICMP Time Exceeded")     \
 	X(FRAG_NEEDED_SENT, frag_needed_sent, PASS, "too big and DF: answered with Fragmentation Needed")  \
+	X(TABLE_FULL_SENT, table_full_sent, PASS, "table_full, and its sender was told: ICMP code 13")     \
+	X(PORTS_EXHAUSTED_SENT, ports_exhausted_sent, PASS, "ports_exhausted, and its sender was told")    \
+	X(SOURCE_LIMIT_SENT, source_limit_sent, PASS, "source_limit, and its sender was told")             \
+	X(PORT_LIMIT_SENT, port_limit_sent, PASS, "port_limit, and its sender was told")                   \
+	X(PORTLESS_TAKEN_SENT, portless_taken_sent, PASS, "portless_taken, and its sender was told")       \
 	X(VRRP, vrrp, PASS, "VRRP advertisement: given to the control plane")                              \
 	X(PULSE, pulse, PASS, "heartbeat of the peer: given to the pulse thread")                          \
 	/* not an end */                                                                                   \

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import packets
 from packets import LAN, WAN, Packet
 
-from flexha.fastpath import Fastpath, FastpathConfig, Filtering, FlowRecord, Out, SteppedFrame
+from flexha.fastpath import Fastpath, FastpathConfig, Filtering, FlowRecord, Out, Policy, SteppedFrame
 
 S = 1_000_000_000
 PASSIVE, ACTIVE = 2, 3
@@ -73,7 +73,7 @@ class NatNode:
         return packets.parse(out.data)
 
     def hairpin(self, packet: Packet) -> Packet:
-        """A client's packet to an external endpoint, which must get through; as the other client sees it."""
+        """A client's packet to an address of ours, as the host sees it that is behind that."""
         out = self.outbound(packet)
         assert (out.verdict, out.out, out.out_port, out.fenced) == ("hairpin", Out.WIRE, LAN, True)
         return packets.parse(out.data)
@@ -103,15 +103,22 @@ class NatNode:
 
 @contextmanager
 def nat_node(
-    config: FastpathConfig | None = None, *, role: int = ACTIVE, term: int = 2, **changes: object
+    config: FastpathConfig | None = None,
+    *,
+    role: int = ACTIVE,
+    term: int = 2,
+    policy: Policy | None = None,
+    **changes: object,
 ) -> Iterator[NatNode]:
     """A node with next hops, in ``role``; ``changes`` to its configuration."""
-    base = config or packets.node_config()
-    with Fastpath(replace(base, **changes)) as fastpath:  # type: ignore[arg-type]
+    base = replace(config or packets.node_config(), **changes)  # type: ignore[arg-type]
+    with Fastpath(base) as fastpath:
         node = NatNode(fastpath)
         node.wait(0)
         fastpath.set_role(role, term)
         fastpath.commit_fib(packets.ROUTES, packets.NEIGHBOURS)
+        if policy is not None:
+            fastpath.commit_policy(policy)
         yield node
 
 

@@ -22,14 +22,16 @@ static const uint8_t mac_server[6] = { 2, 0, 0, 0, 0, 0x50 };
 
 /**
  * struct rules - A policy in words
- * @rules:    in order; .first_* are left alone
+ * @rules:    in order; .first_* are left alone, but for .first_service
+ * @services: that rules point to
  * @forwards: of the pools
  * @deny:     what no rule matches does not go out
  */
 struct rules {
 	struct fp_rule rules[4];
-	struct fp_forward forwards[4];
-	uint32_t n_rules, n_forwards;
+	struct fp_service services[4];
+	struct fp_forward forwards[8];
+	uint32_t n_rules, n_services, n_forwards;
 	bool deny;
 };
 
@@ -49,27 +51,36 @@ static inline struct fp_forward estate_forward(uint8_t pool, uint8_t proto, uint
 				    .pool = pool };
 }
 
-/* Let the core obey; the one before is forgotten. Return: what is to be freed at the end. */
-static inline void *estate_policy(struct rig *r, struct rules *rules)
+/* Compiled for a node; *@mem is what is to be freed at the end. */
+static inline struct policy *estate_compile(const struct fp_config *node, struct rules *rules, void **mem)
 {
 	const struct fp_policy_cfg cfg = { .rules = rules->rules,
+					   .services = rules->services,
 					   .forwards = rules->forwards,
 					   .n_rules = rules->n_rules,
+					   .n_services = rules->n_services,
 					   .n_forwards = rules->n_forwards,
 					   .default_outbound = rules->deny ? FP_DENY : FP_ALLOW };
-	void *mem;
 
 	for (uint32_t i = 0; i < rules->n_rules; i++)
 		rules->rules[i].id = i + 1;
 	for (uint32_t i = 0; i < rules->n_forwards; i++)
 		rules->forwards[i].id = i + 1;
-	mem = aligned_alloc(CACHE_LINE, (policy_mem_size(&cfg, r->cfg.n_workers) + 63) & ~(size_t)63);
-	FP_ASSERT(mem);
-	core_set_policy(&r->core, policy_build(mem, &cfg, &r->cfg));
+	*mem = aligned_alloc(CACHE_LINE, (policy_mem_size(&cfg, node->n_workers) + 63) & ~(size_t)63);
+	FP_ASSERT(*mem);
+	return policy_build(*mem, &cfg, node);
+}
+
+/* Let the core obey; the one before is forgotten. Return: what is to be freed at the end. */
+static inline void *estate_policy(struct rig *r, struct rules *rules)
+{
+	void *mem;
+
+	core_set_policy(&r->core, estate_compile(&r->cfg, rules, &mem));
 	return mem;
 }
 
-static inline struct fib *estate_fib(uint32_t generation)
+static inline struct fib *estate_fib(uint32_t generation, bool neighbours)
 {
 	const struct fp_route routes[] = {
 		frames_route(IP4(0, 0, 0, 0), 0, ISP, WAN),
@@ -86,7 +97,8 @@ static inline struct fib *estate_fib(uint32_t generation)
 	void *mem = aligned_alloc(CACHE_LINE, fib_mem_size(ARRAY_SIZE(routes), ARRAY_SIZE(neighs)));
 
 	FP_ASSERT(mem);
-	return fib_build(mem, generation, routes, ARRAY_SIZE(routes), neighs, ARRAY_SIZE(neighs));
+	return fib_build(mem, generation, routes, ARRAY_SIZE(routes), neighs,
+			 neighbours ? ARRAY_SIZE(neighs) : 0);
 }
 
 static inline struct fp_config estate_config(uint32_t n_workers)
@@ -112,7 +124,7 @@ static inline struct rig *estate_new(const struct fp_config *cfg, uint32_t worke
 	struct rig *r = rig_make(cfg, worker);
 
 	free(r->fib);
-	r->fib = estate_fib(++r->generation);
+	r->fib = estate_fib(++r->generation, true);
 	core_set_fib(&r->core, r->fib);
 	core_set_role(&r->core, FP_ROLE_ACTIVE, 2, r->now_ns);
 	return r;

@@ -5,48 +5,11 @@
  * The first byte: bit 0 columns or raw records, bit 1 address family 6, bit 2 a bulk around the import, bit 3 that
  * the node was busy before. The rest is the columns one after the other, or the records.
  */
-#include "../session.h"
-#include "check.h"
-#include "frames.h"
-#include "fuzz.h"
+#include "fuzz_core.h"
 
-enum { FLOW_CAP = 64, N_MAX = 64 };
+enum { N_MAX = 64 };
 
-static struct fp_config cfg;
-static struct core core, pristine_core;
-static struct fib *fib;
-static struct quota quota;
-static uint8_t *mem, *pristine_mem;
-static size_t mem_size;
-
-static void make_core(void)
-{
-	cfg = frames_config(1, FLOW_CAP);
-	cfg.limits =
-		(struct fp_limits){ .sessions_per_source = 40, .ports_per_source = 20, .port_reuse_s = 1 };
-	mem_size = (core_mem_size(&cfg) + CACHE_LINE - 1) & ~(size_t)(CACHE_LINE - 1);
-	mem = aligned_alloc(CACHE_LINE, mem_size);
-	pristine_mem = aligned_alloc(CACHE_LINE, mem_size);
-	REQUIRE(mem != NULL && pristine_mem != NULL);
-	memset(mem, 0, mem_size);
-	fib = frames_fib(1, true);
-	quota_init(&quota, FLOW_CAP, aligned_alloc(CACHE_LINE, quota_mem_size(FLOW_CAP)));
-	REQUIRE(quota.buckets != NULL);
-	REQUIRE(core_init(&pristine_core, &cfg, 0, mem, mem_size) == 0);
-	core_set_quota(&pristine_core, &quota);
-	memcpy(pristine_mem, mem, mem_size);
-}
-
-/* Every input begins with the same core; a copy of one costs a twentieth of core_init(). */
-static void reset(void)
-{
-	if (!mem)
-		make_core();
-	memcpy(mem, pristine_mem, mem_size);
-	memset(quota.buckets, 0, quota_mem_size(FLOW_CAP));
-	core = pristine_core;
-	core_set_fib(&core, fib);
-}
+static struct fuzz_core z;
 
 static void traffic(uint64_t now_ns)
 {
@@ -66,42 +29,12 @@ static void traffic(uint64_t now_ns)
 					 .tcp_flags = TCP_ACK_FLAG };
 		struct fp_frame f = frames_ipv4(data, LAN, mac_virtual[LAN], &out);
 
-		core_step(&core, &f, 1, now_ns);
-		core_account(&core, &f, 1);
+		core_step(&z.core, &f, 1, now_ns);
+		core_account(&z.core, &f, 1);
 		f = frames_ipv4(data, WAN, mac_virtual[WAN], &in);
-		core_step(&core, &f, 1, now_ns);
-		core_account(&core, &f, 1);
+		core_step(&z.core, &f, 1, now_ns);
+		core_account(&z.core, &f, 1);
 	}
-}
-
-/* What session.c promises of every record. */
-static void check_invariants(void)
-{
-	uint32_t flows = 0, leaders = 0;
-
-	for (uint32_t idx = 1; idx <= core.table.n_fresh; idx++) {
-		const struct flow_hot *f = &core.table.rec[idx].hot;
-		uint32_t leader = FLOW_NONE;
-
-		if (f->kind != REC_FLOW)
-			continue;
-		flows++;
-		REQUIRE(record_find(&core, f, SIDE_OUT, KEY_FLOW) == idx);
-		REQUIRE(record_find(&core, f, SIDE_IN, KEY_FLOW) == idx);
-		REQUIRE(session_shard(&cfg, f) == core.table.rec[idx].cold.shard);
-		REQUIRE(core.table.link[idx].wheel_prev != 0);
-		REQUIRE((core.table.link[idx].map_next != FLOW_NONE) == session_has_mapping(f));
-		if (session_has_mapping(f)) {
-			leader = record_find(&core, f, SIDE_OUT, KEY_MAPPING);
-			REQUIRE(leader &&
-				leader == mapping_by_external(&core, f->pool, f->proto, f->external_port));
-			REQUIRE(core.table.link[core.table.link[idx].map_next].map_prev == idx);
-		}
-		REQUIRE(flow_is_leader(&core.table, idx) == (leader == idx));
-		leaders += leader == idx;
-	}
-	REQUIRE(flows == counter_read(&core.stat.flows));
-	REQUIRE(leaders == counter_read(&core.stat.mappings));
 }
 
 /* Cut the input into columns; each record takes a slice of every column. */
@@ -151,13 +84,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	how = *data++;
 	size--;
-	reset();
+	fuzz_core_reset(&z);
 	if (how & 8) {
-		core_set_role(&core, FP_ROLE_ACTIVE, 2, now_ns);
-		core_track(&core, true);
+		core_set_role(&z.core, FP_ROLE_ACTIVE, 2, now_ns);
+		core_track(&z.core, true);
 		traffic(now_ns);
 	}
-	core_set_role(&core, FP_ROLE_PASSIVE, 4, now_ns);
+	core_set_role(&z.core, FP_ROLE_PASSIVE, 4, now_ns);
 	if (how & 1) {
 		n = min_u32((uint32_t)(size / sizeof(*recs)), N_MAX);
 		memcpy(recs, data, n * sizeof(*recs));
@@ -165,23 +98,23 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		n = unpack(data, size, how & 2 ? 6 : 4, recs);
 	}
 	if (how & 4)
-		REQUIRE(core_import_begin(&core) == 0);
-	REQUIRE(core_import(&core, recs, n, now_ns) <= (int)n);
-	REQUIRE(core_import(&core, recs, n, now_ns) <= (int)n); /* the same again: a resent batch */
-	check_invariants();
+		REQUIRE(core_import_begin(&z.core) == 0);
+	REQUIRE(core_import(&z.core, recs, n, now_ns) <= (int)n);
+	REQUIRE(core_import(&z.core, recs, n, now_ns) <= (int)n); /* the same again: a resent batch */
+	fuzz_core_judge(&z);
 	if (how & 4)
-		REQUIRE(core_import_end(&core) >= 0);
-	check_invariants();
+		REQUIRE(core_import_end(&z.core) >= 0);
+	fuzz_core_judge(&z);
 	while (!done)
-		REQUIRE(core_walk(&core, &slot, recs, N_MAX, &done, now_ns) <= N_MAX);
-	core_track(&core, true);
-	core_bulk_start(&core);
-	while (core_drain(&core, recs, N_MAX, now_ns) == N_MAX)
+		REQUIRE(core_walk(&z.core, &slot, recs, N_MAX, &done, now_ns) <= N_MAX);
+	core_track(&z.core, true);
+	core_bulk_start(&z.core);
+	while (core_drain(&z.core, recs, N_MAX, now_ns) == N_MAX)
 		;
-	core_set_role(&core, FP_ROLE_ACTIVE, 6, now_ns);
+	core_set_role(&z.core, FP_ROLE_ACTIVE, 6, now_ns);
 	traffic(now_ns);
-	check_invariants();
-	core_expire(&core, now_ns + 10000 * NS_PER_S, 1024);
-	check_invariants();
+	fuzz_core_judge(&z);
+	core_expire(&z.core, now_ns + 10000 * NS_PER_S, 1024);
+	fuzz_core_judge(&z);
 	return 0;
 }

@@ -214,7 +214,7 @@ static void expect(struct lane *l, uint32_t n)
 	for (uint32_t k = 0; k < n; k++) {
 		const uint32_t verdict = l->frames[k].verdict;
 
-		l->n_refused += verdict == V_TABLE_FULL;
+		l->n_refused += verdict == V_TABLE_FULL || verdict == V_TABLE_FULL_SENT;
 		FP_ASSERT(verdict == V_SNAT || verdict == V_REVERSE || l->n_refused < REFUSED_MAX);
 	}
 }

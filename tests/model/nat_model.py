@@ -132,7 +132,7 @@ class NatModel:
         changed = after > flow.state or before != (flow.fin, flow.reset)
         flow.state = max(after, flow.state)
         # A packet keeps its session alive; a closed one runs out, unless the packet changed something.
-        # An RST by itself refreshes nothing (RFC 7857 section 8).
+        # An RST by itself refreshes nothing (RFC 7857 section 7.1).
         if changed or (flow.state < FlowState.TIME_WAIT and not packet.flags & RST):
             flow.touch(now_s)
         return ""

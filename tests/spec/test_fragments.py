@@ -85,7 +85,7 @@ def test_no_session_by_a_later_fragment(node: NatNode) -> None:
 
 
 def test_identification_is_unique_outside(node: NatNode) -> None:
-    """Spec: RFC 6864 section 5.3.1: clients may choose the same one at the same time."""
+    """Spec: RFC 7857 §10, RFC 6864 section 5.3.1: clients may choose the same one at the same time."""
     seen = set()
     for client in packets.CLIENTS:
         frames = packets.fragments(replace(QUERY, src=client).from_lan(), 104, ident=42)

@@ -58,7 +58,7 @@ def test_req3_no_port_overloading(node: NatNode) -> None:
 
 
 def test_req4_parity_is_preserved(node: NatNode) -> None:
-    """Spec: RFC 4787 REQ-4."""
+    """Spec: RFC 4787 REQ-4; RFC 7857 §8."""
     for sport in range(30000, 30040):
         assert node.send(replace(QUERY, sport=sport)).sport % 2 == sport % 2
 
@@ -144,7 +144,7 @@ def test_req11_behaviour_does_not_change_under_pressure() -> None:
             verdicts.append(out.verdict)
             if out.verdict == "snat":
                 node.receive(packets.parse(out.data).reply())
-        assert verdicts == ["snat"] * 64 + ["table_full"] * 16
+        assert verdicts == ["snat"] * 64 + ["table_full_sent"] * 16
         assert [node.outbound(query).verdict for query in queries[:64]] == ["snat"] * 64
 
 
@@ -161,7 +161,7 @@ def test_req11_a_flood_of_openers_displaces_itself() -> None:
 
 
 def test_ports_are_not_to_be_guessed() -> None:
-    """Spec: RFC 6056: the next port does not follow from the one before, nor from another start."""
+    """Spec: RFC 7857 §9, RFC 6888 REQ-15, RFC 6056: no port follows from the one before, nor from a start."""
 
     def ports(table_key: bytes) -> list[int]:
         with nat_node(table_key=table_key) as node:

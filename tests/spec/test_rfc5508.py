@@ -12,7 +12,7 @@ import pytest
 from nat_node import NatNode, filtering_node, nat_node
 from packets import ACK, ICMP, LAN, SYN, TCP, UDP, WAN, Packet
 
-from flexha.fastpath import Action, Filtering, Form, Forward, Out, Policy, Rule
+from flexha.fastpath import Action, Filtering, Form, Forward, Limits, Out, Policy, Rule, Service, SteppedFrame
 
 CLIENT, SERVER = packets.CLIENTS[0], packets.SERVERS[0]
 ROUTER = IPv4Address("192.0.2.254")
@@ -68,7 +68,7 @@ def test_req3_a_damaged_message_is_dropped(node: NatNode) -> None:
 
 @pytest.mark.parametrize("icmp_type", [5, 9, 13, 17])
 def test_other_messages_are_dropped(node: NatNode, icmp_type: int) -> None:
-    """Spec: RFC 5508 REQ-9: redirects, router advertisements and old queries have no business here."""
+    """Spec: RFC 5508 REQ-10, REQ-11: redirects, advertisements and old queries have no business here."""
     assert node.outbound(replace(PING, icmp_type=icmp_type)).verdict == "icmp_type"
 
 
@@ -139,6 +139,85 @@ def test_req6_an_error_does_not_refresh_a_session(node: NatNode, packet: Packet)
     assert node.flows() == before
     node.wait(12)
     assert node.inbound(error(seen)).verdict == "icmp_error_no_session"
+
+
+def prohibited(out: SteppedFrame, about: Packet) -> bool:
+    """Is it Destination Unreachable, code 13, to the sender of ``about``?"""
+    message = packets.parse(out.data)
+    assert (out.out, out.out_port, out.fenced) == (Out.WIRE, LAN, True)
+    assert (message.src, message.dst) == (packets.LAN_VIP, about.src)
+    assert message.payload == about.ip()
+    return (message.icmp_type, message.icmp_code) == (UNREACHABLE, 13)
+
+
+def test_req8_refused_by_a_rule() -> None:
+    """Spec: RFC 5508 REQ-8: administrative restrictions; an operator may also "deny", which says nothing."""
+    deny = Rule(Action.DENY, services=(Service(UDP, 54, 54),))
+    with nat_node(policy=Policy(rules=(deny, Rule(Action.REJECT)))) as node:
+        for packet in (PING, SEND):
+            out = node.outbound(packet)
+            assert out.verdict == "rejected_icmp"
+            assert prohibited(out, packet)
+        assert node.outbound(OPEN).verdict == "rejected_rst", "what TCP understands best"
+        assert node.outbound(replace(SEND, dport=54)).out is Out.NONE
+
+
+@EACH
+@pytest.mark.parametrize("room", ["table_full", "source_limit", "port_limit", "ports_exhausted"])
+def test_req8_no_room(packet: Packet, room: str) -> None:
+    """Spec: RFC 5508 REQ-8: resource constraints, whatever the protocol; what has its session goes on."""
+    config = packets.node_config()
+    limits = {"source_limit": Limits(sessions_per_source=3), "port_limit": Limits(ports_per_source=3)}
+    few = replace(config.pools[0], port_lo=1024, port_hi=1151)
+    with nat_node(
+        flow_cap=64 if room == "table_full" else 4096,
+        pools=(few,) if room == "ports_exhausted" else config.pools,
+        limits=limits.get(room, Limits()),
+    ) as node:
+        passed: list[int] = []
+        port = 2000
+        while (out := node.outbound(replace(packet, sport=port))).verdict == "snat":
+            passed.append(port)
+            node.receive(packets.parse(out.data).reply(flags=SYN | ACK, seq=1, ack=1001))
+            if packet.proto == TCP:
+                node.send(replace(packet, sport=port, flags=ACK, seq=1001, ack=2))
+            port += 1
+        assert out.verdict == f"{room}_sent"
+        assert prohibited(out, replace(packet, sport=port))
+        assert len(node.flows()) == len(passed)
+        again = replace(packet, flags=ACK, seq=1001, ack=2)
+        assert {node.outbound(replace(again, sport=port)).verdict for port in passed} == {"snat"}
+
+
+def test_req8_not_too_often() -> None:
+    """Spec: RFC 5508 REQ-8, RFC 1812 §4.3.2.8: limited in rate, and then counted by its reason."""
+    with nat_node(limits=Limits(sessions_per_source=1)) as node:
+        node.send(SEND)
+        for port in range(6000, 6200):
+            node.outbound(replace(SEND, sport=port))
+        told, silent = node.counter("source_limit_sent"), node.counter("source_limit")
+        assert told + silent == 200
+        assert 10 <= told <= 60
+
+
+def test_req8_nobody_outside_is_told() -> None:
+    """A flood of a forward has senders that were made up."""
+    forward = Forward(pool=0, external_port=53, inside=CLIENT, inside_port=53, proto=UDP)
+    one = Rule(Action.ALLOW, in_ports=(WAN,), max_per_source=1)
+    with nat_node(policy=Policy(rules=(one,), forwards=(forward,))) as node:
+        call = Packet(UDP, SERVER, packets.WAN_VIP, 5000, 53)
+        assert node.inbound(call).verdict == "reverse"
+        out = node.inbound(replace(call, sport=5001))
+        assert (out.verdict, out.out) == ("source_limit", Out.NONE)
+
+
+def test_req10_what_must_be_supported(node: NatNode) -> None:
+    """Spec: RFC 5508 REQ-10, a: Destination Unreachable, Time Exceeded, echo and its reply; both ways."""
+    seen = node.send(PING)
+    arrived = node.receive(seen.reply())
+    for kind in ((UNREACHABLE, 0), (UNREACHABLE, 15), (TIME_EXCEEDED, 0), (TIME_EXCEEDED, 1)):
+        told(node, error(seen, kind=kind))
+        assert node.outbound(error(arrived, CLIENT, kind)).verdict == "icmp_error_out"
 
 
 def test_req3_damaged_messages_are_dropped(node: NatNode) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RFC 7857: what a NAT does to TCP, brought up to date (sections 2 and 8)."""
+"""RFC 7857: updates to what a NAT does."""
 
 from __future__ import annotations
 
@@ -8,10 +8,20 @@ from dataclasses import replace
 
 import packets
 import pytest
-from nat_node import ACTIVE, PASSIVE, NatNode, nat_node
-from packets import ACK, FIN, RST, SYN, TCP, Packet
+from nat_node import ACTIVE, PASSIVE, NatNode, filtering_node, nat_node
+from packets import ACK, FIN, ICMP, RST, SYN, TCP, UDP, Packet
 
-from flexha.fastpath import FlowFlag, FlowRecord, FlowState, Timeouts
+from flexha.fastpath import (
+    Action,
+    Filtering,
+    FlowFlag,
+    FlowRecord,
+    FlowState,
+    Policy,
+    PoolConfig,
+    Rule,
+    Timeouts,
+)
 
 CLIENT_ISN, SERVER_ISN = 1_000, 7_000
 OPEN = Packet(TCP, packets.CLIENTS[0], packets.SERVERS[0], 40000, 80, SYN, seq=CLIENT_ISN)
@@ -195,8 +205,8 @@ def test_sec2_2_the_peer_follows_both_ways(node: NatNode) -> None:
         assert peer.flows() == []
 
 
-def test_sec8_a_reset_refreshes_nothing(node: NatNode) -> None:
-    """Spec: RFC 7857 §8: RSTs that answer inbound packets do not keep the mapping."""
+def test_sec7_1_a_reset_refreshes_nothing(node: NatNode) -> None:
+    """Spec: RFC 7857 §7.1: RSTs that answer inbound packets do not keep the mapping."""
     connect(node)
     node.send(replace(IN_THE_MIDDLE, flags=RST | ACK))
     for _ in range(4):
@@ -206,6 +216,124 @@ def test_sec8_a_reset_refreshes_nothing(node: NatNode) -> None:
     assert node.flows() == []
 
 
+# ---- mappings of each protocol ------------------------------------------------------------------------
+SEND = Packet(UDP, packets.CLIENTS[0], packets.SERVERS[0], 40000, 53)
+PING = Packet(ICMP, packets.CLIENTS[0], packets.SERVERS[0], 40000)
+EACH = pytest.mark.parametrize("packet", [OPEN, SEND, PING], ids=["tcp", "udp", "icmp"])
+
+
+@EACH
+def test_sec3_ports_do_not_overlap(node: NatNode, packet: Packet) -> None:
+    """Spec: RFC 7857 §3: two endpoints do not share a port, though their remote endpoints differ."""
+    seen = {
+        node.send(replace(packet, src=client, dst=server, sport=port)).sport
+        for client, server in zip(packets.CLIENTS, packets.SERVERS * 2, strict=False)
+        for port in range(2000, 2040)
+    }
+    assert len(seen) == 4 * 40
+
+
+def test_sec4_paired_across_protocols() -> None:
+    """Spec: RFC 7857 §4: a client has one external address, whichever the protocol."""
+    config = packets.node_config()
+    others = [
+        PoolConfig(name=f"p{i}", address=packets.WAN_VIP + 2 + i, out_port=packets.WAN) for i in range(2)
+    ]
+    with nat_node(pools=(*config.pools, *others)) as node:
+        used = [
+            {node.send(replace(packet, src=client, sport=port)).src for packet in (OPEN, SEND, PING)}
+            for client in packets.CLIENTS
+            for port in (2000, 2001, 2002)
+        ]
+        assert {len(addresses) for addresses in used} == {1}
+        assert len(set.union(*used)) > 1, "for some clients each: it was not the only choice"
+
+
+def test_sec5_mappings_of_one_protocol(node: NatNode) -> None:
+    """Spec: RFC 7857 §5: TCP and UDP of one inside port have mappings, and lifetimes, of their own."""
+    node.send(OPEN)
+    sent = node.send(SEND)
+    assert node.mappings() == 2
+    node.wait(242)
+    assert node.mappings() == 1
+    node.receive(sent.reply())
+    assert node.send(SEND).sport == sent.sport
+
+
+@pytest.mark.parametrize("filtering", [Filtering.EIF, Filtering.ADF])
+def test_sec6_filters_of_one_protocol(filtering: Filtering) -> None:
+    """Spec: RFC 7857 §6: what TCP lets in, UDP does not, and the other way round."""
+    with filtering_node(filtering) as node:
+        sent = node.send(SEND)
+        call = replace(sent.reply(), proto=TCP, flags=SYN)
+        assert node.inbound(call).verdict == "no_session"
+        node.send(replace(OPEN, dst=packets.SERVERS[1]))
+        stranger = replace(sent.reply(), src=packets.SERVERS[1], sport=9)
+        assert node.inbound(stranger).verdict == ("reverse" if filtering is Filtering.EIF else "filtered")
+
+
+@pytest.mark.parametrize("filtering", [Filtering.ADF, Filtering.APDF])
+def test_sec7_what_is_filtered_refreshes_nothing(filtering: Filtering) -> None:
+    """Spec: RFC 7857 §7: nobody can keep a mapping of others alive by packets that do not get in."""
+    with filtering_node(filtering) as node:
+        stranger = replace(node.send(SEND).reply(), src=packets.SERVERS[1])
+        for _ in range(3):
+            node.wait(99)
+            assert node.inbound(stranger).verdict == "filtered"
+        node.wait(5)
+        assert node.flows() == []
+
+
+def test_sec7_what_a_rule_denies_refreshes_nothing() -> None:
+    """Spec: RFC 7857 §7: filtering would let it in, but policy opens no session for it."""
+    deny = Rule(Action.DENY, in_ports=(packets.WAN,))
+    with filtering_node(Filtering.EIF, policy=Policy(rules=(deny,))) as node:
+        stranger = replace(node.send(SEND).reply(), src=packets.SERVERS[1])
+        for _ in range(3):
+            node.wait(99)
+            assert node.inbound(stranger).verdict == "rule_denied"
+        node.wait(5)
+        assert node.flows() == []
+
+
+@EACH
+def test_sec7_1_an_error_refreshes_nothing(node: NatNode, packet: Packet) -> None:
+    """Spec: RFC 7857 §7.1: an outbound ICMP error, which answers an inbound packet."""
+    flags = SYN | ACK if packet.proto == TCP else 0
+    arrived = node.receive(node.send(packet).reply(flags=flags, seq=SERVER_ISN, ack=CLIENT_ISN + 1))
+    error = packets.icmp_error(packet.src, arrived.ip(), 3, 3)
+    lifetime = {TCP: 240, UDP: 300, ICMP: 60}[packet.proto]
+    for _ in range(3):
+        node.wait(lifetime // 3 - 1)
+        assert node.outbound(error).verdict == "icmp_error_out"
+    node.wait(5)
+    assert node.flows() == []
+
+
+def test_sec11_a_query_mapping_ends_with_its_last_session(node: NatNode) -> None:
+    """Spec: RFC 7857 §11: each session has its timeout, and the identifier is free when the last one goes."""
+    node.send(PING)
+    node.wait(40)
+    node.send(replace(PING, dst=packets.SERVERS[1]))
+    assert (len(node.flows()), node.mappings()) == (2, 1)
+    node.wait(22)
+    assert (len(node.flows()), node.mappings()) == (1, 1)
+    node.wait(40)
+    assert (len(node.flows()), node.mappings()) == (0, 0)
+
+
+def test_sec12_a_query_to_our_own_address() -> None:
+    """Spec: RFC 7857 §12: an inside host's ping of a pool's address is answered, by this node itself."""
+    with filtering_node(Filtering.EIF) as node:
+        node.send(replace(PING, src=packets.CLIENTS[1]))
+        out = node.outbound(replace(PING, dst=packets.WAN_VIP, payload=b"hello"))
+        assert (out.verdict, out.out_port) == ("vip_echo", packets.LAN)
+        reply = packets.parse(out.data)
+        assert (reply.src, reply.dst, reply.sport) == (packets.WAN_VIP, PING.src, PING.sport)
+        assert (reply.icmp_type, reply.payload) == (packets.ECHO_REPLY, b"hello")
+
+
+# ---- windows ------------------------------------------------------------------------------------------
 def test_windows_after_a_takeover(node: NatNode) -> None:
     """The peer knows the windows as they were at the handshake: what passes teaches it, then it is strict."""
     with nat_node(packets.node_config(1), role=PASSIVE) as peer:

@@ -370,6 +370,8 @@ def test_a_pool_may_be_another_address() -> None:
 
 
 def test_overlapping_subnets_are_refused() -> None:
+    """Spec: RFC 4787 REQ-7, a: inside and outside addresses that conflict are found at once."""
+
     def overlap(tree: Document) -> None:
         tree["ports"]["wan"]["prefix"] = "10.1.0.0/16"
 

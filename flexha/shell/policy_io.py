@@ -4,13 +4,15 @@
 A reload reads the pair's file again, checks all of it, and takes over ``policy``, ``rules`` and ``forwards``.
 Anything else that has changed needs a restart: then nothing is applied, and the keys are named. Sessions that
 the new rules would not open are closed, in pages, so that the loop goes on turning. While this node is not
-ACTIVE its sessions are the peer's: they are looked at when it takes over.
+ACTIVE its sessions are the peer's, opened by the peer's rules: each takeover looks at them, since this node's
+rules need not be the same. Under the same rules it closes nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -51,7 +53,6 @@ class PolicyIo:
         self._counters = counters
         self._role = Role.INIT
         self._lock = asyncio.Lock()
-        self._review_due = False
         self._reviewing: asyncio.Task[None] | None = None
 
     # ---- life ----
@@ -78,10 +79,12 @@ class PolicyIo:
             log.info("session.opened" if line.opened else "session.refused", **self._fields(line))
 
     def role_set(self, role: Role) -> None:
-        """A reload that found this node not ACTIVE is completed once it is."""
+        """Who takes over goes through the sessions that the peer has opened."""
+        took_over = role is Role.ACTIVE and self._role is not Role.ACTIVE
         self._role = role
-        if role is Role.ACTIVE and self._review_due:
-            self._reviewing = asyncio.get_running_loop().create_task(self._review_late())
+        if took_over:
+            self.stop()
+            self._reviewing = asyncio.get_running_loop().create_task(self._review_inherited())
 
     # ---- reload ----
     async def reload(self, args: Args) -> str:
@@ -112,7 +115,7 @@ class PolicyIo:
         except FastpathError as error:
             raise RequestError(f"nothing was applied: {error}") from error
         self._config = config
-        self._review_due = True
+        self.stop()  # of what was inherited: this looks at everything
         closed = await self._review()
         result = {
             "rules": len(config.rules),
@@ -133,18 +136,16 @@ class PolicyIo:
         try:
             for page in self._fastpath.review_policy(REVIEW_PAGE):
                 closed += page
+                self._counters.add("policy.sessions_closed", page)
                 await asyncio.sleep(0)
         except FastpathError:
             return None  # the role went meanwhile
-        self._review_due = False
-        self._counters.add("policy.sessions_closed", closed)
         return closed
 
-    async def _review_late(self) -> None:
-        async with self._lock:
-            closed = await self._review()
+    async def _review_inherited(self) -> None:
+        closed = await self._review()
         if closed is not None:
-            log.info("policy.reviewed", closed=closed)
+            log.event(logging.INFO if closed else logging.DEBUG, "policy.reviewed", closed=closed)
 
     # ---- what is shown ----
     def rule_name(self, number: int) -> str | None:

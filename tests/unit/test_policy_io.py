@@ -252,6 +252,35 @@ def test_a_node_that_takes_over_later_reviews_then(daemon: Reloaded, node: Fastp
     asyncio.run(story())
 
 
+def test_a_takeover_reviews_what_the_peer_opened(node: Fastpath, tmp_path: Path) -> None:
+    """The file was there at the start: this process has seen no reload. Spec: R11, R13."""
+    path = tmp_path / "pair.toml"
+    path.write_text(LAB_PAIR + NO_DNS)
+    config = load(path)
+    counters = Counters()
+    part = PolicyIo(node, node_plan(config, "a"), config, path, counters)
+    part.start()
+
+    async def story() -> None:
+        part.role_set(Role.PASSIVE)
+        await asyncio.sleep(0)
+        assert len(sessions(node)) == 3
+        part.role_set(Role.ACTIVE)
+        async with asyncio.timeout(5):
+            while counters.values().get("policy.sessions_closed") != 2:
+                await asyncio.sleep(0)
+        node.set_role(Role.PASSIVE, 3)
+        part.role_set(Role.PASSIVE)
+        node.set_role(Role.ACTIVE, 4)
+        part.role_set(Role.ACTIVE)
+        part.role_set(Role.ACTIVE)
+        await part.reload({})
+
+    asyncio.run(story())
+    assert {record.rule for record in sessions(node).values()} == {0}, "this node's number of what allows it"
+    assert counters.values()["policy.sessions_closed"] == 2, "the same rules close nothing"
+
+
 def test_two_reloads_at_once(daemon: Reloaded) -> None:
     async def story() -> None:
         first = asyncio.ensure_future(daemon.part.reload({}))

@@ -286,7 +286,6 @@ void core_stats_read(const struct core *c, struct fp_worker_stats *out)
 	out->evicted_closed = counter_read(&s->evicted_closed);
 	out->evicted_embryonic = counter_read(&s->evicted_embryonic);
 	out->log_lost = counter_read(&c->log.lost);
-	out->quota_uncounted = counter_read(&s->quota_uncounted);
 }
 
 uint32_t core_verdicts_read(const struct core *c, uint64_t *out, uint32_t cap)

@@ -380,7 +380,6 @@ struct fp_worker_stats {
 	uint64_t frags_evicted;   /* datagrams in fragments that went to make room for others */
 	uint64_t evicted_closed, evicted_embryonic; /* sessions that made room before their time */
 	uint64_t log_lost;        /* lines of the session log that were too many */
-	uint64_t quota_uncounted; /* sessions that no limit sees: no room to count their source */
 };
 struct fp_port_stats {
 	uint64_t rx_frames, rx_bytes, tx_frames, tx_bytes, rx_errors, tx_errors, tx_dropped;

@@ -33,7 +33,7 @@ static_assert(sizeof(struct fp_vnet) == 10, "fp_vnet");
 static_assert(sizeof(struct fp_frame) == 56, "fp_frame");
 static_assert(sizeof(struct fp_punt) == 296, "fp_punt");
 static_assert(sizeof(struct fp_pulse_event) == 48, "fp_pulse_event");
-static_assert(sizeof(struct fp_worker_stats) == 224, "fp_worker_stats");
+static_assert(sizeof(struct fp_worker_stats) == 216, "fp_worker_stats");
 static_assert(sizeof(struct fp_bpf) == 8, "fp_bpf");
 static_assert(sizeof(struct fp_capture_cfg) == 56, "fp_capture_cfg");
 static_assert(sizeof(struct fp_capture_rec) == 72, "fp_capture_rec");

@@ -222,7 +222,7 @@ void plane_close(struct plane *pl)
 	for (uint32_t i = 0; i < pl->n_workers * pl->n_workers && pl->handoff; i++)
 		ring_free(&pl->handoff[i]);
 	free(pl->handoff);
-	free(pl->quota.buckets);
+	free(pl->quota.count);
 	ring_free(&pl->inject);
 	free(pl->workers);
 	sem_destroy(&pl->answered);

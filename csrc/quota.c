@@ -4,97 +4,55 @@
  */
 #include "quota.h"
 
-enum { SESSIONS_PER_BUCKET = 64 };
+/* Two bytes a session; a small node has room enough for its addresses not to meet. */
+enum { SESSIONS_PER_COLUMN = 8, WIDTH_MIN = 4096 };
 
-#define COUNT_MASK ((UINT64_C(1) << QUOTA_COUNT_BITS) - 1)
+static uint32_t width_of(uint32_t flow_cap)
+{
+	return max_u32(flow_cap / SESSIONS_PER_COLUMN, WIDTH_MIN);
+}
 
 size_t quota_mem_size(uint32_t flow_cap)
 {
-	return ((size_t)flow_cap / SESSIONS_PER_BUCKET + 1) * sizeof(struct quota_bucket);
+	const size_t size = (size_t)QUOTA_ROWS * width_of(flow_cap) * sizeof(uint32_t);
+
+	return (size + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
 }
 
 void quota_init(struct quota *q, uint32_t flow_cap, void *mem)
 {
-	q->buckets = mem;
-	q->n = flow_cap / SESSIONS_PER_BUCKET + 1;
+	q->count = mem;
+	q->width = width_of(flow_cap);
 }
 
-static _Atomic uint64_t *bucket_of(const struct quota *q, uint64_t key)
+/* The two halves of the hash make as many as there are rows (Kirsch and Mitzenmacher 2006). */
+static _Atomic uint32_t *counter_of(const struct quota *q, uint64_t key, uint32_t row)
 {
-	return q->buckets[(key & COUNT_MASK) * q->n >> QUOTA_COUNT_BITS].word;
-}
+	const uint32_t hash = (uint32_t)key + row * ((uint32_t)(key >> 32) | 1);
 
-/* The word of a count of one; never 0. */
-static uint64_t first_of(uint64_t key)
-{
-	uint64_t tag = key & ~COUNT_MASK;
-
-	return (tag ? tag : COUNT_MASK + 1) | 1;
-}
-
-static uint32_t count_of(uint64_t word)
-{
-	return (uint32_t)(word & COUNT_MASK);
-}
-
-static bool is_whose(uint64_t word, uint64_t key)
-{
-	return word && ((word ^ first_of(key)) & ~COUNT_MASK) == 0;
+	return &q->count[row * (size_t)q->width + ((uint64_t)hash * q->width >> 32)];
 }
 
 /* The counts say nothing about other memory, so relaxed order will do everywhere. */
-static bool swap(_Atomic uint64_t *word, uint64_t from, uint64_t to)
+bool quota_take(struct quota *q, uint64_t key, uint32_t limit)
 {
-	return atomic_compare_exchange_strong_explicit(word, &from, to, memory_order_relaxed,
-						       memory_order_relaxed);
-}
+	uint32_t least = UINT32_MAX;
 
-enum quota_answer quota_take(struct quota *q, uint64_t key, uint32_t limit)
-{
-	_Atomic uint64_t *words = bucket_of(q, key);
-
-	for (;;) {
-		uint32_t empty = QUOTA_WORDS, i = 0;
-		uint64_t word = 0;
-
-		for (; i < QUOTA_WORDS; i++) {
-			word = atomic_load_explicit(&words[i], memory_order_relaxed);
-			if (is_whose(word, key))
-				break;
-			if (!word)
-				empty = min_u32(empty, i);
-		}
-		if (i < QUOTA_WORDS) {
-			if (limit && count_of(word) >= limit)
-				return QUOTA_NONE_LEFT;
-			if (count_of(word) == COUNT_MASK)
-				return QUOTA_UNCOUNTED;
-			if (swap(&words[i], word, word + 1))
-				return QUOTA_TAKEN;
-		} else {
-			if (empty == QUOTA_WORDS)
-				return QUOTA_UNCOUNTED;
-			if (swap(&words[empty], 0, first_of(key)))
-				return QUOTA_TAKEN;
-		}
-	}
+	/* Counted first and asked then: of two workers that take the last one, one sees the other. */
+	for (uint32_t row = 0; row < QUOTA_ROWS; row++)
+		least = min_u32(least,
+				atomic_fetch_add_explicit(counter_of(q, key, row), 1, memory_order_relaxed));
+	if (!limit || least < limit)
+		return true;
+	quota_give(q, key);
+	return false;
 }
 
 void quota_give(struct quota *q, uint64_t key)
 {
-	_Atomic uint64_t *words = bucket_of(q, key);
+	for (uint32_t row = 0; row < QUOTA_ROWS; row++) {
+		uint32_t before = atomic_fetch_sub_explicit(counter_of(q, key, row), 1, memory_order_relaxed);
 
-	for (;;) {
-		uint64_t word = 0;
-		uint32_t i = 0;
-
-		for (; i < QUOTA_WORDS; i++) {
-			word = atomic_load_explicit(&words[i], memory_order_relaxed);
-			if (is_whose(word, key))
-				break;
-		}
-		FP_ASSERT(i < QUOTA_WORDS);
-		if (swap(&words[i], word, count_of(word) == 1 ? 0 : word - 1))
-			return;
+		FP_ASSERT(before);
 	}
 }

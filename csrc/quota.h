@@ -2,45 +2,31 @@
 /**
  * quota.h - how many sessions and ports an address has, over all workers
  *
- * A table without locks, shared by the cores: the sessions of one inside address belong to many shards. A
- * bucket is a cache line of eight words; a word is the tag of who is counted (40 bits) and the count (24 bits),
- * 0 = empty. A count that falls to 0 leaves its word empty.
+ * A count-min sketch without locks, shared by the cores: the sessions of one inside address belong to many
+ * shards. Whoever is counted has one counter in each of four rows, by a keyed hash; others may share it, so a
+ * counter says at least as much as is true of each, and the least of the four is what holds.
  *
- * A full bucket counts nobody more: what is not counted is not limited either, and the caller counts how often
- * that happens. When two workers count the first of somebody's at the same time while a word before becomes
- * empty, he may get two words; then he gets up to twice his limit until one of them is empty again.
+ * Thus nobody is ever without a limit, however many addresses there are (a host may make them up), and no
+ * address needs room of its own. The price: with a full table, others' counts add up to a dozen or two in all
+ * four counters of somebody, who is then refused that much before his limit; with a tenth of the table in use,
+ * to one at most. Nobody can aim at another's counters without the key. Workers that count for one address at the
+ * same moment may pass its limit by one each.
  */
 #ifndef QUOTA_H
 #define QUOTA_H
 
 #include "base.h"
 
-enum { QUOTA_WORDS = 8, QUOTA_COUNT_BITS = 24 };
-
-/**
- * struct quota_bucket - One cache line
- * @word: tag << QUOTA_COUNT_BITS | count
- */
-struct quota_bucket {
-	_Atomic uint64_t word[QUOTA_WORDS];
-};
-
-static_assert(sizeof(struct quota_bucket) == CACHE_LINE, "a bucket is a cache line");
+enum { QUOTA_ROWS = 4 };
 
 /**
  * struct quota - The table
- * @buckets: all of them
- * @n:       their number
+ * @count: QUOTA_ROWS rows of @width
+ * @width: counters of a row
  */
 struct quota {
-	struct quota_bucket *buckets;
-	uint32_t n;
-};
-
-enum quota_answer {
-	QUOTA_TAKEN,     /* counted: quota_give() is due */
-	QUOTA_NONE_LEFT, /* the limit is reached */
-	QUOTA_UNCOUNTED  /* no room to count */
+	_Atomic uint32_t *count;
+	uint32_t width;
 };
 
 /**
@@ -57,14 +43,15 @@ void quota_init(struct quota *q, uint32_t flow_cap, void *mem);
 
 /**
  * quota_take() - Count one more
- * @key:   of who is counted: bucket by the lower 24 bits, tag by the upper 40
+ * @key:   of who is counted: a keyed hash
  * @limit: 0 = none
  * Context: any worker's thread.
+ * Return: whether the limit allows it; then quota_give() is due.
  */
-enum quota_answer quota_take(struct quota *q, uint64_t key, uint32_t limit);
+bool quota_take(struct quota *q, uint64_t key, uint32_t limit);
 
 /**
- * quota_give() - Count one less; it was QUOTA_TAKEN
+ * quota_give() - Count one less; it was taken
  * Context: any worker's thread.
  */
 void quota_give(struct quota *q, uint64_t key);

@@ -78,13 +78,10 @@ bool mapping_has_remote(const struct core *c, uint32_t leader, const struct fp_a
 
 enum { COUNT_SESSIONS, COUNT_PORTS, COUNT_RULES };
 
-/* Who is counted: all counts of an address stand in one bucket. */
+/* Who is counted, and what of his. */
 static uint64_t quota_key(const struct core *c, const struct fp_addr *addr, uint32_t what)
 {
-	const uint64_t w[3] = { u64_load(addr->b), u64_load(addr->b + 8), 0 };
-	uint64_t hash = hash_words3(c->table.key, w), step = UINT64_C(0x9e3779b97f) << QUOTA_COUNT_BITS;
-
-	return hash + what * step;
+	return hash_words3(c->table.key, (uint64_t[3]){ u64_load(addr->b), u64_load(addr->b + 8), what });
 }
 
 static uint64_t quota_key_of(const struct core *c, const struct flow_hot *f, uint8_t bit)
@@ -101,11 +98,8 @@ static uint64_t quota_key_of(const struct core *c, const struct flow_hot *f, uin
 /* Count; @bits gets what will have to be given back. */
 static bool quota_count(struct core *c, const struct flow_hot *f, uint8_t bit, uint32_t limit, uint8_t *bits)
 {
-	switch (quota_take(c->quota, quota_key_of(c, f, bit), limit)) {
-	case QUOTA_NONE_LEFT: return false;
-	case QUOTA_UNCOUNTED: counter_add(&c->stat.quota_uncounted, 1); return true;
-	case QUOTA_TAKEN: break;
-	}
+	if (!quota_take(c->quota, quota_key_of(c, f, bit), limit))
+		return false;
 	*bits |= bit;
 	return true;
 }

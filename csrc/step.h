@@ -70,7 +70,7 @@ struct core_counters {
 	counter flows, mappings, tombstones, dirty, neigh_waiting;
 	counter flows_created, flows_expired, flows_closed, flows_imported, import_refused;
 	counter events_lost, import_conflicts;
-	counter evicted_closed, evicted_embryonic, quota_uncounted;
+	counter evicted_closed, evicted_embryonic;
 };
 
 /**

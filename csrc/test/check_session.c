@@ -105,7 +105,7 @@ static struct rig *rig_counting(uint32_t sessions, uint32_t ports)
 
 static void rig_counting_free(struct rig *r)
 {
-	free(r->core.quota->buckets);
+	free(r->core.quota->count);
 	rig_free(r);
 }
 
@@ -350,9 +350,8 @@ static void check_rule_limit(void)
 	from.remote = v4(IP4(192, 0, 2, 11));
 	CHECK_EQ(165, try_open(r, TCP, from), V_GO_ON);
 	rig_sleep(r, 242);
-	for (uint32_t i = 0; i < r->core.quota->n; i++)
-		for (uint32_t k = 0; k < QUOTA_WORDS; k++)
-			CHECK_EQ(166, r->core.quota->buckets[i].word[k], 0);
+	for (uint32_t i = 0; i < QUOTA_ROWS * r->core.quota->width; i++)
+		CHECK_EQ(166, r->core.quota->count[i], 0);
 	rig_counting_free(r);
 }
 

@@ -443,7 +443,11 @@ class Timeouts(Section):
 
 
 class Limits(Section):
-    """``[limits]``: what one inside address may take; 0: as much as there is."""
+    """``[limits]``: what one inside address may take; 0: as much as there is.
+
+    Addresses share counters: with a table full of others' sessions, an address may be refused a dozen or two
+    before its limit, never later than at it.
+    """
 
     sessions_per_source: int = Field(
         default=0, ge=0, le=16777216, description="sessions of one inside address (RFC 6888 REQ-5)"

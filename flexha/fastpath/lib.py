@@ -46,7 +46,7 @@ STRUCT_SIZES: Final = {
     "struct fp_peer": 32,
     "struct fp_pulse_event": 48,
     "struct fp_path_stats": 48,
-    "struct fp_worker_stats": 224,
+    "struct fp_worker_stats": 216,
     "struct fp_port_stats": 88,
     "struct fp_cursor": 16,
     "struct fp_cols": 168,

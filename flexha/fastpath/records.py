@@ -488,7 +488,6 @@ class WorkerStats:
     evicted_closed: int
     evicted_embryonic: int
     log_lost: int
-    quota_uncounted: int
 
 
 @dataclass(frozen=True, slots=True)

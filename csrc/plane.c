@@ -187,7 +187,7 @@ int plane_open(struct plane *pl, const struct fp_config *cfg, struct fp_error *e
 		return -ENOMEM;
 	memset(pl->workers, 0, sizeof(struct worker) * cfg->n_workers);
 	for (uint32_t i = 0; i < cfg->n_workers; i++)
-		pl->workers[i].epfd = pl->workers[i].bell.fd = -1;
+		pl->workers[i].epfd = pl->workers[i].bell.fd = pl->workers[i].batch.ring.fd = -1;
 	for (uint32_t i = 0; i < cfg->n_workers; i++) {
 		rc = doorbell_init(&pl->workers[i].bell);
 		if (rc)

@@ -60,6 +60,11 @@ static int tx_segments(struct chan *ch, const struct fp_frame *frame, const stru
 	return n;
 }
 
+bool port_tx_is_plain(const struct chan *ch, const struct fp_frame *frame)
+{
+	return (gso_is_plain(frame) || ch->vnet) && (!ch->len_max || gso_wire_len(frame) <= ch->len_max);
+}
+
 int port_tx(struct chan *ch, struct fp_frame *frame, const struct fence *fence)
 {
 	const bool long_ones = ch->len_max && gso_wire_len(frame) > ch->len_max;

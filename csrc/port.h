@@ -22,15 +22,30 @@ struct fence;
 /* A burst ends here, so that what was read is still in the cache when it is written: 4 frames of 64 KiB. */
 enum { PORT_RX_BYTES = 256 << 10 };
 
+struct piece {
+	uint8_t *data;
+	uint32_t len;
+};
+
 /**
  * struct chan_ops - What a driver does with one queue
  * @rx: fill at most n frames, set .len and .vnet, stop at PORT_RX_BYTES; returns how many, 0 when nothing
  *      waits, or -errno. .data has FP_FRAME_MAX bytes of room, or FP_FRAME_BIG if the port's cfg.offload is set
  * @tx: send one frame, whose .vnet is all zero unless the queue takes it; 0 or -errno; never blocks
+ *
+ * A queue whose frames are read and written each by a call of its own may say what the call is to be, so that
+ * many are made at once (batch.h); these are NULL where there is no such call.
+ *
+ * @rx_piece: where a frame is to be read to, and how much at most; false: not this one
+ * @rx_done:  @got bytes were read there: set .len and .vnet
+ * @tx_piece: what is to be written; false: not this one
  */
 struct chan_ops {
 	int (*rx)(struct chan *ch, struct fp_frame *frames, uint32_t n);
 	int (*tx)(struct chan *ch, const struct fp_frame *frame);
+	bool (*rx_piece)(const struct chan *ch, const struct fp_frame *frame, struct piece *piece);
+	void (*rx_done)(const struct chan *ch, struct fp_frame *frame, uint32_t got);
+	bool (*tx_piece)(const struct chan *ch, const struct fp_frame *frame, struct piece *piece);
 };
 
 /**
@@ -41,6 +56,7 @@ struct chan_ops {
  * @len_max: longest frame that may leave, Ethernet header included; 0 = any
  * @mem: port_mem.c's rings
  * @packet: port_packet.c's ring
+ * @expected: frames that a burst is likely to have (batch.c)
  * @missed: frames that the kernel could not hand over; added to by rx, taken by the worker
  */
 struct chan {
@@ -50,6 +66,7 @@ struct chan {
 	uint32_t len_max;
 	struct mem_chan *mem;
 	struct packet_chan *packet;
+	uint32_t expected;
 	uint32_t missed;
 };
 
@@ -155,6 +172,9 @@ int port_mem_open(struct port *port, const struct fp_port_cfg *cfg, uint32_t n_q
  * Return: how many frames that were, -ECANCELED when fenced halfway, or what the driver said.
  */
 int port_tx(struct chan *ch, struct fp_frame *frame, const struct fence *fence);
+
+/* Is it one frame there as it is, with nothing to be cut or completed? */
+bool port_tx_is_plain(const struct chan *ch, const struct fp_frame *frame);
 
 /**
  * port_mem_put_frame() - A frame arrives at an in-memory port

@@ -37,24 +37,67 @@ static_assert((int)FP_VNET_NEEDS_CSUM == VIRTIO_NET_HDR_F_NEEDS_CSUM &&
 		      (int)FP_GSO_ECN == VIRTIO_NET_HDR_GSO_ECN,
 	      "virtio_net_hdr");
 
-/* One frame; its length, or -1 and errno. With room in front the header is read there: one piece, not two. */
-static ssize_t read_frame(const struct chan *ch, struct fp_frame *frame)
+/* The header as the kernel wants it. */
+static struct fp_vnet outgoing(const struct fp_frame *frame)
+{
+	struct fp_vnet vnet = frame->vnet;
+
+	vnet.flags &= FP_VNET_NEEDS_CSUM;
+	if (vnet.hdr_len > frame->len) /* padding was cut off */
+		vnet.hdr_len = (uint16_t)frame->len;
+	return vnet;
+}
+
+static bool tap_tx_piece(const struct chan *ch, const struct fp_frame *frame, struct piece *piece)
+{
+	struct fp_vnet vnet = outgoing(frame);
+
+	*piece = (struct piece){ frame->data, frame->len };
+	if (!ch->vnet)
+		return true;
+	if (!frame->headroom)
+		return false;
+	piece->data -= sizeof(vnet);
+	piece->len += (uint32_t)sizeof(vnet);
+	memcpy(piece->data, &vnet, sizeof(vnet));
+	return true;
+}
+
+static bool tap_rx_piece(const struct chan *ch, const struct fp_frame *frame, struct piece *piece)
+{
+	*piece = (struct piece){ frame->data, FP_FRAME_MAX };
+	if (ch->vnet)
+		*piece = (struct piece){ frame->data - sizeof(struct fp_vnet),
+					 FP_FRAME_BIG + (uint32_t)sizeof(struct fp_vnet) };
+	return !ch->vnet || frame->headroom;
+}
+
+static void tap_rx_done(const struct chan *ch, struct fp_frame *frame, uint32_t got)
+{
+	frame->vnet = (struct fp_vnet){ 0 };
+	frame->len = got;
+	if (!ch->vnet)
+		return;
+	memcpy(&frame->vnet, frame->data - sizeof(frame->vnet), sizeof(frame->vnet));
+	frame->len -= (uint32_t)sizeof(frame->vnet); /* the kernel writes all of the header */
+}
+
+/* One frame; false and errno if there is none. With room in front the header is read there: one piece, not two. */
+static bool read_frame(const struct chan *ch, struct fp_frame *frame)
 {
 	const struct iovec iov[] = { { &frame->vnet, sizeof(frame->vnet) }, { frame->data, FP_FRAME_BIG } };
-	uint8_t *header = frame->data - sizeof(frame->vnet);
-	ssize_t len;
+	struct piece piece;
+	ssize_t got;
 
-	if (!ch->vnet) {
-		frame->vnet = (struct fp_vnet){ 0 };
-		return read(ch->fd, frame->data, FP_FRAME_MAX);
-	}
-	if (frame->headroom) {
-		len = read(ch->fd, header, sizeof(frame->vnet) + FP_FRAME_BIG);
-		memcpy(&frame->vnet, header, sizeof(frame->vnet));
+	if (tap_rx_piece(ch, frame, &piece)) {
+		got = read(ch->fd, piece.data, piece.len);
+		if (got >= 0)
+			tap_rx_done(ch, frame, (uint32_t)got);
 	} else {
-		len = readv(ch->fd, iov, ARRAY_SIZE(iov));
+		got = readv(ch->fd, iov, ARRAY_SIZE(iov));
+		frame->len = (uint32_t)(got - (ssize_t)sizeof(frame->vnet));
 	}
-	return len < 0 ? len : len - (ssize_t)sizeof(frame->vnet); /* the kernel writes all of the header */
+	return got >= 0;
 }
 
 static int tap_rx(struct chan *ch, struct fp_frame *frames, uint32_t n)
@@ -62,36 +105,26 @@ static int tap_rx(struct chan *ch, struct fp_frame *frames, uint32_t n)
 	uint32_t i = 0, n_bytes = 0;
 
 	while (i < n && n_bytes < PORT_RX_BYTES) {
-		ssize_t len = read_frame(ch, &frames[i]);
-
-		if (len < 0) {
+		if (!read_frame(ch, &frames[i])) {
 			if (errno == EINTR)
 				continue;
 			if (errno == EAGAIN || i > 0) /* a lasting error comes again with the next burst */
 				break;
 			return -errno;
 		}
-		frames[i++].len = (uint32_t)len;
-		n_bytes += (uint32_t)len;
+		n_bytes += frames[i++].len;
 	}
 	return (int)i;
 }
 
 static ssize_t write_frame(const struct chan *ch, const struct fp_frame *frame)
 {
-	struct fp_vnet vnet = frame->vnet;
+	struct fp_vnet vnet = outgoing(frame);
 	const struct iovec iov[] = { { &vnet, sizeof(vnet) }, { frame->data, frame->len } };
-	uint8_t *header = frame->data - sizeof(vnet);
+	struct piece piece;
 
-	if (!ch->vnet)
-		return write(ch->fd, frame->data, frame->len);
-	vnet.flags &= FP_VNET_NEEDS_CSUM;
-	if (vnet.hdr_len > frame->len) /* padding was cut off */
-		vnet.hdr_len = (uint16_t)frame->len;
-	if (!frame->headroom)
-		return writev(ch->fd, iov, ARRAY_SIZE(iov));
-	memcpy(header, &vnet, sizeof(vnet));
-	return write(ch->fd, header, sizeof(vnet) + frame->len);
+	return tap_tx_piece(ch, frame, &piece) ? write(ch->fd, piece.data, piece.len)
+					       : writev(ch->fd, iov, ARRAY_SIZE(iov));
 }
 
 static int tap_tx(struct chan *ch, const struct fp_frame *frame)
@@ -104,7 +137,13 @@ static int tap_tx(struct chan *ch, const struct fp_frame *frame)
 	return sent < 0 ? -errno : 0;
 }
 
-static const struct chan_ops tap_ops = { .rx = tap_rx, .tx = tap_tx };
+static const struct chan_ops tap_ops = {
+	.rx = tap_rx,
+	.tx = tap_tx,
+	.rx_piece = tap_rx_piece,
+	.rx_done = tap_rx_done,
+	.tx_piece = tap_tx_piece,
+};
 
 /* What TUNSETIFF's errno means here, for people. */
 static const char *why(int error)

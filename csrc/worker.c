@@ -12,6 +12,7 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 
+#include "batch.h"
 #include "clock.h"
 #include "handoff.h"
 #include "plane.h"
@@ -30,7 +31,8 @@ enum {
 
 /* ---- tx ---- */
 
-static void send_wire(struct worker *w, struct fp_frame *f, bool active)
+/* @may_collect: the frame stays, and batch_flush() will be called */
+static void send_wire(struct worker *w, struct fp_frame *f, bool active, bool may_collect)
 {
 	struct chan *ch = &w->plane->ports[f->out_port].wire[w->index];
 	struct port_counters *pc = &w->ports[f->out_port];
@@ -41,6 +43,8 @@ static void send_wire(struct worker *w, struct fp_frame *f, bool active)
 		counter_add(&pc->tx_dropped, 1);
 		return;
 	}
+	if (may_collect && batch_tx(w, f))
+		return;
 	sent = port_tx(ch, f, f->fenced ? &w->plane->fence : NULL);
 	if (sent == -ECANCELED) {
 		f->verdict = V_FENCED;
@@ -115,11 +119,12 @@ static void send_burst(struct worker *w, struct fp_frame *frames, uint32_t n, ui
 		switch (f->out) {
 		case FP_OUT_WIRE:
 			if (until_fence == 0) {
+				batch_flush(w);
 				active = fence_is_active(&w->plane->fence);
 				until_fence = FP_TX_BURST;
 			}
 			until_fence--;
-			send_wire(w, f, active);
+			send_wire(w, f, active, true);
 			break;
 		case FP_OUT_HOST: send_host(w, f); break;
 		case FP_OUT_PUNT: send_punt(w, f, now_ns); break;
@@ -128,6 +133,7 @@ static void send_burst(struct worker *w, struct fp_frame *frames, uint32_t n, ui
 		default: break; /* dropped, or parked by the core */
 		}
 	}
+	batch_flush(w);
 	core_account(&w->core, frames, n);
 }
 
@@ -177,7 +183,7 @@ static void receive(struct worker *w, uint32_t port, enum fp_src src, uint64_t n
 	struct port_counters *pc = &w->ports[port];
 	const uint32_t bit = 1u << ((src == FP_SRC_HOST ? SOURCE_HOST : SOURCE_WIRE) + port);
 	uint64_t n_bytes = 0;
-	int n = ch->ops->rx(ch, w->frames, FP_BURST_MAX);
+	int n = src == FP_SRC_HOST ? ch->ops->rx(ch, w->frames, FP_BURST_MAX) : batch_rx(w, ch);
 
 	if (unlikely(ch->missed)) {
 		counter_add(&pc->rx_missed, ch->missed);
@@ -274,7 +280,7 @@ static bool send_for_others(struct worker *w, struct ring *ring)
 			.verdict = V_COUNT,
 		};
 
-		send_wire(w, &f, active);
+		send_wire(w, &f, active, false);
 		if (f.verdict != V_COUNT && inject)
 			counter_add(&w->stat_inject_lost, 1);
 		if (unlikely(w->tap))
@@ -525,6 +531,7 @@ static void *worker_run(void *arg)
 {
 	struct worker *w = arg;
 
+	batch_open(w);
 	while (!atomic_load_explicit(&w->plane->stop, memory_order_acquire))
 		rest(w, pass(w));
 	if (w->index == 0) {
@@ -532,6 +539,7 @@ static void *worker_run(void *arg)
 		while (send_for_others(w, &w->plane->inject) || send_for_others(w, &w->plane->pulse->tx))
 			;
 	}
+	batch_close(w);
 	return NULL;
 }
 

@@ -42,6 +42,7 @@
 #include "pulse.h"
 #include "ring.h"
 #include "step.h"
+#include "uring.h"
 
 enum { PUNT_SLOTS = 256, LOG_SLOTS = 512, EVENTS_CAP_DEFAULT = 8192, LENT_MAX = 32 };
 
@@ -117,6 +118,18 @@ struct lent {
 };
 
 /**
+ * struct batch - Frames collected for one system call (batch.h)
+ * @ring:   its requests
+ * @frames: to be written
+ * @n:      of them
+ */
+struct batch {
+	struct uring ring;
+	struct fp_frame *frames[FP_TX_BURST];
+	uint32_t n;
+};
+
+/**
  * struct worker - One thread and what it owns
  * @core:           its sessions
  * @core_mem:       memory of the core
@@ -131,6 +144,7 @@ struct lent {
  * @signal:         events_fd must be signalled at the end of the pass
  * @tap:            where captured packets go; NULL while there is no capture
  * @frames:         rx burst
+ * @batch:          how it is read and written
  * @room:           buffers for @frames and @lent
  * @lent:           spare room: a frame that is handed on leaves with its buffer, and one of these replaces it
  * @handoff:        scratch for frames of a hand-off ring
@@ -168,6 +182,7 @@ struct worker {
 	bool signal;
 	struct capture_tap *tap;
 	struct fp_frame frames[FP_BURST_MAX];
+	struct batch batch;
 	uint8_t *room;
 	struct lent lent[LENT_MAX];
 	struct fp_frame handoff[FP_BURST_MAX];

@@ -12,7 +12,13 @@ enum {
 	IPV6_SRC = 8,
 	IPV6_ADDRS_LEN = 32,
 	IPV4_ADDRS_LEN = 8,
-	CSUM_LEN = 2
+	CSUM_LEN = 2,
+	/*
+	 * Each segment costs a write where they are cut. A UDP socket makes at most 128 of them (UDP_MAX_SEGMENTS);
+	 * TCP makes 64 KiB into 131 at the smallest path MTU that Linux believes (552), and a receiver whose MSS is
+	 * below 128 has no window for 64 KiB of them.
+	 */
+	SEGMENTS_MAX = 512
 };
 
 static bool is_tcp(const struct fp_vnet *v)
@@ -32,6 +38,7 @@ static bool check_gso(const struct fp_frame *frame)
 {
 	const struct fp_vnet *v = &frame->vnet;
 	const uint32_t type = v->gso_type & ~FP_GSO_ECN, fixed = is_tcp(v) ? TCP_LEN : UDP_LEN;
+	uint32_t headers;
 
 	if (type != FP_GSO_TCPV4 && type != FP_GSO_TCPV6 && type != FP_GSO_UDP_L4)
 		return false;
@@ -40,7 +47,9 @@ static bool check_gso(const struct fp_frame *frame)
 	    v->csum_offset != (is_tcp(v) ? TCP_CSUM : UDP_CSUM) || v->csum_start < ETH_LEN + IPV4_LEN ||
 	    v->csum_start + fixed > frame->len)
 		return false;
-	return headers_len(frame) >= v->csum_start + fixed && headers_len(frame) < frame->len;
+	headers = headers_len(frame);
+	return headers >= v->csum_start + fixed && headers < frame->len &&
+	       frame->len - headers <= SEGMENTS_MAX * (uint32_t)v->gso_size;
 }
 
 bool gso_check(struct fp_frame *frame)
@@ -81,11 +90,14 @@ bool gso_cut_begin(struct gso_cut *cut, const struct fp_frame *frame)
 {
 	const uint16_t ethertype = be16_host(be16_load(frame->data + ETH_TYPE));
 
+	const uint32_t version = frame->data[ETH_LEN] >> 4;
+
 	*cut = (struct gso_cut){ .frame = frame, .headers = headers_len(frame), .ip = ETH_LEN };
-	FP_ASSERT(gso_wire_len(frame) <= FP_FRAME_MAX);
+	if (gso_segment_len(frame) > FP_FRAME_MAX) /* it may come from a wire, unseen by the core */
+		return false;
 	if (ethertype == ETHERTYPE_IPV4)
-		return true;
-	return ethertype == ETHERTYPE_IPV6 && frame->vnet.csum_start >= ETH_LEN + IPV6_LEN;
+		return version == 4;
+	return ethertype == ETHERTYPE_IPV6 && version == 6 && frame->vnet.csum_start >= ETH_LEN + IPV6_LEN;
 }
 
 /* Lengths and identification of the IP header; returns the sum of the pseudo-header. */

@@ -29,6 +29,8 @@ static inline bool gso_is_plain(const struct fp_frame *frame)
  * @frame: at least an Ethernet header long
  *
  * Completes checksums that are neither TCP's nor UDP's: the core translates no others while they are partial.
+ * Frames that would become more segments than a sender has reason to make are refused: cutting them costs a
+ * write each.
  * Return: false when it contradicts the frame.
  */
 bool gso_check(struct fp_frame *frame);
@@ -66,9 +68,10 @@ struct gso_cut {
 
 /**
  * gso_cut_begin() - Get ready to cut
- * @frame: after gso_check(), with a .gso_type, its segments no longer than FP_FRAME_MAX; it stays as it is
+ * @frame: after gso_check(), with a .gso_type; it stays as it is
  *
- * Return: false if it is neither IPv4 nor IPv6 right behind the Ethernet header.
+ * Return: false if it is neither IPv4 nor IPv6 right behind the Ethernet header, or its segments are longer than
+ *         FP_FRAME_MAX.
  */
 bool gso_cut_begin(struct gso_cut *cut, const struct fp_frame *frame);
 

@@ -14,8 +14,8 @@
  *   neither              its head                        missed: the socket's buffer was full
  *
  * Slots are small so that thousands fit; the socket's queue is in the order of the slots, so a frame that is
- * there is the one that the slot speaks of. TPACKET_V3 has slots of any size, but hands a block on only when it is
- * full or a timer says so: up to a millisecond later.
+ * there is the one that the slot speaks of. TPACKET_V3 has slots of any size, but would hand a block on only when
+ * it is full or a timer of milliseconds says so.
  *
  * Frames leave by sendmsg(), not by a second ring: a veth copies what hangs in a ring before it passes it on
  * (the receiver may keep it for long), so it would be copied twice. csrc/README.md has the figures.
@@ -154,9 +154,10 @@ static bool fill_any(struct chan *ch, struct fp_frame *frame, const struct tpack
 static bool begin_cut(struct chan *ch, const struct tpacket2_hdr *slot, uint32_t status)
 {
 	struct packet_chan *pc = ch->packet;
+	struct fp_frame *whole = &pc->whole;
 
-	return fill(ch, &pc->whole, slot, status) && pc->whole.vnet.gso_type && gso_check(&pc->whole) &&
-	       gso_cut_begin(&pc->cut, &pc->whole);
+	return fill(ch, whole, slot, status) && whole->vnet.gso_type && gso_check(whole) &&
+	       (!ch->len_max || gso_wire_len(whole) <= ch->len_max) && gso_cut_begin(&pc->cut, whole);
 }
 
 /* As fill(), for a port without offload: a frame as on the wire. */

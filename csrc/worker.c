@@ -326,6 +326,7 @@ static int change_wire(struct worker *w, uint32_t port, struct chan *wire)
 	if (rc)
 		return rc;
 	forget_source(w, ch);
+	wire->len_max = old.len_max; /* the port's, whatever carries it */
 	*ch = *wire;
 	*wire = old;
 	return 0;

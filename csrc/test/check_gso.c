@@ -129,6 +129,31 @@ static void check_refusals(void)
 	rig_free(r);
 }
 
+/* A frame of many tiny segments would cost a write for each where it is cut. */
+static void check_segments(void)
+{
+	struct rig *r = rig_active();
+	struct spec tcp = spec_bulk, udp = spec_udp;
+	struct fp_frame f;
+
+	rig_connect(r, spec_bulk.sport);
+	f = offloaded(LAN, &tcp, 1);
+	CHECK_EQ(5, rig_step(r, &f), V_VNET_MALFORMED);
+	tcp.payload = 512 * 100 + 1;
+	f = offloaded(LAN, &tcp, 100);
+	CHECK_EQ(6, rig_step(r, &f), V_VNET_MALFORMED);
+	tcp.payload--;
+	f = offloaded(LAN, &tcp, 100);
+	CHECK_EQ(7, rig_step(r, &f), V_SNAT);
+	udp.payload = 513;
+	f = offloaded(LAN, &udp, 1);
+	CHECK_EQ(8, rig_step(r, &f), V_VNET_MALFORMED);
+	udp.payload = 128 * 500; /* the most that a socket makes */
+	f = offloaded(LAN, &udp, 500);
+	CHECK_EQ(9, rig_step(r, &f), V_SNAT);
+	rig_free(r);
+}
+
 /* What counts is the length of the segments, on the way in and on the way out. */
 static void check_lengths(void)
 {
@@ -335,14 +360,32 @@ static void check_cutting_v6(void)
 	CHECK(113, !gso_cut_begin(&cut, &f));
 }
 
+/* A driver cuts what a neighbour sent before the core has looked at it. */
+static void check_no_cut(void)
+{
+	struct fp_frame f = offloaded(LAN, &spec_bulk, FP_FRAME_MAX - ETH_LEN - IPV4_LEN - TCP_LEN);
+	struct gso_cut cut;
+
+	CHECK(120, gso_check(&f) && gso_cut_begin(&cut, &f));
+	f.vnet.gso_size++;
+	CHECK(121, gso_check(&f) && !gso_cut_begin(&cut, &f));
+	f.vnet.gso_size = UINT16_MAX;
+	CHECK(122, gso_check(&f) && !gso_cut_begin(&cut, &f));
+	f.vnet.gso_size = MSS;
+	f.data[ETH_LEN] = 0x65;
+	CHECK(123, gso_check(&f) && !gso_cut_begin(&cut, &f)); /* IPv4, says Ethernet */
+}
+
 int main(void)
 {
 	check_refusals();
+	check_segments();
 	check_lengths();
 	check_rewriting();
 	check_trust();
 	check_completed();
 	check_cutting();
 	check_cutting_v6();
+	check_no_cut();
 	return check_done("gso");
 }

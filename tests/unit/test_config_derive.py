@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
+import annotated_types
 import pytest
 
 from flexha.config.derive import Draw, fastpath_config, node_config, node_plan
 from flexha.config.load import load, parse
 from flexha.config.naming import pair_id, port_mac, virtual_mac
-from flexha.config.schema import Config, NodeName
+from flexha.config.schema import Config, NodeName, Section
+from flexha.fastpath import Fastpath, FastpathError
 from flexha.fastpath import records as fp
 
 PAIR = Path(__file__).resolve().parents[2] / "netns-lab" / "pair.toml"
@@ -125,3 +128,42 @@ def test_a_single_node_has_no_peer() -> None:
     plan = node_plan(config, "a")
     assert plan.xc is not None
     assert plan.xc.peer is None
+
+
+def _bounds(section: Section, greatest: bool) -> dict[str, int]:
+    """The smallest or greatest value that the schema allows, of each key that has one."""
+    kind, side = (annotated_types.Le, "le") if greatest else (annotated_types.Ge, "ge")
+    return {
+        name: getattr(bound, side)
+        for name, field in type(section).model_fields.items()
+        for bound in field.metadata
+        if isinstance(bound, kind)
+    }
+
+
+@pytest.mark.parametrize("greatest", [False, True], ids=["smallest", "greatest"])
+def test_the_fast_path_takes_all_that_the_schema_allows(config: Config, greatest: bool) -> None:
+    """Spec: R25. What the file's check lets pass must not stop the daemon later."""
+    sections = {
+        name: section.model_copy(update=_bounds(section, greatest))
+        for name in ("timeouts", "limits", "fastpath", "ha")
+        if isinstance(section := getattr(config, name), Section)
+    }
+    ports = {
+        name: port.model_copy(update={"mtu": _bounds(port, greatest)["mtu"]})
+        for name, port in config.ports.items()
+    }
+    told = fastpath_config(config.model_copy(update=sections | {"ports": ports}), "a", DRAW)
+    bounds = _bounds(config.timeouts, greatest)
+    assert bounds == {name: getattr(told.timeouts, name) for name in bounds}
+    told = replace(
+        told,
+        ports=tuple(replace(port, driver=fp.Driver.MEM) for port in told.ports),
+        pulse=replace(told.pulse, xc_address=None, xc_peer_address=None),
+    )
+    with Fastpath(replace(told, flow_cap=1024 * told.n_workers)):
+        pass
+    # The greatest would take memory for all of them.
+    flow_cap = _bounds(config.fastpath, greatest=True)["flow_cap"]
+    with pytest.raises(FastpathError, match=rf"flow_cap: .* not within 64\.\.{flow_cap}"):
+        Fastpath(replace(told, flow_cap=flow_cap + 1))

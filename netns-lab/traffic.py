@@ -146,6 +146,8 @@ class TcpFlows:
         self.flows = ports * len(topo.CLIENT_ADDRESSES)
         self._lab = lab
         self._log = f"/run/tcp-{run}.log"
+        if lab.path(self._log).exists():
+            raise LabError(f"run {run} was in this lab before: its source ports are in TIME_WAIT")
         program = str(BIN_DIR / "tcp_flows")
         self._server = Generator(lab, "server", [program, "server", topo.SERVER_ADDRESS, port])
         self._server.wait_event("listening", 5)

@@ -127,7 +127,7 @@ def test_a_reload_closes_exactly_what_the_new_rules_deny(lab: Lab, policy_pair: 
     active = pair.active()
     passive = pair.peer(active)
     with contextlib.ExitStack() as stack:
-        tcp = TcpFlows(lab, 380, flows=FLOWS)
+        tcp = TcpFlows(lab, 390, flows=FLOWS)
         stack.callback(tcp.close)
         tcp.wait_open()
         before = inside_addresses(active)

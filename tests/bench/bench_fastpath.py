@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ FIGURE_BARS = {
     "expiry_per_s": Bar(2e6, True),
     "two_workers_ratio": Bar(1.8, True),
     "flows_4m_over_1m": Bar(1.2, False),
+    "rule_lookup_1000_rules_ns": Bar(1000, False),
 }
 MEANING = {
     "bytes_per_session": "memory of a core of 1,048,576 sessions, every structure counted",
@@ -59,6 +61,7 @@ MEANING = {
     "expiry_told_per_s": "the same, the event drained, and acknowledged by a peer",
     "two_workers_mpps": "two workers at the same time, 500,000 flows each, random order",
     "two_workers_ratio": "their rate to that of one alone, in turns",
+    "rule_lookup_1000_rules_ns": "rules looked up for a new session, nothing of them in the cache",
     "flows_4m_over_1m": "ns a packet, 4 M flows to 1 M, random order",
 }
 
@@ -69,6 +72,17 @@ def build() -> str:
     include = ["-I", str(REPOSITORY / "csrc"), "-I", str(REPOSITORY / "csrc" / "test")]
     flags = ["-D_GNU_SOURCE", "-O3", BASELINE[platform.machine()], "-pthread", *include]
     return str(compile_program("bench_fastpath", sources, flags))
+
+
+def rule_lookup_ns() -> float:
+    """Of ``csrc/test/bench_policy.c``, out of the cache."""
+    csrc = REPOSITORY / "csrc"
+    sources = [csrc / "test" / "bench_policy.c", csrc / "policy.c", csrc / "hash.c"]
+    program = compile_program("bench_policy", sources, ["-D_GNU_SOURCE", "-O3", "-I", str(csrc)])
+    said = subprocess.run([str(program)], stdout=subprocess.PIPE, text=True, check=True).stdout
+    found = re.search(r"^ *1000 rules .*?([0-9]+) ns out of it", said, re.MULTILINE)
+    assert found, said
+    return float(found[1])
 
 
 def measure(flows_max: int) -> tuple[list[dict[str, Any]], dict[str, float]]:
@@ -95,6 +109,7 @@ def measure(flows_max: int) -> tuple[list[dict[str, Any]], dict[str, float]]:
     random = {row["flows"]: row["ns_per_packet"] for row in rows if wanted(row) == "random"}
     if 4_000_000 in random:
         figures["flows_4m_over_1m"] = round(random[4_000_000] / random[1_000_000], 3)
+    figures["rule_lookup_1000_rules_ns"] = rule_lookup_ns()
     return rows, figures
 
 

@@ -98,7 +98,7 @@ static inline void fuzz_core_make(struct fuzz_core *z)
 	REQUIRE(z->mem != NULL && z->pristine_mem != NULL);
 	memset(z->mem, 0, z->mem_size);
 	quota_init(&z->quota, FUZZ_FLOW_CAP, aligned_alloc(CACHE_LINE, quota_mem_size(FUZZ_FLOW_CAP)));
-	REQUIRE(z->quota.buckets != NULL);
+	REQUIRE(z->quota.count != NULL);
 	z->fibs[0] = estate_fib(1, false);
 	z->fibs[1] = estate_fib(2, true);
 	fuzz_policies(z);
@@ -115,7 +115,7 @@ static inline void fuzz_core_reset(struct fuzz_core *z)
 	if (!z->mem)
 		fuzz_core_make(z);
 	memcpy(z->mem, z->pristine_mem, z->mem_size);
-	memset(z->quota.buckets, 0, quota_mem_size(FUZZ_FLOW_CAP));
+	memset((void *)z->quota.count, 0, quota_mem_size(FUZZ_FLOW_CAP));
 	z->core = z->pristine;
 }
 

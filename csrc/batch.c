@@ -18,7 +18,7 @@ void batch_open(struct worker *w)
 	const struct plane *pl = w->plane;
 
 	for (uint32_t p = 0; p < pl->cfg->n_ports; p++) {
-		if (pl->ports[p].wire[w->index].ops->rx_piece) {
+		if (pl->ports[p].wire[w->index].ops->tx_piece) {
 			uring_open(&w->batch.ring); /* without it, one call a frame */
 			return;
 		}

@@ -5,7 +5,8 @@
  * Theory of operation
  *   Reading: nobody says how many frames wait in a queue. So as many reads are asked for as the last burst lets
  *   expect, and a few more; those that find nothing cost little. A burst is expected to be small where the last
- *   one was, or where frames were so long that another call does not matter; then the driver reads by itself.
+ *   one was, or where frames were so long that another call does not matter; then the driver reads by itself. Packet sockets
+ *   have a ring instead.
  *
  *   Writing: frames are collected for at most FP_TX_BURST, which is what may leave after one look at the fence.
  *   Whatever cannot be written as it is (cut, completed, to another worker, to the kernel) makes the collected

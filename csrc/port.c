@@ -17,8 +17,18 @@ static bool may_go_on(const struct fence *fence, uint32_t n)
 	return !fence || n == 0 || n % FP_TX_BURST || fence_is_active(fence);
 }
 
+static int tx_one(struct chan *ch, const struct fp_frame *frame, uint64_t *bytes)
+{
+	const int rc = ch->ops->tx(ch, frame);
+
+	if (rc == 0)
+		*bytes += frame->len;
+	return rc;
+}
+
 /* A frame as on a wire, or its fragments; @n: frames before it. Returns frames with it, or -errno. */
-static int tx_plain(struct chan *ch, const struct fp_frame *frame, const struct fence *fence, uint32_t n)
+static int tx_plain(struct chan *ch, const struct fp_frame *frame, const struct fence *fence, uint32_t n,
+		    uint64_t *bytes)
 {
 	uint8_t room[FP_FRAME_MAX];
 	struct fp_frame part = { .data = room };
@@ -29,13 +39,13 @@ static int tx_plain(struct chan *ch, const struct fp_frame *frame, const struct 
 	    !ip_cut_begin(&cut, frame, ch->len_max)) {
 		if (!may_go_on(fence, n))
 			return -ECANCELED;
-		rc = ch->ops->tx(ch, frame);
+		rc = tx_one(ch, frame, bytes);
 		return rc ? rc : (int)n + 1;
 	}
 	while (ip_cut_next(&cut, &part)) {
 		if (!may_go_on(fence, n))
 			return -ECANCELED;
-		rc = ch->ops->tx(ch, &part);
+		rc = tx_one(ch, &part, bytes);
 		if (rc) /* the datagram is lost anyway */
 			return rc;
 		n++;
@@ -43,7 +53,8 @@ static int tx_plain(struct chan *ch, const struct fp_frame *frame, const struct 
 	return (int)n;
 }
 
-static int tx_segments(struct chan *ch, const struct fp_frame *frame, const struct fence *fence)
+static int tx_segments(struct chan *ch, const struct fp_frame *frame, const struct fence *fence,
+		       uint64_t *bytes)
 {
 	uint8_t room[FP_FRAME_MAX];
 	struct fp_frame seg = { .data = room };
@@ -53,7 +64,7 @@ static int tx_segments(struct chan *ch, const struct fp_frame *frame, const stru
 	if (!gso_cut_begin(&cut, frame))
 		return -EPROTONOSUPPORT;
 	while (gso_cut_next(&cut, &seg)) {
-		n = tx_plain(ch, &seg, fence, (uint32_t)n);
+		n = tx_plain(ch, &seg, fence, (uint32_t)n, bytes);
 		if (n < 0) /* the queue is full: the rest would be lost as well */
 			return n;
 	}
@@ -65,16 +76,38 @@ bool port_tx_is_plain(const struct chan *ch, const struct fp_frame *frame)
 	return (gso_is_plain(frame) || ch->vnet) && (!ch->len_max || gso_wire_len(frame) <= ch->len_max);
 }
 
-int port_tx(struct chan *ch, struct fp_frame *frame, const struct fence *fence)
+int port_tx(struct chan *ch, struct fp_frame *frame, const struct fence *fence, uint64_t *bytes)
 {
 	const bool long_ones = ch->len_max && gso_wire_len(frame) > ch->len_max;
 
+	*bytes = 0;
 	if (!gso_is_plain(frame) && (!ch->vnet || long_ones)) {
 		if (frame->vnet.gso_type)
-			return tx_segments(ch, frame, fence);
+			return tx_segments(ch, frame, fence, bytes);
 		gso_complete(frame);
 	}
-	return tx_plain(ch, frame, fence, 0);
+	return tx_plain(ch, frame, fence, 0, bytes);
+}
+
+struct fp_vnet port_vnet_of(const struct fp_frame *frame)
+{
+	struct fp_vnet vnet = frame->vnet;
+
+	vnet.flags &= FP_VNET_NEEDS_CSUM;
+	if (vnet.hdr_len > frame->len) /* padding was cut off */
+		vnet.hdr_len = (uint16_t)frame->len;
+	return vnet;
+}
+
+bool port_piece_with_vnet(const struct fp_frame *frame, struct piece *piece)
+{
+	const struct fp_vnet vnet = port_vnet_of(frame);
+
+	if (!frame->headroom)
+		return false;
+	*piece = (struct piece){ frame->data - sizeof(vnet), frame->len + (uint32_t)sizeof(vnet) };
+	memcpy(piece->data, &vnet, sizeof(vnet));
+	return true;
 }
 
 int port_fail(struct fp_error *err, int rc, const char *fmt, ...)

@@ -168,10 +168,11 @@ int port_mem_open(struct port *port, const struct fp_port_cfg *cfg, uint32_t n_q
  *             where it is longer than the wire allows and may be, in fragments (ip_cut.h)
  * @fence: NULL, or: stop unless ACTIVE; looked at before each FP_TX_BURST frames but the first, for which
  *         the caller has looked
+ * @bytes: set to what left
  *
  * Return: how many frames that were, -ECANCELED when fenced halfway, or what the driver said.
  */
-int port_tx(struct chan *ch, struct fp_frame *frame, const struct fence *fence);
+int port_tx(struct chan *ch, struct fp_frame *frame, const struct fence *fence, uint64_t *bytes);
 
 /* Is it one frame there as it is, with nothing to be cut or completed? */
 bool port_tx_is_plain(const struct chan *ch, const struct fp_frame *frame);
@@ -210,6 +211,12 @@ static inline uint32_t port_mem_take(struct port *port, uint32_t queue, enum fp_
 
 	return port_mem_take_frame(port, queue, side, &frame);
 }
+
+/* port_vnet_of() - The virtio header of a frame that leaves, as the kernel wants it */
+struct fp_vnet port_vnet_of(const struct fp_frame *frame);
+
+/* port_piece_with_vnet() - chan_ops.tx_piece where that header comes first: false if there is no room for it */
+bool port_piece_with_vnet(const struct fp_frame *frame, struct piece *piece);
 
 /* port_fail() - Put a message into @err; returns @rc */
 int port_fail(struct fp_error *err, int rc, const char *fmt, ...) __attribute__((format(printf, 3, 4)));

@@ -17,8 +17,9 @@
  * there is the one that the slot speaks of. TPACKET_V3 has slots of any size, but would hand a block on only when
  * it is full or a timer of milliseconds says so.
  *
- * Frames leave by sendmsg(), not by a second ring: a veth copies what hangs in a ring before it passes it on
- * (the receiver may keep it for long), so it would be copied twice. csrc/README.md has the figures.
+ * Frames leave by write calls (many at once: batch.h), not by a second ring: a veth copies what hangs in a ring
+ * before it passes it on (the receiver may keep it for long), so it would be copied twice. csrc/README.md has the
+ * figures.
  *
  * All of this carries a struct virtio_net_hdr, whatever cfg.offload says, because a veth hands over what the
  * neighbour's sockets made. Without offload it is cut and completed here, before anybody sees it.
@@ -251,22 +252,25 @@ static int packet_rx(struct chan *ch, struct fp_frame *frames, uint32_t n)
 
 /* ---- tx ---- */
 
+static bool packet_tx_piece(const struct chan *ch, const struct fp_frame *frame, struct piece *piece)
+{
+	(void)ch; /* all of them take the header */
+	return port_piece_with_vnet(frame, piece);
+}
+
 static int packet_tx(struct chan *ch, const struct fp_frame *frame)
 {
-	struct fp_vnet vnet = frame->vnet;
+	struct fp_vnet vnet = port_vnet_of(frame);
 	const struct iovec iov[] = { { &vnet, sizeof(vnet) }, { frame->data, frame->len } };
 	ssize_t sent;
 
-	vnet.flags &= FP_VNET_NEEDS_CSUM;
-	if (vnet.hdr_len > frame->len) /* padding was cut off */
-		vnet.hdr_len = (uint16_t)frame->len;
 	do {
 		sent = writev(ch->fd, iov, ARRAY_SIZE(iov));
 	} while (sent < 0 && errno == EINTR);
 	return sent < 0 ? -errno : 0;
 }
 
-const struct chan_ops packet_ops = { .rx = packet_rx, .tx = packet_tx };
+const struct chan_ops packet_ops = { .rx = packet_rx, .tx = packet_tx, .tx_piece = packet_tx_piece };
 
 /* ---- life ---- */
 

@@ -37,29 +37,11 @@ static_assert((int)FP_VNET_NEEDS_CSUM == VIRTIO_NET_HDR_F_NEEDS_CSUM &&
 		      (int)FP_GSO_ECN == VIRTIO_NET_HDR_GSO_ECN,
 	      "virtio_net_hdr");
 
-/* The header as the kernel wants it. */
-static struct fp_vnet outgoing(const struct fp_frame *frame)
-{
-	struct fp_vnet vnet = frame->vnet;
-
-	vnet.flags &= FP_VNET_NEEDS_CSUM;
-	if (vnet.hdr_len > frame->len) /* padding was cut off */
-		vnet.hdr_len = (uint16_t)frame->len;
-	return vnet;
-}
-
 static bool tap_tx_piece(const struct chan *ch, const struct fp_frame *frame, struct piece *piece)
 {
-	struct fp_vnet vnet = outgoing(frame);
-
+	if (ch->vnet)
+		return port_piece_with_vnet(frame, piece);
 	*piece = (struct piece){ frame->data, frame->len };
-	if (!ch->vnet)
-		return true;
-	if (!frame->headroom)
-		return false;
-	piece->data -= sizeof(vnet);
-	piece->len += (uint32_t)sizeof(vnet);
-	memcpy(piece->data, &vnet, sizeof(vnet));
 	return true;
 }
 
@@ -119,7 +101,7 @@ static int tap_rx(struct chan *ch, struct fp_frame *frames, uint32_t n)
 
 static ssize_t write_frame(const struct chan *ch, const struct fp_frame *frame)
 {
-	struct fp_vnet vnet = outgoing(frame);
+	struct fp_vnet vnet = port_vnet_of(frame);
 	const struct iovec iov[] = { { &vnet, sizeof(vnet) }, { frame->data, frame->len } };
 	struct piece piece;
 

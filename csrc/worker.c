@@ -36,6 +36,7 @@ static void send_wire(struct worker *w, struct fp_frame *f, bool active, bool ma
 {
 	struct chan *ch = &w->plane->ports[f->out_port].wire[w->index];
 	struct port_counters *pc = &w->ports[f->out_port];
+	uint64_t bytes;
 	int sent;
 
 	if (f->fenced && !active) {
@@ -45,7 +46,7 @@ static void send_wire(struct worker *w, struct fp_frame *f, bool active, bool ma
 	}
 	if (may_collect && batch_tx(w, f))
 		return;
-	sent = port_tx(ch, f, f->fenced ? &w->plane->fence : NULL);
+	sent = port_tx(ch, f, f->fenced ? &w->plane->fence : NULL, &bytes);
 	if (sent == -ECANCELED) {
 		f->verdict = V_FENCED;
 		counter_add(&pc->tx_dropped, 1);
@@ -54,7 +55,7 @@ static void send_wire(struct worker *w, struct fp_frame *f, bool active, bool ma
 		counter_add(&pc->tx_errors, 1);
 	} else {
 		counter_add(&pc->tx_frames, (uint64_t)sent);
-		counter_add(&pc->tx_bytes, f->len);
+		counter_add(&pc->tx_bytes, bytes);
 	}
 }
 
@@ -62,8 +63,9 @@ static void send_host(struct worker *w, struct fp_frame *f)
 {
 	struct chan *ch = &w->plane->ports[f->out_port].host[w->index];
 	struct port_counters *pc = &w->ports[f->out_port];
+	uint64_t bytes;
 
-	if (port_tx(ch, f, NULL) < 0) {
+	if (port_tx(ch, f, NULL, &bytes) < 0) {
 		f->verdict = V_HOST_FULL;
 		counter_add(&pc->host_tx_errors, 1);
 	} else {

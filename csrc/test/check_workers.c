@@ -636,6 +636,7 @@ static void check_narrow_segments(void)
 	struct fp_config cfg = frames_config(1, 4096);
 	static uint8_t data[FP_FRAME_BIG];
 	static struct tally t;
+	struct fp_port_stats stats;
 	struct fp_error err;
 	struct fp_frame f;
 	uint32_t whole = 0, last = 0;
@@ -660,6 +661,10 @@ static void check_narrow_segments(void)
 	}
 	CHECK_EQ(63, whole, SEGMENTS - 1);
 	CHECK_EQ(64, last, 1);
+	fp_port_stats_read(dp, WAN, &stats);
+	CHECK_EQ(65, stats.tx_frames, t.n_frames);
+	CHECK_EQ(66, stats.tx_bytes,
+		 (SEGMENTS - 1) * SEGMENT_L4 + LAST_L4 + t.n_frames * (ETH_LEN + IPV4_LEN));
 	fp_close(dp);
 }
 

@@ -18,14 +18,16 @@ from pair import Pair, configuration
 from sandbox import Lab, wait_until
 
 WAIT_S = 10
-SERVED, HAIRPINNER, GRE_CLIENT, ROUTED = (topo.CLIENT_ADDRESSES[i] for i in (1, 2, 3, 4))
-"""Addresses of the client's host: behind the forward; of who calls it by the VIP; of GRE; untranslated."""
+SERVED, HAIRPINNER, PORTLESS_CLIENT, ROUTED = (topo.CLIENT_ADDRESSES[i] for i in (1, 2, 3, 4))
+"""Addresses of the client's host: behind the forward; of who calls it by the VIP; of GRE, ESP and SCTP;
+untranslated."""
 WEB = (topo.WAN_VIP, 8080)
 WEB_INSIDE = (SERVED, 80)
 REJECTED_PORT = 23
 PROHIBITED = (3, 13)
-PROTO_GRE = 47
-GRE_HEADER = bytes(4)
+PORTLESS = {"gre": 47, "esp": 50, "sctp": 132}
+TUNNELLED = bytes(4) + b"tunnelled"
+"""Behind a header that each of them has: GRE's flags and protocol, ESP's SPI, SCTP's ports."""
 POLICY = f"""
 [[forwards]]
 name = "web"
@@ -241,24 +243,25 @@ def test_no_nat(lab: Lab, settled: Pair, route_to_the_lan: None) -> None:
     assert survivor.counter("routed") > before + 10
 
 
-def test_gre(lab: Lab, settled: Pair) -> None:
-    """A protocol without ports, by its addresses, both ways; a stranger's is dropped."""
+@pytest.mark.parametrize("proto", PORTLESS.values(), ids=PORTLESS)
+def test_a_protocol_without_ports(lab: Lab, settled: Pair, proto: int) -> None:
+    """By its addresses, both ways; a stranger's is dropped. Spec: R10."""
     node = settled.active()
     with (
-        lab.open_socket("client", socket.AF_INET, socket.SOCK_RAW, PROTO_GRE) as client,
-        lab.open_socket("server", socket.AF_INET, socket.SOCK_RAW, PROTO_GRE) as server,
+        lab.open_socket("client", socket.AF_INET, socket.SOCK_RAW, proto) as client,
+        lab.open_socket("server", socket.AF_INET, socket.SOCK_RAW, proto) as server,
     ):
-        client.bind((GRE_CLIENT, 0))
+        client.bind((PORTLESS_CLIENT, 0))
         server.bind((topo.SERVER_ADDRESS, 0))
         for made in (client, server):
             made.setblocking(False)
         refused = node.counter("no_session")
 
         def dropped() -> bool:
-            server.sendto(GRE_HEADER + b"unasked", (topo.WAN_VIP, 0))
+            server.sendto(TUNNELLED, (topo.WAN_VIP, 0))
             return node.counter("no_session") > refused
 
-        wait_until(dropped, WAIT_S, "GRE that nobody asked for is dropped")
+        wait_until(dropped, WAIT_S, "what nobody asked for is dropped")
         passes(client, server, topo.SERVER_ADDRESS, topo.WAN_VIP)
         passes(server, client, topo.WAN_VIP, topo.SERVER_ADDRESS)
 
@@ -267,13 +270,13 @@ def passes(sender: socket.socket, receiver: socket.socket, to: str, seen: str) -
     """A packet of a raw socket reaches another one, its payload as it was."""
 
     def arrived() -> bool:
-        sender.sendto(GRE_HEADER + b"tunnelled", (to, 0))
+        sender.sendto(TUNNELLED, (to, 0))
         with suppress(BlockingIOError):
             data, source = receiver.recvfrom(2000)
-            return bool(source[0] == seen and data[20:] == GRE_HEADER + b"tunnelled")
+            return bool(source[0] == seen and data[20:] == TUNNELLED)
         return False
 
-    wait_until(arrived, WAIT_S, f"GRE to {to}")
+    wait_until(arrived, WAIT_S, f"a tunnelled packet to {to}")
 
 
 def test_a_reject_is_a_refused_connection(lab: Lab, settled: Pair) -> None:

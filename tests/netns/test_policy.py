@@ -160,6 +160,35 @@ def test_a_reload_closes_exactly_what_the_new_rules_deny(lab: Lab, policy_pair: 
         assert names == {"all"}, "sessions have the number of the rule that allows them now"
 
 
+@pytest.mark.parametrize("policy_pair", [PLAIN], ids=["one pool"], indirect=True)
+def test_a_takeover_closes_what_this_nodes_rules_deny(lab: Lab, policy_pair: PolicyPair) -> None:
+    """The PASSIVE node was restarted with other rules, and has heard of no reload. Spec: R11, R13."""
+    pair = policy_pair.nodes
+    active = pair.active()
+    passive = pair.peer(active)
+    with contextlib.ExitStack() as stack:
+        tcp = TcpFlows(lab, 381, flows=FLOWS)
+        stack.callback(tcp.close)
+        tcp.wait_open()
+        passive.stop()
+        policy_pair.write(NO_CLIENT + PLAIN)
+        passive.start()
+        pair.wait_settled()
+        before = inside_addresses(passive)
+        assert before.count(DENIED) == FLOWS // len(topo.CLIENT_ADDRESSES)
+        active.die()
+        allowed = sorted(address for address in before if address != DENIED)
+        wait_until(lambda: sorted(inside_addresses(passive)) == allowed, 20, "what is denied is closed")
+        assert logged(passive, "policy.reviewed", closed=str(before.count(DENIED)))
+        so_far = int(tcp.progress()["responses"])
+        wait_until(
+            lambda: int(tcp.progress()["responses"]) > so_far + 4 * len(allowed), 20, "the others live on"
+        )
+        assert sorted(inside_addresses(passive)) == allowed
+        names = {session["rule_name"] for session in passive.sessions(state="established")}
+        assert names == {"all"}, "sessions have this node's number of the rule that allows them"
+
+
 def test_a_change_that_needs_a_restart_is_refused_whole(policy_pair: PolicyPair) -> None:
     text = NO_CLIENT + POOLS.replace("port_hi = 19999", "port_hi = 18999")
     policy_pair.write(text)

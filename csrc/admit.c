@@ -41,8 +41,8 @@ static uint32_t check_opener(const struct core *c, const struct pkt *p)
 }
 
 /*
- * Protocols without ports: where no rule matches the well-known ones, else those that the rule names. With a
- * checksum over the addresses they cannot be translated without knowing them (RFC 4302, RFC 4340, RFC 3828).
+ * Protocols without ports: the well-known ones, and those that the rule names. With a checksum over the addresses
+ * they cannot be translated without knowing them (RFC 4302, RFC 4340, RFC 3828).
  */
 static bool proto_passes(const struct attempt *a, bool translated)
 {
@@ -52,9 +52,7 @@ static bool proto_passes(const struct attempt *a, bool translated)
 		return true;
 	if (translated && (proto == PROTO_DCCP || proto == PROTO_AH || proto == PROTO_UDP_LITE))
 		return false;
-	if (a->decision.rule)
-		return a->decision.explicit_proto;
-	return admit_unnamed(proto);
+	return admit_proto(proto, a->decision.rule && a->decision.explicit_proto);
 }
 
 /* What the rules say; the packet may become an answer. */
@@ -286,7 +284,11 @@ static uint32_t routed_outside(const struct core *c, const struct fp_addr *src)
 	struct nexthop back;
 	uint32_t verdict = nexthop_route(c, src, true, V_SPOOFED_INSIDE, &back);
 
-	return verdict == V_NO_ROUTE ? V_NO_RETURN_ROUTE : verdict;
+	switch (verdict) {
+	case V_NO_ROUTE: return V_NO_RETURN_ROUTE;
+	case V_ZONE_UNREACHABLE: return V_SPOOFED_INSIDE;
+	default: return verdict;
+	}
 }
 
 static uint32_t from_outside(struct core *c, struct attempt *a, struct session_path *path, struct nexthop *nh)

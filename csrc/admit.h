@@ -25,13 +25,15 @@
 #include "session.h"
 
 /**
- * admit_unnamed() - May a protocol pass without a rule that names it?
+ * admit_proto() - May a protocol pass, once all else allows it?
+ * @named: by the rule that allows it
  *
- * What has ports, and the tunnels and transports that need nothing but an address: GRE, ESP, SCTP.
+ * What has ports, and the tunnels and transports that need nothing but an address: GRE, ESP, SCTP. Of others it
+ * is not known whether a translated address, or a state that runs out, breaks them: a rule must name them.
  */
-static inline bool admit_unnamed(uint8_t proto)
+static inline bool admit_proto(uint8_t proto, bool named)
 {
-	return nat_has_ports(proto) || proto == 47 || proto == 50 || proto == 132;
+	return named || nat_has_ports(proto) || proto == 47 || proto == 50 || proto == 132;
 }
 
 /**

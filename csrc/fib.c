@@ -41,7 +41,7 @@ static struct fp_addr mask_addr(const struct fp_addr *addr, uint32_t plen)
 	return masked;
 }
 
-/* Longest first, then by prefix, then as given: the copies carry their place in `pad`. */
+/* Longest first, then by prefix, unreachable last, then as given: the copies carry their place in `pad`. */
 static int route_order(const void *left, const void *right)
 {
 	const struct fp_route *a = left, *b = right;
@@ -49,7 +49,9 @@ static int route_order(const void *left, const void *right)
 
 	if (a->plen != b->plen)
 		return a->plen > b->plen ? -1 : 1;
-	return by_prefix ? by_prefix : memcmp(a->pad, b->pad, sizeof(a->pad));
+	if (by_prefix || a->unreachable != b->unreachable)
+		return by_prefix ? by_prefix : a->unreachable - b->unreachable;
+	return memcmp(a->pad, b->pad, sizeof(a->pad));
 }
 
 static void add_routes(struct fib *fib, const struct fp_route *routes, uint32_t n)
@@ -59,6 +61,7 @@ static void add_routes(struct fib *fib, const struct fp_route *routes, uint32_t 
 	for (uint32_t i = 0; i < n; i++) {
 		out[i] = routes[i];
 		out[i].plen = (uint8_t)min_u32(routes[i].plen, 128);
+		out[i].unreachable = routes[i].unreachable != 0;
 		out[i].prefix = mask_addr(&routes[i].prefix, out[i].plen);
 		memset(out[i].pad, 0, sizeof(out[i].pad));
 		be32_store(out[i].pad, be32_of(i));
@@ -142,16 +145,42 @@ static const struct fp_route *find_exact(const struct fib *fib, const struct fib
 	return NULL;
 }
 
-const struct fp_route *fib_route(const struct fib *fib, const struct fp_addr *dst)
+/* Longest prefix match among routes of lens[@first] and shorter ones. */
+static const struct fp_route *find_from(const struct fib *fib, const struct fp_addr *dst, uint32_t first,
+					bool unreachable_too)
 {
-	for (uint32_t i = 0; i < fib->n_lens; i++) {
+	for (uint32_t i = first; i < fib->n_lens; i++) {
 		struct fp_addr prefix = mask_addr(dst, fib->lens[i].plen);
 		const struct fp_route *route = find_exact(fib, &fib->lens[i], &prefix);
 
-		if (route)
+		if (route && (unreachable_too || !route->unreachable))
 			return route;
 	}
 	return NULL;
+}
+
+const struct fp_route *fib_route(const struct fib *fib, const struct fp_addr *dst)
+{
+	return find_from(fib, dst, 0, true);
+}
+
+void fib_cover(struct fib *fib, uint32_t ports)
+{
+	for (uint32_t i = 0; i < fib->n_lens; i++) {
+		for (uint32_t k = 0; k < fib->lens[i].n; k++) {
+			struct fp_route *route = &fib->routes[fib->lens[i].first + k];
+			const struct fp_route *cover;
+
+			if (!route->unreachable)
+				continue;
+			cover = find_from(fib, &route->prefix, i + 1, false);
+			if (!cover || !(ports >> cover->port & 1))
+				continue;
+			route->unreachable = 0;
+			route->port = cover->port;
+			route->gateway = cover->gateway;
+		}
+	}
 }
 
 uint32_t fib_neigh(const struct fib *fib, uint32_t port, const struct fp_addr *addr)

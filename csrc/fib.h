@@ -5,6 +5,9 @@
  * Built by the control thread into memory of its own, then handed to all workers, which only read it.
  * Routes are sorted by length and prefix: one binary search for each length in use, longest first. Flows
  * cache the result together with the snapshot's generation, so that a lookup is rare.
+ *
+ * Unreachable routes say which zone a prefix belongs to while nothing leads there. They lose against another
+ * route of the same prefix; fib_cover() lets them give way to a shorter one that leads inside.
  */
 #ifndef FIB_H
 #define FIB_H
@@ -62,7 +65,7 @@ size_t fib_mem_size(uint32_t n_routes, uint32_t n_neighs);
  * fib_build() - Build a snapshot
  * @mem:        fib_mem_size() bytes, aligned to a cache line
  * @generation: not 0, not that of the snapshot before
- * @routes:     host bits beyond plen are ignored; of equal prefixes the first one wins
+ * @routes:     host bits beyond plen are ignored; of equal prefixes the first one wins that is not unreachable
  *
  * Return: the snapshot, which lives in @mem (free @mem to free it).
  */
@@ -70,8 +73,16 @@ struct fib *fib_build(void *mem, uint32_t generation, const struct fp_route *rou
 		      const struct fp_neigh *neighs, uint32_t n_neighs);
 
 /**
+ * fib_cover() - What an unreachable route is for goes by a shorter route, if that leads to one of these ports
+ * @ports: a bit each
+ *
+ * So a prefix of an inside zone is reached by way of another one, but never by the route to the ISP.
+ */
+void fib_cover(struct fib *fib, uint32_t ports);
+
+/**
  * fib_route() - Longest prefix match
- * Return: the route, or NULL.
+ * Return: the route, unreachable or not, or NULL.
  */
 const struct fp_route *fib_route(const struct fib *fib, const struct fp_addr *dst);
 

@@ -213,7 +213,8 @@ struct fp_route {             /* one next hop a prefix in this version; longest 
 	struct fp_addr gateway;   /* zero = on link */
 	uint8_t plen;             /* of the 128-bit form: IPv4 /24 is 120 */
 	uint8_t port;
-	uint8_t pad[6];
+	uint8_t unreachable;      /* 1: of the port's zone even while no other route leads there: then to nowhere */
+	uint8_t pad[5];
 };
 
 struct fp_neigh {
@@ -313,7 +314,9 @@ struct fp_frame {
 	uint8_t out_port;         /* out */
 	uint16_t verdict;         /* out: enum fp_verdict (fp_verdict_name) */
 	uint16_t owner;           /* out: worker that must handle it, for FP_OUT_HANDOFF */
-	uint32_t fenced;          /* out: 1 = may leave only while ACTIVE (checked again before tx) */
+	uint8_t fenced;           /* out: 1 = may leave only while ACTIVE (checked again before tx) */
+	uint8_t hops;             /* in: how often it was handed on before */
+	uint8_t pad[2];
 	struct fp_addr next_hop;  /* out: for FP_OUT_WAIT, the neighbour that is missing */
 	struct fp_vnet vnet;      /* in and out */
 	uint16_t l4_sport, l4_dport; /* in and out, wire order: what the datagram's first fragment said (ICMP: identifier, type) */

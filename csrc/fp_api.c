@@ -314,6 +314,44 @@ static struct snapshot *push_snapshot(struct snapshot **list, size_t size)
 	return block;
 }
 
+static bool is_inside(const fp_dp *dp, uint32_t port)
+{
+	return dp->cfg.ports[port].zone == FP_ZONE_INSIDE;
+}
+
+/*
+ * Build from what leads somewhere now and from what belongs to inside ports, route or not: whose link is down
+ * keeps its zone, and nothing for it follows the default route to the ISP.
+ */
+static struct fib *build_fib(const fp_dp *dp, void *mem, const struct fp_route *routes, uint32_t n_routes,
+			     const struct fp_neigh *neighs, uint32_t n_neighs)
+{
+	struct fp_route *all = malloc(((size_t)n_routes + FP_PORTS_MAX) * sizeof(*all));
+	uint32_t n = n_routes, inside = 0;
+	struct fib *fib;
+
+	if (!all)
+		return NULL;
+	if (n)
+		memcpy(all, routes, n * sizeof(*all));
+	for (uint32_t i = 0; i < dp->cfg.n_ports; i++) {
+		const struct fp_port_cfg *port = &dp->cfg.ports[i];
+
+		if (!is_inside(dp, i))
+			continue;
+		inside |= 1u << i;
+		if (!addr_is_zero(&port->addr))
+			all[n++] = (struct fp_route){ .prefix = port->addr,
+						      .plen = (uint8_t)(96 + port->plen),
+						      .port = (uint8_t)i,
+						      .unreachable = 1 };
+	}
+	fib = fib_build(mem, dp->fib_generation, all, n, neighs, n_neighs);
+	fib_cover(fib, inside);
+	free(all);
+	return fib;
+}
+
 int fp_fib_commit(fp_dp *dp, const struct fp_route *routes, uint32_t n_routes, const struct fp_neigh *neighs,
 		  uint32_t n_neighs)
 {
@@ -324,7 +362,7 @@ int fp_fib_commit(fp_dp *dp, const struct fp_route *routes, uint32_t n_routes, c
 
 	if (!dp || !next_hops_are_valid(dp, routes, n_routes, neighs, n_neighs))
 		return -EINVAL;
-	size = fib_mem_size(n_routes, n_neighs);
+	size = n_routes > FIB_ROUTES_MAX ? 0 : fib_mem_size(n_routes + FP_PORTS_MAX, n_neighs);
 	if (size == 0)
 		return -E2BIG;
 	block = push_snapshot(&dp->fibs, size);
@@ -332,8 +370,14 @@ int fp_fib_commit(fp_dp *dp, const struct fp_route *routes, uint32_t n_routes, c
 		return -ENOMEM;
 	if (++dp->fib_generation == 0)
 		dp->fib_generation = 1;
-	req.fib = fib_build(block->mem, dp->fib_generation, routes, n_routes, neighs, n_neighs);
-	rc = plane_ask_all(&dp->plane, &req, now_of(dp));
+	req.fib = build_fib(dp, block->mem, routes, n_routes, neighs, n_neighs);
+	if (!req.fib) {
+		dp->fibs = block->older;
+		free(block->mem);
+		free(block);
+		return -ENOMEM;
+	}
+	rc = plane_tell_all(&dp->plane, &req, now_of(dp));
 	/* A worker that did not answer may still read an older snapshot: keep them for the next commit. */
 	if (rc == 0)
 		free_snapshots(&block->older);
@@ -364,7 +408,7 @@ int fp_policy_commit(fp_dp *dp, const struct fp_policy_cfg *cfg, struct fp_error
 	if (!block)
 		return -ENOMEM;
 	req.policy = policy = policy_build(block->mem, cfg, &dp->cfg);
-	rc = plane_ask_all(&dp->plane, &req, now_of(dp));
+	rc = plane_tell_all(&dp->plane, &req, now_of(dp));
 	if (rc == 0 && block->older)
 		policy_carry_hits(policy, cfg, block->older->mem);
 	/* As with next hops: a worker that did not answer may still read an older one. */

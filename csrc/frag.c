@@ -382,6 +382,7 @@ bool frag_pop(struct frag_table *t, struct fp_frame *out)
 	out->src = FP_SRC_WIRE;
 	out->vnet = (struct fp_vnet){ 0 };
 	out->l4_known = 1;
+	out->hops = 0;
 	out->l4_sport = slot->sport.raw;
 	out->l4_dport = slot->dport.raw;
 	free_slot(t, at);

@@ -70,9 +70,14 @@ void handoff_send(struct worker *w, struct fp_frame *f)
 {
 	struct plane *pl = w->plane;
 	struct ring *ring = handoff_ring(pl, w->index, f->owner);
-	struct handoff_frame *slot = ring_reserve_one(ring);
+	struct handoff_frame *slot;
 	struct lent *lent = NULL;
 
+	if (unlikely(f->hops >= HANDOFF_HOPS_MAX)) {
+		f->verdict = V_HANDOFF_LOOP;
+		return;
+	}
+	slot = ring_reserve_one(ring);
 	if (slot && f->len > FP_FRAME_MAX) {
 		lent = lend(w, f);
 		slot = lent ? slot : NULL;
@@ -84,6 +89,7 @@ void handoff_send(struct worker *w, struct fp_frame *f)
 	slot->len = f->len;
 	slot->port = f->port;
 	slot->src = f->src;
+	slot->hops = (uint8_t)(f->hops + 1);
 	slot->vnet = f->vnet;
 	slot->l4_known = f->l4_known;
 	slot->l4_sport = f->l4_sport;

@@ -9,6 +9,9 @@
  *   owner, which sets .out and exchanges .data while .out is clear; whoever steps the frame clears .out.
  *   So memory is bounded, order is kept, 64 KiB are not copied, and with no spare buffer left the frame is
  *   counted as V_HANDOFF_FULL.
+ *
+ *   Workers that disagree about whose a frame is, because one of them has not taken over a policy or next hops
+ *   yet, would hand it to and fro; so it counts its hops, and ends as V_HANDOFF_LOOP.
  */
 #ifndef HANDOFF_H
 #define HANDOFF_H

@@ -12,6 +12,8 @@ uint32_t nexthop_find(const struct core *c, const struct fp_addr *dst, struct ne
 
 	if (!route || route->port >= c->cfg->n_ports)
 		return V_NO_ROUTE;
+	if (unlikely(route->unreachable))
+		return V_ZONE_UNREACHABLE;
 	nh->port = route->port;
 	nh->addr = addr_is_zero(&route->gateway) ? *dst : route->gateway;
 	nh->neigh = fib_neigh(c->fib, nh->port, &nh->addr);

@@ -24,7 +24,7 @@ struct nexthop {
 
 /**
  * nexthop_find() - Next hop towards an address, in whatever zone it lies
- * Return: V_GO_ON or V_NO_ROUTE.
+ * Return: V_GO_ON, V_NO_ROUTE, or V_ZONE_UNREACHABLE: it lies in an inside zone, and nothing leads there.
  */
 uint32_t nexthop_find(const struct core *c, const struct fp_addr *dst, struct nexthop *nh);
 
@@ -32,7 +32,7 @@ uint32_t nexthop_find(const struct core *c, const struct fp_addr *dst, struct ne
  * nexthop_route() - Next hop towards an address
  * @outside: zone that it must lie in
  * @denied:  verdict if it lies in the other one
- * Return: V_GO_ON, V_NO_ROUTE or @denied.
+ * Return: V_GO_ON, V_NO_ROUTE, V_ZONE_UNREACHABLE or @denied.
  */
 uint32_t nexthop_route(const struct core *c, const struct fp_addr *dst, bool outside, uint32_t denied,
 		       struct nexthop *nh);

@@ -7,7 +7,7 @@
 
 #include "plane.h"
 
-enum { ASK_TIMEOUT_S = 2 };
+enum { ASK_TIMEOUT_S = 2, TELL_TRIES = 5 };
 
 /* ---- asking ---- */
 
@@ -92,6 +92,15 @@ int plane_ask_all(struct plane *pl, const struct request *req, uint64_t now_ns)
 		sum += rc;
 	}
 	return error ? error : sum;
+}
+
+int plane_tell_all(struct plane *pl, const struct request *req, uint64_t now_ns)
+{
+	int rc = -ETIMEDOUT;
+
+	for (uint32_t i = 0; i < TELL_TRIES && rc == -ETIMEDOUT; i++)
+		rc = plane_ask_all(pl, req, now_ns);
+	return rc;
 }
 
 int plane_reopen_port(struct plane *pl, uint32_t port, uint64_t now_ns, struct fp_error *err)

@@ -13,13 +13,18 @@
 #include "ring.h"
 #include "worker.h"
 
-enum { HANDOFF_SLOTS = 128, INJECT_SLOTS = 64 };
+enum {
+	HANDOFF_SLOTS = 128,
+	HANDOFF_HOPS_MAX = 8, /* two halves of a hairpin in fragments take four; more, and workers disagree */
+	INJECT_SLOTS = 64
+};
 
 /* A frame on its way to the worker that owns its session. */
 struct handoff_frame {
 	uint32_t len;
 	uint8_t port;
 	uint8_t src;
+	uint8_t hops; /* this one included */
 	struct fp_vnet vnet;
 	uint16_t l4_sport, l4_dport;
 	uint8_t l4_known;
@@ -92,6 +97,14 @@ int plane_ask(struct plane *pl, uint32_t worker, struct request *req, uint64_t n
  * Return: sum of what they return, or the first error.
  */
 int plane_ask_all(struct plane *pl, const struct request *req, uint64_t now_ns);
+
+/**
+ * plane_tell_all() - plane_ask_all() of what all workers must agree about, and may do twice
+ *
+ * Asks again whoever has not answered in time: half of them may have done it, and cannot undo it.
+ * Return: as plane_ask_all(); -ETIMEDOUT after TELL_TRIES: the workers disagree, and this process must end.
+ */
+int plane_tell_all(struct plane *pl, const struct request *req, uint64_t now_ns);
 
 /**
  * plane_reopen_port() - The wire of a port of driver packet is another device by now: let all workers use it

@@ -88,7 +88,7 @@ static bool fits_forwards(const struct core *c, const struct flow_hot *f)
 /* No rule matches: what goes out, and what a forward or the filtering of a pool has let in. */
 static bool built_in_allows(const struct core *c, const struct flow_hot *f, bool behind)
 {
-	if (f->form == FP_FORM_NONE || !admit_unnamed(f->proto))
+	if (f->form == FP_FORM_NONE || !admit_proto(f->proto, false))
 		return false;
 	if (session_opener(f) == SIDE_IN)
 		return true;
@@ -101,7 +101,7 @@ static bool rule_allows(const struct core *c, const struct flow_hot *f, const st
 {
 	const bool hairpin = f->flags & FP_RF_HAIRPIN;
 
-	if (d->action != FP_ALLOW || (!nat_has_ports(f->proto) && !d->explicit_proto))
+	if (d->action != FP_ALLOW || !admit_proto(f->proto, d->explicit_proto))
 		return false;
 	if (f->form == FP_FORM_NONE)
 		return d->form == FP_FORM_NONE ||

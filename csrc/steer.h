@@ -40,7 +40,9 @@ struct steer {
 };
 
 /**
- * steer_is_inside() - Does the route to an address lead to an inside port?
+ * steer_is_inside() - Does an address lie in an inside zone?
+ *
+ * Also while nothing leads there: the key of a session must not follow the state of a link (fp_fib_commit()).
  */
 bool steer_is_inside(const struct core *c, be32 v4);
 

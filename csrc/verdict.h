@@ -122,7 +122,7 @@ enum verdict_class { VERDICT_PASS, VERDICT_DROP, VERDICT_TRANSIT };
 	/* next hop */                                                                                     \
 	X(NO_ROUTE, no_route, DROP, "no route to the destination")                                         \
 	X(NO_RETURN_ROUTE, no_return_route, DROP, "the source is not routed towards an inside port")       \
-	X(ZONE_UNREACHABLE, zone_unreachable, DROP, "the session's zone is not where the route leads now") \
+	X(ZONE_UNREACHABLE, zone_unreachable, DROP, "towards a zone to which no route leads, or another zone's") \
 	X(NEIGH_FULL, neigh_full, DROP, "too many frames wait for a neighbour")                            \
 	X(NEIGH_BIG, neigh_big, DROP, "offload frame whose neighbour is not known: too long to wait")      \
 	X(NEIGH_TIMEOUT, neigh_timeout, DROP, "the neighbour did not answer")                              \
@@ -131,6 +131,7 @@ enum verdict_class { VERDICT_PASS, VERDICT_DROP, VERDICT_TRANSIT };
 	X(TX_FAILED, tx_failed, DROP, "the port refused the frame")                                        \
 	X(HOST_FULL, host_full, DROP, "the host TAP refused the frame")                                    \
 	X(HANDOFF_FULL, handoff_full, DROP, "the hand-off ring was full")                                  \
+	X(HANDOFF_LOOP, handoff_loop, DROP, "handed on too often: workers disagree about whose it is")     \
 	X(PUNT_FULL, punt_full, DROP, "the ring to the control plane or the pulse thread was full")
 
 enum fp_verdict {

@@ -202,6 +202,7 @@ static void receive(struct worker *w, uint32_t port, enum fp_src src, uint64_t n
 		w->frames[i].port = (uint8_t)port;
 		w->frames[i].src = (uint8_t)src;
 		w->frames[i].l4_known = 0;
+		w->frames[i].hops = 0;
 		n_bytes += w->frames[i].len;
 	}
 	if (n < FP_BURST_MAX && n_bytes < PORT_RX_BYTES)
@@ -240,6 +241,7 @@ static bool receive_handoffs(struct worker *w, uint64_t now_ns)
 				.vnet = slots[i].vnet,
 				.port = slots[i].port,
 				.src = slots[i].src,
+				.hops = slots[i].hops,
 				.l4_known = slots[i].l4_known,
 				.l4_sport = slots[i].l4_sport,
 				.l4_dport = slots[i].l4_dport,

@@ -256,6 +256,11 @@ static void check_portless(void)
 	struct rules rules = { .rules = { estate_rule(FP_ALLOW, FP_FORM_SNAT) }, .n_rules = 1 };
 	void *policy = estate_policy(r, &rules);
 	CHECK_EQ(82, estate_in(r, LAN, &s).verdict, V_PROTOCOL); /* "anything" does not name it */
+	for (uint32_t i = 0; i < ARRAY_SIZE(protos); i++) {      /* but what passes without any rule passes */
+		s = bare(protos[i], CLIENT, IP4(192, 0, 2, 80));
+		CHECK_EQ(86, estate_in(r, LAN, &s).verdict, V_SNAT);
+	}
+	s = bare(VRRP, CLIENT, SERVER);
 	free(policy);
 	rules.rules[0].explicit_proto = 1;
 	policy = estate_policy(r, &rules);

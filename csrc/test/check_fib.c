@@ -52,6 +52,45 @@ static void check_lpm(void)
 	free(lan);
 }
 
+/* Which port, or 100 and more: unreachable. */
+static int zone_of(const struct fib *fib, uint32_t dst)
+{
+	struct fp_addr addr = v4(dst);
+	const struct fp_route *r = fib_route(fib, &addr);
+
+	return r ? r->port + 100 * r->unreachable : -1;
+}
+
+/* Ports 2 and 3 are inside. */
+static void check_unreachable(void)
+{
+	struct fp_route routes[] = {
+		route(0x00000000, 0, 1),  route(0x0a000000, 8, 2),  /* covers inside */
+		route(0x0a010000, 16, 3), route(0x14000000, 8, 1),  /* covers outside */
+		route(0x14010000, 16, 3), route(0x14010000, 16, 1), /* known elsewhere */
+		route(0x14020000, 16, 3), route(0x14020100, 24, 1), /* and a part of it */
+		route(0x1e000000, 8, 3),
+	};
+	const struct fp_addr behind = v4(0x0a010001);
+	struct fib *fib;
+
+	for (uint32_t i = 2; i < 9; i += 2)
+		routes[i].unreachable = 1;
+	routes[1].gateway = v4(0x0a000001);
+	fib = build(routes, ARRAY_SIZE(routes), NULL, 0);
+	CHECK_EQ(30, zone_of(fib, 0x0a010001), 103);
+	fib_cover(fib, 1u << 2 | 1u << 3);
+	CHECK_EQ(31, zone_of(fib, 0x0a010001), 2);
+	CHECK(32, addr_eq(&fib_route(fib, &behind)->gateway, &routes[1].gateway));
+	CHECK_EQ(33, zone_of(fib, 0x14010001), 1);
+	CHECK_EQ(34, zone_of(fib, 0x14020001), 103);
+	CHECK_EQ(35, zone_of(fib, 0x14020101), 1);
+	CHECK_EQ(36, zone_of(fib, 0x1e000001), 103);
+	CHECK_EQ(37, zone_of(fib, 0x1f000001), 1);
+	CHECK_EQ(38, fib->n_routes, ARRAY_SIZE(routes) - 1);
+	free(fib);
+}
+
 static void check_v6(void)
 {
 	struct fp_route routes[] = { { .plen = 32, .port = 1 },
@@ -134,6 +173,7 @@ static void check_neighs(void)
 int main(void)
 {
 	check_lpm();
+	check_unreachable();
 	check_v6();
 	check_random();
 	check_neighs();

@@ -11,6 +11,7 @@
 
 #include "../clock.h"
 #include "../dp.h"
+#include "../handoff.h"
 #include "../ip_cut.h"
 #include "check.h"
 #include "frames.h"
@@ -340,6 +341,76 @@ static void check_fencing(void)
 		CHECK_EQ(11, total(dp, V_SNAT), before);
 		CHECK_EQ(12, take_all(dp, WAN, sent, NULL, &side), 0);
 	}
+	fp_close(dp);
+}
+
+/* Worker 1 sleeps until the first request to it has been taken back. */
+static void *start_late(void *arg)
+{
+	fp_dp *dp = arg;
+	struct worker *w = &dp->plane.workers[1];
+
+	while (atomic_load(&w->mailbox.state) != MAILBOX_POSTED)
+		usleep(1000);
+	usleep(2500000); /* ASK_TIMEOUT_S and more: its being over is what is tested */
+	REQUIRE(worker_start(w) == 0);
+	return NULL;
+}
+
+/* A worker that answers late has the same rules as the others once the commit is said to have worked. */
+static void check_late_worker(void)
+{
+	fp_dp *dp = open_node(N_WORKERS);
+	const struct fp_policy_cfg cfg = { .default_outbound = FP_DENY };
+	struct fp_error err;
+	pthread_t thread;
+
+	REQUIRE(worker_start(&dp->plane.workers[0]) == 0);
+	dp->plane.running = true;
+	REQUIRE(pthread_create(&thread, NULL, start_late, dp) == 0);
+	CHECK_EQ(70, fp_policy_commit(dp, &cfg, &err), 0);
+	REQUIRE(pthread_join(thread, NULL) == 0);
+	fp_stop(dp);
+	CHECK(71, dp->plane.workers[0].core.policy == dp->policies->mem &&
+			  dp->plane.workers[1].core.policy == dp->policies->mem);
+	fp_close(dp);
+}
+
+/* Frames that went to and fro already end where they are, if they are not at home there. */
+static void check_hops(void)
+{
+	enum { N = 32 };
+	fp_dp *dp = open_node(N_WORKERS);
+	static uint8_t data[FP_FRAME_MAX];
+	struct side side = { .dp = dp };
+	uint32_t n_sent = 0;
+
+	REQUIRE(fp_set_role(dp, FP_ROLE_ACTIVE, 2) == 0 && commit_fib(dp) == 0);
+	for (uint32_t i = 0; i < N; i++) {
+		struct spec s = { .src = CLIENT,
+				  .dst = SERVER,
+				  .proto = IPPROTO_NUM_UDP,
+				  .sport = (uint16_t)(5000 + 2 * i),
+				  .dport = 53,
+				  .payload = 20 };
+		struct fp_frame f = frames_ipv4(data, LAN, mac_virtual[LAN], &s);
+
+		f.owner = 1;
+		f.verdict = V_COUNT;
+		f.hops = HANDOFF_HOPS_MAX - 1;
+		handoff_send(&dp->plane.workers[0], &f);
+		CHECK_EQ(72, f.verdict, V_COUNT);
+		f.hops = HANDOFF_HOPS_MAX;
+		handoff_send(&dp->plane.workers[0], &f);
+		CHECK_EQ(73, f.verdict, V_HANDOFF_LOOP);
+	}
+	REQUIRE(fp_start(dp, &(struct fp_error){ "" }) == 0);
+	while (total(dp, V_SNAT) + total(dp, V_HANDOFF_LOOP) + total(dp, V_HANDOFF) < N)
+		usleep(1000);
+	fp_stop(dp);
+	n_sent = take_all(dp, WAN, data, NULL, &side);
+	CHECK(74, n_sent > 0 && n_sent < N);
+	CHECK_EQ(75, total(dp, V_HANDOFF_LOOP), N - n_sent);
 	fp_close(dp);
 }
 
@@ -680,5 +751,7 @@ int main(void)
 	check_fencing();
 	check_transfer();
 	check_refusals();
+	check_late_worker();
+	check_hops();
 	return check_done("workers");
 }

@@ -299,6 +299,20 @@ def fastpath_config(config: Config, name: NodeName, draw: Draw) -> fp.FastpathCo
     )
 
 
+def inside_routes(config: Config) -> tuple[fp.Route, ...]:
+    """What lies behind inside ports, whether or not the kernel has a way there at the moment."""
+    return tuple(
+        fp.Route(
+            route.prefix.network_address,
+            route.prefix.prefixlen,
+            _ports(config).index(route.port),
+            unreachable=True,
+        )
+        for route in config.routes
+        if config.ports[route.port].zone == "inside"
+    )
+
+
 def node_plan(config: Config, name: NodeName) -> NodePlan:
     """All that the shell needs, the fast path's own configuration apart."""
     node, peer = config.nodes[name], config.nodes.get(peer_name(name))

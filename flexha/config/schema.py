@@ -292,7 +292,8 @@ class Rule(Section):
     )
     proto: Annotated[tuple[Protocol, ...], _Listed, _some] | None = Field(
         default=None,
-        description="icmp, tcp, udp, gre, esp, sctp or a number; any, if absent, or tcp and udp with ports",
+        description="icmp, tcp, udp, gre, esp, sctp or a number; any, if absent, or tcp and udp with ports. "
+        "A rule that allows lets a protocol of another number pass only if it stands here",
     )
     ports: Annotated[tuple[Ports, ...], _Listed, _some] | None = Field(
         default=None, description='destination ports of tcp and udp, such as "80" or "8000-8080"'

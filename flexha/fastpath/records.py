@@ -242,6 +242,8 @@ class Route:
     plen: int
     port: int
     gateway: Address | None = None
+    unreachable: bool = False
+    """Of the port's zone even while no other route leads there; the prefixes of inside ports always are."""
 
 
 @dataclass(frozen=True, slots=True)

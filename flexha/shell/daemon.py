@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from flexha.config.derive import Draw, NodePlan, fastpath_config, node_plan
+from flexha.config.derive import Draw, NodePlan, fastpath_config, inside_routes, node_plan
 from flexha.config.schema import Config, NodeName
 from flexha.core.events import PortChanged, Role, Started, StopRequested
 from flexha.errors import EXIT_OK, EXIT_RUNTIME, StartError
@@ -150,7 +150,13 @@ class Daemon:
         loop = asyncio.get_running_loop()
         driver = self._driver = Driver(plan.core, self._on_fatal)
         stack.callback(driver.close)
-        mirror = Mirror(fastpath, rtnl, {port.host_index: port.plan.index for port in ports}, counters)
+        mirror = Mirror(
+            fastpath,
+            rtnl,
+            {port.host_index: port.plan.index for port in ports},
+            counters,
+            inside_routes(self._config),
+        )
         heartbeat = HeartbeatIo(fastpath, plan.core.paths, plan.core.priority, driver.post, counters)
         vrrp = VrrpIo(fastpath, plan.port_names, driver.post, mirror.want, counters)
         policy = PolicyIo(fastpath, plan, self._config, self._path, counters)

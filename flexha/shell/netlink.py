@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
 
 from flexha.errors import NetlinkError
@@ -47,7 +47,9 @@ RESYNC_DELAY_S = 0.02
 
 
 class Mirror:
-    """Routes and neighbours of the host TAPs. ``ports``: index of the host TAP -> index of the port."""
+    """Routes and neighbours of the host TAPs. ``ports``: index of the host TAP -> index of the port;
+    ``inside``: unreachable routes for each snapshot, so that a route that goes does not change the zone.
+    """
 
     def __init__(
         self,
@@ -55,7 +57,9 @@ class Mirror:
         rtnl: Rtnl,
         ports: Mapping[int, int],
         counters: Counters,
+        inside: Sequence[Route] = (),
     ) -> None:
+        self._inside = inside
         self._fastpath = fastpath
         self._rtnl = rtnl
         self._ports = dict(ports)
@@ -223,6 +227,7 @@ class Mirror:
             )
             for route in best
         ]
+        routes.extend(self._inside)
         neighbours = [Neighbour(ip, mac, self._ports[index]) for (index, ip), mac in self._neighbours.items()]
         try:
             self._fastpath.commit_fib(routes, neighbours)

@@ -11,6 +11,7 @@ rules need not be the same. Under the same rules it closes nothing.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -113,7 +114,12 @@ class PolicyIo:
         try:
             self._fastpath.commit_policy(policy)
         except FastpathError as error:
-            raise RequestError(f"nothing was applied: {error}") from error
+            if error.errno != errno.ETIMEDOUT:
+                raise RequestError(f"nothing was applied: {error}") from error
+            # Some workers have the new rules, some the old ones, and none can be asked any more.
+            message = "workers do not answer"
+            asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
+            raise RequestError(f"{message}: this node stops forwarding and ends; restart it") from error
         self._config = config
         self.stop()  # of what was inherited: this looks at everything
         closed = await self._review()

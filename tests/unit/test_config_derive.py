@@ -10,7 +10,7 @@ from pathlib import Path
 import annotated_types
 import pytest
 
-from flexha.config.derive import Draw, fastpath_config, node_config, node_plan
+from flexha.config.derive import Draw, fastpath_config, inside_routes, node_config, node_plan
 from flexha.config.load import load, parse
 from flexha.config.naming import pair_id, port_mac, virtual_mac
 from flexha.config.schema import Config, NodeName, Section
@@ -101,6 +101,15 @@ def test_offload_is_on_unless_the_port_or_the_node_says_otherwise() -> None:
     }
     assert offload == {("a", "lan"): False, ("a", "wan"): True, ("b", "lan"): True, ("b", "wan"): True}
     assert all(port.offload for port in fastpath_config(load(PAIR), "a", DRAW).ports)
+
+
+def test_routes_through_inside_ports_hold_their_zone(config: Config) -> None:
+    """Of the lab's one route none does: it leads outside."""
+    assert inside_routes(config) == ()
+    behind = parse(
+        PAIR.read_text() + '[[routes]]\nprefix = "10.0.0.0/8"\nvia = "198.51.100.9"\nport = "lan"\n'
+    )
+    assert inside_routes(behind) == (fp.Route(IPv4Address("10.0.0.0"), 8, 0, unreachable=True),)
 
 
 def test_the_plan_of_a_node(config: Config) -> None:

@@ -82,10 +82,10 @@ class FakeRtnl:
 class Bench:
     """A mirror whose changes are fed by hand."""
 
-    def __init__(self) -> None:
+    def __init__(self, *inside: Route) -> None:
         self.fastpath, self.rtnl, self.counters = FakeFastpath(), FakeRtnl(), Counters()
         self.mirror = Mirror(
-            cast(Fastpath, self.fastpath), cast(Rtnl, self.rtnl), {LAN: 0, WAN: 1}, self.counters
+            cast(Fastpath, self.fastpath), cast(Rtnl, self.rtnl), {LAN: 0, WAN: 1}, self.counters, inside
         )
 
     def change(self, *changes: Change) -> None:
@@ -104,9 +104,9 @@ class Bench:
         await asyncio.sleep(netlink.RESYNC_DELAY_S + 0.02)
 
 
-def run(story: Callable[[Bench], Awaitable[None]]) -> None:
+def run(story: Callable[[Bench], Awaitable[None]], *inside: Route) -> None:
     async def whole() -> None:
-        bench = Bench()
+        bench = Bench(*inside)
         bench.mirror.resync()
         await story(bench)
 
@@ -162,6 +162,20 @@ def test_a_replacing_route_takes_the_slot() -> None:
         assert bench.routes == [Route(NET.network_address, 8, 0, HOST)]
 
     run(story)
+
+
+def test_what_is_inside_is_said_with_every_snapshot() -> None:
+    inside = Route(NET.network_address, 8, 0, unreachable=True)
+
+    async def story(bench: Bench) -> None:
+        bench.change(added(route(DEFAULT, GATEWAY, WAN, 4000)))
+        await bench.settle()
+        assert bench.routes == [Route(IPv4Address("0.0.0.0"), 0, 1, GATEWAY), inside]
+        bench.change(RoutesChanged((route(DEFAULT, GATEWAY, WAN, 4000),), gone=True, replace=False))
+        await bench.settle()
+        assert bench.routes == [inside]
+
+    run(story, inside)
 
 
 def test_the_choice_among_equals_is_the_same_on_both_nodes() -> None:

@@ -328,3 +328,24 @@ def test_rules_as_they_stand_in_the_file(daemon: Reloaded) -> None:
             }
         ],
     }
+
+
+def test_workers_that_never_answer_end_the_daemon(daemon: Reloaded, node: Fastpath) -> None:
+    """Some may have the new rules: "nothing was applied" would be a lie."""
+    daemon.file(NO_DNS)
+    complaints: list[dict[str, Any]] = []
+
+    def commit_policy(_policy: Policy) -> None:
+        raise FastpathError(errno.ETIMEDOUT, "fp_policy_commit")
+
+    async def story() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+        daemon.part.role_set(Role.ACTIVE)
+        with pytest.raises(RequestError, match="workers do not answer: this node stops forwarding and ends"):
+            await daemon.part.reload({})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(node, "commit_policy", commit_policy)
+        asyncio.run(story())
+    (complaint,) = complaints
+    assert isinstance(complaint["exception"], FastpathError), "the loop's handler takes it for fatal"

@@ -40,7 +40,7 @@ from flexha.fastpath import (
 )
 
 DMZ = 2
-GRE, OSPF = 47, 89
+GRE, ESP, SCTP, OSPF = 47, 50, 132, 89
 DMZ_MAC, DMZ_VMAC = bytes.fromhex("020000000030"), bytes.fromhex("00005e000135")
 CLIENT, OTHER = packets.CLIENTS[0], packets.CLIENTS[1]
 SERVER = IPv4Address("10.2.0.80")
@@ -89,6 +89,8 @@ OPENERS = [
     (Packet(UDP, CLIENT, STRANGER, 5353, 53, payload=b"x"), LAN),
     (Packet(ICMP, CLIENT, REMOTE, 77), LAN),
     (Packet(GRE, OTHER, STRANGER, 0, payload=bytes(8)), LAN),
+    (Packet(ESP, CLIENT, STRANGER, 0, payload=bytes(8)), LAN),
+    (Packet(SCTP, CLIENT, STRANGER, 0, payload=bytes(16)), LAN),
     (Packet(OSPF, CLIENT, STRANGER, 0, payload=bytes(8)), LAN),
     (Packet(TCP, CLIENT, SERVER, 40001, 80, flags=SYN), LAN),
     (Packet(UDP, SERVER, CLIENT, 500, 500, payload=b"x"), DMZ),
@@ -130,7 +132,7 @@ def nets(*addresses: IPv4Address) -> st.SearchStrategy[tuple[IPv4Network, ...]]:
 
 
 services = st.one_of(
-    st.sampled_from([Service(TCP), Service(UDP), Service(ICMP), Service(GRE), Service(OSPF)]),
+    st.sampled_from([Service(TCP), Service(UDP), Service(ICMP), Service(GRE), Service(ESP), Service(OSPF)]),
     st.sampled_from([Service(TCP, 80, 80), Service(TCP, 81, 9000), Service(UDP, 53, 53)]),
 )
 ports = st.sampled_from([(), (), (LAN,), (WAN,), (DMZ,), (LAN, DMZ)])
@@ -163,6 +165,8 @@ ALL = Policy((Rule(Action.ALLOW, form=Form.NONE, in_ports=(WAN,)), Rule(Action.A
 @given(old=policies, new=policies)
 @example(old=ALL, new=ALL)
 @example(old=ALL, new=Policy())
+@example(old=Policy(), new=Policy((Rule(Action.ALLOW),)))
+@example(old=Policy((Rule(Action.ALLOW, services=(Service(OSPF),)),)), new=Policy((Rule(Action.ALLOW),)))
 @example(old=Policy(forwards=tuple(FORWARDS)), new=Policy(forwards=tuple(FORWARDS[1:])))
 @example(old=ALL, new=replace(ALL, default_outbound=Action.DENY, rules=()))
 def test_what_the_new_policy_would_open_alike_lives_on(old: Policy, new: Policy) -> None:

@@ -267,9 +267,14 @@ static uint32_t behind_port(const struct core *c, const struct attempt *a, struc
 	idx = mapping_by_external(c, pool, p->proto, p->dport);
 	if (!idx)
 		return V_NO_SESSION;
-	if (c->cfg->pools[pool].filtering != FP_FILTER_EIF &&
-	    (c->cfg->pools[pool].filtering != FP_FILTER_ADF || !mapping_has_remote(c, idx, &a->src)))
+	if (c->cfg->pools[pool].filtering == FP_FILTER_APDF)
 		return V_FILTERED;
+	if (c->cfg->pools[pool].filtering == FP_FILTER_ADF) {
+		uint32_t verdict = mapping_has_remote(c, idx, &a->src);
+
+		if (verdict != V_GO_ON)
+			return verdict;
+	}
 	leader = &c->table.rec[idx].hot;
 	path->form = FP_FORM_SNAT;
 	path->pool = (uint8_t)pool;

@@ -306,7 +306,7 @@ static uint32_t told(uint32_t reason)
 	case V_PORTS_EXHAUSTED: return V_PORTS_EXHAUSTED_SENT;
 	case V_SOURCE_LIMIT: return V_SOURCE_LIMIT_SENT;
 	case V_PORT_LIMIT: return V_PORT_LIMIT_SENT;
-	default: FP_ASSERT(reason == V_PORTLESS_TAKEN); return V_PORTLESS_TAKEN_SENT;
+	default: FP_ASSERT(reason == V_ENDPOINT_TAKEN); return V_ENDPOINT_TAKEN_SENT;
 	}
 }
 

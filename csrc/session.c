@@ -60,18 +60,18 @@ uint32_t mapping_by_external(const struct core *c, uint32_t pool, uint8_t proto,
 	return record_find(c, &f, SIDE_IN, KEY_MAPPING);
 }
 
-bool mapping_has_remote(const struct core *c, uint32_t leader, const struct fp_addr *remote)
+uint32_t mapping_has_remote(const struct core *c, uint32_t leader, const struct fp_addr *remote)
 {
 	uint32_t idx = leader;
 
 	for (uint32_t i = 0; i < MAPPING_WALK_MAX; i++) {
 		if (addr_eq(&c->table.rec[idx].hot.remote, remote))
-			return true;
-		idx = c->table.link[idx].map_next;
+			return V_GO_ON;
+		idx = c->table.link[idx].map_next; /* behind the leader stands who came last */
 		if (idx == leader)
-			break;
+			return V_FILTERED;
 	}
-	return false;
+	return V_FILTERED_UNSEEN;
 }
 
 /* ---- quotas ---- */
@@ -300,7 +300,7 @@ static uint32_t external_end(struct core *c, struct flow_hot *f, uint32_t shard,
 		return verdict;
 	/* The end is not this session's alone: towards this remote somebody else may have it. */
 	return record_find(c, f, SIDE_OUT, KEY_FLOW) || record_find(c, f, SIDE_IN, KEY_FLOW)
-		       ? V_PORTLESS_TAKEN
+		       ? V_ENDPOINT_TAKEN
 		       : V_GO_ON;
 }
 

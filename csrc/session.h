@@ -135,11 +135,13 @@ uint32_t mapping_by_external(const struct core *c, uint32_t pool, uint8_t proto,
  * mapping_has_remote() - Has the mapping a session with this remote address (address-dependent filtering)?
  * @leader: from mapping_by_external()
  *
- * Looks at MAPPING_WALK_MAX sessions; beyond them the answer is no.
+ * Looks at the leader and at the sessions that were opened last, MAPPING_WALK_MAX of them: each may be a miss of
+ * the cache, and whoever asks is a stranger who can ask often.
+ * Return: V_GO_ON, V_FILTERED, or V_FILTERED_UNSEEN: not among those that were looked at.
  */
-bool mapping_has_remote(const struct core *c, uint32_t leader, const struct fp_addr *remote);
+uint32_t mapping_has_remote(const struct core *c, uint32_t leader, const struct fp_addr *remote);
 
-enum { MAPPING_WALK_MAX = 256 };
+enum { MAPPING_WALK_MAX = 32 };
 
 /**
  * record_insert() - Make a record of certain endpoints

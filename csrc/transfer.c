@@ -498,7 +498,11 @@ int core_import_begin(struct core *c)
 	if (c->role == FP_ROLE_ACTIVE)
 		return -EPERM;
 	forget_changes(c);
-	c->import_epoch++;
+	if (++c->import_epoch == 0) { /* the numbers come round: let no record seem to be of this epoch */
+		for (uint32_t idx = 1; idx <= c->table.n_fresh; idx++)
+			c->table.rec[idx].hot.epoch = 0;
+		c->import_epoch = 1;
+	}
 	return 0;
 }
 

@@ -40,7 +40,7 @@ enum verdict_class { VERDICT_PASS, VERDICT_DROP, VERDICT_TRANSIT };
 	X(PORTS_EXHAUSTED_SENT, ports_exhausted_sent, PASS, "ports_exhausted, and its sender was told")    \
 	X(SOURCE_LIMIT_SENT, source_limit_sent, PASS, "source_limit, and its sender was told")             \
 	X(PORT_LIMIT_SENT, port_limit_sent, PASS, "port_limit, and its sender was told")                   \
-	X(PORTLESS_TAKEN_SENT, portless_taken_sent, PASS, "portless_taken, and its sender was told")       \
+	X(ENDPOINT_TAKEN_SENT, endpoint_taken_sent, PASS, "endpoint_taken, and its sender was told")       \
 	X(VRRP, vrrp, PASS, "VRRP advertisement: given to the control plane")                              \
 	X(PULSE, pulse, PASS, "heartbeat of the peer: given to the pulse thread")                          \
 	/* not an end */                                                                                   \
@@ -96,7 +96,7 @@ enum verdict_class { VERDICT_PASS, VERDICT_DROP, VERDICT_TRANSIT };
 	X(PROTOCOL, protocol, DROP, "not TCP, UDP, ICMP, GRE, ESP or SCTP, and no rule names it")          \
 	X(ICMP_ERROR_BAD, icmp_error_bad, DROP, "ICMP error whose quote is cut, damaged or made up")       \
 	X(ICMP_ERROR_NO_SESSION, icmp_error_no_session, DROP, "ICMP error about no session of ours")       \
-	X(ICMP_LIMITED, icmp_limited, DROP, "TTL ran out or too big; too many were told of late")          \
+	X(ICMP_LIMITED, icmp_limited, DROP, "TTL ran out, too big or rejected; too many were told of late") \
 	X(ICMP_TYPE, icmp_type, DROP, "ICMP that is neither echo nor an error")                            \
 	X(TCP_FLAGS, tcp_flags, DROP, "impossible combination of TCP flags")                               \
 	X(TCP_STATE, tcp_state, DROP, "TCP segment that the session's state does not allow")               \
@@ -111,6 +111,8 @@ enum verdict_class { VERDICT_PASS, VERDICT_DROP, VERDICT_TRANSIT };
 	X(INSIDE_DENIED, inside_denied, DROP, "from inside to an inside zone: no rule allows it")          \
 	X(RULE_DENIED, rule_denied, DROP, "a rule denies it, or rejects it and may not tell the sender")   \
 	X(FILTERED, filtered, DROP, "from outside to a mapping whose pool does not let this remote in")    \
+	X(FILTERED_UNSEEN, filtered_unseen, DROP,                                                          \
+	  "to a mapping with so many sessions that not all were looked at for this remote")                \
 	X(HAIRPIN_PORTLESS, hairpin_portless, DROP, "from inside to a NAT address, without ports")         \
 	X(VIP_SERVICE, vip_service, DROP, "to a VIP or a pool's address, which offers nothing but echo")   \
 	X(NO_POOL, no_pool, DROP, "the outside port has no NAT pool")                                      \
@@ -118,7 +120,7 @@ enum verdict_class { VERDICT_PASS, VERDICT_DROP, VERDICT_TRANSIT };
 	X(PORTS_EXHAUSTED, ports_exhausted, DROP, "no external port left for a new mapping")               \
 	X(SOURCE_LIMIT, source_limit, DROP, "the inside address has all the sessions that it may have")    \
 	X(PORT_LIMIT, port_limit, DROP, "the inside address has all the external ports that it may have")  \
-	X(PORTLESS_TAKEN, portless_taken, DROP, "another session has these addresses (and ports)")         \
+	X(ENDPOINT_TAKEN, endpoint_taken, DROP, "another session has these addresses (and ports)")         \
 	/* next hop */                                                                                     \
 	X(NO_ROUTE, no_route, DROP, "no route to the destination")                                         \
 	X(NO_RETURN_ROUTE, no_return_route, DROP, "the source is not routed towards an inside port")       \

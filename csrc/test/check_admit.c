@@ -238,7 +238,7 @@ static void check_portless(void)
 		CHECK(74, out_dst(&f).raw == CLIENT.raw && frames_csums_ok(&f));
 		/* Only one inside host can have it. */
 		s = bare(protos[i], CLIENT2, SERVER);
-		CHECK_EQ(75, estate_in(r, LAN, &s).verdict, V_PORTLESS_TAKEN_SENT);
+		CHECK_EQ(75, estate_in(r, LAN, &s).verdict, V_ENDPOINT_TAKEN_SENT);
 		s = bare(protos[i], IP4(192, 0, 2, 99), WAN_VIP);
 		CHECK_EQ(76, estate_in(r, WAN, &s).verdict, V_NO_SESSION);
 		/* A quote may end with the IP header, or with any byte behind it. */

@@ -124,13 +124,13 @@ static void check_inbound_of_a_mapping(void)
 	CHECK_EQ(1, leader, first);
 	CHECK_EQ(2, mapping_by_external(&r->core, 0, TCP, port), FLOW_NONE);
 	CHECK_EQ(3, mapping_by_external(&r->core, 0, UDP, be16_of(be16_host(port) ^ 128)), FLOW_NONE);
-	CHECK(4, mapping_has_remote(&r->core, leader, &server));
-	CHECK(5, !mapping_has_remote(&r->core, leader, &other));
+	CHECK_EQ(4, mapping_has_remote(&r->core, leader, &server), V_GO_ON);
+	CHECK_EQ(5, mapping_has_remote(&r->core, leader, &other), V_FILTERED);
 	second = opened(r, UDP, inbound(CLIENT, 5000, stranger, 999));
 	CHECK_EQ(6, r->core.table.rec[second].hot.external_port.raw, port.raw);
 	CHECK_EQ(7, r->core.table.rec[second].hot.flags, FP_RF_INBOUND);
-	CHECK(8, mapping_has_remote(&r->core, leader, &other));
-	CHECK(9, !mapping_has_remote(&r->core, leader, &nobody));
+	CHECK_EQ(8, mapping_has_remote(&r->core, leader, &other), V_GO_ON);
+	CHECK_EQ(9, mapping_has_remote(&r->core, leader, &nobody), V_FILTERED);
 	CHECK(10, is_found(r, first) && is_found(r, second));
 	CHECK_EQ(11, rig_stats(r).mappings, 1);
 	CHECK_EQ(12, rig_stats(r).flows, 2);
@@ -181,14 +181,23 @@ static void check_many_remotes(void)
 	struct rig *r = rig_active();
 	uint32_t first = opened(r, UDP, outbound(CLIENT, 5000, SERVER, 53)), n = 0;
 
-	for (uint32_t i = 0; i < 400; i++)
-		opened(r, UDP, outbound(CLIENT, 5000, IP4(192, 0, 3, i & 255), (uint16_t)(100 + i)));
+	const struct fp_addr server = v4(SERVER), nobody = v4(IP4(192, 0, 4, 1));
+
+	for (uint32_t i = 0; i < MAPPING_WALK_MAX - 1; i++)
+		opened(r, UDP, outbound(CLIENT, 5000, IP4(192, 0, 3, i), (uint16_t)(100 + i)));
+	CHECK_EQ(33, mapping_has_remote(&r->core, first, &nobody), V_FILTERED);
+	for (uint32_t i = MAPPING_WALK_MAX - 1; i < 256; i++)
+		opened(r, UDP, outbound(CLIENT, 5000, IP4(192, 0, 3, i), (uint16_t)(100 + i)));
 	for (uint32_t i = 0; i < 256; i++) {
 		struct fp_addr remote = v4(IP4(192, 0, 3, i));
+		uint32_t verdict = mapping_has_remote(&r->core, first, &remote);
 
-		n += mapping_has_remote(&r->core, first, &remote);
+		CHECK_EQ(30, verdict, i > 256 - MAPPING_WALK_MAX ? V_GO_ON : V_FILTERED_UNSEEN);
+		n += verdict == V_GO_ON;
 	}
-	CHECK(30, n > 150);
+	CHECK_EQ(34, n, MAPPING_WALK_MAX - 1); /* those opened last, and the leader's */
+	CHECK_EQ(35, mapping_has_remote(&r->core, first, &server), V_GO_ON);
+	CHECK_EQ(36, mapping_has_remote(&r->core, first, &nobody), V_FILTERED_UNSEEN);
 	CHECK_EQ(31, rig_stats(r).mappings, 1);
 	mapping_remove(&r->core, first, true);
 	CHECK_EQ(32, rig_stats(r).flows, 0);
@@ -211,7 +220,7 @@ static void check_static(void)
 	CHECK_EQ(43, f->state, FP_ST_SYN_SENT);
 	CHECK_EQ(44, r->core.table.rec[idx].cold.shard, core_shard(&r->cfg, &server, be16_of(40000), TCP));
 	CHECK_EQ(45, rig_stats(r).mappings, 0);
-	CHECK_EQ(46, try_open(r, TCP, forwarded(SERVER, 40000)), V_PORTLESS_TAKEN);
+	CHECK_EQ(46, try_open(r, TCP, forwarded(SERVER, 40000)), V_ENDPOINT_TAKEN);
 	CHECK_EQ(47, try_open(r, TCP, forwarded(SERVER, 40001)), V_GO_ON);
 	/* The server speaks first, from the port that it is forwarded. */
 	own.form = FP_FORM_STATIC;
@@ -243,7 +252,7 @@ static void check_none(void)
 	CHECK_EQ(64, flow_find(&r->core.table, &r->core.hash, &key, flow_hash(&r->core.table, &key)),
 		 two << 1 | SIDE_OUT);
 	CHECK_EQ(65, rig_stats(r).mappings, 0);
-	CHECK_EQ(66, try_open(r, UDP, untranslated(CLIENT, 5000, SERVER, 53)), V_PORTLESS_TAKEN);
+	CHECK_EQ(66, try_open(r, UDP, untranslated(CLIENT, 5000, SERVER, 53)), V_ENDPOINT_TAKEN);
 	rig_sleep(r, 302);
 	CHECK_EQ(67, r->core.table.n_free, r->core.table.cap);
 	rig_free(r);
@@ -259,7 +268,7 @@ static void check_portless(void)
 	CHECK(80, is_found(r, idx));
 	CHECK_EQ(81, r->core.table.rec[idx].hot.external_port.raw, 0);
 	CHECK_EQ(82, r->core.table.rec[idx].cold.shard, core_shard(&r->cfg, &server, be16_of(0), GRE));
-	CHECK_EQ(83, try_open(r, GRE, outbound(CLIENT2, 0, SERVER, 0)), V_PORTLESS_TAKEN);
+	CHECK_EQ(83, try_open(r, GRE, outbound(CLIENT2, 0, SERVER, 0)), V_ENDPOINT_TAKEN);
 	CHECK_EQ(84, try_open(r, ESP, outbound(CLIENT2, 0, SERVER, 0)), V_GO_ON);
 	CHECK_EQ(85, try_open(r, GRE, outbound(CLIENT2, 0, IP4(192, 0, 2, 11), 0)), V_GO_ON);
 	CHECK_EQ(86, rig_stats(r).mappings, 0);

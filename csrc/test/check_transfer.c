@@ -341,6 +341,11 @@ static void check_sweep(void)
 	CHECK_EQ(132, core_import_end(&b->core), 10);
 	CHECK(133, same_tables(a, b));
 	CHECK_EQ(134, core_import_end(&b->core), 0);
+	/* Bulks that never end: what none of the last 255 brought is as stale as what the last one did not. */
+	for (uint32_t i = 0; i < 256; i++)
+		CHECK_EQ(135, core_import_begin(&b->core), 0);
+	CHECK_EQ(136, core_import_end(&b->core), 10);
+	CHECK_EQ(137, rig_stats(b).flows, 0);
 	rig_free(a);
 	rig_free(b);
 }

@@ -266,7 +266,7 @@ class GatewayModel:
         elif way.form is Form.SNAT and not self._mapping(proto, external):
             return "no_session"
         if key in self.sessions or self._by_external(proto, external, remote):
-            return "portless_taken" + told
+            return "endpoint_taken" + told
         self.sessions[key] = Session(proto, inside, remote, external, way.form, way.rule, inbound)
         return ""
 

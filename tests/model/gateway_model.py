@@ -177,10 +177,7 @@ class GatewayModel:
         if not number:
             return otherwise, 0, Form.SNAT
         rule = self.policy.rules[number - 1]
-        named = bool(rule.services) and all(service.proto for service in rule.services)
         refused = {Action.ALLOW: "", Action.DENY: "rule_denied", Action.REJECT: "rejected_icmp"}[rule.action]
-        if not refused and proto == GRE and not named:
-            refused = "protocol"
         return refused, number, rule.form
 
     def _way_out(self, proto: int, inside: Endpoint, remote: Endpoint, *, opens: bool = True) -> Way:
@@ -235,7 +232,7 @@ class GatewayModel:
         if remote[0] == WAN_VIP:
             return inside, Way(form=form)
         refused, rule, wanted = self._ask(proto, remote, inside, (WAN, LAN), otherwise)
-        if form is Form.NONE and refused in {"", "protocol"} and wanted is not Form.NONE:
+        if form is Form.NONE and not refused and wanted is not Form.NONE:
             refused = "outside_denied"
         return inside, Way(refused, form, rule)
 

@@ -313,3 +313,27 @@ def test_a_pool_that_does_not_survive_is_warned_of(policy_pair: PolicyPair) -> N
         assert ["own" in text for text in status["warnings"]] == [True]
         survives = {pool["name"]: pool["survives"] for pool in node.ctl("pools")["pools"]}
         assert survives == {"vip": True, "second": True, "own": False}
+
+
+BRANCH = f"""
+[[routes]]
+prefix = "10.9.0.0/16"
+via = "{topo.CLIENT_ADDRESSES[-1]}"
+port = "lan"
+"""
+
+
+@pytest.mark.parametrize("policy_pair", [BRANCH], indirect=True)
+def test_what_is_inside_stays_inside_when_its_route_goes(lab: Lab, policy_pair: PolicyPair) -> None:
+    """Spec: DESIGN section 2, "a reply for a client never follows the default route to the ISP"."""
+    active = policy_pair.nodes.active()
+    with lab.open_socket("client", socket.AF_INET, socket.SOCK_DGRAM) as client:
+
+        def counted(verdict: str) -> bool:
+            client.sendto(b"?", ("10.9.0.5", 53))
+            return active.counter(verdict) > 0
+
+        wait_until(lambda: counted("inside_denied"), 10, "to the branch by the LAN it came from")
+        lab.run(active.name, ["ip", "route", "del", "10.9.0.0/16"])
+        wait_until(lambda: counted("zone_unreachable"), 10, "to the branch, to which nothing leads")
+    assert active.sessions(remote="10.9.0.5") == []

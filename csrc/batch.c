@@ -18,7 +18,7 @@ void batch_open(struct worker *w)
 	const struct plane *pl = w->plane;
 
 	for (uint32_t p = 0; p < pl->cfg->n_ports; p++) {
-		if (pl->ports[p].wire[w->index].ops->tx_piece) {
+		if (pl->ports[p].wire[w->index].ops->rx_piece) {
 			uring_open(&w->batch.ring); /* without it, one call a frame */
 			return;
 		}
@@ -100,40 +100,67 @@ int batch_rx(struct worker *w, struct chan *ch)
 
 /* ---- writing ---- */
 
-bool batch_tx(struct worker *w, struct fp_frame *frame)
+/* By the ring; false if it cannot be. */
+static bool list(struct batch *b, const struct chan *ch, const struct fp_frame *frame)
 {
-	const struct chan *ch = &w->plane->ports[frame->out_port].wire[w->index];
-	struct batch *b = &w->batch;
 	struct piece piece;
 
-	if (!uring_is_open(&b->ring) || !ch->ops->tx_piece || !port_tx_is_plain(ch, frame) ||
-	    !ch->ops->tx_piece(ch, frame, &piece)) {
+	if (!uring_is_open(&b->ring) || !ch->ops->tx_piece || !ch->ops->tx_piece(ch, frame, &piece))
+		return false;
+	uring_add(&b->ring, true, ch->fd, piece.data, piece.len);
+	return true;
+}
+
+bool batch_tx(struct worker *w, struct fp_frame *frame)
+{
+	struct chan *ch = &w->plane->ports[frame->out_port].wire[w->index];
+	struct chan *many = ch->ops->tx_many ? ch : NULL;
+	struct batch *b = &w->batch;
+
+	if (b->many != many)
+		batch_flush(w);
+	if (!port_tx_is_plain(ch, frame) || (!many && !list(b, ch, frame))) {
 		batch_flush(w);
 		return false;
 	}
 	FP_ASSERT(b->n < FP_TX_BURST);
-	uring_add(&b->ring, true, ch->fd, piece.data, piece.len);
+	b->many = many;
 	b->frames[b->n++] = frame;
 	return true;
+}
+
+/* What is collected; bit i of what it returns is set if frames[i] left. */
+static uint32_t write_all(struct batch *b)
+{
+	uint32_t sent = 0;
+
+	if (b->many)
+		return b->many->ops->tx_many(b->many, b->frames, b->n);
+	uring_run(&b->ring);
+	for (uint32_t i = 0; i < b->n; i++)
+		sent |= (uint32_t)(b->ring.res[i] >= 0) << i;
+	return sent;
 }
 
 void batch_flush(struct worker *w)
 {
 	struct batch *b = &w->batch;
+	uint32_t sent;
 
 	if (b->n == 0)
 		return;
-	uring_run(&b->ring);
+	sent = write_all(b);
 	for (uint32_t i = 0; i < b->n; i++) {
 		struct port_counters *pc = &w->ports[b->frames[i]->out_port];
 
-		if (b->ring.res[i] < 0) {
-			b->frames[i]->verdict = V_TX_FAILED;
-			counter_add(&pc->tx_errors, 1);
-		} else {
+		if (sent & 1u << i) {
 			counter_add(&pc->tx_frames, 1);
 			counter_add(&pc->tx_bytes, b->frames[i]->len);
+		} else {
+			b->frames[i]->verdict = V_TX_FAILED;
+			counter_add(&pc->tx_errors, 1);
 		}
 	}
 	b->n = 0;
+	b->many = NULL;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * batch.h - the frames of a worker's burst, read and written by few system calls (uring.h)
+ * batch.h - the frames of a worker's burst, read and written by few system calls (uring.h, or the driver's own)
  *
  * Theory of operation
  *   Reading: nobody says how many frames wait in a queue. So as many reads are asked for as the last burst lets

@@ -99,17 +99,6 @@ struct fp_vnet port_vnet_of(const struct fp_frame *frame)
 	return vnet;
 }
 
-bool port_piece_with_vnet(const struct fp_frame *frame, struct piece *piece)
-{
-	const struct fp_vnet vnet = port_vnet_of(frame);
-
-	if (!frame->headroom)
-		return false;
-	*piece = (struct piece){ frame->data - sizeof(vnet), frame->len + (uint32_t)sizeof(vnet) };
-	memcpy(piece->data, &vnet, sizeof(vnet));
-	return true;
-}
-
 int port_fail(struct fp_error *err, int rc, const char *fmt, ...)
 {
 	va_list args;

@@ -32,6 +32,8 @@ struct piece {
  * @rx: fill at most n frames, set .len and .vnet, stop at PORT_RX_BYTES; returns how many, 0 when nothing
  *      waits, or -errno. .data has FP_FRAME_MAX bytes of room, or FP_FRAME_BIG if the port's cfg.offload is set
  * @tx: send one frame, whose .vnet is all zero unless the queue takes it; 0 or -errno; never blocks
+ * @tx_many: NULL, or: send up to FP_TX_BURST frames that are as port_tx_is_plain() says; bit i of what it returns is
+ *           set if frames[i] left
  *
  * A queue whose frames are read and written each by a call of its own may say what the call is to be, so that
  * many are made at once (batch.h); these are NULL where there is no such call.
@@ -43,6 +45,7 @@ struct piece {
 struct chan_ops {
 	int (*rx)(struct chan *ch, struct fp_frame *frames, uint32_t n);
 	int (*tx)(struct chan *ch, const struct fp_frame *frame);
+	uint32_t (*tx_many)(struct chan *ch, struct fp_frame *const *frames, uint32_t n);
 	bool (*rx_piece)(const struct chan *ch, const struct fp_frame *frame, struct piece *piece);
 	void (*rx_done)(const struct chan *ch, struct fp_frame *frame, uint32_t got);
 	bool (*tx_piece)(const struct chan *ch, const struct fp_frame *frame, struct piece *piece);
@@ -214,9 +217,6 @@ static inline uint32_t port_mem_take(struct port *port, uint32_t queue, enum fp_
 
 /* port_vnet_of() - The virtio header of a frame that leaves, as the kernel wants it */
 struct fp_vnet port_vnet_of(const struct fp_frame *frame);
-
-/* port_piece_with_vnet() - chan_ops.tx_piece where that header comes first: false if there is no room for it */
-bool port_piece_with_vnet(const struct fp_frame *frame, struct piece *piece);
 
 /* port_fail() - Put a message into @err; returns @rc */
 int port_fail(struct fp_error *err, int rc, const char *fmt, ...) __attribute__((format(printf, 3, 4)));

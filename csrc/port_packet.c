@@ -252,12 +252,6 @@ static int packet_rx(struct chan *ch, struct fp_frame *frames, uint32_t n)
 
 /* ---- tx ---- */
 
-static bool packet_tx_piece(const struct chan *ch, const struct fp_frame *frame, struct piece *piece)
-{
-	(void)ch; /* all of them take the header */
-	return port_piece_with_vnet(frame, piece);
-}
-
 static int packet_tx(struct chan *ch, const struct fp_frame *frame)
 {
 	struct fp_vnet vnet = port_vnet_of(frame);
@@ -270,7 +264,35 @@ static int packet_tx(struct chan *ch, const struct fp_frame *frame)
 	return sent < 0 ? -errno : 0;
 }
 
-const struct chan_ops packet_ops = { .rx = packet_rx, .tx = packet_tx, .tx_piece = packet_tx_piece };
+/* A frame that is refused does not stop those behind it. */
+static uint32_t packet_tx_many(struct chan *ch, struct fp_frame *const *frames, uint32_t n)
+{
+	struct fp_vnet vnet[FP_TX_BURST];
+	struct iovec iov[FP_TX_BURST][2];
+	struct mmsghdr msgs[FP_TX_BURST] = { 0 };
+	uint32_t sent = 0, done = 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		vnet[i] = port_vnet_of(frames[i]);
+		iov[i][0] = (struct iovec){ &vnet[i], sizeof(vnet[i]) };
+		iov[i][1] = (struct iovec){ frames[i]->data, frames[i]->len };
+		msgs[i].msg_hdr.msg_iov = iov[i];
+		msgs[i].msg_hdr.msg_iovlen = ARRAY_SIZE(iov[i]);
+	}
+	while (done < n) {
+		const int rc = sendmmsg(ch->fd, &msgs[done], n - done, MSG_DONTWAIT);
+
+		if (rc > 0) {
+			sent |= ((1u << rc) - 1) << done;
+			done += (uint32_t)rc;
+		} else if (errno != EINTR) {
+			done++; /* an error is the first one's: else it would have said how many left */
+		}
+	}
+	return sent;
+}
+
+const struct chan_ops packet_ops = { .rx = packet_rx, .tx = packet_tx, .tx_many = packet_tx_many };
 
 /* ---- life ---- */
 

@@ -39,9 +39,16 @@ static_assert((int)FP_VNET_NEEDS_CSUM == VIRTIO_NET_HDR_F_NEEDS_CSUM &&
 
 static bool tap_tx_piece(const struct chan *ch, const struct fp_frame *frame, struct piece *piece)
 {
-	if (ch->vnet)
-		return port_piece_with_vnet(frame, piece);
+	const struct fp_vnet vnet = port_vnet_of(frame);
+
 	*piece = (struct piece){ frame->data, frame->len };
+	if (!ch->vnet)
+		return true;
+	if (!frame->headroom)
+		return false;
+	piece->data -= sizeof(vnet);
+	piece->len += (uint32_t)sizeof(vnet);
+	memcpy(piece->data, &vnet, sizeof(vnet));
 	return true;
 }
 

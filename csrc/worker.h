@@ -120,11 +120,13 @@ struct lent {
 /**
  * struct batch - Frames collected for one system call (batch.h)
  * @ring:   its requests
+ * @many:   NULL, or: they are for this queue, and its driver has a call for many
  * @frames: to be written
  * @n:      of them
  */
 struct batch {
 	struct uring ring;
+	struct chan *many;
 	struct fp_frame *frames[FP_TX_BURST];
 	uint32_t n;
 };

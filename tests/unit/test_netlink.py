@@ -101,7 +101,10 @@ class Bench:
         return self.fastpath.commits[-1][1]
 
     async def settle(self) -> None:
-        await asyncio.sleep(netlink.RESYNC_DELAY_S + 0.02)
+        """What has been put off is done."""
+        async with asyncio.timeout(5):
+            while self.mirror._resync_timer or self.mirror._commit_timer:
+                await asyncio.sleep(0)
 
 
 def run(story: Callable[[Bench], Awaitable[None]], *inside: Route) -> None:

@@ -49,7 +49,8 @@ enum verdict_class { VERDICT_PASS, VERDICT_DROP, VERDICT_TRANSIT };
 	/* Ethernet */                                                                                     \
 	X(RUNT, runt, DROP, "shorter than an Ethernet header")                                             \
 	X(OVERSIZED, oversized, DROP, "longer than the port's MTU")                                        \
-	X(VNET_MALFORMED, vnet_malformed, DROP, "offload header that contradicts the frame")               \
+	X(VNET_MALFORMED, vnet_malformed, DROP,                                                            \
+	  "offload header that contradicts the frame, or cuts it into too many segments")                  \
 	X(OWN_SOURCE, own_source, DROP, "source is this node's own port MAC: a loop")                      \
 	X(NOT_FOR_US, not_for_us, DROP, "unicast to somebody else's MAC")                                  \
 	X(VMAC_NOT_ACTIVE, vmac_not_active, DROP, "to the virtual MAC, but this node is not ACTIVE")       \
@@ -96,7 +97,7 @@ enum verdict_class { VERDICT_PASS, VERDICT_DROP, VERDICT_TRANSIT };
 	X(PROTOCOL, protocol, DROP, "not TCP, UDP, ICMP, GRE, ESP or SCTP, and no rule names it")          \
 	X(ICMP_ERROR_BAD, icmp_error_bad, DROP, "ICMP error whose quote is cut, damaged or made up")       \
 	X(ICMP_ERROR_NO_SESSION, icmp_error_no_session, DROP, "ICMP error about no session of ours")       \
-	X(ICMP_LIMITED, icmp_limited, DROP, "TTL ran out, too big or rejected; too many were told of late") \
+	X(ICMP_LIMITED, icmp_limited, DROP, "TTL ran out, too big or rejected; too many were told lately") \
 	X(ICMP_TYPE, icmp_type, DROP, "ICMP that is neither echo nor an error")                            \
 	X(TCP_FLAGS, tcp_flags, DROP, "impossible combination of TCP flags")                               \
 	X(TCP_STATE, tcp_state, DROP, "TCP segment that the session's state does not allow")               \
@@ -124,7 +125,8 @@ enum verdict_class { VERDICT_PASS, VERDICT_DROP, VERDICT_TRANSIT };
 	/* next hop */                                                                                     \
 	X(NO_ROUTE, no_route, DROP, "no route to the destination")                                         \
 	X(NO_RETURN_ROUTE, no_return_route, DROP, "the source is not routed towards an inside port")       \
-	X(ZONE_UNREACHABLE, zone_unreachable, DROP, "towards a zone to which no route leads, or another zone's") \
+	X(ZONE_UNREACHABLE, zone_unreachable, DROP,                                                        \
+	  "towards a zone to which no route leads, or another zone's")                                     \
 	X(NEIGH_FULL, neigh_full, DROP, "too many frames wait for a neighbour")                            \
 	X(NEIGH_BIG, neigh_big, DROP, "offload frame whose neighbour is not known: too long to wait")      \
 	X(NEIGH_TIMEOUT, neigh_timeout, DROP, "the neighbour did not answer")                              \

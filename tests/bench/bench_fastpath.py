@@ -54,8 +54,9 @@ FIGURE_BARS = {
 }
 MEANING = {
     "bytes_per_session": "memory of a core of 1,048,576 sessions, every structure counted",
-    "new_sessions_per_s": "port, mapping, index, timer, and the event drained for a peer",
-    "new_sessions_no_peer_per_s": "the same, nobody to be told",
+    "new_sessions_per_s": "64 rules, port, mapping, index, timer, and the event drained for a peer",
+    "new_sessions_1000_rules_per_s": "the same with 1,000 rules",
+    "new_sessions_no_peer_per_s": "no rules, nobody to be told",
     "new_sessions_shared_mapping_per_s": "50 sessions an inside endpoint, nobody to be told",
     "expiry_per_s": "sessions that are due, nobody to be told",
     "expiry_told_per_s": "the same, the event drained, and acknowledged by a peer",

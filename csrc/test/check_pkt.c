@@ -59,7 +59,7 @@ static uint32_t parse_copy(const uint8_t *data, uint32_t len)
 static void check_sound(void)
 {
 	struct fp_frame f = frames_ipv4(room, LAN, mac_virtual[LAN], &tcp);
-	struct pkt p;
+	struct pkt p = { .frame = NULL };
 
 	CHECK_EQ(1, parse(&f, &p), V_GO_ON);
 	CHECK_EQ(2, be16_host(p.sport), 1000);

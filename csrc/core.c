@@ -143,8 +143,8 @@ uint32_t core_expire(struct core *c, uint64_t now_ns, uint32_t budget)
 		return 0;
 	drop_parked(c, now_ns, V_NEIGH_TIMEOUT);
 	frag_expire(&c->frags, now_ns, c->verdicts);
-	n = evict_some(c, budget);
-	return n + session_expire(c, budget - n);
+	n = session_expire(c, budget); /* first: nobody goes before his time for want of what is due anyway */
+	return n + evict_some(c, budget - n);
 }
 
 /* ---- role ---- */

@@ -1,24 +1,85 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * cols.c - flow records to columns and back: the sync batch's layout (flexha/core/sync_wire.py)
+ * cols.c - flow records to columns and back: a section of a sync batch (flexha/core/sync_wire.py)
  *
- * A column is a packed little-endian array with one element for each record; addresses are 4 or 16 bytes,
- * ports stay in network order. A receiver skips columns that it does not know and reads zero for those that
- * are missing, so both may grow apart by a version. Everything here is a pure function.
+ * A section holds records of one op and one address family. A column is a packed little-endian array with one
+ * element for each record, or with one in all when it would be the same for each; addresses are 4 or 16 bytes,
+ * ports stay in network order. A receiver skips columns that it does not know, and some may be missing, so both
+ * may grow apart by a version. Everything here is a pure function.
+ *
+ *   op       required                                                                          optional
+ *   OPEN     id origin version form proto state flags in_port out_port inside remote external  rule
+ *            inside_port remote_port external_port
+ *   STATE    id origin version form proto state flags inside remote inside_port remote_port
+ *   REST     as STATE                                                  rule remaining_ms win counters
+ *   DELETE   id origin form proto inside remote inside_port remote_port
  */
 #include <errno.h>
 
-#include "base.h"
+#include "cols.h"
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "columns are copied, not swapped");
 
 enum {
 	FAMILY_V4 = 4,
 	FAMILY_V6 = 6,
-	WIN_LEN = 14,      /* of one direction: three u32, two u8 */
-	COUNTERS_LEN = 32, /* packets[2], bytes[2] */
+	WIN_LEN = 14, /* of one direction: three u32, two u8 */
 	REMAINING_MS_MAX = 31 * 24 * 3600 * 1000u
 };
+
+static_assert(sizeof(struct fp_cols) == N_COLS * sizeof(uint8_t *), "enum col follows struct fp_cols");
+
+/* What a column carries: a piece of the record as it is, an address, or the windows. */
+enum shape { PLAIN, ADDRESS, WINDOWS };
+
+struct field {
+	uint16_t at, size;
+	enum shape shape;
+};
+
+#define FIELD(member, size, shape) { offsetof(struct fp_flow_rec, member), size, shape }
+static const struct field fields[N_COLS] = {
+	[COL_ID] = FIELD(id, 8, PLAIN),
+	[COL_ORIGIN] = FIELD(origin, 2, PLAIN),
+	[COL_VERSION] = FIELD(version, 4, PLAIN),
+	[COL_FORM] = FIELD(form, 1, PLAIN),
+	[COL_PROTO] = FIELD(proto, 1, PLAIN),
+	[COL_STATE] = FIELD(state, 1, PLAIN),
+	[COL_FLAGS] = FIELD(flags, 1, PLAIN),
+	[COL_IN_PORT] = FIELD(in_port, 1, PLAIN),
+	[COL_OUT_PORT] = FIELD(out_port, 1, PLAIN),
+	[COL_RULE] = FIELD(rule, 2, PLAIN),
+	[COL_INSIDE] = FIELD(inside, 16, ADDRESS),
+	[COL_REMOTE] = FIELD(remote, 16, ADDRESS),
+	[COL_EXTERNAL] = FIELD(external, 16, ADDRESS),
+	[COL_INSIDE_PORT] = FIELD(inside_port, 2, PLAIN),
+	[COL_REMOTE_PORT] = FIELD(remote_port, 2, PLAIN),
+	[COL_EXTERNAL_PORT] = FIELD(external_port, 2, PLAIN),
+	[COL_REMAINING_MS] = FIELD(remaining_ms, 4, PLAIN),
+	[COL_WIN] = FIELD(win, 2 * WIN_LEN, WINDOWS),
+	[COL_COUNTERS] = FIELD(packets, 32, PLAIN),
+};
+#undef FIELD
+
+static_assert(offsetof(struct fp_flow_rec, bytes) == offsetof(struct fp_flow_rec, packets) + 16,
+	      "the counters are one piece");
+
+enum {
+	KEY = COL_BIT(COL_ID) | COL_BIT(COL_ORIGIN) | COL_BIT(COL_FORM) | COL_BIT(COL_PROTO) |
+		COL_BIT(COL_INSIDE) | COL_BIT(COL_REMOTE) | COL_BIT(COL_INSIDE_PORT) |
+		COL_BIT(COL_REMOTE_PORT),
+	NEWS = KEY | COL_BIT(COL_VERSION) | COL_BIT(COL_STATE) | COL_BIT(COL_FLAGS),
+	FIRST = NEWS | COL_BIT(COL_IN_PORT) | COL_BIT(COL_OUT_PORT) | COL_BIT(COL_EXTERNAL) |
+		COL_BIT(COL_EXTERNAL_PORT),
+	LATER = COL_BIT(COL_RULE) | COL_BIT(COL_REMAINING_MS) | COL_BIT(COL_WIN) | COL_BIT(COL_COUNTERS)
+};
+static const uint32_t required_of[] = {
+	[FP_OP_OPEN] = FIRST, [FP_OP_DELETE] = KEY, [FP_OP_STATE] = NEWS, [FP_OP_REST] = NEWS
+};
+static const uint32_t columns_of[] = { [FP_OP_OPEN] = FIRST | COL_BIT(COL_RULE),
+				       [FP_OP_DELETE] = KEY,
+				       [FP_OP_STATE] = NEWS,
+				       [FP_OP_REST] = NEWS | LATER };
 
 int fp_rec_family(const struct fp_flow_rec *rec)
 {
@@ -27,49 +88,35 @@ int fp_rec_family(const struct fp_flow_rec *rec)
 	return addr_is_v4(&rec->inside) ? FAMILY_V4 : FAMILY_V6;
 }
 
-/* ---- one field of one record ---- */
-
-static void put(uint8_t *col, uint32_t i, const void *value, size_t size)
+int fp_rec_census(const struct fp_flow_rec *rec, uint32_t n, uint32_t *counts)
 {
-	if (col)
-		memcpy(col + i * size, value, size);
+	uint32_t i = 0;
+
+	if ((n && !rec) || !counts || n > INT32_MAX)
+		return -EINVAL;
+	memset(counts, 0, 2 * ARRAY_SIZE(columns_of) * sizeof(*counts));
+	for (; i < n && rec[i].op < ARRAY_SIZE(columns_of); i++)
+		counts[rec[i].op * 2 + !addr_is_v4(&rec[i].inside)]++;
+	return (int)i;
 }
 
-static void get(const uint8_t *col, uint32_t i, void *value, size_t size)
+int fp_cols_of(uint32_t op, uint32_t required)
 {
-	if (col)
-		memcpy(value, col + i * size, size);
+	if (op >= ARRAY_SIZE(columns_of))
+		return -EINVAL;
+	return (int)(required ? required_of[op] : columns_of[op]);
 }
 
-static void put_addr(uint8_t *col, uint32_t i, const struct fp_addr *addr, uint32_t family)
+/* ---- one column ---- */
+
+static uint32_t width_of(enum col col, uint32_t family)
 {
-	if (family == FAMILY_V4)
-		put(col, i, addr->b + 12, 4);
-	else
-		put(col, i, addr->b, sizeof(addr->b));
+	return fields[col].shape == ADDRESS && family == FAMILY_V4 ? 4 : fields[col].size;
 }
 
-/* IPv4 zeros are "none", as all-zero addresses are in the record. */
-static void get_addr(const uint8_t *col, uint32_t i, struct fp_addr *addr, uint32_t family)
+static void put_win(uint8_t *p, const struct fp_tcp_win win[2])
 {
-	be32 v4;
-
-	if (!col)
-		return;
-	if (family == FAMILY_V6) {
-		memcpy(addr->b, col + (size_t)i * sizeof(addr->b), sizeof(addr->b));
-		return;
-	}
-	v4 = be32_load(col + (size_t)i * 4);
-	if (v4.raw)
-		*addr = addr_from_v4(v4);
-}
-
-static void put_win(uint8_t *col, uint32_t i, const struct fp_tcp_win win[2])
-{
-	for (uint32_t side = 0; col && side < 2; side++) {
-		uint8_t *p = col + (size_t)WIN_LEN * (2 * i + side);
-
+	for (uint32_t side = 0; side < 2; side++, p += WIN_LEN) {
 		memcpy(p, &win[side].end, 4);
 		memcpy(p + 4, &win[side].max_end, 4);
 		memcpy(p + 8, &win[side].max_win, 4);
@@ -78,11 +125,9 @@ static void put_win(uint8_t *col, uint32_t i, const struct fp_tcp_win win[2])
 	}
 }
 
-static void get_win(const uint8_t *col, uint32_t i, struct fp_tcp_win win[2])
+static void get_win(const uint8_t *p, struct fp_tcp_win win[2])
 {
-	for (uint32_t side = 0; col && side < 2; side++) {
-		const uint8_t *p = col + (size_t)WIN_LEN * (2 * i + side);
-
+	for (uint32_t side = 0; side < 2; side++, p += WIN_LEN) {
 		memcpy(&win[side].end, p, 4);
 		memcpy(&win[side].max_end, p + 4, 4);
 		memcpy(&win[side].max_win, p + 8, 4);
@@ -91,120 +136,121 @@ static void get_win(const uint8_t *col, uint32_t i, struct fp_tcp_win win[2])
 	}
 }
 
-static void put_counters(uint8_t *col, uint32_t i, const struct fp_flow_rec *rec)
+static void put(uint8_t *p, enum col col, uint32_t width, const struct fp_flow_rec *rec)
 {
-	if (!col)
-		return;
-	memcpy(col + (size_t)i * COUNTERS_LEN, rec->packets, sizeof(rec->packets));
-	memcpy(col + (size_t)i * COUNTERS_LEN + 16, rec->bytes, sizeof(rec->bytes));
+	const uint8_t *field = (const uint8_t *)rec + fields[col].at;
+
+	if (fields[col].shape == WINDOWS)
+		put_win(p, rec->win);
+	else
+		memcpy(p, field + fields[col].size - width, width); /* IPv4: the end of the mapped address */
 }
 
-static void get_counters(const uint8_t *col, uint32_t i, struct fp_flow_rec *rec)
+static void get(const uint8_t *p, enum col col, uint32_t width, struct fp_flow_rec *rec)
 {
-	if (!col)
-		return;
-	memcpy(rec->packets, col + (size_t)i * COUNTERS_LEN, sizeof(rec->packets));
-	memcpy(rec->bytes, col + (size_t)i * COUNTERS_LEN + 16, sizeof(rec->bytes));
+	uint8_t *field = (uint8_t *)rec + fields[col].at;
+	struct fp_addr mapped;
+	be32 v4;
+
+	if (fields[col].shape == WINDOWS) {
+		get_win(p, rec->win);
+	} else if (width < fields[col].size) {
+		v4 = be32_load(p); /* IPv4 zeros are "none", as all-zero addresses are in the record */
+		mapped = addr_from_v4(v4);
+		if (v4.raw)
+			memcpy(field, &mapped, sizeof(mapped));
+	} else {
+		memcpy(field, p, width);
+	}
 }
 
-/* ---- one record ---- */
+/* ---- sections ---- */
 
-static void pack_one(const struct fp_flow_rec *rec, uint32_t i, uint32_t family, struct fp_cols *cols)
+static uint8_t *column(const struct fp_cols *cols, enum col col)
 {
-	put(cols->id, i, &rec->id, 8);
-	put(cols->op, i, &rec->op, 1);
-	put(cols->form, i, &rec->form, 1);
-	put(cols->proto, i, &rec->proto, 1);
-	put(cols->state, i, &rec->state, 1);
-	put(cols->flags, i, &rec->flags, 1);
-	put(cols->in_port, i, &rec->in_port, 1);
-	put(cols->out_port, i, &rec->out_port, 1);
-	put(cols->origin, i, &rec->origin, 2);
-	put(cols->version, i, &rec->version, 4);
-	put(cols->remaining_ms, i, &rec->remaining_ms, 4);
-	put(cols->pool, i, &rec->pool, 4);
-	put(cols->rule, i, &rec->rule, 4);
-	put_addr(cols->inside, i, &rec->inside, family);
-	put_addr(cols->remote, i, &rec->remote, family);
-	put_addr(cols->external, i, &rec->external, family);
-	put(cols->inside_port, i, &rec->inside_port, 2);
-	put(cols->remote_port, i, &rec->remote_port, 2);
-	put(cols->external_port, i, &rec->external_port, 2);
-	put_win(cols->win, i, rec->win);
-	put_counters(cols->counters, i, rec);
+	uint8_t *all[N_COLS];
+
+	memcpy(all, cols, sizeof(all));
+	return all[col];
 }
 
-static void unpack_one(const struct fp_cols *cols, uint32_t i, uint32_t family, struct fp_flow_rec *rec)
+static bool arguments_ok(const struct fp_flow_rec *rec, uint32_t n, uint32_t family, uint32_t op,
+			 const struct fp_cols *cols)
 {
-	get(cols->id, i, &rec->id, 8);
-	get(cols->op, i, &rec->op, 1);
-	get(cols->form, i, &rec->form, 1);
-	get(cols->proto, i, &rec->proto, 1);
-	get(cols->state, i, &rec->state, 1);
-	get(cols->flags, i, &rec->flags, 1);
-	get(cols->in_port, i, &rec->in_port, 1);
-	get(cols->out_port, i, &rec->out_port, 1);
-	get(cols->origin, i, &rec->origin, 2);
-	get(cols->version, i, &rec->version, 4);
-	get(cols->remaining_ms, i, &rec->remaining_ms, 4);
-	get(cols->pool, i, &rec->pool, 4);
-	get(cols->rule, i, &rec->rule, 4);
-	get_addr(cols->inside, i, &rec->inside, family);
-	get_addr(cols->remote, i, &rec->remote, family);
-	get_addr(cols->external, i, &rec->external, family);
-	get(cols->inside_port, i, &rec->inside_port, 2);
-	get(cols->remote_port, i, &rec->remote_port, 2);
-	get(cols->external_port, i, &rec->external_port, 2);
-	get_win(cols->win, i, rec->win);
-	get_counters(cols->counters, i, rec);
+	return !(n && !rec) && cols && n <= INT32_MAX && (family == FAMILY_V4 || family == FAMILY_V6) &&
+	       op < ARRAY_SIZE(columns_of);
+}
+
+int fp_cols_pack(const struct fp_flow_rec *rec, uint32_t n, uint32_t family, uint32_t op,
+		 struct fp_cols *cols, uint32_t *constant)
+{
+	uint32_t packed = 0;
+
+	if (!arguments_ok(rec, n, family, op, cols) || !constant)
+		return -EINVAL;
+	*constant = columns_of[op];
+	for (uint32_t i = 0; i < n; i++) {
+		if (rec[i].op != op || (uint32_t)fp_rec_family(&rec[i]) != family)
+			continue;
+		for (uint32_t left = columns_of[op]; left; left &= left - 1) {
+			const enum col col = (enum col)__builtin_ctz(left);
+			const uint32_t width = width_of(col, family);
+			uint8_t *first = column(cols, col);
+
+			if (!first)
+				continue;
+			put(first + (size_t)packed * width, col, width, &rec[i]);
+			if (memcmp(first, first + (size_t)packed * width, width))
+				*constant &= ~COL_BIT(col);
+		}
+		packed++;
+	}
+	return (int)packed;
 }
 
 /*
- * Values that no conforming peer sends. What a value means in this node (a port's or pool's index, a shard)
- * is for core_import() to judge: a peer of another configuration is no protocol error.
+ * Values that no conforming peer sends. What a value means in this node (a port's index, a pool, a shard) is for
+ * core_import() to judge: a peer of another configuration is no protocol error.
  */
 static bool is_plausible(const struct fp_flow_rec *rec)
 {
-	if (rec->op > FP_OP_DELETE || rec->form > FP_FORM_NONE || rec->origin == 0 || rec->id == 0 ||
-	    rec->proto == 0)
+	if (rec->form > FP_FORM_NONE || rec->origin == 0 || rec->id == 0 || rec->proto == 0 ||
+	    addr_is_zero(&rec->inside) || addr_is_zero(&rec->remote))
 		return false;
 	if (rec->op == FP_OP_DELETE) /* identity is all that counts of what is gone */
 		return true;
 	if (rec->state >= FP_ST_COUNT || rec->state == FP_ST_NONE)
 		return false;
-	if (rec->in_port >= FP_PORTS_MAX || rec->out_port >= FP_PORTS_MAX)
-		return false;
-	if (rec->form == FP_FORM_NONE ? rec->pool != FP_POOL_NONE : rec->pool >= FP_POOLS_MAX)
-		return false;
-	if (rec->remaining_ms > REMAINING_MS_MAX)
-		return false;
-	if (addr_is_zero(&rec->inside) || addr_is_zero(&rec->external) || addr_is_zero(&rec->remote))
-		return false;
-	return rec->win[0].scale <= 14 && rec->win[1].scale <= 14; /* RFC 7323 §2.3 */
+	if (rec->op == FP_OP_OPEN)
+		return rec->in_port < FP_PORTS_MAX && rec->out_port < FP_PORTS_MAX &&
+		       !addr_is_zero(&rec->external);
+	return rec->remaining_ms <= REMAINING_MS_MAX && rec->win[0].scale <= 14 && /* RFC 7323 §2.3 */
+	       rec->win[1].scale <= 14;
 }
 
-/* ---- batches ---- */
-
-int fp_cols_pack(const struct fp_flow_rec *rec, uint32_t n, uint32_t family, struct fp_cols *cols)
+int fp_cols_unpack(const struct fp_cols *cols, uint32_t n, uint32_t family, uint32_t op, uint32_t constant,
+		   struct fp_flow_rec *rec)
 {
-	uint32_t packed = 0;
+	uint32_t has = 0;
 
-	if ((n && !rec) || !cols || n > INT32_MAX || (family != FAMILY_V4 && family != FAMILY_V6))
+	if (!arguments_ok(rec, n, family, op, cols))
 		return -EINVAL;
-	for (uint32_t i = 0; i < n; i++) {
-		if (rec[i].op != FP_OP_BULK_END && (uint32_t)fp_rec_family(&rec[i]) == family)
-			pack_one(&rec[i], packed++, family, cols);
-	}
-	return (int)packed;
-}
-
-int fp_cols_unpack(const struct fp_cols *cols, uint32_t n, uint32_t family, struct fp_flow_rec *rec)
-{
-	if ((n && !rec) || !cols || n > INT32_MAX || (family != FAMILY_V4 && family != FAMILY_V6))
+	for (uint32_t left = columns_of[op]; left; left &= left - 1)
+		if (column(cols, (enum col)__builtin_ctz(left)))
+			has |= left & -left;
+	if (n && required_of[op] & ~has)
 		return -EINVAL;
 	memset(rec, 0, (size_t)n * sizeof(*rec));
 	for (uint32_t i = 0; i < n; i++) {
-		unpack_one(cols, i, family, &rec[i]);
+		rec[i].op = (uint8_t)op;
+		rec[i].has = has;
+		for (uint32_t left = has; left; left &= left - 1) {
+			const enum col col = (enum col)__builtin_ctz(left);
+			const uint32_t width = width_of(col, family);
+			const size_t element = constant & COL_BIT(col) ? 0 : i;
+
+			get(column(cols, col) + element * width, col, width, &rec[i]);
+		}
 		if (!is_plausible(&rec[i]))
 			return -EINVAL;
 	}

@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 
+#include "digest.h"
 #include "evict.h"
 #include "nexthop.h"
 #include "policy.h"
@@ -12,7 +13,10 @@
 
 enum {
 	INDEX_ENTRIES = 4, /* of a session at most: two of its own, two of its mapping */
-	TOMBS_SHARE = 8    /* at most 1/8 of the records may wait for the peer's acknowledgement */
+	URGENT_SHARE = 4,  /* entries of the queues of changes (changes.h) */
+	LAZY_SHARE = 16,
+	QUEUE_MIN = 4096, /* ... but so many at least, or as many as records */
+	TOMBS_SHARE = 8   /* at most 1/8 of the records may wait for the peer's acknowledgement */
 };
 
 /* ---- memory ---- */
@@ -20,7 +24,8 @@ enum {
 struct layout {
 	uint32_t cap;
 	uint32_t n_buckets;
-	size_t rec, link, buckets, slices, wheel, dirty, births, park, frags, size;
+	uint32_t urgent, lazy;
+	size_t rec, link, buckets, slices, wheel, dirty, lazies, births, park, frags, size;
 };
 
 static size_t place(size_t *at, size_t bytes)
@@ -36,13 +41,16 @@ static struct layout plan(const struct fp_config *cfg)
 	struct layout l = { .cap = (cfg->flow_cap + cfg->n_workers - 1) / cfg->n_workers };
 	size_t at = 0, slots = (size_t)l.cap + 1; /* slot 0 is "none" */
 
+	l.urgent = min_u32(l.cap, max_u32(l.cap / URGENT_SHARE, QUEUE_MIN));
+	l.lazy = min_u32(l.cap, max_u32(l.cap / LAZY_SHARE, QUEUE_MIN));
 	l.n_buckets = hash_buckets(INDEX_ENTRIES * l.cap);
 	l.rec = place(&at, slots * sizeof(struct flow_rec));
 	l.link = place(&at, slots * sizeof(struct flow_link));
 	l.buckets = place(&at, hash_mem_size(l.n_buckets));
 	l.slices = place(&at, nat_mem_size(cfg));
 	l.wheel = place(&at, wheel_mem_size());
-	l.dirty = place(&at, l.cap * sizeof(uint32_t));
+	l.dirty = place(&at, l.urgent * sizeof(uint32_t));
+	l.lazies = place(&at, l.lazy * sizeof(struct changes_lazy));
 	l.births = place(&at, l.cap * sizeof(uint32_t));
 	l.park = place(&at, park_mem_size());
 	l.frags = place(&at, frag_mem_size());
@@ -103,6 +111,8 @@ int core_init(struct core *c, const struct fp_config *cfg, uint32_t worker, void
 	c->tcp.strict = cfg->tcp_strict;
 	init_ports(c);
 	init_timeouts(c);
+	memcpy(c->digest_key, cfg->shard_key, sizeof(c->digest_key));
+	memset(c->epoch, EPOCH_FIRST, sizeof(c->epoch));
 	c->table.rec = (struct flow_rec *)(void *)(base + l.rec);
 	c->table.link = (struct flow_link *)(void *)(base + l.link);
 	c->table.cap = l.cap;
@@ -113,7 +123,9 @@ int core_init(struct core *c, const struct fp_config *cfg, uint32_t worker, void
 	nat_init(&c->nat, cfg, worker, base + l.slices);
 	c->wheel.slots = (uint32_t *)(void *)(base + l.wheel);
 	c->changes.dirty = (uint32_t *)(void *)(base + l.dirty);
-	c->changes.dirty_cap = l.cap;
+	c->changes.dirty_cap = l.urgent;
+	c->changes.lazy = (struct changes_lazy *)(void *)(base + l.lazies);
+	c->changes.lazy_cap = l.lazy;
 	c->changes.tombs_max = l.cap / TOMBS_SHARE;
 	c->births.ring = (uint32_t *)(void *)(base + l.births);
 	c->births.cap = l.cap;

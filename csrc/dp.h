@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * dp.h - what stands behind the handle that Python holds; for fp_api.c and the checks
+ * dp.h - what stands behind the handle that Python holds; for the files fp_api*.c and the checks
  */
 #ifndef DP_H
 #define DP_H
@@ -25,6 +25,7 @@ struct snapshot {
  * @inject_lost:    frames that found the ring full
  * @capture:        the one that runs, or waits to be freed; NULL
  * @capture_off:    no worker knows of @capture any more
+ * @digests_due:    a bit for each worker that was asked for its digests, and has not been read since
  * @test_now_ns:    clock of the tests, once one of them has set it
  */
 struct fp_dp {
@@ -37,7 +38,29 @@ struct fp_dp {
 	uint64_t inject_lost;
 	struct capture *capture;
 	bool capture_off;
+	uint32_t digests_due;
 	uint64_t test_now_ns;
 };
+
+/* dp_now() - The time; the tests' own while no thread runs */
+uint64_t dp_now(const struct fp_dp *dp);
+
+/* dp_worker() - A worker by its number; NULL: there is none */
+struct worker *dp_worker(const struct fp_dp *dp, uint32_t worker);
+
+/* dp_policy() - The newest snapshot of rules; NULL: there is none */
+static inline const struct policy *dp_policy(const struct fp_dp *dp)
+{
+	return dp->policies ? dp->policies->mem : NULL;
+}
+
+/* dp_take() - Take at most @cap slots of a ring, across its end; returns how many */
+int dp_take(struct ring *ring, void *out, uint32_t cap);
+
+/* dp_push_snapshot() - Memory for a snapshot, in front of those that workers may still read; or NULL */
+struct snapshot *dp_push_snapshot(struct snapshot **list, size_t size);
+
+/* dp_free_snapshots() - Free all of a list */
+void dp_free_snapshots(struct snapshot **list);
 
 #endif /* DP_H */

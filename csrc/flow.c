@@ -42,7 +42,7 @@ uint32_t flow_alloc(struct flow_table *t)
 		idx = ++t->n_fresh;
 	}
 	t->n_free--;
-	queued = t->rec[idx].cold.admin & ADMIN_QUEUED;
+	queued = t->rec[idx].cold.admin & (ADMIN_QUEUED | ADMIN_LAZY);
 	memset(&t->rec[idx].hot, 0, sizeof(t->rec[idx].hot));
 	memset(&t->rec[idx].cold, 0, sizeof(t->rec[idx].cold));
 	memset(&t->link[idx], 0, sizeof(t->link[idx]));

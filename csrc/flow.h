@@ -37,6 +37,9 @@
 #include "base.h"
 #include "hash.h"
 
+enum {
+	FLOW_FLAGS_TOLD = FP_RF_FIN_ORIG | FP_RF_FIN_REPLY | FP_RF_INBOUND | FP_RF_RESET
+}; /* the rest is local */
 enum rec_kind { REC_FREE, REC_FLOW, REC_TOMB };
 enum key_kind { KEY_FLOW = 1, KEY_MAPPING = 2 };
 enum flow_side { SIDE_OUT, SIDE_IN };
@@ -62,7 +65,7 @@ enum { FLOW_NONE = 0, ADJ_NONE = 0xffff, POOL_NONE = FP_POOL_NONE };
  * @version:       grows with each exported change
  * @rule:          rule that allowed it, 0 = built in; changed by session_set_rule() only
  * @form:          enum fp_form
- * @epoch:         core.import_epoch when it was made or last imported
+ * @epoch:         what the peer knows of it (digest.h)
  */
 struct flow_hot {
 	struct fp_addr inside;
@@ -98,6 +101,7 @@ struct flow_hot {
  * @origin:  who made the record
  * @admin:   enum flow_admin
  * @shard:   owner
+ * @dirty:   the peer has not been told of its last change; outside of the digest
  */
 struct flow_cold {
 	uint64_t packets[2];
@@ -110,13 +114,17 @@ struct flow_cold {
 	uint8_t watch;
 	uint16_t origin;
 	uint8_t admin;
-	uint8_t shard;
+	uint8_t shard : 6;
+	uint8_t dirty : 1;
 };
 
+static_assert(FP_SHARDS <= 64, "flow_cold.shard");
+
 enum flow_admin {
-	ADMIN_QUEUED = 1,          /* in the dirty queue; belongs to the slot, survives its reuse */
+	ADMIN_QUEUED = 1,          /* in the urgent queue; belongs to the slot, survives its reuse */
 	ADMIN_FIN_ACKED_ORIG = 2,  /* the FIN from inside was acknowledged */
 	ADMIN_FIN_ACKED_REPLY = 4, /* the FIN from outside was acknowledged */
+	ADMIN_LAZY = 8,            /* in the lazy queue; likewise */
 	ADMIN_LEADER = 16,         /* of a mapping: owns the external port; a tombstone that still holds it */
 	ADMIN_COUNTED = 32,        /* in the quota of its source */
 	ADMIN_PORT_COUNTED = 64,   /* leader: its port is in the quota of its source */
@@ -259,7 +267,7 @@ static inline bool flow_is_leader(const struct flow_table *t, uint32_t idx)
 /**
  * flow_alloc() - Take a slot
  *
- * All of it is zero but ADMIN_QUEUED. The caller sets kind and key, then calls flow_index().
+ * All of it is zero but ADMIN_QUEUED and ADMIN_LAZY. The caller sets kind and key, then calls flow_index().
  * Return: index, or FLOW_NONE when the table is full.
  */
 uint32_t flow_alloc(struct flow_table *t);

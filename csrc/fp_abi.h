@@ -24,7 +24,7 @@
 /* clang-format off */
 /* cdef-begin */
 enum {
-	FP_ABI_VERSION = 3,
+	FP_ABI_VERSION = 4,
 	FP_PORTS_MAX = 8,     /* data-plane ports of a node */
 	FP_WORKERS_MAX = 16,
 	FP_SHARDS = 64,       /* units of ownership; worker = shard mod n_workers */
@@ -37,7 +37,8 @@ enum {
 	FP_HEADROOM = 64,     /* in front of a frame, for what a driver puts there */
 	FP_NAME_MAX = 16,     /* IFNAMSIZ, the terminating NUL included */
 	FP_BURST_MAX = 64,    /* frames of one step() */
-	FP_TX_BURST = 8       /* frames sent between two looks at the fence */
+	FP_TX_BURST = 8,      /* frames sent between two looks at the fence */
+	FP_LAG_BUCKETS = 64   /* of a histogram of delays: 4 an octave, from 32 us up */
 };
 
 enum fp_role {            /* names as in flexha/core/role.py; only ACTIVE forwards */
@@ -119,6 +120,25 @@ struct fp_pulse_cfg {
 	struct fp_addr xc_peer_addr;
 };
 
+enum fp_commit {              /* output commit: do packets of a session wait until the peer has it? */
+	FP_COMMIT_ASYNC,          /* no */
+	FP_COMMIT_BOUNDED,        /* for hold_ms at most */
+	FP_COMMIT_STRICT,         /* yes, or they are dropped */
+	FP_COMMIT_DEFAULT = 255   /* of a rule: as fp_sync_cfg says */
+};
+enum fp_sync_filter {         /* sessions of a rule are told to the peer ... */
+	FP_SYNC_NOW, FP_SYNC_NO,
+	FP_SYNC_AFTER             /* once they are sync_after_s old */
+};
+struct fp_sync_cfg {
+	uint32_t lazy_ms;         /* a change that can wait does so, so that the next ones go with it */
+	uint32_t refresh_s;       /* windows, counters and remaining time of busy sessions are told so often */
+	uint32_t hold_ms;         /* FP_COMMIT_BOUNDED */
+	uint32_t hold_frames;     /* of 2 KiB, per worker */
+	uint8_t commit;           /* enum fp_commit, of sessions whose rule says nothing */
+	uint8_t pad[7];
+};
+
 struct fp_config {
 	uint32_t abi_version;     /* FP_ABI_VERSION */
 	uint32_t n_workers;       /* 1..16 */
@@ -137,6 +157,7 @@ struct fp_config {
 	uint16_t pinned[16];      /* by worker: its CPU, + 1; 0 = wherever the scheduler likes */
 	struct fp_timeouts timeouts;
 	struct fp_limits limits;
+	struct fp_sync_cfg sync;
 	struct fp_pulse_cfg pulse;
 	struct fp_port_cfg ports[8];
 	struct fp_pool_cfg pools[8];
@@ -147,9 +168,21 @@ enum fp_form {                /* how a session is translated */
 	FP_FORM_STATIC,           /* inside <-> address of a pool and port of a forward */
 	FP_FORM_NONE              /* not at all: external = inside, pool = FP_POOL_NONE */
 };
-enum fp_op {
-	FP_OP_UPSERT, FP_OP_DELETE,
-	FP_OP_BULK_END            /* marker in the events ring: this worker's bulk walk is complete */
+enum fp_op {                  /* what is told of a session; cols.c has the columns of each */
+	FP_OP_OPEN,               /* the first word: ends, translation, state. Also the first of each sweep */
+	FP_OP_DELETE,
+	FP_OP_STATE,              /* version, state and flags of one that the peer has */
+	FP_OP_REST,               /* the same, and rule, windows, counters, remaining time */
+	FP_OP_SWEPT,              /* marker: this worker's walk is complete; id: shards walked, version: number of the sweep */
+	FP_OP_DIGEST              /* marker: fp_digest_read() has the digests as of here */
+};
+enum fp_fate {                /* of a walked session: what becomes of it if this node dies now */
+	FP_FATE_LIVES,
+	FP_FATE_UNTOLD,           /* the peer has not been told of it yet */
+	FP_FATE_UNACKED,          /* it has been told, but has not said that it has it */
+	FP_FATE_POOL,             /* its address is this node's alone */
+	FP_FATE_RULE,             /* its rule says sync = "no" */
+	FP_FATE_AFTER             /* its rule says sync = "after", and it is too young */
 };
 enum fp_state {               /* ordered: a merge never moves a session to a smaller state */
 	FP_ST_NONE,
@@ -166,7 +199,7 @@ enum fp_state {               /* ordered: a merge never moves a session to a sma
 enum {                        /* fp_flow_rec.flags */
 	FP_RF_FIN_ORIG = 1, FP_RF_FIN_REPLY = 2, /* FIN seen from inside / from outside */
 	FP_RF_IMPORTED = 4,       /* came from the peer */
-	FP_RF_BULK = 8,           /* sent by the bulk walk, not by a change */
+	FP_RF_BULK = 8,           /* told by the walk of a sweep, not because it changed */
 	FP_RF_INBOUND = 16,       /* opened by the remote side */
 	FP_RF_HAIRPIN = 32,       /* the remote is an address of a pool of ours: local, not taken from the peer */
 	FP_RF_RESET = 64          /* TCP: an RST was seen, and nothing since; comes and goes, see tcptrack.h */
@@ -202,8 +235,10 @@ struct fp_flow_rec {
 	struct fp_addr inside, remote, external;
 	uint16_t inside_port, remote_port, external_port; /* be16; ICMP: the identifier, remote_port 0; portless: 0 */
 	uint8_t in_port, out_port; /* the inside and the outside (or other inside) port: a flow pins its zones */
-	uint32_t pool;
-	uint32_t rule;            /* matched rule; 0 = the built-in "inside to outside" rule */
+	uint16_t rule;            /* matched rule; 0 = the built-in "inside to outside" rule */
+	uint8_t pool;             /* this node's index; never sent */
+	uint8_t fate;             /* enum fp_fate; walks only */
+	uint32_t has;             /* bit i: column i of struct fp_cols came; what did not is zero */
 	struct fp_tcp_win win[2]; /* 0: inside's, 1: outside's */
 	uint64_t packets[2], bytes[2]; /* 0: outbound, 1: inbound */
 };
@@ -244,7 +279,10 @@ struct fp_rule {              /* the first one that matches decides */
 	uint8_t in_ports, out_ports; /* a bit for each port; 0 = any */
 	uint8_t pools;            /* a bit for each pool; 0 = those of the port it leaves by */
 	uint8_t explicit_proto;   /* 1: all its services name a protocol */
+	uint8_t commit;           /* enum fp_commit; 255 = as fp_sync_cfg says */
+	uint8_t sync;             /* enum fp_sync_filter */
 	uint8_t pad;
+	uint16_t sync_after_s;    /* FP_SYNC_AFTER: 1..3600 */
 	uint16_t sport_lo, sport_hi; /* source ports, inclusive; 0..65535 = any */
 	uint32_t max_per_source;  /* sessions of one inside address; 0 = the node's limit only */
 	uint32_t first_src, n_src, first_dst, n_dst, first_service, n_services; /* n = 0: any */
@@ -279,6 +317,39 @@ struct fp_session_log {       /* worker -> control: what a rule with `log` decid
 	uint8_t in_port, out_port;
 	uint8_t opened;           /* 1: a session; 0: refused */
 	uint8_t pad[6];
+};
+
+/* ---- sync ---- */
+struct fp_digest {            /* of the records of one shard that both nodes know; digest.h says of what */
+	uint64_t sum;
+	uint32_t n;
+	uint32_t known;           /* 1: comparable; 0: not this worker's, lost, or being swept */
+};
+enum fp_repair_kind { FP_REPAIR_DIFFERED, FP_REPAIR_MISSING, FP_REPAIR_EXTRA };
+struct fp_repair {            /* a record that a repair sweep has put right */
+	struct fp_addr inside, remote;
+	uint16_t inside_port, remote_port; /* be16 */
+	uint8_t proto;
+	uint8_t kind;             /* enum fp_repair_kind */
+	uint8_t shard;
+	uint8_t pad;
+};
+struct fp_sync_stats {        /* of one worker */
+	/* gauges */
+	uint64_t lost_shards;     /* a bit each: their changes could not be tracked, a sweep is due */
+	uint64_t queued, queued_lazy; /* records that wait to be drained: at once; once lazy_ms are over */
+	uint64_t sweep_done, sweep_total; /* slots walked, to walk; both 0 while no sweep is on */
+	uint64_t held_frames, held_bytes, held_sessions;
+	uint64_t unacked_sessions;
+	uint64_t degraded;        /* 1: nothing is held, the peer is too slow */
+	/* counters */
+	uint64_t told_open, told_state, told_rest, told_delete;
+	uint64_t repaired;        /* by repair sweeps */
+	uint64_t import_unknown;  /* news of a session that is not held here: a repair is due */
+	uint64_t scrub_errors;    /* shards whose digest was not that of their records */
+	uint64_t hold_released, hold_expired, hold_full, hold_dropped, degraded_times;
+	uint64_t lag[64];         /* FP_LAG_BUCKETS: from a session's birth to the peer's word that it has it */
+	uint64_t hold[64];        /* ... each held packet */
 };
 
 struct fp_pool_use {          /* external ports that sessions hold, or that rest between two of them */
@@ -431,15 +502,17 @@ struct fp_capture_rec {       /* one packet, little-endian; goes to flexhactl as
 
 struct fp_cursor { uint32_t worker; uint32_t slot; uint64_t done; }; /* done = 1 at the end of the walk */
 
-/* Column buffers of one sync batch, in the order of the records (flexha/core/sync_wire.py). All
- * little-endian, packed; the caller provides n elements each. */
+/* Column buffers of one section of a sync batch, in the order of the records (flexha/core/sync_wire.py). All
+ * little-endian, packed; the caller provides n elements each. Column i: the i-th pointer. */
 struct fp_cols {
 	uint8_t *id;              /* u64 */
-	uint8_t *op, *form, *proto, *state, *flags, *in_port, *out_port; /* u8 */
 	uint8_t *origin;          /* u16 */
-	uint8_t *version, *remaining_ms, *pool, *rule; /* u32 */
+	uint8_t *version;         /* u32 */
+	uint8_t *form, *proto, *state, *flags, *in_port, *out_port; /* u8 */
+	uint8_t *rule;            /* u16 */
 	uint8_t *inside, *remote, *external;    /* 4 bytes (family 4) or 16 bytes (family 6) each */
 	uint8_t *inside_port, *remote_port, *external_port; /* u16, network order (as on the wire) */
+	uint8_t *remaining_ms;    /* u32 */
 	uint8_t *win;             /* 2 x 14 bytes: end, max_end, max_win u32; scale, flags u8 */
 	uint8_t *counters;        /* 4 x u64: packets[2], bytes[2] */
 };
@@ -484,20 +557,29 @@ int fp_session_log_drain(fp_dp *dp, struct fp_session_log *out, uint32_t cap);
 int fp_pools_read(fp_dp *dp, struct fp_pool_use *out, uint32_t cap); /* by pool; count */
 int fp_policy_hits(const fp_dp *dp, uint64_t *out, uint32_t cap); /* by rule id; [0]: no rule matched; count */
 
-/* ---- sync: changes out, records in ---- */
-int fp_sync_track(fp_dp *dp, uint32_t on); /* off: changes are forgotten, tombstones freed at once */
-int fp_bulk_start(fp_dp *dp);         /* every worker walks its records into the events ring, then FP_OP_BULK_END */
-int fp_events_drain(fp_dp *dp, uint32_t worker, struct fp_flow_rec *out, uint32_t cap, uint64_t *lost);
+/* ---- sync: changes out ---- */
+int fp_sync_track(fp_dp *dp, uint32_t on); /* off: changes are forgotten, tombstones freed at once, nothing is known to the peer */
+int fp_sweep_start(fp_dp *dp, uint64_t shards); /* each worker tells all records of these shards, then FP_OP_SWEPT */
+int fp_events_drain(fp_dp *dp, uint32_t worker, struct fp_flow_rec *out, uint32_t cap, uint64_t *lost); /* lost: its shards that a sweep is due for, now */
 int fp_events_ack(fp_dp *dp, uint32_t worker, uint64_t ev_seq); /* live in the peer's table: frees tombstones */
+int fp_digest_ask(fp_dp *dp);         /* each worker drains all that waits, then FP_OP_DIGEST; one that has not been read yet is not asked again */
+int fp_digest_read(fp_dp *dp, uint32_t worker, struct fp_digest *out); /* [FP_SHARDS]; as of the marker that was drained last */
+
+/* ---- sync: records in ---- */
 int fp_flows_import(fp_dp *dp, const struct fp_flow_rec *rec, uint32_t n); /* returns once live: count taken; -EPERM while ACTIVE */
-int fp_import_begin(fp_dp *dp);       /* bulk in: everything held so far is marked stale */
-int fp_import_end(fp_dp *dp);         /* ... and what the bulk did not refresh is swept; returns how many */
+int fp_import_begin(fp_dp *dp, uint64_t shards, uint32_t repair); /* a sweep comes: what is held of these shards is stale; repair: log what differs */
+int fp_import_end(fp_dp *dp, uint64_t shards); /* ... and what it did not refresh goes; returns how many */
+int fp_digests(fp_dp *dp, struct fp_digest *out); /* [FP_SHARDS]; of all workers, now */
+int fp_repairs_drain(fp_dp *dp, struct fp_repair *out, uint32_t cap); /* count; the first ones of each repair */
 int fp_flows_walk(fp_dp *dp, struct fp_cursor *cur, struct fp_flow_rec *out, uint32_t cap); /* count; cur->done at the end */
+int fp_sync_stats_read(const fp_dp *dp, uint32_t worker, struct fp_sync_stats *out);
 
 /* ---- columns (pure functions) ---- */
 int fp_rec_family(const struct fp_flow_rec *rec);         /* 4 or 6 */
-int fp_cols_pack(const struct fp_flow_rec *rec, uint32_t n, uint32_t family, struct fp_cols *cols); /* packs those of `family`, skips FP_OP_BULK_END; returns how many */
-int fp_cols_unpack(const struct fp_cols *cols, uint32_t n, uint32_t family, struct fp_flow_rec *rec); /* null column = field stays zero; -EINVAL for values no peer sends, nothing of the batch is then used */
+int fp_rec_census(const struct fp_flow_rec *rec, uint32_t n, uint32_t *counts); /* records before the first marker; counts[op * 2 + is_v6] of 8: how they divide */
+int fp_cols_of(uint32_t op, uint32_t required); /* columns of an op, a bit each; required: without those that may be missing */
+int fp_cols_pack(const struct fp_flow_rec *rec, uint32_t n, uint32_t family, uint32_t op, struct fp_cols *cols, uint32_t *constant); /* those of `family` and `op`: returns how many; bit i of *constant: column i has the same value throughout, and one element says so */
+int fp_cols_unpack(const struct fp_cols *cols, uint32_t n, uint32_t family, uint32_t op, uint32_t constant, struct fp_flow_rec *rec); /* null column: it did not come; -EINVAL for values no peer sends, nothing of the batch is then used */
 
 /* ---- capture: one at a time; start, drain, stop, drain what is left, free ---- */
 int fp_capture_start(fp_dp *dp, const struct fp_capture_cfg *cfg, struct fp_error *err); /* -EALREADY until the last one is freed */

@@ -314,6 +314,7 @@ static void build_decisions(struct policy *policy, const struct fp_policy_cfg *c
 	for (uint32_t r = 0; r < cfg->n_rules; r++) {
 		const struct fp_rule *rule = &cfg->rules[r];
 
+		policy->has_after |= rule->sync == FP_SYNC_AFTER;
 		policy->decisions[r] = (struct policy_decision){
 			.rule = (uint16_t)(r + 1),
 			.action = rule->action,
@@ -321,6 +322,7 @@ static void build_decisions(struct policy *policy, const struct fp_policy_cfg *c
 			.pools = rule->pools,
 			.log = rule->log,
 			.max_per_source = rule->max_per_source,
+			.sync = { rule->sync, rule->commit, rule->sync_after_s },
 			.explicit_proto = rule->explicit_proto,
 		};
 	}

@@ -42,6 +42,17 @@ struct policy_query {
 };
 
 /**
+ * struct policy_sync - When the peer is told of a session
+ * @filter:  enum fp_sync_filter
+ * @commit:  enum fp_commit, or FP_COMMIT_DEFAULT
+ * @after_s: FP_SYNC_AFTER
+ */
+struct policy_sync {
+	uint8_t filter, commit;
+	uint16_t after_s;
+};
+
+/**
  * struct policy_decision - What is to be done with it
  * @rule:           number of the rule, 0: none matched, the rest is zero
  * @action:         enum fp_action
@@ -49,12 +60,14 @@ struct policy_query {
  * @pools:          a bit for each pool; 0: the pools of the port it leaves by
  * @log:            the session, or the refusal, is to be logged
  * @max_per_source: sessions of one inside address; 0: no limit of the rule's own
+ * @sync:           when the peer is told
  * @explicit_proto: the rule names the protocol
  */
 struct policy_decision {
 	uint16_t rule;
 	uint8_t action, form, pools, log;
 	uint32_t max_per_source;
+	struct policy_sync sync;
 	bool explicit_proto;
 };
 
@@ -64,6 +77,7 @@ struct policy_decision {
  * @n_rules:          rules
  * @n_words:          64-bit words of a vector
  * @n_forwards:       forwards
+ * @has_after:        there are rules with FP_SYNC_AFTER
  * @default_outbound: what no rule matches, from inside to outside: FP_ALLOW or FP_DENY
  * @bucket_mask:      size of @by_external and of @by_inside - 1
  * @canonical:        for each pool, the first one with the same address
@@ -86,6 +100,7 @@ struct policy {
 	uint32_t n_rules;
 	uint32_t n_words;
 	uint32_t n_forwards;
+	bool has_after;
 	uint32_t default_outbound;
 	uint32_t bucket_mask;
 	uint8_t canonical[FP_POOLS_MAX];

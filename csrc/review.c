@@ -137,7 +137,7 @@ static bool review(struct core *c, uint32_t idx)
 	changed = f->rule != d.rule;
 	session_set_rule(c, idx, d.rule);
 	if (changed)
-		session_changed(c, idx);
+		session_changed(c, idx, session_was(f), false);
 	return true;
 }
 

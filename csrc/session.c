@@ -14,21 +14,60 @@
 #include "session.h"
 #include "tcptrack.h"
 
-static bool is_told(const struct core *c, const struct flow_hot *f)
+/* ---- what the peer hears ---- */
+
+bool session_filter_passes(const struct core *c, uint32_t idx)
 {
-	return c->changes.track && session_survives(c, f);
+	const struct policy_sync sync = session_sync_rule(c, c->table.rec[idx].hot.rule);
+
+	return sync.filter == FP_SYNC_NOW ||
+	       (sync.filter == FP_SYNC_AFTER && tour_of_age(c, idx, sync.after_s));
 }
 
-void session_changed(struct core *c, uint32_t idx)
+bool session_is_told(const struct core *c, uint32_t idx)
 {
-	struct flow_hot *f = &c->table.rec[idx].hot;
+	const struct flow_hot *f = &c->table.rec[idx].hot;
 
-	f->version++;
-	if (!is_told(c, f) || (c->table.rec[idx].cold.admin & ADMIN_QUEUED))
+	if (!c->changes.track || !session_survives(c, f) ||
+	    c->changes.lost & shard_bit(c->table.rec[idx].cold.shard))
+		return false;
+	/* What it has heard of once it goes on to hear of. */
+	return f->epoch != EPOCH_NEVER || session_filter_passes(c, idx);
+}
+
+/* Room in the lazy queue for a change that can wait. */
+static bool put_off(struct core *c, uint32_t idx)
+{
+	const uint32_t due_ms = (uint32_t)(c->now_ns / NS_PER_MS) + c->cfg->sync.lazy_ms;
+	uint8_t *admin = &c->table.rec[idx].cold.admin;
+
+	if (!(*admin & ADMIN_LAZY) && !changes_push_lazy(&c->changes, idx, due_ms))
+		return false;
+	*admin |= ADMIN_LAZY;
+	return true;
+}
+
+void session_tell(struct core *c, uint32_t idx, bool urgent)
+{
+	uint8_t *admin = &c->table.rec[idx].cold.admin;
+
+	if (!session_is_told(c, idx) || *admin & ADMIN_QUEUED)
 		return;
-	c->table.rec[idx].cold.admin |= ADMIN_QUEUED;
-	changes_push(&c->changes, idx);
+	if (urgent || !digest_knows(c, idx) || !put_off(c, idx)) {
+		if (!changes_push(&c->changes, idx)) {
+			digest_lose(c, c->table.rec[idx].cold.shard);
+			return;
+		}
+		*admin |= ADMIN_QUEUED;
+	}
 	counter_set(&c->stat.dirty, changes_pending(&c->changes));
+}
+
+void session_changed(struct core *c, uint32_t idx, struct session_was was, bool urgent)
+{
+	digest_leave(c, idx, was);
+	c->table.rec[idx].hot.version++;
+	session_tell(c, idx, urgent);
 }
 
 static void identify(struct core *c, uint32_t idx)
@@ -161,6 +200,11 @@ void session_set_rule(struct core *c, uint32_t idx, uint16_t rule)
 
 	if (f->rule == rule && !(*admin & ADMIN_RULE_COUNTED) == !limit_of_rule(c, rule))
 		return;
+	if (f->rule != rule) {
+		digest_leave(c, idx, session_was(f));
+		if (f->epoch >= EPOCH_FIRST)
+			f->epoch = EPOCH_OLD; /* its next word is a first one: only that names the rule */
+	}
 	quota_return(c, f, *admin & ADMIN_RULE_COUNTED);
 	*admin &= (uint8_t)~ADMIN_RULE_COUNTED;
 	f->rule = rule;
@@ -205,10 +249,10 @@ uint32_t record_insert(struct core *c, const struct flow_hot *want, uint32_t lea
 	f->flags = want->flags;
 	f->rule = want->rule;
 	f->form = want->form;
-	f->epoch = c->import_epoch;
+	f->epoch = EPOCH_NEVER;
 	f->kind = REC_FLOW;
 	f->state = FP_ST_NEW;
-	t->rec[idx].cold.shard = (uint8_t)shard;
+	t->rec[idx].cold.shard = shard & (FP_SHARDS - 1);
 	if (!flow_index(t, &c->hash, idx, KEY_FLOW)) {
 		flow_free(t, idx);
 		return FLOW_NONE;
@@ -239,7 +283,7 @@ static void start_state(struct core *c, uint32_t idx, const struct pkt *p)
 	births_push(c, idx);
 	session_touch(c, f);
 	wheel_schedule(&c->wheel, &c->table, idx, f->deadline_tick);
-	session_changed(c, idx);
+	session_changed(c, idx, session_was(f), true);
 }
 
 static struct flow_hot endpoints(const struct core *c, const struct pkt *p, const struct session_path *path)
@@ -334,15 +378,18 @@ uint32_t session_open(struct core *c, const struct pkt *p, const struct session_
 
 void session_reopen(struct core *c, uint32_t idx, const struct pkt *p)
 {
-	const uint8_t stays = ADMIN_QUEUED | ADMIN_LEADER | ADMIN_COUNTED | ADMIN_PORT_COUNTED |
+	const uint8_t stays = ADMIN_QUEUED | ADMIN_LAZY | ADMIN_LEADER | ADMIN_COUNTED | ADMIN_PORT_COUNTED |
 			      ADMIN_RULE_COUNTED;
 	struct flow_cold *cold = &c->table.rec[idx].cold;
 	struct flow_hot *f = &c->table.rec[idx].hot;
-	uint8_t admin = cold->admin & stays, shard = cold->shard;
+	const struct flow_cold was = *cold;
 
+	digest_leave(c, idx, session_was(f));
+	if (f->epoch != EPOCH_NEVER)
+		f->epoch = EPOCH_REPLACED;
 	memset(cold, 0, sizeof(*cold));
-	cold->admin = admin;
-	cold->shard = shard;
+	cold->admin = was.admin & stays;
+	cold->shard = was.shard;
 	f->flags &= FP_RF_INBOUND | FP_RF_HAIRPIN;
 	f->version = 0;
 	start_state(c, idx, p);
@@ -352,7 +399,7 @@ void session_reopen(struct core *c, uint32_t idx, const struct pkt *p)
 
 /* ---- time ---- */
 
-void session_moved(struct core *c, uint32_t idx, uint32_t timeout)
+void session_moved(struct core *c, uint32_t idx, struct session_was was, uint32_t timeout)
 {
 	struct flow_hot *f = &c->table.rec[idx].hot;
 
@@ -360,7 +407,7 @@ void session_moved(struct core *c, uint32_t idx, uint32_t timeout)
 	/* Only of an earlier deadline the wheel must hear. */
 	if (session_timeout(c, f) < timeout)
 		wheel_schedule(&c->wheel, &c->table, idx, f->deadline_tick);
-	session_changed(c, idx);
+	session_changed(c, idx, was, f->state == FP_ST_ESTABLISHED && was.state != FP_ST_ESTABLISHED);
 }
 
 uint32_t session_deadline(const struct core *c, const struct flow_hot *f)
@@ -465,29 +512,43 @@ static void ring_leave(struct core *c, uint32_t idx)
 	l->map_next = l->map_prev = FLOW_NONE;
 }
 
+/*
+ * Leave a tombstone, if the peer may hold the record.
+ * Return: false when there is none, and the slot may go.
+ */
+static bool bury(struct core *c, uint32_t idx)
+{
+	struct flow_rec *rec = &c->table.rec[idx];
+
+	if (rec->hot.epoch == EPOCH_NEVER || !session_is_told(c, idx))
+		return false;
+	/* What the peer has under these ends is another session: a delete of this one would not remove it. */
+	if (rec->hot.epoch == EPOCH_REPLACED || c->changes.n_tombs >= c->changes.tombs_max ||
+	    (!(rec->cold.admin & ADMIN_QUEUED) && !changes_push(&c->changes, idx))) {
+		digest_lose(c, rec->cold.shard);
+		return false;
+	}
+	rec->cold.admin |= ADMIN_QUEUED;
+	rec->hot.kind = REC_TOMB;
+	counter_set(&c->stat.tombstones, ++c->changes.n_tombs);
+	counter_set(&c->stat.dirty, changes_pending(&c->changes));
+	return true;
+}
+
 void record_remove(struct core *c, uint32_t idx, bool tell)
 {
 	struct flow_hot *f = &c->table.rec[idx].hot;
 
 	FP_ASSERT(f->kind == REC_FLOW);
+	digest_leave(c, idx, session_was(f));
 	flow_unindex(&c->table, &c->hash, idx, KEY_FLOW);
 	ring_leave(c, idx);
 	wheel_cancel(&c->wheel, &c->table, idx);
 	counter_add(&c->stat.flows, UINT64_MAX);
 	quota_return(c, f, c->table.rec[idx].cold.admin);
 	c->table.rec[idx].cold.admin &= (uint8_t)~(ADMIN_COUNTED | ADMIN_PORT_COUNTED | ADMIN_RULE_COUNTED);
-	if (!tell || !is_told(c, f)) {
+	if (!tell || !bury(c, idx))
 		record_release(c, idx);
-		return;
-	}
-	if (c->changes.n_tombs >= c->changes.tombs_max) {
-		counter_add(&c->stat.events_lost, 1);
-		record_release(c, idx);
-		return;
-	}
-	f->kind = REC_TOMB;
-	counter_set(&c->stat.tombstones, ++c->changes.n_tombs);
-	session_changed(c, idx);
 }
 
 void mapping_remove(struct core *c, uint32_t idx, bool tell)

@@ -5,6 +5,7 @@
 #ifndef SESSION_H
 #define SESSION_H
 
+#include "digest.h"
 #include "pkt.h"
 #include "step.h"
 
@@ -51,8 +52,25 @@ void session_reopen(struct core *c, uint32_t idx, const struct pkt *p);
 
 /**
  * session_changed() - The record changed in a way that the peer must know
+ * @was:    before
+ * @urgent: it should know it soon
  */
-void session_changed(struct core *c, uint32_t idx);
+void session_changed(struct core *c, uint32_t idx, struct session_was was, bool urgent);
+
+/**
+ * session_tell() - Queue what the peer has not been told of a record, if it is to know it at all
+ */
+void session_tell(struct core *c, uint32_t idx, bool urgent);
+
+/**
+ * session_filter_passes() - Has its rule nothing against that the peer hears of it by now?
+ */
+bool session_filter_passes(const struct core *c, uint32_t idx);
+
+/**
+ * session_is_told() - May the peer be told of it now?
+ */
+bool session_is_told(const struct core *c, uint32_t idx);
 
 /**
  * session_count() - Count an imported session for its source, whatever the limits say
@@ -92,6 +110,13 @@ static inline bool session_survives(const struct core *c, const struct flow_hot 
 	return f->pool == POOL_NONE || c->cfg->pools[f->pool].survives;
 }
 
+/* When is the peer told of the sessions of a rule? */
+static inline struct policy_sync session_sync_rule(const struct core *c, uint16_t rule)
+{
+	return c->policy && rule && rule <= c->policy->n_rules ? c->policy->decisions[rule - 1].sync
+							       : (struct policy_sync){ 0 };
+}
+
 /* The side that opened the session. */
 static inline uint32_t session_opener(const struct flow_hot *f)
 {
@@ -107,9 +132,10 @@ static inline void session_touch(const struct core *c, struct flow_hot *f)
 
 /**
  * session_moved() - The state has changed, or its flags: a new deadline, and the peer must know
+ * @was:     before
  * @timeout: session_timeout() as it was before
  */
-void session_moved(struct core *c, uint32_t idx, uint32_t timeout);
+void session_moved(struct core *c, uint32_t idx, struct session_was was, uint32_t timeout);
 
 /**
  * session_deadline() - When a record is due, the grace after a takeover included

@@ -263,6 +263,7 @@ static HOT uint32_t track(struct core *c, const struct pkt *p, uint32_t idx, uin
 	/* in the order of enum tcptrack_result */
 	static const uint16_t drops[] = { V_TCP_STATE, V_TCP_WINDOW, V_TCP_RST_WINDOW };
 	struct flow_hot *f = &c->table.rec[idx].hot;
+	const struct session_was was = session_was(f);
 	enum tcptrack_result result;
 	uint32_t timeout;
 
@@ -274,7 +275,7 @@ static HOT uint32_t track(struct core *c, const struct pkt *p, uint32_t idx, uin
 		if (likely(f->state != FP_ST_NEW) || side == session_opener(f))
 			return V_GO_ON;
 		f->state = FP_ST_ESTABLISHED;
-		session_changed(c, idx);
+		session_changed(c, idx, was, false);
 		return V_GO_ON;
 	}
 	/* A damaged segment must not move a state; for the rest the endpoints' check is enough. */
@@ -290,7 +291,7 @@ static HOT uint32_t track(struct core *c, const struct pkt *p, uint32_t idx, uin
 		session_reopen(c, idx, p);
 		return V_GO_ON;
 	}
-	session_moved(c, idx, timeout);
+	session_moved(c, idx, was, timeout);
 	return V_GO_ON;
 }
 

@@ -41,6 +41,7 @@
 #include "quota.h"
 #include "session_log.h"
 #include "tcptrack.h"
+#include "tour.h"
 #include "verdict.h"
 #include "wheel.h"
 
@@ -64,13 +65,28 @@ struct core_port {
 	uint32_t len_max;
 };
 
-/* What core_stats_read() reports: each field is explained at struct fp_worker_stats. */
+/* What core_stats_read() and core_sync_stats_read() report; fp_worker_stats and fp_sync_stats explain it. */
 struct core_counters {
 	counter steps, frames;
 	counter flows, mappings, tombstones, dirty, neigh_waiting;
 	counter flows_created, flows_expired, flows_closed, flows_imported, import_refused;
 	counter events_lost, import_conflicts;
+	counter lazy, lost_shards, sweep_done, sweep_total;
+	counter told[FP_OP_REST + 1];
+	counter repaired, import_unknown, scrub_errors;
 	counter evicted_closed, evicted_embryonic;
+};
+
+/**
+ * struct repairs - What repair sweeps have put right
+ * @shards: under a repair sweep now
+ * @log:    the first ones since the log was last taken
+ * @n:      of them
+ */
+struct repairs {
+	uint64_t shards;
+	struct fp_repair log[64];
+	uint32_t n;
 };
 
 /**
@@ -111,7 +127,12 @@ struct births {
  * @log:             what rules with `log` have decided
  * @wants:           neighbours that the control plane must resolve
  * @icmp_due_ns:     token bucket of our own ICMP errors (icmp.c)
- * @import_epoch:    grows with core_import_begin(); records of an older epoch are stale
+ * @epoch:           by shard: of the records that both nodes know (digest.h)
+ * @digest:          by shard: of those records
+ * @digest_key:      the pair's
+ * @digest_told:     as of the last FP_OP_DIGEST; control reads it when it has drained that
+ * @tour:            the walk that looks after all records
+ * @repairs:         of repair sweeps
  * @births:          sessions in the order of their birth
  * @quota:           counts by address, shared by all workers; NULL: there are no limits
  * @evict_hand:      hand of the clock that removes closed sessions when the table is nearly full
@@ -144,7 +165,12 @@ struct core {
 	struct neigh_wants wants;
 	struct session_log log;
 	uint64_t icmp_due_ns;
-	uint8_t import_epoch;
+	uint8_t epoch[FP_SHARDS];
+	struct digest digest[FP_SHARDS];
+	uint64_t digest_key[2];
+	struct fp_digest digest_told[FP_SHARDS];
+	struct tour tour;
+	struct repairs repairs;
 	struct births births;
 	struct quota *quota;
 	uint32_t evict_hand;
@@ -297,18 +323,29 @@ uint32_t core_neigh_wanted(struct core *c, struct neigh_want *out, uint32_t cap)
 /* ---- sync: changes out (transfer.c) ---- */
 
 /**
- * core_track() - Start or stop to remember changes for a peer; stopping frees all tombstones
+ * core_track() - Start or stop to remember changes for a peer
+ *
+ * Either way the peer knows nothing; stopping frees all tombstones.
  */
 void core_track(struct core *c, bool on);
 
 /**
- * core_drain() - Take changes: live ones first, then the bulk walk, then its FP_OP_BULK_END
- * @out: records with .ev_seq growing by one each, never 0
+ * core_drain() - Take events: urgent changes, lazy ones that are due, a digest, the sweep, the tour
+ * @out:   records with .ev_seq growing by one each, never 0
+ * @slots: records that each of the walks may look at
  *
  * A record changed twice before it is drained comes out once.
- * Return: records written; < @cap when nothing is left.
+ * Return: records written; there may be more if it is @cap, or if core_has_more().
  */
-uint32_t core_drain(struct core *c, struct fp_flow_rec *out, uint32_t cap, uint64_t now_ns);
+uint32_t core_drain(struct core *c, struct fp_flow_rec *out, uint32_t cap, uint32_t slots, uint64_t now_ns);
+
+/**
+ * core_has_more() - Would core_drain() go on at once?
+ */
+static inline bool core_has_more(const struct core *c)
+{
+	return c->changes.n_dirty || c->changes.sweeping || c->changes.digest_asked || c->tour.more;
+}
 
 /**
  * core_ack() - The peer holds everything up to @ev_seq: slots and ports of its deletes may be used again
@@ -316,9 +353,27 @@ uint32_t core_drain(struct core *c, struct fp_flow_rec *out, uint32_t cap, uint6
 void core_ack(struct core *c, uint64_t ev_seq);
 
 /**
- * core_bulk_start() - From now on core_drain() also walks the whole table, once, from its beginning
+ * core_forget_changes() - Nobody wants to hear what waits; all tombstones go
  */
-void core_bulk_start(struct core *c);
+void core_forget_changes(struct core *c);
+
+/**
+ * core_sweep_start() - Tell all records of these shards, then FP_OP_SWEPT; changes are tracked from now on
+ * @shards: a bit each; those of other workers are ignored
+ *
+ * While another one is under way, both become one, which begins anew.
+ */
+void core_sweep_start(struct core *c, uint64_t shards);
+
+/**
+ * core_digest_ask() - Once all that waits is drained: FP_OP_DIGEST, and the digests in .digest_told
+ */
+void core_digest_ask(struct core *c);
+
+/**
+ * core_digests() - Digests of this worker's shards, now; the others' elements of @out stay as they are
+ */
+void core_digests(const struct core *c, struct fp_digest out[FP_SHARDS]);
 
 /**
  * core_walk() - Copy records for display, no event
@@ -329,7 +384,7 @@ void core_bulk_start(struct core *c);
 uint32_t core_walk(struct core *c, uint32_t *slot, struct fp_flow_rec *out, uint32_t cap, bool *done,
 		   uint64_t now_ns);
 
-/* ---- sync: records in (transfer.c) ---- */
+/* ---- sync: records in (import.c) ---- */
 
 /**
  * core_import() - Merge the peer's records
@@ -337,22 +392,31 @@ uint32_t core_walk(struct core *c, uint32_t *slot, struct fp_flow_rec *out, uint
  *        same batch can be given to every worker
  *
  * Records that cannot be taken (unknown pool or port, a conflict, older than ours) are counted in
- * import_refused. Nothing that stands in @recs can break the core.
+ * import_refused, news of sessions that are not here in import_unknown. Nothing that stands in @recs can break
+ * the core.
  * Return: records taken, or -EPERM while ACTIVE.
  */
 int core_import(struct core *c, const struct fp_flow_rec *recs, uint32_t n, uint64_t now_ns);
 
 /**
- * core_import_begin() - A bulk begins: all that is held so far is stale until a record refreshes it
+ * core_import_begin() - A sweep begins: all that is held of these shards is stale until a record refreshes it
+ * @shards: a bit each
+ * @repair: the digests differed: log what does
  * Return: 0, or -EPERM while ACTIVE.
  */
-int core_import_begin(struct core *c);
+int core_import_begin(struct core *c, uint64_t shards, bool repair);
 
 /**
- * core_import_end() - The bulk is complete: forget what it did not refresh
+ * core_import_end() - The sweep of these shards is complete: forget what it did not refresh
  * Return: records forgotten, or -EPERM while ACTIVE.
  */
-int core_import_end(struct core *c);
+int core_import_end(struct core *c, uint64_t shards);
+
+/**
+ * core_repairs_take() - Take the log of repair sweeps
+ * Return: entries written to @out.
+ */
+uint32_t core_repairs_take(struct core *c, struct fp_repair *out, uint32_t cap);
 
 /* ---- counters (core.c); any thread ---- */
 
@@ -360,6 +424,11 @@ int core_import_end(struct core *c);
  * core_stats_read() - Fill the core's fields of @out; the shell's own (wakeups, *_lost of its rings) stay
  */
 void core_stats_read(const struct core *c, struct fp_worker_stats *out);
+
+/**
+ * core_sync_stats_read() - Fill the fields of @out that the queues, sweeps and imports have
+ */
+void core_sync_stats_read(const struct core *c, struct fp_sync_stats *out);
 
 /**
  * core_verdicts_read() - Packets by verdict

@@ -1,36 +1,37 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * transfer.c - records between the two nodes: changes and bulk out, import in
+ * transfer.c - records to the other node; import.c takes them there
  *
  * Theory of operation
- *   Out: a change queues the record's index, once; draining copies what the record is by then. A delete is
- *   a tombstone in the same queue, so the order of events is kept: whoever reuses an endpoint of a deleted
- *   record is queued behind it. The bulk walk runs when no change is waiting.
+ *   A change queues the record's index, once (changes.h); draining tells what the record is by then:
  *
- *   In: identity is (origin, id), but records are merged by key (inside and remote endpoint, protocol), for
- *   a slot or an index hash means nothing on the other node. The peer is ACTIVE and this node is not, so
- *   the peer's word wins:
+ *     the peer                      what it is told
+ *     does not know it              OPEN: tuple, translation, state
+ *     knows it, it has changed      STATE: version, state, flags
+ *     knows it, it has gone         DELETE. A tombstone in the same queue, so the order of events is kept: whoever
+ *                                   reuses an endpoint of a deleted record is queued behind it
+ *     knows it, it had traffic      REST: windows, counters, remaining time; now and then (tour.h)
  *
- *     here                                        what is imported
- *     nothing under the key                       inserted
- *     same identity, older version or state       refused, unless a bulk has it for the first time
- *     same identity                               updated; a TCP state never goes backwards
- *     another identity, or other external end     replaced
- *     external end held by another session        that one goes, with its mapping: a conflict, counted
- *     a delete                                    removes the record if the identity is the same
+ *   A record that was never told needs no delete. One whose rule has changed is told anew.
  *
- *   What follows from the endpoints (shard, pool, FP_RF_HAIRPIN, which sessions share a mapping) is computed
- *   here; the peer's word is not asked.
+ *   A sweep tells all records of some shards; a bulk is a sweep of all of them. It begins with a new epoch
+ *   (digest.h), in which the peer knows nothing of them; then a walk tells what is not queued anyway, when no
+ *   change is waiting, and FP_OP_SWEPT says that it is through. A shard that is lost meanwhile is left out: the
+ *   peer must not forget what this sweep has not told it of.
+ *
+ *   FP_OP_DIGEST comes when everything is told, the lazy changes too, and with it the digests of that very point.
  */
-#include <errno.h>
-
-#include "evict.h"
-#include "nexthop.h"
+#include "digest.h"
 #include "session.h"
-#include "step.h"
 #include "tcptrack.h"
+#include "transfer.h"
 
-/* ---- out ---- */
+enum {
+	PREFETCH = 8,
+	POPS = 1024 /* entries taken from the queues in one call, stale ones included */
+};
+
+/* ---- records ---- */
 
 static uint32_t remaining_ms(const struct core *c, const struct flow_hot *f)
 {
@@ -53,23 +54,23 @@ static void export_windows(const struct flow_cold *cold, struct fp_flow_rec *out
 	}
 }
 
-static void export_record(const struct core *c, uint32_t idx, struct fp_flow_rec *out)
+/* All of it: what is sent of it depends on the op (cols.c). */
+static void export_record(const struct core *c, uint32_t idx, enum fp_op op, struct fp_flow_rec *out)
 {
 	const struct flow_hot *f = &c->table.rec[idx].hot;
 	const struct flow_cold *cold = &c->table.rec[idx].cold;
-	bool tomb = f->kind == REC_TOMB;
 
 	memset(out, 0, sizeof(*out));
 	out->id = c->table.link[idx].id;
 	out->origin = cold->origin;
-	out->op = tomb ? FP_OP_DELETE : FP_OP_UPSERT;
+	out->op = (uint8_t)op;
 	out->form = f->form;
 	out->proto = f->proto;
 	out->state = f->state;
 	out->flags = f->flags;
 	out->shard = cold->shard;
 	out->version = f->version;
-	out->remaining_ms = tomb ? 0 : remaining_ms(c, f);
+	out->remaining_ms = op == FP_OP_DELETE ? 0 : remaining_ms(c, f);
 	out->inside = f->inside;
 	out->remote = f->remote;
 	out->external = f->pool == POOL_NONE ? f->inside : c->cfg->pools[f->pool].addr;
@@ -80,6 +81,7 @@ static void export_record(const struct core *c, uint32_t idx, struct fp_flow_rec
 	out->out_port = f->zones & 0xf;
 	out->pool = f->pool;
 	out->rule = f->rule;
+	out->has = (uint32_t)fp_cols_of(op, false);
 	export_windows(cold, out);
 }
 
@@ -97,25 +99,21 @@ static void dig_grave(struct core *c, uint32_t idx, uint64_t ev_seq)
 	ch->grave_last = idx;
 }
 
-static uint32_t drain_changes(struct core *c, struct fp_flow_rec *out, uint32_t cap)
+void transfer_tell(struct core *c, uint32_t idx, enum fp_op op, struct fp_flow_rec *out)
 {
-	struct changes *ch = &c->changes;
-	uint32_t n = 0;
+	export_record(c, idx, op, out);
+	out->flags &= FLOW_FLAGS_TOLD;
+	out->ev_seq = ++c->changes.ev_seq;
+	counter_add(&c->stat.told[op], 1);
+	if (op == FP_OP_DELETE)
+		dig_grave(c, idx, out->ev_seq);
+	else if (op != FP_OP_REST)
+		digest_enter(c, idx);
+}
 
-	while (n < cap && changes_pending(ch)) {
-		uint32_t idx = changes_pop(ch);
-
-		c->table.rec[idx].cold.admin &= (uint8_t)~ADMIN_QUEUED;
-		if (c->table.rec[idx].hot.kind == REC_FREE)
-			continue; /* its tombstone was given up */
-		export_record(c, idx, &out[n]);
-		out[n].ev_seq = ++ch->ev_seq;
-		if (out[n].op == FP_OP_DELETE)
-			dig_grave(c, idx, ch->ev_seq);
-		n++;
-	}
-	counter_set(&c->stat.dirty, changes_pending(ch));
-	return n;
+static void mark(struct core *c, enum fp_op op, struct fp_flow_rec *out)
+{
+	*out = (struct fp_flow_rec){ .op = (uint8_t)op, .ev_seq = ++c->changes.ev_seq };
 }
 
 static bool is_live(const struct core *c, uint32_t idx)
@@ -123,34 +121,62 @@ static bool is_live(const struct core *c, uint32_t idx)
 	return c->table.rec[idx].hot.kind == REC_FLOW;
 }
 
-static uint32_t drain_bulk(struct core *c, struct fp_flow_rec *out, uint32_t cap)
+/* ---- the queues ---- */
+
+/* Tell what was queued, if it still is worth it. Return: records written to @out, 0 or 1. */
+static uint32_t tell_change(struct core *c, uint32_t idx, struct fp_flow_rec *out)
+{
+	const struct flow_rec *rec = &c->table.rec[idx];
+
+	if (rec->hot.kind == REC_FREE)
+		return 0; /* its tombstone was given up, or it was never told */
+	if (rec->hot.kind == REC_TOMB) {
+		transfer_tell(c, idx, FP_OP_DELETE, out);
+		return 1;
+	}
+	/* The place in the queue may be an earlier session's. */
+	if (!rec->cold.dirty || !session_is_told(c, idx))
+		return 0;
+	transfer_tell(c, idx, digest_knows(c, idx) ? FP_OP_STATE : FP_OP_OPEN, out);
+	return 1;
+}
+
+static void count_queued(struct core *c)
+{
+	counter_set(&c->stat.dirty, changes_pending(&c->changes));
+	counter_set(&c->stat.lazy, c->changes.n_lazy);
+}
+
+static uint32_t drain_urgent(struct core *c, struct fp_flow_rec *out, uint32_t cap)
 {
 	struct changes *ch = &c->changes;
 	uint32_t n = 0;
 
-	for (; n < cap && ch->bulk_slot <= c->table.n_fresh; ch->bulk_slot++) {
-		if (!is_live(c, ch->bulk_slot) || !session_survives(c, &c->table.rec[ch->bulk_slot].hot))
-			continue;
-		export_record(c, ch->bulk_slot, &out[n]);
-		out[n].flags |= FP_RF_BULK;
-		out[n].ev_seq = ++ch->ev_seq;
-		n++;
-	}
-	if (n < cap) {
-		out[n++] = (struct fp_flow_rec){ .op = FP_OP_BULK_END, .ev_seq = ++ch->ev_seq };
-		ch->bulk = false;
+	for (uint32_t i = 0; i < POPS && n < cap && ch->n_dirty; i++) {
+		const uint32_t idx = changes_pop(ch);
+
+		c->table.rec[idx].cold.admin &= (uint8_t)~ADMIN_QUEUED;
+		n += tell_change(c, idx, &out[n]);
 	}
 	return n;
 }
 
-uint32_t core_drain(struct core *c, struct fp_flow_rec *out, uint32_t cap, uint64_t now_ns)
+static uint32_t drain_lazy(struct core *c, struct fp_flow_rec *out, uint32_t cap)
 {
-	uint32_t n;
+	const uint32_t now_ms = (uint32_t)(c->now_ns / NS_PER_MS);
+	struct changes *ch = &c->changes;
+	uint32_t n = 0;
 
-	c->now_ns = now_ns;
-	n = drain_changes(c, out, cap);
-	if (c->changes.bulk && n < cap)
-		n += drain_bulk(c, out + n, cap - n);
+	for (uint32_t i = 0; i < POPS && n < cap && ch->n_lazy; i++) {
+		uint32_t idx;
+
+		if (!ch->digest_asked && changes_wait_ms(ch, now_ms, 1) > 0)
+			break;
+		idx = changes_pop_lazy(ch);
+		c->table.rec[idx].cold.admin &= (uint8_t)~ADMIN_LAZY;
+		if (!(c->table.rec[idx].cold.admin & ADMIN_QUEUED))
+			n += tell_change(c, idx, &out[n]);
+	}
 	return n;
 }
 
@@ -172,33 +198,145 @@ void core_ack(struct core *c, uint64_t ev_seq)
 	}
 }
 
-/* Forget what was to be told: the queue, and with it all tombstones. */
-static void forget_changes(struct core *c)
+void core_forget_changes(struct core *c)
 {
+	struct changes *ch = &c->changes;
+
 	core_ack(c, UINT64_MAX);
-	while (changes_pending(&c->changes)) {
-		uint32_t idx = changes_pop(&c->changes);
+	while (ch->n_lazy)
+		c->table.rec[changes_pop_lazy(ch)].cold.admin &= (uint8_t)~ADMIN_LAZY;
+	while (ch->n_dirty) {
+		const uint32_t idx = changes_pop(ch);
 
 		c->table.rec[idx].cold.admin &= (uint8_t)~ADMIN_QUEUED;
 		if (c->table.rec[idx].hot.kind == REC_TOMB)
 			free_tomb(c, idx);
 	}
-	counter_set(&c->stat.dirty, 0);
+	ch->sweeping = ch->digest_asked = false;
+	ch->sweep = ch->lost = 0;
+	counter_set(&c->stat.lost_shards, 0);
+	count_queued(c);
 }
 
 void core_track(struct core *c, bool on)
 {
-	if (!on) {
-		forget_changes(c);
-		c->changes.bulk = false;
-	}
+	if (c->changes.track == on)
+		return;
+	core_forget_changes(c);
+	digest_forget(c, UINT64_MAX);
 	c->changes.track = on;
 }
 
-void core_bulk_start(struct core *c)
+/* ---- sweeps ---- */
+
+void core_sweep_start(struct core *c, uint64_t shards)
 {
-	c->changes.bulk = true;
-	c->changes.bulk_slot = 1;
+	struct changes *ch = &c->changes;
+
+	core_track(c, true);
+	shards &= digest_own(c);
+	digest_forget(c, shards);
+	ch->lost &= ~shards;
+	ch->sweep |= shards;
+	ch->sweep_no++;
+	ch->sweeping = true;
+	ch->sweep_slot = 1;
+	counter_set(&c->stat.lost_shards, ch->lost);
+	counter_set(&c->stat.sweep_done, 0);
+	counter_set(&c->stat.sweep_total, max_u32(c->table.n_fresh, 1));
+}
+
+static bool wants_sweep(const struct core *c, uint32_t idx)
+{
+	return is_live(c, idx) && c->changes.sweep & shard_bit(c->table.rec[idx].cold.shard) &&
+	       !digest_knows(c, idx) && session_is_told(c, idx);
+}
+
+static uint32_t drain_sweep(struct core *c, struct fp_flow_rec *out, uint32_t cap, uint32_t slots)
+{
+	struct changes *ch = &c->changes;
+	uint32_t n = 0;
+
+	for (; n < cap && slots && ch->sweep_slot <= c->table.n_fresh; ch->sweep_slot++, slots--) {
+		transfer_prefetch(c, ch->sweep_slot + PREFETCH);
+		if (!wants_sweep(c, ch->sweep_slot))
+			continue;
+		transfer_tell(c, ch->sweep_slot, FP_OP_OPEN, &out[n]);
+		out[n++].flags |= FP_RF_BULK;
+	}
+	counter_set(&c->stat.sweep_done, ch->sweep_slot - 1);
+	counter_set(&c->stat.sweep_total, c->table.n_fresh);
+	if (ch->sweep_slot <= c->table.n_fresh || n == cap)
+		return n;
+	mark(c, FP_OP_SWEPT, &out[n]);
+	out[n].id = ch->sweep;
+	out[n++].version = ch->sweep_no;
+	ch->sweeping = false;
+	ch->sweep = 0;
+	counter_set(&c->stat.sweep_done, 0);
+	counter_set(&c->stat.sweep_total, 0);
+	return n;
+}
+
+/* ---- digests ---- */
+
+void core_digest_ask(struct core *c)
+{
+	c->changes.digest_asked = true;
+}
+
+void core_digests(const struct core *c, struct fp_digest out[FP_SHARDS])
+{
+	for (uint64_t left = digest_own(c); left; left &= left - 1) {
+		const uint32_t shard = (uint32_t)__builtin_ctzll(left);
+
+		out[shard] = (struct fp_digest){
+			.sum = c->digest[shard].sum,
+			.n = c->digest[shard].n,
+			.known = !((c->changes.lost | c->changes.sweep) & shard_bit(shard)),
+		};
+	}
+}
+
+static void mark_digest(struct core *c, struct fp_flow_rec *out)
+{
+	core_digests(c, c->digest_told);
+	mark(c, FP_OP_DIGEST, out);
+	c->changes.digest_asked = false;
+}
+
+/* ---- all of it ---- */
+
+uint32_t core_drain(struct core *c, struct fp_flow_rec *out, uint32_t cap, uint32_t slots, uint64_t now_ns)
+{
+	struct changes *ch = &c->changes;
+	uint32_t n;
+
+	c->now_ns = now_ns;
+	n = drain_urgent(c, out, cap);
+	n += drain_lazy(c, out + n, cap - n);
+	if (ch->digest_asked && n < cap && !changes_pending(ch))
+		mark_digest(c, &out[n++]);
+	if (ch->sweeping && n < cap)
+		n += drain_sweep(c, out + n, cap - n, slots);
+	if (n < cap)
+		n += tour_walk(c, out + n, cap - n, slots);
+	if (n || changes_pending(ch))
+		count_queued(c);
+	return n;
+}
+
+static enum fp_fate fate_of(const struct core *c, uint32_t idx)
+{
+	const struct flow_hot *f = &c->table.rec[idx].hot;
+
+	if (!session_survives(c, f))
+		return FP_FATE_POOL;
+	if (digest_knows(c, idx))
+		return FP_FATE_LIVES;
+	if (f->epoch != EPOCH_NEVER || session_filter_passes(c, idx))
+		return FP_FATE_UNTOLD;
+	return session_sync_rule(c, f->rule).filter == FP_SYNC_NO ? FP_FATE_RULE : FP_FATE_AFTER;
 }
 
 uint32_t core_walk(struct core *c, uint32_t *slot, struct fp_flow_rec *out, uint32_t cap, bool *done,
@@ -207,316 +345,30 @@ uint32_t core_walk(struct core *c, uint32_t *slot, struct fp_flow_rec *out, uint
 	uint32_t n = 0;
 
 	c->now_ns = now_ns;
-	for (*slot = max_u32(*slot, 1); n < cap && *slot <= c->table.n_fresh; ++*slot)
-		if (is_live(c, *slot))
-			export_record(c, *slot, &out[n++]);
+	for (*slot = max_u32(*slot, 1); n < cap && *slot <= c->table.n_fresh; ++*slot) {
+		if (!is_live(c, *slot))
+			continue;
+		export_record(c, *slot, FP_OP_OPEN, &out[n]);
+		out[n++].fate = (uint8_t)fate_of(c, *slot);
+	}
 	*done = *slot > c->table.n_fresh;
 	return n;
 }
 
-/* ---- in ---- */
-
-static bool addrs_sane(const struct fp_flow_rec *r)
+void core_sync_stats_read(const struct core *c, struct fp_sync_stats *out)
 {
-	/* IPv6 sessions come with a later version. */
-	return addr_is_v4(&r->inside) && addr_v4(&r->inside).raw && addr_is_v4(&r->remote) &&
-	       addr_v4(&r->remote).raw && addr_is_v4(&r->external);
-}
+	const struct core_counters *s = &c->stat;
 
-static bool zones_sane(const struct core *c, const struct fp_flow_rec *r)
-{
-	if (r->in_port >= c->cfg->n_ports || r->out_port >= c->cfg->n_ports || c->ports[r->in_port].outside)
-		return false;
-	if (c->ports[r->out_port].outside)
-		return true;
-	/* Between two inside zones nothing is translated, and the order of the ends is fixed. */
-	return r->form == FP_FORM_NONE &&
-	       flow_in_order(&r->inside, (be16){ r->inside_port }, &r->remote, (be16){ r->remote_port });
-}
-
-static bool ports_sane(const struct fp_flow_rec *r)
-{
-	if (!nat_has_ports(r->proto))
-		return !r->inside_port && !r->remote_port && !r->external_port;
-	if (r->proto == IPPROTO_NUM_ICMP)
-		return !r->remote_port;
-	return r->inside_port && r->remote_port;
-}
-
-static bool state_sane(const struct fp_flow_rec *r)
-{
-	if (r->proto == IPPROTO_NUM_TCP)
-		return r->state >= FP_ST_SYN_SENT && r->state < FP_ST_COUNT;
-	return r->state == FP_ST_NEW || r->state == FP_ST_ESTABLISHED;
-}
-
-/* The pool that has the external end, as this node counts them. False: no record can have such an end. */
-static bool external_sane(const struct core *c, const struct fp_flow_rec *r, uint32_t shard, uint8_t *pool)
-{
-	be16 port = { r->external_port };
-	bool ports = nat_has_ports(r->proto);
-
-	switch (r->form) {
-	case FP_FORM_NONE:
-		*pool = POOL_NONE;
-		return addr_eq(&r->external, &r->inside) && r->external_port == r->inside_port;
-	case FP_FORM_STATIC:
-		*pool = (uint8_t)nat_pool_of_addr(&c->nat, addr_v4(&r->external));
-		if (r->proto == IPPROTO_NUM_ICMP || !ports || !port.raw)
-			return false;
-		break;
-	case FP_FORM_SNAT:
-		*pool = (uint8_t)(ports ? nat_pool_of(&c->nat, &r->external, port)
-					: nat_pool_of_addr(&c->nat, addr_v4(&r->external)));
-		if (ports && nat_port_shard(be16_host(port)) != shard)
-			return false;
-		break;
-	default: return false;
-	}
-	/* What hangs on an address of the peer's only is nothing that this node could go on with. */
-	return *pool != POOL_NONE && c->cfg->pools[*pool].survives;
-}
-
-/**
- * check_record() - May this record be merged at all? Nothing of it has been used yet.
- * @shard: that its endpoints have
- * @pool:  out
- */
-static bool check_record(const struct core *c, const struct fp_flow_rec *r, uint32_t shard, uint8_t *pool)
-{
-	return r->op <= FP_OP_DELETE && r->id && r->origin && r->proto && r->rule <= UINT16_MAX &&
-	       state_sane(r) && addrs_sane(r) && ports_sane(r) && zones_sane(c, r) &&
-	       external_sane(c, r, shard, pool);
-}
-
-static bool same_identity(const struct core *c, uint32_t idx, const struct fp_flow_rec *r)
-{
-	return c->table.link[idx].id == r->id && c->table.rec[idx].cold.origin == r->origin;
-}
-
-static bool same_external(const struct flow_hot *f, const struct flow_hot *want)
-{
-	return f->form == want->form && f->pool == want->pool &&
-	       f->external_port.raw == want->external_port.raw;
-}
-
-/* All but the pool. */
-static struct flow_hot hot_of(const struct core *c, const struct fp_flow_rec *r)
-{
-	struct flow_hot f = {
-		.inside = r->inside,
-		.remote = r->remote,
-		.inside_port = { r->inside_port },
-		.remote_port = { r->remote_port },
-		.external_port = { r->external_port },
-		.proto = r->proto,
-		.zones = (uint8_t)(r->in_port << 4 | (r->out_port & 0xf)),
-		.flags = (uint8_t)(FP_RF_IMPORTED | (r->flags & FP_RF_INBOUND)),
-		.rule = (uint16_t)r->rule,
-		.form = r->form,
-	};
-
-	if (nat_pool_of_addr(&c->nat, addr_v4(&r->remote)) != NAT_POOL_NONE)
-		f.flags |= FP_RF_HAIRPIN;
-	return f;
-}
-
-/* Whoever stands in the way goes, with all that shares its external port. */
-static void conflict(struct core *c, uint32_t idx)
-{
-	counter_add(&c->stat.import_conflicts, 1);
-	mapping_remove(c, idx, false);
-}
-
-static void import_time(struct core *c, uint32_t idx, uint32_t remaining)
-{
-	struct flow_hot *f = &c->table.rec[idx].hot;
-	uint64_t due_ns = c->now_ns + (uint64_t)remaining * NS_PER_MS;
-	uint32_t timeout = session_timeout(c, f);
-
-	/* Beyond the timeout of its state nobody lives, whatever the peer says. */
-	f->deadline_tick = min_u32(wheel_tick(due_ns) + 1, wheel_tick(c->now_ns) + timeout);
-	wheel_schedule(&c->wheel, &c->table, idx, f->deadline_tick);
-}
-
-static void import_identity(struct core *c, uint32_t idx, const struct fp_flow_rec *r)
-{
-	c->table.link[idx].id = r->id;
-	c->table.rec[idx].cold.origin = r->origin;
-	c->table.rec[idx].hot.epoch = c->import_epoch;
-	c->table.rec[idx].hot.version = r->version;
-	c->table.rec[idx].hot.flags |= FP_RF_IMPORTED;
-}
-
-static void import_progress(struct core *c, uint32_t idx, const struct fp_flow_rec *r)
-{
-	const uint8_t fins = FP_RF_FIN_ORIG | FP_RF_FIN_REPLY;
-	struct flow_hot *f = &c->table.rec[idx].hot;
-	struct flow_cold *cold = &c->table.rec[idx].cold;
-
-	/* A record that was just inserted is NEW. Spec: TCP state never moves backwards. */
-	f->state = (uint8_t)max_u32(f->state, r->state);
-	f->flags |= r->flags & fins;
-	/* A reset comes and goes with the versions, see tcptrack.h. */
-	if (r->proto == IPPROTO_NUM_TCP) {
-		f->flags = (uint8_t)((f->flags & ~FP_RF_RESET) | (r->flags & FP_RF_RESET));
-		tcptrack_import(cold, r->win);
-	}
-	for (uint32_t side = SIDE_OUT; side <= SIDE_IN; side++) {
-		cold->packets[side] = r->packets[side];
-		cold->bytes[side] = r->bytes[side];
-	}
-	import_time(c, idx, r->remaining_ms);
-}
-
-/* Takeover must not begin with a pile of unresolved neighbours: keep those of both directions warm. */
-static void warm_neighbours(struct core *c, uint32_t idx)
-{
-	for (uint32_t side = SIDE_OUT; side <= SIDE_IN; side++) {
-		struct nexthop nh;
-
-		if (nexthop_flow(c, idx, side, &nh) == V_GO_ON && nh.neigh == FIB_NO_NEIGH)
-			neigh_wants_add(&c->wants, nh.port, &nh.addr, c->now_ns);
-	}
-}
-
-/* Older than what this node holds. The first word of a bulk never is: this node may have been ACTIVE, and
- * have counted versions that the peer has not seen. */
-static bool is_outdated(const struct core *c, uint32_t idx, const struct fp_flow_rec *r)
-{
-	const struct flow_hot *f = &c->table.rec[idx].hot;
-
-	return same_identity(c, idx, r) && f->epoch == c->import_epoch &&
-	       (r->version < f->version || r->state < f->state);
-}
-
-/*
- * Make a record of imported endpoints, after whatever contradicts it has gone.
- * Return: index, or FLOW_NONE when there is no room.
- */
-static uint32_t import_insert(struct core *c, const struct flow_hot *want, uint32_t shard)
-{
-	uint32_t leader = FLOW_NONE, holder = record_find(c, want, SIDE_IN, KEY_FLOW), idx;
-	bool mapped = session_has_mapping(want);
-
-	if (holder)
-		conflict(c, holder);
-	if (mapped) {
-		leader = record_find(c, want, SIDE_OUT, KEY_MAPPING);
-		if (leader && c->table.rec[leader].hot.external_port.raw != want->external_port.raw) {
-			conflict(c, leader);
-			leader = FLOW_NONE;
-		}
-	}
-	if (mapped && !leader) {
-		holder = record_find(c, want, SIDE_IN, KEY_MAPPING);
-		if (holder)
-			conflict(c, holder);
-		if (!nat_port_claim(&c->nat, want->pool, want->proto, want->external_port))
-			return FLOW_NONE;
-	}
-	idx = record_insert(c, want, leader, shard);
-	if (!idx && mapped && !leader)
-		nat_port_free(&c->nat, want->pool, want->proto, want->external_port, c->now_ns);
-	if (idx)
-		session_count(c, idx);
-	return idx;
-}
-
-static bool import_flow(struct core *c, const struct fp_flow_rec *r, const struct flow_hot *want,
-			uint32_t shard)
-{
-	uint32_t idx = record_find(c, want, SIDE_OUT, KEY_FLOW);
-	bool is_new;
-
-	if (idx && is_outdated(c, idx, r))
-		return false;
-	if (idx && !(same_identity(c, idx, r) && same_external(&c->table.rec[idx].hot, want))) {
-		record_remove(c, idx, false);
-		idx = FLOW_NONE;
-	}
-	is_new = !idx;
-	if (is_new)
-		idx = import_insert(c, want, shard);
-	if (!idx)
-		return false;
-	c->table.rec[idx].hot.zones = want->zones;
-	session_set_rule(c, idx, want->rule);
-	import_identity(c, idx, r);
-	if (is_new)
-		births_push(c, idx);
-	import_progress(c, idx, r);
-	warm_neighbours(c, idx);
-	return true;
-}
-
-static void import_delete(struct core *c, const struct fp_flow_rec *r, const struct flow_hot *want)
-{
-	uint32_t idx = record_find(c, want, SIDE_OUT, KEY_FLOW);
-
-	if (idx && same_identity(c, idx, r))
-		record_remove(c, idx, false);
-}
-
-/* Return: 1 taken, 0 refused or somebody else's. */
-static int import_record(struct core *c, const struct fp_flow_rec *r)
-{
-	struct flow_hot want = hot_of(c, r);
-	uint32_t shard = session_shard(c->cfg, &want);
-	bool taken = true;
-
-	if (shard % c->cfg->n_workers != c->worker)
-		return 0;
-	if (!check_record(c, r, shard, &want.pool)) {
-		counter_add(&c->stat.import_refused, 1);
-		return 0;
-	}
-	if (r->op == FP_OP_DELETE)
-		import_delete(c, r, &want);
-	else
-		taken = import_flow(c, r, &want, shard);
-	counter_add(taken ? &c->stat.flows_imported : &c->stat.import_refused, 1);
-	return taken;
-}
-
-int core_import(struct core *c, const struct fp_flow_rec *recs, uint32_t n, uint64_t now_ns)
-{
-	int taken = 0;
-
-	if (c->role == FP_ROLE_ACTIVE)
-		return -EPERM;
-	c->now_ns = now_ns;
-	/* Who listens has nothing to tell any more; quarantined ports must not refuse the peer's. */
-	forget_changes(c);
-	for (uint32_t i = 0; i < n; i++)
-		taken += import_record(c, &recs[i]);
-	return taken;
-}
-
-int core_import_begin(struct core *c)
-{
-	if (c->role == FP_ROLE_ACTIVE)
-		return -EPERM;
-	forget_changes(c);
-	if (++c->import_epoch == 0) { /* the numbers come round: let no record seem to be of this epoch */
-		for (uint32_t idx = 1; idx <= c->table.n_fresh; idx++)
-			c->table.rec[idx].hot.epoch = 0;
-		c->import_epoch = 1;
-	}
-	return 0;
-}
-
-int core_import_end(struct core *c)
-{
-	int n = 0;
-
-	if (c->role == FP_ROLE_ACTIVE)
-		return -EPERM;
-	for (uint32_t idx = 1; idx <= c->table.n_fresh; idx++) {
-		if (!is_live(c, idx) || c->table.rec[idx].hot.epoch == c->import_epoch)
-			continue;
-		record_remove(c, idx, false);
-		n++;
-	}
-	return n;
+	out->lost_shards = counter_read(&s->lost_shards);
+	out->queued_lazy = counter_read(&s->lazy);
+	out->queued = counter_read(&s->dirty) - out->queued_lazy;
+	out->sweep_done = counter_read(&s->sweep_done);
+	out->sweep_total = counter_read(&s->sweep_total);
+	out->told_open = counter_read(&s->told[FP_OP_OPEN]);
+	out->told_state = counter_read(&s->told[FP_OP_STATE]);
+	out->told_rest = counter_read(&s->told[FP_OP_REST]);
+	out->told_delete = counter_read(&s->told[FP_OP_DELETE]);
+	out->repaired = counter_read(&s->repaired);
+	out->import_unknown = counter_read(&s->import_unknown);
+	out->scrub_errors = counter_read(&s->scrub_errors);
 }

@@ -26,7 +26,10 @@ enum {
 	DEAD_AFTER_MAX = 100,
 	MTU_MIN = 576,
 	MTU_MAX = 1500,
-	NAT_PORT_MIN = 1024
+	NAT_PORT_MIN = 1024,
+	LAZY_MS_MAX = 10000,
+	REFRESH_S_MAX = 3600,
+	SYNC_AFTER_S_MAX = 3600 /* tour.h: AGES_S */
 };
 
 static __attribute__((format(printf, 2, 3))) int refuse(struct fp_error *err, const char *fmt, ...)
@@ -97,6 +100,17 @@ static int check_limits(const struct fp_config *cfg, struct fp_error *err)
 		rc = in_range(err, "timeouts.", "udp_s", t->udp_s, 1, TIMEOUT_S_MAX);
 	if (rc == 0)
 		rc = in_range(err, "timeouts.", "icmp_s", t->icmp_s, 1, TIMEOUT_S_MAX);
+	return rc;
+}
+
+static int check_sync(const struct fp_config *cfg, struct fp_error *err)
+{
+	int rc = in_range(err, "sync.", "lazy_ms", cfg->sync.lazy_ms, 0, LAZY_MS_MAX);
+
+	if (rc == 0)
+		rc = in_range(err, "sync.", "refresh_s", cfg->sync.refresh_s, 1, REFRESH_S_MAX);
+	if (rc == 0)
+		rc = in_range(err, "sync.", "commit", cfg->sync.commit, 0, FP_COMMIT_STRICT);
 	return rc;
 }
 
@@ -236,6 +250,8 @@ int validate_config(const struct fp_config *cfg, struct fp_error *err)
 	int rc = check_limits(cfg, err);
 
 	if (rc == 0)
+		rc = check_sync(cfg, err);
+	if (rc == 0)
 		rc = check_pulse(cfg, err);
 	for (uint32_t i = 0; i < cfg->n_ports && rc == 0; i++)
 		rc = check_port(cfg, i, err);
@@ -265,6 +281,13 @@ static int check_rule(const struct fp_policy_cfg *cfg, uint32_t index, const str
 		return refuse(err, "rules[%u]: in_ports, out_ports or pools: no such port or pool", index);
 	if (rule->sport_lo > rule->sport_hi)
 		return refuse(err, "rules[%u].sport_lo: above sport_hi", index);
+	if (rule->sync > FP_SYNC_AFTER ||
+	    (rule->commit > FP_COMMIT_STRICT && rule->commit != FP_COMMIT_DEFAULT))
+		return refuse(err, "rules[%u]: sync %u or commit %u is none", index, rule->sync,
+			      rule->commit);
+	if (rule->sync == FP_SYNC_AFTER && (rule->sync_after_s < 1 || rule->sync_after_s > SYNC_AFTER_S_MAX))
+		return refuse(err, "rules[%u].sync_after_s: %u is not within 1..%u", index,
+			      rule->sync_after_s, SYNC_AFTER_S_MAX);
 	if (!is_within(rule->first_src, rule->n_src, cfg->n_prefixes) ||
 	    !is_within(rule->first_dst, rule->n_dst, cfg->n_prefixes) ||
 	    !is_within(rule->first_service, rule->n_services, cfg->n_services))

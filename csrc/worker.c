@@ -24,6 +24,8 @@ enum {
 	N_SOURCES,
 	EXPIRE_BUDGET = 1024, /* records looked at in one pass */
 	DRAIN_BURST = 256,    /* records drained in one pass */
+	WALK_BUSY = 64,       /* records that a walk looks at in a pass with traffic, ... */
+	WALK_IDLE = 2048,     /* ... and in one without */
 	WANTS_BURST = 16,
 	IDLE_SLEEP_MS = 1000,
 	HUGE_PAGE = 2 << 20
@@ -169,6 +171,7 @@ static int watch(struct worker *w, int fd, uint32_t source, uint32_t events)
 /* Where a frame has come, another one may follow soon: sleep is for later. */
 static void note_traffic(struct worker *w, uint64_t now_ns)
 {
+	w->traffic = true;
 	w->poll_until_ns = now_ns + (uint64_t)w->plane->cfg->poll_us * 1000;
 }
 
@@ -347,10 +350,13 @@ int worker_execute(struct worker *w, struct request *req, uint64_t now_ns)
 	case REQ_REVIEW: return core_review(&w->core, &req->slot, req->n, &req->done, now_ns);
 	case REQ_POOLS: nat_count_free(&w->core.nat, w->index, req->use); return 0;
 	case REQ_TRACK: core_track(&w->core, req->on); return 0;
-	case REQ_BULK: core_bulk_start(&w->core); return 0;
+	case REQ_SWEEP: core_sweep_start(&w->core, req->shards); return 0;
+	case REQ_DIGEST_ASK: core_digest_ask(&w->core); return 0;
+	case REQ_DIGESTS: core_digests(&w->core, req->digests); return 0;
+	case REQ_REPAIRS: return (int)core_repairs_take(&w->core, req->repairs, req->n);
 	case REQ_IMPORT: return core_import(&w->core, req->in, req->n, now_ns);
-	case REQ_IMPORT_BEGIN: return core_import_begin(&w->core);
-	case REQ_IMPORT_END: return core_import_end(&w->core);
+	case REQ_IMPORT_BEGIN: return core_import_begin(&w->core, req->shards, req->on);
+	case REQ_IMPORT_END: return core_import_end(&w->core, req->shards);
 	case REQ_WIRE: return change_wire(w, req->port, req->wire);
 	case REQ_CAPTURE: w->tap = req->capture ? &req->capture->taps[w->index] : NULL; return 0;
 	case REQ_WALK: return (int)core_walk(&w->core, &req->slot, req->out, req->n, &req->done, now_ns);
@@ -384,9 +390,10 @@ bool worker_drain(struct worker *w, uint64_t now_ns)
 		atomic_store(&w->events_blocked, true);
 		return false;
 	}
-	got = core_drain(&w->core, out, n, now_ns);
+	got = core_drain(&w->core, out, n, w->traffic ? WALK_BUSY : WALK_IDLE, now_ns);
+	w->traffic = false;
 	w->signal |= ring_submit(&w->events, got);
-	return got == n;
+	return got == n || core_has_more(&w->core);
 }
 
 void worker_ask_neighbours(struct worker *w, uint64_t now_ns)
@@ -498,10 +505,16 @@ static bool anything_waits(struct worker *w)
 static int sleep_ms(const struct worker *w)
 {
 	const uint64_t tick_ns = UINT64_C(1) << WHEEL_TICK_SHIFT;
+	uint64_t now_ns;
+	uint32_t tick_ms;
 
 	if (fence_role(w->fence_word) != FP_ROLE_ACTIVE)
 		return IDLE_SLEEP_MS;
-	return (int)((tick_ns - clock_now() % tick_ns) / NS_PER_MS) + 1;
+	now_ns = clock_now();
+	tick_ms = (uint32_t)((tick_ns - now_ns % tick_ns) / NS_PER_MS);
+	if (!atomic_load_explicit(&w->events_blocked, memory_order_relaxed))
+		tick_ms = changes_wait_ms(&w->core.changes, (uint32_t)(now_ns / NS_PER_MS), tick_ms);
+	return (int)tick_ms + 1;
 }
 
 /*

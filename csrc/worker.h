@@ -52,7 +52,10 @@ enum request_kind {
 	REQ_REVIEW,       /* core_review() */
 	REQ_POOLS,        /* nat_count_free() */
 	REQ_TRACK,        /* core_track() */
-	REQ_BULK,         /* core_bulk_start() */
+	REQ_SWEEP,        /* core_sweep_start() */
+	REQ_DIGEST_ASK,   /* core_digest_ask() */
+	REQ_DIGESTS,      /* core_digests() */
+	REQ_REPAIRS,      /* core_repairs_take() */
 	REQ_IMPORT,       /* core_import() */
 	REQ_IMPORT_BEGIN, /* core_import_begin() */
 	REQ_IMPORT_END,   /* core_import_end() */
@@ -64,8 +67,9 @@ enum request_kind {
 /**
  * struct request - What control wants of one worker; each kind uses a few of the fields
  * @kind: what
- * @on:   REQ_TRACK
- * @n:    records at @in, or room at @out
+ * @on:   REQ_TRACK; REQ_IMPORT_BEGIN: a repair
+ * @shards: REQ_SWEEP, REQ_IMPORT_BEGIN, REQ_IMPORT_END: a bit each
+ * @n:    records at @in, or room at @out or @repairs
  * @slot: REQ_WALK: cursor, updated
  * @done: REQ_WALK: set at the end of the table
  * @fib:  REQ_FIB
@@ -73,6 +77,8 @@ enum request_kind {
  * @use:  REQ_POOLS: free ports, added to
  * @in:   REQ_IMPORT
  * @out:  REQ_WALK
+ * @digests: REQ_DIGESTS: FP_SHARDS of them, of which a worker writes its own
+ * @repairs: REQ_REPAIRS
  * @capture: REQ_CAPTURE; NULL: none
  * @port: REQ_WIRE
  * @wire: REQ_WIRE: the new channel; then the old one
@@ -80,6 +86,7 @@ enum request_kind {
 struct request {
 	enum request_kind kind;
 	bool on;
+	uint64_t shards;
 	uint32_t n;
 	uint32_t slot;
 	bool done;
@@ -88,6 +95,8 @@ struct request {
 	struct fp_pool_use *use;
 	const struct fp_flow_rec *in;
 	struct fp_flow_rec *out;
+	struct fp_digest *digests;
+	struct fp_repair *repairs;
 	struct capture *capture;
 	uint32_t port;
 	struct chan *wire;
@@ -141,6 +150,7 @@ struct batch {
  * @epfd:           what it sleeps in
  * @ready:          sources that may have frames, a bit each (worker.c: SOURCE_*)
  * @poll_until_ns:  it polls until then, and sleeps afterwards
+ * @traffic:        frames have come since changes were last drained
  * @expire_tick:    wheel tick up to which core_expire() is through
  * @fence_word:     the fence as the core was told
  * @signal:         events_fd must be signalled at the end of the pass
@@ -167,7 +177,6 @@ struct batch {
  * @punts:          to control
  * @log:            to control: struct fp_session_log
  * @mailbox:        from control
- * @lost_seen:      control's copy of the core's events_lost
  * @thread:         valid while the plane runs
  */
 struct worker {
@@ -179,6 +188,7 @@ struct worker {
 	int epfd;
 	uint32_t ready;
 	uint64_t poll_until_ns;
+	bool traffic;
 	uint32_t expire_tick;
 	uint64_t fence_word;
 	bool signal;
@@ -200,7 +210,6 @@ struct worker {
 	struct ring punts;
 	struct ring log;
 	struct mailbox mailbox;
-	uint64_t lost_seen;
 	pthread_t thread;
 };
 

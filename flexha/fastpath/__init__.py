@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from flexha.fastpath import marshal
-from flexha.fastpath.batch import COLUMN_WIDTHS, RecordBatch, column_width
+from flexha.fastpath.batch import COLUMN_WIDTHS, OP_COLUMNS, RecordBatch, column_width
 from flexha.fastpath.errors import FastpathError, FastpathMismatchError
 from flexha.fastpath.lib import ffi
 from flexha.fastpath.lib import lib as clib  # `lib` stays the name of the submodule
@@ -23,9 +23,12 @@ from flexha.fastpath.records import (
     Action,
     Address,
     CaptureConfig,
+    Commit,
+    Digests,
     Drained,
     Driver,
     FastpathConfig,
+    Fate,
     Fence,
     Filtering,
     FlowFlag,
@@ -37,7 +40,9 @@ from flexha.fastpath.records import (
     Limits,
     Neighbour,
     NeighbourWanted,
+    Op,
     Out,
+    Part,
     PathStats,
     Peer,
     Policy,
@@ -50,12 +55,17 @@ from flexha.fastpath.records import (
     PulseKind,
     Punt,
     PuntedFrame,
+    Repair,
+    RepairKind,
     Route,
     Rule,
     Service,
     SessionLine,
     Source,
     SteppedFrame,
+    SyncConfig,
+    SyncFilter,
+    SyncStats,
     Timeouts,
     Verdict,
     WorkerStats,
@@ -66,16 +76,21 @@ if TYPE_CHECKING:
     from flexha.fastpath.lib import CData
 
 __all__ = [
+    "ALL_SHARDS",
     "COLUMN_WIDTHS",
+    "OP_COLUMNS",
     "Action",
     "Address",
     "CaptureConfig",
+    "Commit",
+    "Digests",
     "Drained",
     "Driver",
     "Fastpath",
     "FastpathConfig",
     "FastpathError",
     "FastpathMismatchError",
+    "Fate",
     "Fence",
     "Filtering",
     "FlowFlag",
@@ -87,7 +102,9 @@ __all__ = [
     "Limits",
     "Neighbour",
     "NeighbourWanted",
+    "Op",
     "Out",
+    "Part",
     "PathStats",
     "Peer",
     "Policy",
@@ -100,12 +117,17 @@ __all__ = [
     "PulseKind",
     "Punt",
     "PuntedFrame",
+    "Repair",
+    "RepairKind",
     "Route",
     "Rule",
     "Service",
     "SessionLine",
     "Source",
     "SteppedFrame",
+    "SyncConfig",
+    "SyncFilter",
+    "SyncStats",
     "Timeouts",
     "Verdict",
     "WorkerStats",
@@ -121,6 +143,10 @@ CAPTURE_BYTES: Final = 256 << 10
 PUNTS_MAX: Final = 64
 PULSE_EVENTS_MAX: Final = 32
 LOG_MAX: Final = 64
+REPAIRS_MAX: Final = 64
+ALL_SHARDS: Final = (1 << 64) - 1
+_N_SHARDS: Final = marshal.lib_constant("FP_SHARDS")
+_OP_DIGEST: Final = marshal.lib_constant("FP_OP_DIGEST")
 
 
 def verdict_table() -> tuple[Verdict, ...]:
@@ -158,6 +184,11 @@ class Fastpath:
         self._lost: Final = ffi.new("uint64_t *")
         self._capture_room = ffi.new("uint8_t[]", 1)
         self._walkers_left = 0
+        self._sweeps = 0
+        self._swept = 0
+        self._swept_again = 0
+        self._lost_of: Final = [0] * config.n_workers
+        self._lost_told = 0
         self._n_rules = 0
         self._drain_from = 0
         err = ffi.new("struct fp_error *")
@@ -349,21 +380,32 @@ class Fastpath:
     def track_changes(self, *, on: bool) -> None:
         """On: changes are queued for ``drain``. Off: they are forgotten, tombstones are freed at once."""
         _ensure(clib.fp_sync_track(self._dp, int(on)), "fp_sync_track")
+        self._walkers_left = self._swept = self._lost_told = 0
 
-    def start_bulk(self) -> None:
-        """Let every worker walk its table into the drain; ends with ``Drained.bulk_walked``."""
-        _ensure(clib.fp_bulk_start(self._dp), "fp_bulk_start")
+    def sweep_start(self, shards: int = ALL_SHARDS) -> None:
+        """Let every worker tell all records of these shards; ends with ``Drained.swept``.
+
+        While another one is under way, both become one, which begins anew.
+        """
+        _ensure(clib.fp_sweep_start(self._dp, shards), "fp_sweep_start")
+        self._swept &= ~shards
+        self._swept_again = shards if self._walkers_left == 0 else self._swept_again | shards
+        self._sweeps += 1
         self._walkers_left = self._config.n_workers
 
-    def drain(self, limit: int = 1024) -> list[Drained]:
-        """Take at most ``limit`` changes of all workers, as columns: one batch for each address family.
+    def digest_ask(self) -> None:
+        """Let every worker tell what waits, and then ``Drained.digests`` of its shards."""
+        _ensure(clib.fp_digest_ask(self._dp), "fp_digest_ask")
 
-        An empty list means that nothing waits. The marks stand in the last batch: once the peer has that one
-        live, it has all.
+    def drain(self, limit: int = 1024) -> list[Drained]:
+        """Take at most ``limit`` changes of all workers, as batches in the order of the stream.
+
+        An empty list means that nothing waits. The marks stand in the batch that has the records: once the peer has
+        it live, it has all up to them.
         """
         limit = min(limit, BATCH_MAX)
         n_workers = self._config.n_workers
-        marks: dict[int, int] = {}
+        spans: list[tuple[int, int, int]] = []
         n, lost, more = 0, 0, False
         for i in range(n_workers):
             worker = (self._drain_from + i) % n_workers
@@ -376,34 +418,56 @@ class Fastpath:
             got = _ensure(
                 clib.fp_events_drain(self._dp, worker, self._batch.at(n), room, self._lost), "fp_events_drain"
             )
-            lost += int(self._lost[0])
+            self._lost_of[worker] = int(self._lost[0])
             if got:
-                marks[worker] = self._batch.ev_seq(n + got - 1)
+                spans.append((worker, n, n + got))
             more = more or got == room
             n += got
-        if n == 0 and lost == 0:
-            return []
-        return self._pack(n, marks, lost, more=more)
+        for mask in self._lost_of:
+            lost |= mask
+        if not spans:
+            batches = [] if lost == self._lost_told else [Drained((), {}, lost)]
+        else:
+            batches = self._batches(spans, lost, more=more)
+        self._lost_told = lost
+        return batches
 
-    def _pack(self, n: int, marks: Mapping[int, int], lost: int, *, more: bool) -> list[Drained]:
-        packed = [(family, *self._batch.pack(n, family)) for family in (4, 6)]
-        ended = n - sum(count for _, count, _ in packed)
-        walked = 0 < self._walkers_left <= ended
-        self._walkers_left = max(self._walkers_left - ended, 0)
-        batches = [entry for entry in packed if entry[1]] or packed[:1]
-        last = len(batches) - 1
-        return [
-            Drained(
-                n=count,
-                family=family,
-                columns=columns,
-                marks=marks if i == last else {},
-                lost=lost if i == last else 0,
-                bulk_walked=walked and i == last,
-                more=more or i < last,
-            )
-            for i, (family, count, columns) in enumerate(batches)
-        ]
+    def _batches(self, spans: list[tuple[int, int, int]], lost: int, *, more: bool) -> list[Drained]:
+        """Cut what was drained behind each marker; ``spans``: worker, first record and end."""
+        batches: list[Drained] = []
+        at, end = 0, spans[-1][2]
+        while at < end:
+            begin = at
+            at, parts = self._batch.pack(begin, end)
+            marks = {
+                worker: self._batch.ev_seq(min(last, at) - 1)
+                for worker, first, last in spans
+                if first < at and last > begin
+            }
+            swept, digests = None, None
+            if at < end:
+                worker = next(worker for worker, first, last in spans if first <= at < last)
+                marks[worker] = self._batch.ev_seq(at)
+                swept, digests = self._marker(worker, self._batch.at(at))
+                at += 1
+            batches.append(Drained(parts, marks, lost, swept, digests, more=more or at < end))
+        return batches
+
+    def _marker(self, worker: int, record: CData) -> tuple[int | None, Digests | None]:
+        """What a marker means: the sweep is complete, or here are digests."""
+        if record.op == _OP_DIGEST:
+            out = ffi.new("struct fp_digest[]", _N_SHARDS)
+            _ensure(clib.fp_digest_read(self._dp, worker, out), "fp_digest_read")
+            return None, marshal.digests(out)
+        if record.version != self._sweeps & 0xFFFFFFFF:
+            self._swept |= int(record.id) & ~self._swept_again  # of a walk that has begun anew since
+            return None, None
+        self._swept |= int(record.id)
+        self._walkers_left -= 1
+        if self._walkers_left:
+            return None, None
+        swept, self._swept = self._swept, 0
+        return swept, None
 
     def ack(self, marks: Mapping[int, int]) -> None:
         """The peer has everything up to ``marks`` (worker -> ``ev_seq``) live: tombstones may go."""
@@ -411,24 +475,43 @@ class Fastpath:
             _ensure(clib.fp_events_ack(self._dp, worker, ev_seq), "fp_events_ack")
 
     # ---- sync: records in ----
-    def import_columns(self, n: int, family: int, columns: Mapping[str, bytes]) -> int:
+    def import_parts(self, parts: Sequence[Part]) -> int:
         """Put a batch of the peer's records into the tables; returns once they are live, how many were taken.
 
         Raises: FastpathError(EINVAL) if the columns hold values that no peer sends (nothing of the batch is
         used then), FastpathError(EPERM) while ACTIVE.
         """
-        if not 0 <= n <= BATCH_MAX:
-            raise FastpathError(22, "fp_cols_unpack", f"{n} records in one batch, at most {BATCH_MAX}")
-        self._batch.unpack(n, family, columns)
+        n = 0
+        for part in parts:
+            self._batch.unpack(n, part)
+            n += part.n
         return _ensure(clib.fp_flows_import(self._dp, self._batch.at(0), n), "fp_flows_import")
 
-    def begin_import(self) -> None:
-        """A bulk is coming: what is held so far is marked stale."""
-        _ensure(clib.fp_import_begin(self._dp), "fp_import_begin")
+    def import_begin(self, shards: int = ALL_SHARDS, *, repair: bool = False) -> None:
+        """A sweep of these shards is coming: what is held of them is stale. ``repair``: log what differs."""
+        _ensure(clib.fp_import_begin(self._dp, shards, int(repair)), "fp_import_begin")
 
-    def end_import(self) -> int:
-        """The bulk is complete: sweep what it did not refresh; returns how many records went."""
-        return _ensure(clib.fp_import_end(self._dp), "fp_import_end")
+    def import_end(self, shards: int = ALL_SHARDS) -> int:
+        """The sweep is complete: forget what it did not refresh; returns how many records went."""
+        return _ensure(clib.fp_import_end(self._dp, shards), "fp_import_end")
+
+    def digests(self) -> Digests:
+        """Digests of all shards, now."""
+        out = ffi.new("struct fp_digest[]", _N_SHARDS)
+        _ensure(clib.fp_digests(self._dp, out), "fp_digests")
+        return marshal.digests(out)
+
+    def repairs_drain(self) -> list[Repair]:
+        """Take what repair sweeps have put right: the first ones of each worker."""
+        out = ffi.new("struct fp_repair[]", REPAIRS_MAX)
+        n = _ensure(clib.fp_repairs_drain(self._dp, out, REPAIRS_MAX), "fp_repairs_drain")
+        return [marshal.repair(out[i]) for i in range(n)]
+
+    def sync_stats(self, worker: int) -> SyncStats:
+        """Queues, sweeps and delays of one worker."""
+        out = ffi.new("struct fp_sync_stats *")
+        _ensure(clib.fp_sync_stats_read(self._dp, worker, out), "fp_sync_stats_read")
+        return marshal.sync_stats(out)
 
     # ---- inspection ----
     def flows(self, page: int = 1024) -> Iterator[FlowRecord]:

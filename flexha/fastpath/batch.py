@@ -16,43 +16,51 @@ from typing import Final
 from flexha.fastpath.errors import FastpathError
 from flexha.fastpath.lib import STRUCT_SIZES, CData, ffi, lib
 from flexha.fastpath.marshal import addr_of
-from flexha.fastpath.records import FlowFlag, FlowRecord, FlowState, Form
+from flexha.fastpath.records import Fate, FlowFlag, FlowRecord, FlowState, Form, Op, Part
 
 COLUMN_WIDTHS: Final[Mapping[str, int | None]] = MappingProxyType(
     {
         "id": 8,
-        "op": 1,
+        "origin": 2,
+        "version": 4,
         "form": 1,
         "proto": 1,
         "state": 1,
         "flags": 1,
         "in_port": 1,
         "out_port": 1,
-        "origin": 2,
-        "version": 4,
-        "remaining_ms": 4,
-        "pool": 4,
-        "rule": 4,
+        "rule": 2,
         "inside": None,
         "remote": None,
         "external": None,
         "inside_port": 2,
         "remote_port": 2,
         "external_port": 2,
+        "remaining_ms": 4,
         "win": 28,
         "counters": 32,
     }
 )
-"""Columns of a batch, named as in ``struct fp_cols``: bytes per record; None: an address of the family."""
+"""Columns, named and ordered as in ``struct fp_cols``: bytes per record; None: an address of the family."""
+
+OP_COLUMNS: Final[Mapping[Op, tuple[str, ...]]] = MappingProxyType(
+    {
+        op: tuple(name for i, name in enumerate(COLUMN_WIDTHS) if lib.fp_cols_of(op, 0) >> i & 1)
+        for op in (Op.OPEN, Op.STATE, Op.REST, Op.DELETE)
+    }
+)
+"""The columns of each op, in the order of the sections of a batch: who replaces a session comes before who is
+gone, and what is told of a session after its first word."""
 
 _ADDRESS_BYTES: Final = {4: 4, 6: 16}
 _RECORD_SIZE: Final = STRUCT_SIZES["struct fp_flow_rec"]
 _EV_SEQ_OFFSET: Final = ffi.offsetof("struct fp_flow_rec", "ev_seq")
 _EV_SEQ: Final = struct.Struct("=Q")
+_N_OPS: Final = len(Op)
 
 # struct fp_flow_rec up to `rule`, and the counters at its end: what people are shown. Ports are big-endian
 # and therefore raw bytes here.
-_HEAD: Final = struct.Struct("=QQHBBBBBBII16s16s16s2s2s2sBBII")
+_HEAD: Final = struct.Struct("=QQHBBBBBBII16s16s16s2s2s2sBBHBBI")
 _TAIL: Final = struct.Struct("=4Q")
 _TAIL_OFFSET: Final = ffi.offsetof("struct fp_flow_rec", "packets")
 
@@ -66,6 +74,9 @@ def column_width(name: str, family: int) -> int:
     return _ADDRESS_BYTES[family] if width is None else width
 
 
+_BITS: Final = {name: 1 << i for i, name in enumerate(COLUMN_WIDTHS)}
+
+
 class RecordBatch:
     """Room for ``capacity`` records (``struct fp_flow_rec``) and their columns."""
 
@@ -73,11 +84,15 @@ class RecordBatch:
         self.capacity: Final = capacity
         self._raw: Final = bytearray(capacity * _RECORD_SIZE)
         self._records: Final = ffi.from_buffer("struct fp_flow_rec[]", self._raw)
-        self._columns: Final = {name: bytearray(capacity * column_width(name, 6)) for name in COLUMN_WIDTHS}
+        self._columns: Final = {
+            name: memoryview(bytearray(capacity * column_width(name, 6))) for name in COLUMN_WIDTHS
+        }
         self._cols: Final = ffi.new("struct fp_cols *")
         for name, column in self._columns.items():
             setattr(self._cols, name, ffi.from_buffer("uint8_t[]", column))
         self._cols_in: Final = ffi.new("struct fp_cols *")
+        self._counts: Final = ffi.new("uint32_t[]", 2 * _N_OPS)
+        self._constant: Final = ffi.new("uint32_t *")
 
     def at(self, index: int) -> CData:
         """Where record ``index`` stands, for C to fill or to read."""
@@ -87,43 +102,71 @@ class RecordBatch:
         """The worker-local sequence number of a drained record."""
         return int(_EV_SEQ.unpack_from(self._raw, index * _RECORD_SIZE + _EV_SEQ_OFFSET)[0])
 
-    def pack(self, n: int, family: int) -> tuple[int, dict[str, bytes]]:
-        """Columns of those of the first ``n`` records that are of ``family``, and how many these are."""
-        count = lib.fp_cols_pack(self._records, n, family, self._cols)
+    def pack(self, start: int, end: int) -> tuple[int, tuple[Part, ...]]:
+        """Records from ``start`` on, up to the first marker or ``end``: where that is, and their sections."""
+        counts = self._counts
+        n = lib.fp_rec_census(self._records + start, end - start, counts)
+        parts = tuple(
+            self._part(start, n, op, family)
+            for op in OP_COLUMNS
+            for family in (4, 6)
+            if counts[2 * op + (family == 6)]
+        )
+        return start + n, parts
+
+    def _part(self, start: int, n: int, op: Op, family: int) -> Part:
+        count = lib.fp_cols_pack(self._records + start, n, family, op, self._cols, self._constant)
         if count < 0:
             raise FastpathError(-count, "fp_cols_pack")
-        columns = {
-            name: bytes(memoryview(column)[: count * column_width(name, family)])
-            for name, column in self._columns.items()
-        }
-        return count, columns
+        constant = self._constant[0]
+        columns = {}
+        for name in OP_COLUMNS[op]:
+            elements = 1 if constant & _BITS[name] else count
+            columns[name] = bytes(self._columns[name][: elements * column_width(name, family)])
+        return Part(op, count, family, columns)
 
-    def unpack(self, n: int, family: int, columns: Mapping[str, bytes]) -> None:
-        """Fill the first ``n`` records from columns. Unknown columns are skipped, missing ones are zero.
+    def unpack(self, at: int, part: Part) -> None:
+        """Fill records from ``at`` on. Unknown columns are skipped.
 
-        Raises: FastpathError(EINVAL) for a column of the wrong length, or values that no peer sends.
+        Raises: FastpathError(EINVAL) for a column of the wrong length, a required one that is missing, or values
+        that no peer sends.
         """
-        if family not in _ADDRESS_BYTES:
+        if part.family not in _ADDRESS_BYTES:
             raise FastpathError(
-                errno.EINVAL, "fp_cols_unpack", f"address family {family!r} is neither 4 nor 6"
+                errno.EINVAL, "fp_cols_unpack", f"address family {part.family!r} is neither 4 nor 6"
+            )
+        if not 0 <= part.n <= self.capacity - at:
+            raise FastpathError(
+                errno.EINVAL,
+                "fp_cols_unpack",
+                f"{at} + {part.n} records in one batch, at most {self.capacity}",
             )
         keep_alive = []
-        for name in COLUMN_WIDTHS:
-            column = columns.get(name)
+        constant = 0
+        for name, bit in _BITS.items():
+            column = part.columns.get(name)
             if column is None:
                 setattr(self._cols_in, name, ffi.NULL)
                 continue
-            expected = n * column_width(name, family)
-            if len(column) != expected:
+            width = column_width(name, part.family)
+            if len(column) == width:
+                constant |= bit
+            elif len(column) != part.n * width:
                 raise FastpathError(
-                    errno.EINVAL, "fp_cols_unpack", f"column {name} has {len(column)} bytes, not {expected}"
+                    errno.EINVAL,
+                    "fp_cols_unpack",
+                    f"column {name} has {len(column)} bytes, not {part.n * width} or {width}",
                 )
             buffer = ffi.from_buffer("uint8_t[]", column)
             keep_alive.append(buffer)
             setattr(self._cols_in, name, buffer)
-        rc = lib.fp_cols_unpack(self._cols_in, n, family, self._records)
+        rc = lib.fp_cols_unpack(self._cols_in, part.n, part.family, part.op, constant, self._records + at)
         if rc < 0:
-            raise FastpathError(-rc, "fp_cols_unpack", "a record holds a value that no peer sends")
+            raise FastpathError(
+                -rc,
+                "fp_cols_unpack",
+                "a required column is missing, or a record holds a value that no peer sends",
+            )
 
     def flow_records(self, n: int) -> list[FlowRecord]:
         """The first ``n`` records, for people."""
@@ -151,8 +194,10 @@ class RecordBatch:
             external_port,
             in_port,
             out_port,
-            pool,
             rule,
+            pool,
+            fate,
+            _has,
         ) = _HEAD.unpack_from(self._raw, base)
         out_packets, in_packets, out_bytes, in_bytes = _TAIL.unpack_from(self._raw, base + _TAIL_OFFSET)
         return FlowRecord(
@@ -177,4 +222,5 @@ class RecordBatch:
             remaining_ms=remaining_ms,
             packets=(out_packets, in_packets),
             bytes=(out_bytes, in_bytes),
+            fate=Fate(fate),
         )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import cache
@@ -11,8 +12,10 @@ from typing import Final
 
 from flexha.fastpath.lib import CData, ffi, lib
 from flexha.fastpath.records import (
+    COMMIT_DEFAULT,
     Address,
     CaptureConfig,
+    Digests,
     FastpathConfig,
     HeartbeatFlag,
     Neighbour,
@@ -28,12 +31,15 @@ from flexha.fastpath.records import (
     PulseKind,
     Punt,
     PuntedFrame,
+    Repair,
+    RepairKind,
     Route,
     Rule,
     Service,
     SessionLine,
     Source,
     SteppedFrame,
+    SyncStats,
     WorkerStats,
 )
 
@@ -88,6 +94,8 @@ def config(cfg: FastpathConfig) -> CData:
         setattr(out.timeouts, field.name, getattr(cfg.timeouts, field.name))
     for field in fields(cfg.limits):
         setattr(out.limits, field.name, getattr(cfg.limits, field.name))
+    for field in fields(cfg.sync):
+        setattr(out.sync, field.name, int(getattr(cfg.sync, field.name)))
     pulse = cfg.pulse
     for name in (
         "interval_ms",
@@ -195,6 +203,8 @@ class PolicyCdata:
         out.explicit_proto = int(bool(rule.services) and all(service.proto for service in rule.services))
         out.sport_lo, out.sport_hi = rule.sport_lo, rule.sport_hi
         out.max_per_source, out.was = rule.max_per_source, rule.was
+        out.commit = COMMIT_DEFAULT if rule.commit is None else int(rule.commit)
+        out.sync, out.sync_after_s = int(rule.sync), rule.sync_after_s
         out.first_src, out.n_src = len(self._prefixes), len(rule.src)
         self._prefixes.extend(rule.src)
         out.first_dst, out.n_dst = len(self._prefixes), len(rule.dst)
@@ -281,6 +291,35 @@ def path_stats(cdata: CData) -> PathStats:
 def worker_stats(cdata: CData) -> WorkerStats:
     """A ``struct fp_worker_stats``."""
     return WorkerStats(*(int(getattr(cdata, field.name)) for field in fields(WorkerStats)))
+
+
+def digests(cdata: CData) -> Digests:
+    """An array of FP_SHARDS ``struct fp_digest``: those that are comparable."""
+    known = [(1 << i, row.sum, row.n) for i, row in enumerate(cdata) if row.known]
+    return Digests(
+        shards=sum(bit for bit, _, _ in known),
+        sums=b"".join(int(total).to_bytes(8, "little") for _, total, _ in known),
+        counts=b"".join(int(n).to_bytes(4, "little") for _, _, n in known),
+    )
+
+
+def repair(cdata: CData) -> Repair:
+    """A ``struct fp_repair``."""
+    return Repair(
+        kind=RepairKind(cdata.kind),
+        proto=int(cdata.proto),
+        inside=_cdata_addr(cdata.inside),
+        inside_port=socket.ntohs(cdata.inside_port),
+        remote=_cdata_addr(cdata.remote),
+        remote_port=socket.ntohs(cdata.remote_port),
+        shard=int(cdata.shard),
+    )
+
+
+def sync_stats(cdata: CData) -> SyncStats:
+    """A ``struct fp_sync_stats``."""
+    *numbers, lag, hold = (getattr(cdata, field.name) for field in fields(SyncStats))
+    return SyncStats(*map(int, numbers), lag=tuple(lag), hold=tuple(hold))
 
 
 def port_stats(cdata: CData) -> PortStats:

@@ -55,6 +55,54 @@ class Action(IntEnum):
     REJECT = 2
 
 
+class Commit(IntEnum):
+    """``enum fp_commit``: do packets of a session wait until the peer has it?"""
+
+    ASYNC = 0
+    BOUNDED = 1
+    STRICT = 2
+
+
+COMMIT_DEFAULT = 255
+"""Of a rule: as ``SyncConfig.commit`` says."""
+
+
+class SyncFilter(IntEnum):
+    """``enum fp_sync_filter``: when the peer is told of the sessions of a rule."""
+
+    NOW = 0
+    NO = 1
+    AFTER = 2
+
+
+class Op(IntEnum):
+    """``enum fp_op`` without the markers: what is told of a session."""
+
+    OPEN = 0
+    DELETE = 1
+    STATE = 2
+    REST = 3
+
+
+class Fate(IntEnum):
+    """``enum fp_fate``: what becomes of a session if this node dies now."""
+
+    LIVES = 0
+    UNTOLD = 1
+    UNACKED = 2
+    POOL = 3
+    RULE = 4
+    AFTER = 5
+
+
+class RepairKind(IntEnum):
+    """``enum fp_repair_kind``: what was wrong with a record that a repair sweep has put right."""
+
+    DIFFERED = 0
+    MISSING = 1
+    EXTRA = 2
+
+
 class FlowState(IntEnum):
     """``enum fp_state``; ordered, a merge never moves a session to a smaller one."""
 
@@ -188,6 +236,17 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class SyncConfig:
+    """``struct fp_sync_cfg``: when changes are told to the peer, and which packets wait for its word."""
+
+    lazy_ms: int = 100
+    refresh_s: int = 30
+    hold_ms: int = 20
+    hold_frames: int = 1024
+    commit: Commit = Commit.BOUNDED
+
+
+@dataclass(frozen=True, slots=True)
 class PulseConfig:
     """``struct fp_pulse_cfg``: heartbeats. ``xc_address`` None: no cross-connect path."""
 
@@ -226,6 +285,7 @@ class FastpathConfig:
     events_cap: int = 0
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)
+    sync: SyncConfig = field(default_factory=SyncConfig)
 
     @property
     def origin(self) -> int:
@@ -285,6 +345,10 @@ class Rule:
     sport_hi: int = 65535
     max_per_source: int = 0
     was: int = 0
+    commit: Commit | None = None
+    """None: as ``SyncConfig.commit`` says."""
+    sync: SyncFilter = SyncFilter.NOW
+    sync_after_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,22 +468,93 @@ class PathStats:
 
 
 @dataclass(frozen=True, slots=True)
-class Drained:
-    """One sync batch: ``n`` records of one address family, in columns named as in ``struct fp_cols``.
+class Part:
+    """A section of a sync batch: ``n`` records of one op and one address family.
 
-    ``marks``: per worker, the ``ev_seq`` up to which its changes are in this batch or an earlier one.
-    ``lost``: changes that could not be tracked since the last drain; only a bulk can repair that.
-    ``bulk_walked``: with this batch the walk that ``bulk_start`` began is complete on every worker.
-    ``more``: records were left behind because ``limit`` was reached.
+    Columns are named as in ``struct fp_cols``. One with exactly one element's length has that value in all records.
     """
 
+    op: Op
     n: int
     family: int
     columns: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """Digests of ``shards`` (a bit each): a u64 sum and a u32 count for each, little-endian, in the order of shards."""
+
+    shards: int
+    sums: bytes
+    counts: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """One sync batch: its sections, and what stands behind it in the stream of changes.
+
+    ``marks``: per worker, the ``ev_seq`` up to which its changes are in this batch or an earlier one.
+    ``lost``: shards (a bit each) whose changes could not be tracked: a sweep of them is due.
+    ``swept``: not None: with this batch the sweep is complete on every worker, for these shards; those that were
+    lost meanwhile are not among them.
+    ``digests``: of the records that both nodes know once this batch is live.
+    ``more``: records were left behind because ``limit`` was reached.
+    """
+
+    parts: tuple[Part, ...]
     marks: Mapping[int, int]
-    lost: int
-    bulk_walked: bool
-    more: bool
+    lost: int = 0
+    swept: int | None = None
+    digests: Digests | None = None
+    more: bool = False
+
+    @property
+    def n(self) -> int:
+        """Records in all sections."""
+        return sum(part.n for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """``struct fp_repair``: a record that a repair sweep has put right."""
+
+    kind: RepairKind
+    proto: int
+    inside: Address
+    inside_port: int
+    remote: Address
+    remote_port: int
+    shard: int
+
+
+@dataclass(frozen=True, slots=True)
+class SyncStats:
+    """``struct fp_sync_stats``, the histograms as tuples. ``lost_shards``: a bit each."""
+
+    lost_shards: int
+    queued: int
+    queued_lazy: int
+    sweep_done: int
+    sweep_total: int
+    held_frames: int
+    held_bytes: int
+    held_sessions: int
+    unacked_sessions: int
+    degraded: int
+    told_open: int
+    told_state: int
+    told_rest: int
+    told_delete: int
+    repaired: int
+    import_unknown: int
+    scrub_errors: int
+    hold_released: int
+    hold_expired: int
+    hold_full: int
+    hold_dropped: int
+    degraded_times: int
+    lag: tuple[int, ...]
+    hold: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -447,6 +582,7 @@ class FlowRecord:
     remaining_ms: int
     packets: tuple[int, int]
     bytes: tuple[int, int]
+    fate: Fate = Fate.LIVES
 
 
 # ---- counters ----------------------------------------------------------------------------------------

@@ -375,5 +375,6 @@ uint32_t admit_packet(struct core *c, struct pkt *p, uint32_t *entry, struct nex
 	if (a.decision.log)
 		core_log(c, &a.query, &a.decision, verdict != V_GO_ON ? verdict : passes_as(&path),
 			 verdict == V_GO_ON ? &c->table.rec[idx].hot : NULL);
-	return verdict == V_GO_ON ? verdict : icmp_no_room(c, p, verdict);
+	/* No room to remember it for a moment is no reason to tell its sender that he may not. */
+	return verdict == V_GO_ON || verdict == V_HOLD_FULL ? verdict : icmp_no_room(c, p, verdict);
 }

@@ -25,7 +25,7 @@ struct layout {
 	uint32_t cap;
 	uint32_t n_buckets;
 	uint32_t urgent, lazy;
-	size_t rec, link, buckets, slices, wheel, dirty, lazies, births, park, frags, size;
+	size_t rec, link, buckets, slices, wheel, dirty, lazies, births, park, frags, commit, size;
 };
 
 static size_t place(size_t *at, size_t bytes)
@@ -54,6 +54,7 @@ static struct layout plan(const struct fp_config *cfg)
 	l.births = place(&at, l.cap * sizeof(uint32_t));
 	l.park = place(&at, park_mem_size());
 	l.frags = place(&at, frag_mem_size());
+	l.commit = place(&at, commit_mem_size(cfg, l.cap));
 	l.size = at;
 	return l;
 }
@@ -131,6 +132,7 @@ int core_init(struct core *c, const struct fp_config *cfg, uint32_t worker, void
 	c->births.cap = l.cap;
 	c->park.slots = (struct parked *)(void *)(base + l.park);
 	frag_init(&c->frags, base + l.frags, cfg, worker);
+	commit_init(&c->commit, base + l.commit, cfg, l.cap);
 	return 0;
 }
 
@@ -173,6 +175,7 @@ void core_set_role(struct core *c, uint32_t role, uint64_t term, uint64_t now_ns
 	if (role != FP_ROLE_ACTIVE) {
 		drop_parked(c, UINT64_MAX, V_FENCED);
 		frag_clear(&c->frags, V_FENCED, c->verdicts);
+		commit_clear(c, V_FENCED);
 	}
 }
 

@@ -57,6 +57,12 @@ static inline void eventfd_signal(int fd)
 		;
 }
 
+/* Any thread, likewise: whether anybody would hear the bell. */
+static inline bool doorbell_is_asleep(const struct doorbell *d)
+{
+	return atomic_load(&((struct doorbell *)(uintptr_t)d)->asleep); /* pairs with doorbell_lie_down() */
+}
+
 /* Any thread, after it has published what the sleeper shall find. */
 static inline void doorbell_ring(struct doorbell *d)
 {

@@ -202,7 +202,8 @@ enum {                        /* fp_flow_rec.flags */
 	FP_RF_BULK = 8,           /* told by the walk of a sweep, not because it changed */
 	FP_RF_INBOUND = 16,       /* opened by the remote side */
 	FP_RF_HAIRPIN = 32,       /* the remote is an address of a pool of ours: local, not taken from the peer */
-	FP_RF_RESET = 64          /* TCP: an RST was seen, and nothing since; comes and goes, see tcptrack.h */
+	FP_RF_RESET = 64,         /* TCP: an RST was seen, and nothing since; comes and goes, see tcptrack.h */
+	FP_RF_HELD = 128          /* its packets wait for the peer: local, never told */
 };
 
 /* One direction's TCP window, after Guido van Rooij's "Real Stateful TCP Packet Filtering". */
@@ -341,13 +342,18 @@ struct fp_sync_stats {        /* of one worker */
 	uint64_t sweep_done, sweep_total; /* slots walked, to walk; both 0 while no sweep is on */
 	uint64_t held_frames, held_bytes, held_sessions;
 	uint64_t unacked_sessions;
-	uint64_t degraded;        /* 1: nothing is held, the peer is too slow */
+	uint64_t degraded;        /* 1: the peer is too slow, new bounded sessions are not held */
 	/* counters */
 	uint64_t told_open, told_state, told_rest, told_delete;
 	uint64_t repaired;        /* by repair sweeps */
 	uint64_t import_unknown;  /* news of a session that is not held here: a repair is due */
 	uint64_t scrub_errors;    /* shards whose digest was not that of their records */
-	uint64_t hold_released, hold_expired, hold_full, hold_dropped, degraded_times;
+	uint64_t hold_released;   /* held packets that left once the peer had their session, or there was no peer any more */
+	uint64_t hold_expired;    /* held packets that left after hold_ms without that */
+	uint64_t hold_full;       /* packets of held sessions, and strict sessions, that found no room: dropped */
+	uint64_t hold_dropped;    /* held packets that were dropped: strict, or their session ended */
+	uint64_t hold_unheld;     /* bounded sessions that were not held: no room, or degraded */
+	uint64_t degraded_times;
 	uint64_t lag[64];         /* FP_LAG_BUCKETS: from a session's birth to the peer's word that it has it */
 	uint64_t hold[64];        /* ... each held packet */
 };
@@ -561,6 +567,7 @@ int fp_policy_hits(const fp_dp *dp, uint64_t *out, uint32_t cap); /* by rule id;
 int fp_sync_track(fp_dp *dp, uint32_t on); /* off: changes are forgotten, tombstones freed at once, nothing is known to the peer */
 int fp_sweep_start(fp_dp *dp, uint64_t shards); /* each worker tells all records of these shards, then FP_OP_SWEPT */
 int fp_events_drain(fp_dp *dp, uint32_t worker, struct fp_flow_rec *out, uint32_t cap, uint64_t *lost); /* lost: its shards that a sweep is due for, now */
+int fp_commit_set(fp_dp *dp, uint32_t on); /* a peer is in sync: hold packets of sessions that it does not have; off: let all go at once, hold nothing */
 int fp_events_ack(fp_dp *dp, uint32_t worker, uint64_t ev_seq); /* live in the peer's table: frees tombstones */
 int fp_digest_ask(fp_dp *dp);         /* each worker drains all that waits, then FP_OP_DIGEST; one that has not been read yet is not asked again */
 int fp_digest_read(fp_dp *dp, uint32_t worker, struct fp_digest *out); /* [FP_SHARDS]; as of the marker that was drained last */
@@ -573,6 +580,7 @@ int fp_digests(fp_dp *dp, struct fp_digest *out); /* [FP_SHARDS]; of all workers
 int fp_repairs_drain(fp_dp *dp, struct fp_repair *out, uint32_t cap); /* count; the first ones of each repair */
 int fp_flows_walk(fp_dp *dp, struct fp_cursor *cur, struct fp_flow_rec *out, uint32_t cap); /* count; cur->done at the end */
 int fp_sync_stats_read(const fp_dp *dp, uint32_t worker, struct fp_sync_stats *out);
+uint64_t fp_lag_bucket_us(uint32_t bucket); /* upper end of a bucket of its histograms; of the last one UINT64_MAX */
 
 /* ---- columns (pure functions) ---- */
 int fp_rec_family(const struct fp_flow_rec *rec);         /* 4 or 6 */
@@ -600,6 +608,7 @@ int fp_port_stats_read(const fp_dp *dp, uint32_t port, struct fp_port_stats *out
 /* ---- tests: step() without threads, refused (-EBUSY) once workers run ---- */
 int fp_test_step(fp_dp *dp, uint32_t worker, uint64_t now_ns, struct fp_frame *io, uint32_t n);
 int fp_test_frags(fp_dp *dp, uint32_t worker, uint64_t now_ns, struct fp_frame *io, uint32_t n); /* step fragments that were held and no longer are; how many */
+int fp_test_held(fp_dp *dp, uint32_t worker, uint64_t now_ns, struct fp_frame *io, uint32_t n); /* step frames that were held for the peer and may go by now; how many */
 int fp_test_expire(fp_dp *dp, uint32_t worker, uint64_t now_ns); /* run the wheel up to now_ns */
 int fp_test_shard(const fp_dp *dp, const struct fp_addr *addr, uint16_t port_be, uint8_t proto);
 int fp_test_policy(const fp_dp *dp, const struct fp_addr *src, const struct fp_addr *dst, uint32_t sport, uint32_t dport,

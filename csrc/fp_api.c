@@ -42,7 +42,7 @@ static_assert(sizeof(struct fp_cols) == 152, "fp_cols");
 static_assert(sizeof(struct fp_sync_cfg) == 24, "fp_sync_cfg");
 static_assert(sizeof(struct fp_digest) == 16, "fp_digest");
 static_assert(sizeof(struct fp_repair) == 40, "fp_repair");
-static_assert(sizeof(struct fp_sync_stats) == 1200, "fp_sync_stats");
+static_assert(sizeof(struct fp_sync_stats) == 1208, "fp_sync_stats");
 
 /* ---- life ---- */
 

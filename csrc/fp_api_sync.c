@@ -54,13 +54,20 @@ int fp_events_drain(fp_dp *dp, uint32_t worker, struct fp_flow_rec *out, uint32_
 	return n;
 }
 
+int fp_commit_set(fp_dp *dp, uint32_t on)
+{
+	const struct request req = { .kind = REQ_COMMIT, .on = on != 0 };
+
+	return dp ? plane_tell_all(&dp->plane, &req, dp_now(dp)) : -EINVAL;
+}
+
 int fp_events_ack(fp_dp *dp, uint32_t worker, uint64_t ev_seq)
 {
 	struct worker *w = dp_worker(dp, worker);
 
 	if (!w)
 		return -EINVAL;
-	worker_ack(w, ev_seq);
+	worker_ack(w, ev_seq, dp_now(dp));
 	return 0;
 }
 
@@ -187,4 +194,9 @@ int fp_sync_stats_read(const fp_dp *dp, uint32_t worker, struct fp_sync_stats *o
 	*out = (struct fp_sync_stats){ 0 };
 	core_sync_stats_read(&w->core, out);
 	return 0;
+}
+
+uint64_t fp_lag_bucket_us(uint32_t bucket)
+{
+	return lag_bucket_us(bucket);
 }

@@ -47,6 +47,22 @@ int fp_test_frags(fp_dp *dp, uint32_t worker, uint64_t now_ns, struct fp_frame *
 	return (int)n;
 }
 
+int fp_test_held(fp_dp *dp, uint32_t worker, uint64_t now_ns, struct fp_frame *io, uint32_t n)
+{
+	struct worker *w = dp_worker(dp, worker);
+
+	if (!w || (n && !io) || n > FP_BURST_MAX)
+		return -EINVAL;
+	if (dp->plane.running)
+		return -EBUSY;
+	dp->test_now_ns = now_ns;
+	commit_due(&w->core, now_ns);
+	n = core_held_ready(&w->core, io, n, now_ns);
+	core_step(&w->core, io, n, now_ns);
+	core_account(&w->core, io, n);
+	return (int)n;
+}
+
 int fp_test_expire(fp_dp *dp, uint32_t worker, uint64_t now_ns)
 {
 	struct worker *w = dp_worker(dp, worker);

@@ -182,6 +182,8 @@ uint32_t icmp_error_forward(struct core *c, struct pkt *p, uint32_t entry)
 	if (!fits_session(&q, f, side))
 		return V_ICMP_ERROR_NO_SESSION;
 	verdict = nexthop_from(c, p->frame, f, side);
+	if (verdict == V_GO_ON && f->flags & FP_RF_HELD) /* it says that the session is there */
+		verdict = commit_hold(c, p->frame, idx);
 	if (verdict == V_GO_ON && !again)
 		verdict = nexthop_flow(c, idx, side, &nh);
 	if (verdict == V_GO_ON)

@@ -284,6 +284,8 @@ static void start_state(struct core *c, uint32_t idx, const struct pkt *p)
 	session_touch(c, f);
 	wheel_schedule(&c->wheel, &c->table, idx, f->deadline_tick);
 	session_changed(c, idx, session_was(f), true);
+	if (c->commit.on && session_is_told_at_birth(c, f))
+		commit_born(c, idx, p);
 }
 
 static struct flow_hot endpoints(const struct core *c, const struct pkt *p, const struct session_path *path)
@@ -354,6 +356,8 @@ uint32_t session_open(struct core *c, const struct pkt *p, const struct session_
 	uint32_t shard = session_shard(c->cfg, &f), leader, verdict;
 	uint8_t bits = 0;
 
+	if (commit_refuses(c, &f))
+		return V_HOLD_FULL;
 	if (unlikely(!c->table.n_free) && !evict_one(c))
 		return V_TABLE_FULL;
 	verdict = count_session(c, &f, path->max_per_source, &bits);
@@ -384,6 +388,7 @@ void session_reopen(struct core *c, uint32_t idx, const struct pkt *p)
 	struct flow_hot *f = &c->table.rec[idx].hot;
 	const struct flow_cold was = *cold;
 
+	commit_forget(c, idx);
 	digest_leave(c, idx, session_was(f));
 	if (f->epoch != EPOCH_NEVER)
 		f->epoch = EPOCH_REPLACED;
@@ -540,6 +545,7 @@ void record_remove(struct core *c, uint32_t idx, bool tell)
 	struct flow_hot *f = &c->table.rec[idx].hot;
 
 	FP_ASSERT(f->kind == REC_FLOW);
+	commit_forget(c, idx);
 	digest_leave(c, idx, session_was(f));
 	flow_unindex(&c->table, &c->hash, idx, KEY_FLOW);
 	ring_leave(c, idx);

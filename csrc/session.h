@@ -113,8 +113,16 @@ static inline bool session_survives(const struct core *c, const struct flow_hot 
 /* When is the peer told of the sessions of a rule? */
 static inline struct policy_sync session_sync_rule(const struct core *c, uint16_t rule)
 {
-	return c->policy && rule && rule <= c->policy->n_rules ? c->policy->decisions[rule - 1].sync
-							       : (struct policy_sync){ 0 };
+	return c->policy && rule && rule <= c->policy->n_rules
+		       ? c->policy->decisions[rule - 1].sync
+		       : (struct policy_sync){ .commit = FP_COMMIT_DEFAULT };
+}
+
+/* Is the peer told of a session like this as soon as it is there? */
+static inline bool session_is_told_at_birth(const struct core *c, const struct flow_hot *f)
+{
+	return c->changes.track && session_survives(c, f) &&
+	       session_sync_rule(c, f->rule).filter == FP_SYNC_NOW;
 }
 
 /* The side that opened the session. */

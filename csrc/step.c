@@ -18,6 +18,9 @@
  *   of its sender, whose remote is our address, and that of its receiver. It is translated by the first, then
  *   begins anew as if it had come in by the outside port (V_AGAIN, FP_SRC_HAIRPIN), and is translated by the
  *   second, perhaps by another worker.
+ *
+ *   Output commit: a packet of a session that the peer does not have yet is put aside before it has changed
+ *   anything (commit.h), and is stepped again, from the beginning, once the peer has it.
  */
 #include "step.h"
 #include "admit.h"
@@ -257,6 +260,17 @@ static bool is_in_turn(const struct pkt *p, const struct flow_hot *f, uint32_t s
 	return p->icmp_type == (side == session_opener(f) ? ICMP_ECHO_REQUEST : ICMP_ECHO_REPLY);
 }
 
+/* A session of the same endpoints, which the peer does not know yet. */
+static COLD uint32_t reopen(struct core *c, const struct pkt *p, uint32_t idx)
+{
+	const struct flow_hot *f = &c->table.rec[idx].hot;
+
+	if (commit_refuses(c, f))
+		return V_HOLD_FULL;
+	session_reopen(c, idx, p);
+	return f->flags & FP_RF_HELD ? commit_hold(c, p->frame, idx) : (uint32_t)V_GO_ON;
+}
+
 /* Move the state by a packet of a known session; @idx may get a new identity. */
 static HOT uint32_t track(struct core *c, const struct pkt *p, uint32_t idx, uint32_t side)
 {
@@ -287,10 +301,8 @@ static HOT uint32_t track(struct core *c, const struct pkt *p, uint32_t idx, uin
 		return V_GO_ON;
 	if (result >= TCPTRACK_DROP)
 		return drops[result - TCPTRACK_DROP];
-	if (result == TCPTRACK_REOPEN) {
-		session_reopen(c, idx, p);
-		return V_GO_ON;
-	}
+	if (result == TCPTRACK_REOPEN)
+		return reopen(c, p, idx);
 	session_moved(c, idx, was, timeout);
 	return V_GO_ON;
 }
@@ -342,14 +354,18 @@ static COLD uint32_t turn_round(struct core *c, struct pkt *p, uint32_t idx)
 static HOT uint32_t session_packet(struct core *c, struct pkt *p, uint32_t idx, uint32_t side)
 {
 	struct flow_hot *f = &c->table.rec[idx].hot;
-	const bool plain = f->form != FP_FORM_NONE && !(f->flags & FP_RF_HAIRPIN);
+	/* One test for all that is rare. */
+	const bool plain = f->form != FP_FORM_NONE && !(f->flags & (FP_RF_HAIRPIN | FP_RF_HELD));
 	const bool again = unlikely(!plain) && side == SIDE_OUT && (f->flags & FP_RF_HAIRPIN);
 	struct nexthop nh = { .port = p->frame->port };
 	uint32_t verdict = V_GO_ON;
 
 	/* All that can refuse the packet comes before what it changes. */
-	if (unlikely(!plain))
+	if (unlikely(!plain)) {
 		verdict = nexthop_from(c, p->frame, f, side);
+		if (verdict == V_GO_ON && f->flags & FP_RF_HELD)
+			verdict = commit_hold(c, p->frame, idx);
+	}
 	if (likely(verdict == V_GO_ON && !again))
 		verdict = nexthop_flow(c, idx, side, &nh);
 	if (likely(verdict == V_GO_ON))
@@ -372,6 +388,8 @@ static __attribute__((noinline)) uint32_t first_packet(struct core *c, struct pk
 		verdict = p->later ? (uint32_t)V_FRAG_NO_SESSION : admit_packet(c, p, &entry, &nh);
 	if (verdict != V_GO_ON)
 		return verdict;
+	if (c->table.rec[entry >> 1].hot.flags & FP_RF_HELD)
+		return commit_hold(c, p->frame, entry >> 1);
 	if ((entry & 1) == SIDE_OUT && c->table.rec[entry >> 1].hot.flags & FP_RF_HAIRPIN)
 		return turn_round(c, p, entry >> 1);
 	return forward(c, p, entry >> 1, entry & 1, &nh);

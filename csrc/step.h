@@ -14,8 +14,8 @@
  *     HOST     write to the host TAP of out_port
  *     PUNT     give to the control plane (VRRP)
  *     PULSE    a heartbeat that came in on out_port, checked down to UDP: give it to the pulse thread
- *     WAIT     next_hop is not resolved, or it is a fragment before the first one; the core keeps a copy, the
- *              shell forgets the frame
+ *     WAIT     next_hop is not resolved, it is a fragment before the first one, or the peer does not have its
+ *              session yet; the core keeps a copy, the shell forgets the frame
  *     HANDOFF  worker `owner` must core_step() it as it is now, .port, .src and .l4_* included. Ownership is a
  *              function of the frame alone, so the owner never hands it on as it is. A fragment crosses twice at
  *              most: to the owner of its datagram (frag.h), and from there with .l4_* to that of the flow. Whoever
@@ -31,6 +31,7 @@
 
 #include "base.h"
 #include "changes.h"
+#include "commit.h"
 #include "fib.h"
 #include "flow.h"
 #include "frag.h"
@@ -124,6 +125,7 @@ struct births {
  * @changes:         what the peer has not heard yet
  * @park:            frames that wait for a neighbour
  * @frags:           datagrams that come in fragments
+ * @commit:          sessions that the peer has not acknowledged, and the packets that wait for that
  * @log:             what rules with `log` have decided
  * @wants:           neighbours that the control plane must resolve
  * @icmp_due_ns:     token bucket of our own ICMP errors (icmp.c)
@@ -162,6 +164,7 @@ struct core {
 	struct changes changes;
 	struct park park;
 	struct frag_table frags;
+	struct commit commit;
 	struct neigh_wants wants;
 	struct session_log log;
 	uint64_t icmp_due_ns;
@@ -234,6 +237,23 @@ static inline uint32_t core_frags_ready(struct core *c, struct fp_frame *out, ui
 }
 
 /**
+ * core_held_ready() - Frames that were held for the peer (commit.h) and may go
+ * @out: .data has room for the longest frame of the node's ports; filled in as from rx
+ *
+ * To be given to core_step() before any frame that came later, until none comes.
+ * Return: how many.
+ */
+static inline uint32_t core_held_ready(struct core *c, struct fp_frame *out, uint32_t cap, uint64_t now_ns)
+{
+	uint32_t n = 0;
+
+	c->now_ns = now_ns;
+	while (n < cap && commit_pop(c, &out[n]))
+		n++;
+	return n;
+}
+
+/**
  * core_account() - Count the verdicts, once what happened to the frames is known
  * @frames: from core_step() or core_retry_parked(), after tx. Where the shell could not do what the core
  *          decided, it has changed .verdict: V_FENCED, V_TX_FAILED, V_HANDOFF_FULL, V_HOST_FULL...
@@ -262,7 +282,7 @@ uint32_t core_expire(struct core *c, uint64_t now_ns, uint32_t budget);
  * core_set_role() - Obey the fence
  *
  * Becoming ACTIVE touches no record (takeover time must not depend on their number). Ceasing to be ACTIVE
- * drops the parked frames (V_FENCED) and stops the wheel.
+ * drops the parked and the held frames (V_FENCED), turns output commit off, and stops the wheel.
  */
 void core_set_role(struct core *c, uint32_t role, uint64_t term, uint64_t now_ns);
 
@@ -348,7 +368,8 @@ static inline bool core_has_more(const struct core *c)
 }
 
 /**
- * core_ack() - The peer holds everything up to @ev_seq: slots and ports of its deletes may be used again
+ * core_ack() - The peer holds everything up to @ev_seq: slots and ports of its deletes may be used again, and what
+ *              waited for its sessions may go
  */
 void core_ack(struct core *c, uint64_t ev_seq);
 

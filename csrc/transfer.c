@@ -109,6 +109,8 @@ void transfer_tell(struct core *c, uint32_t idx, enum fp_op op, struct fp_flow_r
 		dig_grave(c, idx, out->ev_seq);
 	else if (op != FP_OP_REST)
 		digest_enter(c, idx);
+	if (op == FP_OP_OPEN)
+		commit_told(c, idx, out->ev_seq);
 }
 
 static void mark(struct core *c, enum fp_op op, struct fp_flow_rec *out)
@@ -196,6 +198,7 @@ void core_ack(struct core *c, uint64_t ev_seq)
 		ch->grave_first = c->table.link[idx].wheel_next;
 		free_tomb(c, idx);
 	}
+	commit_acked(c, ev_seq);
 }
 
 void core_forget_changes(struct core *c)
@@ -222,6 +225,7 @@ void core_track(struct core *c, bool on)
 {
 	if (c->changes.track == on)
 		return;
+	commit_set(c, false); /* nobody will acknowledge anything */
 	core_forget_changes(c);
 	digest_forget(c, UINT64_MAX);
 	c->changes.track = on;
@@ -333,7 +337,7 @@ static enum fp_fate fate_of(const struct core *c, uint32_t idx)
 	if (!session_survives(c, f))
 		return FP_FATE_POOL;
 	if (digest_knows(c, idx))
-		return FP_FATE_LIVES;
+		return commit_is_unacked(c, idx) ? FP_FATE_UNACKED : FP_FATE_LIVES;
 	if (f->epoch != EPOCH_NEVER || session_filter_passes(c, idx))
 		return FP_FATE_UNTOLD;
 	return session_sync_rule(c, f->rule).filter == FP_SYNC_NO ? FP_FATE_RULE : FP_FATE_AFTER;
@@ -371,4 +375,5 @@ void core_sync_stats_read(const struct core *c, struct fp_sync_stats *out)
 	out->repaired = counter_read(&s->repaired);
 	out->import_unknown = counter_read(&s->import_unknown);
 	out->scrub_errors = counter_read(&s->scrub_errors);
+	commit_stats_read(&c->commit, out);
 }

@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "hold.h"
 #include "policy.h"
 #include "validate.h"
 
@@ -29,6 +30,7 @@ enum {
 	NAT_PORT_MIN = 1024,
 	LAZY_MS_MAX = 10000,
 	REFRESH_S_MAX = 3600,
+	HOLD_MS_MAX = 1000,
 	SYNC_AFTER_S_MAX = 3600 /* tour.h: AGES_S */
 };
 
@@ -109,6 +111,10 @@ static int check_sync(const struct fp_config *cfg, struct fp_error *err)
 
 	if (rc == 0)
 		rc = in_range(err, "sync.", "refresh_s", cfg->sync.refresh_s, 1, REFRESH_S_MAX);
+	if (rc == 0)
+		rc = in_range(err, "sync.", "hold_ms", cfg->sync.hold_ms, 0, HOLD_MS_MAX);
+	if (rc == 0)
+		rc = in_range(err, "sync.", "hold_frames", cfg->sync.hold_frames, 0, HOLD_FRAMES_MAX);
 	if (rc == 0)
 		rc = in_range(err, "sync.", "commit", cfg->sync.commit, 0, FP_COMMIT_STRICT);
 	return rc;

@@ -45,6 +45,7 @@ enum verdict_class { VERDICT_PASS, VERDICT_DROP, VERDICT_TRANSIT };
 	X(PULSE, pulse, PASS, "heartbeat of the peer: given to the pulse thread")                          \
 	/* not an end */                                                                                   \
 	X(HANDOFF, handoff, TRANSIT, "handed to the worker that owns the session")                         \
+	X(HELD, held, TRANSIT, "held until the peer has its session")                                      \
 	X(NEIGH_WAIT, neigh_wait, TRANSIT, "parked until the next hop's MAC address is known")             \
 	/* Ethernet */                                                                                     \
 	X(RUNT, runt, DROP, "shorter than an Ethernet header")                                             \
@@ -122,6 +123,9 @@ enum verdict_class { VERDICT_PASS, VERDICT_DROP, VERDICT_TRANSIT };
 	X(SOURCE_LIMIT, source_limit, DROP, "the inside address has all the sessions that it may have")    \
 	X(PORT_LIMIT, port_limit, DROP, "the inside address has all the external ports that it may have")  \
 	X(ENDPOINT_TAKEN, endpoint_taken, DROP, "another session has these addresses (and ports)")         \
+	X(HOLD_FULL, hold_full, DROP, "the peer does not have its session yet, and no room to hold it")    \
+	X(HOLD_DROPPED, hold_dropped, DROP,                                                                \
+	  "held for the peer, which did not get its session in time (strict), or the session ended")       \
 	/* next hop */                                                                                     \
 	X(NO_ROUTE, no_route, DROP, "no route to the destination")                                         \
 	X(NO_RETURN_ROUTE, no_return_route, DROP, "the source is not routed towards an inside port")       \

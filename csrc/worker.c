@@ -263,11 +263,32 @@ static bool receive_handoffs(struct worker *w, uint64_t now_ns)
 	return any;
 }
 
+static void obey_acks(struct worker *w, uint64_t now_ns)
+{
+	const uint64_t acked = atomic_load_explicit(&w->acked, memory_order_acquire); /* worker_ack() */
+
+	if (acked == w->acked_seen)
+		return;
+	w->core.now_ns = now_ns;
+	core_ack(&w->core, acked);
+	w->acked_seen = acked;
+}
+
 /* Fragments whose datagram became known in the bursts before. */
 static void release_fragments(struct worker *w, uint64_t now_ns)
 {
 	while (unlikely(frag_is_ready(&w->core.frags)))
 		step_and_send_from(w, w->frames, core_frags_ready(&w->core, w->frames, FP_BURST_MAX, now_ns),
+				   now_ns, FP_CAPTURE_WAITED);
+}
+
+/* What the peer has acknowledged, or has let wait too long, leaves before anything newer is read. */
+static void release_held(struct worker *w, uint64_t now_ns)
+{
+	obey_acks(w, now_ns);
+	commit_due(&w->core, now_ns);
+	while (unlikely(hold_is_ready(&w->core.commit.hold)))
+		step_and_send_from(w, w->frames, core_held_ready(&w->core, w->frames, FP_BURST_MAX, now_ns),
 				   now_ns, FP_CAPTURE_WAITED);
 }
 
@@ -349,6 +370,7 @@ int worker_execute(struct worker *w, struct request *req, uint64_t now_ns)
 	case REQ_POLICY: core_set_policy(&w->core, req->policy); return 0;
 	case REQ_REVIEW: return core_review(&w->core, &req->slot, req->n, &req->done, now_ns);
 	case REQ_POOLS: nat_count_free(&w->core.nat, w->index, req->use); return 0;
+	case REQ_COMMIT: commit_set(&w->core, req->on); return 0;
 	case REQ_TRACK: core_track(&w->core, req->on); return 0;
 	case REQ_SWEEP: core_sweep_start(&w->core, req->shards); return 0;
 	case REQ_DIGEST_ASK: core_digest_ask(&w->core); return 0;
@@ -428,16 +450,6 @@ void worker_report_sessions(struct worker *w)
 	w->signal |= ring_submit(&w->log, core_log_take(&w->core, out, n));
 }
 
-static void obey_acks(struct worker *w)
-{
-	const uint64_t acked = atomic_load_explicit(&w->acked, memory_order_acquire); /* worker_ack() */
-
-	if (acked == w->acked_seen)
-		return;
-	core_ack(&w->core, acked);
-	w->acked_seen = acked;
-}
-
 static bool turn_wheel(struct worker *w, uint64_t now_ns)
 {
 	const uint32_t tick = wheel_tick(now_ns);
@@ -461,6 +473,7 @@ static bool pass(struct worker *w)
 
 	worker_obey_fence(w, now_ns);
 	busy = serve_mailbox(w, now_ns);
+	release_held(w, now_ns);
 	for (uint32_t p = 0; p < pl->cfg->n_ports && w->ready; p++) {
 		if (w->ready & 1u << (SOURCE_WIRE + p))
 			receive(w, p, FP_SRC_WIRE, now_ns);
@@ -473,7 +486,6 @@ static bool pass(struct worker *w)
 		busy |= send_for_others(w, &pl->pulse->tx);
 		busy |= send_for_others(w, &pl->inject);
 	}
-	obey_acks(w);
 	busy |= turn_wheel(w, now_ns);
 	worker_ask_neighbours(w, now_ns);
 	worker_report_sessions(w);
@@ -499,22 +511,26 @@ static bool anything_waits(struct worker *w)
 		if (from != w->index && !ring_is_empty(handoff_ring(pl, from, w->index)))
 			return true;
 	}
+	if (w->core.commit.n && atomic_load(&w->acked) != w->acked_seen) /* pairs with worker_ack() */
+		return true;
 	return atomic_load(&w->events_blocked) && !ring_is_full(&w->events);
 }
 
+/* Held frames leave in time, not a millisecond late: the rest of the last one is spent awake. */
 static int sleep_ms(const struct worker *w)
 {
-	const uint64_t tick_ns = UINT64_C(1) << WHEEL_TICK_SHIFT;
-	uint64_t now_ns;
-	uint32_t tick_ms;
+	const uint64_t tick_ns = UINT64_C(1) << WHEEL_TICK_SHIFT, now_ns = clock_now();
+	const uint64_t due_ns = commit_deadline(&w->core);
+	uint32_t ms;
 
 	if (fence_role(w->fence_word) != FP_ROLE_ACTIVE)
 		return IDLE_SLEEP_MS;
-	now_ns = clock_now();
-	tick_ms = (uint32_t)((tick_ns - now_ns % tick_ns) / NS_PER_MS);
+	ms = (uint32_t)((tick_ns - now_ns % tick_ns) / NS_PER_MS);
 	if (!atomic_load_explicit(&w->events_blocked, memory_order_relaxed))
-		tick_ms = changes_wait_ms(&w->core.changes, (uint32_t)(now_ns / NS_PER_MS), tick_ms);
-	return (int)tick_ms + 1;
+		ms = changes_wait_ms(&w->core.changes, (uint32_t)(now_ns / NS_PER_MS), ms);
+	if (due_ns == UINT64_MAX)
+		return (int)ms + 1;
+	return (int)min_u64(ms + 1, due_ns > now_ns ? (due_ns - now_ns) / NS_PER_MS : 0);
 }
 
 /*
@@ -533,6 +549,7 @@ static void rest(struct worker *w, bool busy)
 		n = epoll_wait(w->epfd, ev, N_SOURCES, 0);
 		counter_add(&w->stat_polls, n == 0);
 	} else {
+		atomic_store_explicit(&w->wants_acks, w->core.commit.n != 0, memory_order_relaxed);
 		doorbell_lie_down(&w->bell);
 		n = epoll_wait(w->epfd, ev, N_SOURCES, anything_waits(w) ? 0 : sleep_ms(w));
 		doorbell_get_up(&w->bell);
@@ -573,11 +590,14 @@ uint64_t worker_cpu_ns(const struct worker *w)
 	return (uint64_t)used.tv_sec * NS_PER_S + (uint64_t)used.tv_nsec;
 }
 
-void worker_ack(struct worker *w, uint64_t ev_seq)
+void worker_ack(struct worker *w, uint64_t ev_seq, uint64_t now_ns)
 {
-	atomic_store_explicit(&w->acked, ev_seq, memory_order_release); /* pairs with obey_acks() */
+	atomic_store(&w->acked, ev_seq); /* pairs with obey_acks(), anything_waits() */
 	if (!w->plane->running)
-		obey_acks(w);
+		obey_acks(w, now_ns);
+	else if (doorbell_is_asleep(&w->bell) &&
+		 atomic_load_explicit(&w->wants_acks, memory_order_relaxed)) /* written before it lay down */
+		doorbell_ring(&w->bell);
 }
 
 /* ---- life ---- */

@@ -51,6 +51,7 @@ enum request_kind {
 	REQ_POLICY,       /* use another snapshot */
 	REQ_REVIEW,       /* core_review() */
 	REQ_POOLS,        /* nat_count_free() */
+	REQ_COMMIT,       /* commit_set() */
 	REQ_TRACK,        /* core_track() */
 	REQ_SWEEP,        /* core_sweep_start() */
 	REQ_DIGEST_ASK,   /* core_digest_ask() */
@@ -67,7 +68,7 @@ enum request_kind {
 /**
  * struct request - What control wants of one worker; each kind uses a few of the fields
  * @kind: what
- * @on:   REQ_TRACK; REQ_IMPORT_BEGIN: a repair
+ * @on:   REQ_TRACK, REQ_COMMIT; REQ_IMPORT_BEGIN: a repair
  * @shards: REQ_SWEEP, REQ_IMPORT_BEGIN, REQ_IMPORT_END: a bit each
  * @n:    records at @in, or room at @out or @repairs
  * @slot: REQ_WALK: cursor, updated
@@ -173,6 +174,7 @@ struct batch {
  * @events_blocked: the thread found @events full and has more to say
  * @acked:          written by control: what the peer holds
  * @acked_seen:     the thread's copy
+ * @wants_acks:     written before it lies down: an acknowledgement is worth waking it
  * @events:         to control
  * @punts:          to control
  * @log:            to control: struct fp_session_log
@@ -206,6 +208,7 @@ struct worker {
 	_Atomic bool events_blocked;
 	_Atomic uint64_t acked;
 	uint64_t acked_seen;
+	_Atomic bool wants_acks;
 	struct ring events;
 	struct ring punts;
 	struct ring log;
@@ -251,7 +254,7 @@ void worker_report_sessions(struct worker *w);
 /* worker_cpu_ns() - CPU time that the thread has used; 0 while none runs */
 uint64_t worker_cpu_ns(const struct worker *w);
 
-/* worker_ack() - The peer holds this worker's changes up to @ev_seq */
-void worker_ack(struct worker *w, uint64_t ev_seq);
+/* worker_ack() - The peer holds this worker's changes up to @ev_seq: what waited for that leaves now */
+void worker_ack(struct worker *w, uint64_t ev_seq, uint64_t now_ns);
 
 #endif /* WORKER_H */

@@ -519,7 +519,14 @@ static void check_memory(void)
 	enum { SESSIONS = 1 << 20 };
 	struct fp_config cfg = frames_config(1, SESSIONS);
 
-	CHECK(260, core_mem_size(&cfg) + quota_mem_size(SESSIONS) <= (size_t)200 * SESSIONS);
+	/* What waits for the peer (commit.h) does not grow with them. */
+	const size_t fixed = commit_mem_size(&cfg, SESSIONS);
+
+	CHECK(260, core_mem_size(&cfg) - fixed + quota_mem_size(SESSIONS) <= (size_t)200 * SESSIONS);
+	CHECK(261, fixed <= 544u << 10);
+	cfg.sync.hold_frames = 1024;
+	cfg.ports[0].offload = 1;
+	CHECK(262, commit_mem_size(&cfg, SESSIONS) - fixed <= 1024 * 2100u + HOLD_BIG * (FP_FRAME_BIG + 64u));
 }
 
 int main(void)

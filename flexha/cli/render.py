@@ -252,15 +252,17 @@ def reload(result: Result) -> str:
 
 def rules(result: Result) -> RenderableType:
     """``flexhactl rules``."""
-    table = _table("", "rule", "action", "hits", "from", "to", "src", "dst", "proto", "ports", "nat", "log")
+    columns = ("from", "to", "src", "dst", "proto", "ports", "nat")
+    table = _table("", "rule", "action", "hits", *columns, "sync", "log")
     for rule in result.get("rules") or []:
-        shown = (_shown(rule.get(key)) for key in ("from", "to", "src", "dst", "proto", "ports", "nat"))
+        shown = (_shown(rule.get(key)) for key in columns)
         table.add_row(
             str(rule["number"]),
             str(rule["name"]),
             str(rule["action"]),
             _shown(rule["hits"]),
             *shown,
+            ", ".join(str(rule[key]) for key in ("commit", "sync") if key in rule),
             "yes" if rule.get("log") else "",
         )
     default = result.get("default") or {}

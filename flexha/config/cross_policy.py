@@ -113,6 +113,7 @@ def check_rules(view: View) -> Findings:
         yield from _check_places(view, key, rule)
         yield from _check_services(key, rule)
         yield from _check_nat(view, key, rule)
+        yield from _check_sync(view, key, rule)
     for what, listed in (
         ("src and dst", sum(len(rule.src or ()) + len(rule.dst or ()) for rule in view.rules.values())),
         ("ports", sum(len(rule.ports or ()) * len(protocols_of(rule)) for rule in view.rules.values())),
@@ -138,7 +139,12 @@ def _check_services(key: str, rule: Rule) -> Findings:
 
 
 def _check_nat(view: View, key: str, rule: Rule) -> Findings:
-    for field, value in (("nat", rule.nat), ("sessions_per_source", rule.sessions_per_source)):
+    for field, value in (
+        ("nat", rule.nat),
+        ("sessions_per_source", rule.sessions_per_source),
+        ("commit", rule.commit),
+        ("sync", rule.sync),
+    ):
         if value is not None and rule.action != "allow":
             yield f"{key}.{field}: a rule that does not allow opens no session; remove {field}"
     pools = {pool.name: pool for pool in view.pools.values()}
@@ -153,6 +159,23 @@ def _check_nat(view: View, key: str, rule: Rule) -> Findings:
             yield (
                 f"{key}.nat: pool {name!r} serves ports.{pool.port}, which {key}.to does not name; add it "
                 "there, or choose another pool"
+            )
+
+
+def _check_sync(view: View, key: str, rule: Rule) -> Findings:
+    """Who waits for an acknowledgement must be told about."""
+    if rule.commit in {None, "async"}:
+        return
+    if rule.sync is not None and rule.sync.kind != "now":
+        yield (
+            f'{key}.commit: with sync = "{rule.sync}" the peer is not told when a session begins, so nothing '
+            "can wait for its acknowledgement; remove commit, or sync"
+        )
+    for name in rule.nat or ():
+        if any(pool.name == name and pool.address == INTERFACE for pool in view.pools.values()):
+            yield (
+                f"{key}.commit: sessions of pool {name!r} do not survive a failover, and wait for nothing; "
+                "remove commit, or choose another pool"
             )
 
 

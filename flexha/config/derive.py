@@ -26,6 +26,7 @@ from flexha.config.naming import (
     virtual_mac,
     wire_device,
 )
+from flexha.config.policy import COMMIT
 from flexha.config.schema import INTERFACE, NODE_NAMES, Config, DriverName, NodeName, NodePort, Port
 from flexha.core.node import ChecksumForm, NodeConfig, SyncLimits, VrrpPort
 from flexha.fastpath import records as fp
@@ -295,6 +296,12 @@ def fastpath_config(config: Config, name: NodeName, draw: Draw) -> fp.FastpathCo
             sessions_per_source=config.limits.sessions_per_source,
             ports_per_source=config.limits.ports_per_source,
             port_reuse_s=config.limits.port_reuse_s,
+        ),
+        sync=fp.SyncConfig(
+            lazy_ms=config.sync.lazy_ms,
+            refresh_s=config.sync.refresh_s,
+            hold_ms=config.sync.hold_ms,
+            commit=COMMIT[config.sync.commit],
         ),
     )
 

@@ -12,6 +12,8 @@ from flexha.config.schema import NO_NAT, PROTOCOLS, Config, Forward, Port, Rule
 from flexha.fastpath import records as fp
 
 _ACTIONS = {"allow": fp.Action.ALLOW, "deny": fp.Action.DENY, "reject": fp.Action.REJECT}
+COMMIT = {"async": fp.Commit.ASYNC, "bounded": fp.Commit.BOUNDED, "strict": fp.Commit.STRICT}
+_FILTERS = {"now": fp.SyncFilter.NOW, "no": fp.SyncFilter.NO, "after": fp.SyncFilter.AFTER}
 _FORWARD_DEFAULT = (PROTOCOLS["tcp"],)
 _PORTS_DEFAULT = (PROTOCOLS["tcp"], PROTOCOLS["udp"])
 
@@ -66,6 +68,9 @@ def _rule(config: Config, rule: Rule, was: int) -> fp.Rule:
         sport_hi=rule.sport.hi if rule.sport else 65535,
         max_per_source=rule.sessions_per_source or 0,
         was=was,
+        commit=None if rule.commit is None else COMMIT[rule.commit],
+        sync=_FILTERS[rule.sync.kind] if rule.sync else fp.SyncFilter.NOW,
+        sync_after_s=rule.sync.after_s if rule.sync else 0,
     )
 
 

@@ -139,6 +139,19 @@ class PortRange:
         return self.lo <= other.hi and other.lo <= self.hi
 
 
+@dataclass(frozen=True, slots=True)
+class SyncWhen:
+    """When the peer is told of a rule's sessions: at once, never, or when they are so many seconds old."""
+
+    kind: Literal["now", "no", "after"]
+    after_s: int = 0
+
+    def __str__(self) -> str:
+        return f"after {self.after_s}" if self.kind == "after" else self.kind
+
+
+SYNC_AFTER_MAX_S = 3600
+
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "sctp": 132}
 """Names of protocols in rules; any other one is written as its number."""
 
@@ -174,6 +187,16 @@ def _parse_pool_address(value: object) -> object:
     return value if value == INTERFACE else _parse_address(value)
 
 
+def _parse_sync_when(value: object) -> object:
+    remedy = f'{value!r} does not do; write "now", "no", or "after 5", within 1..{SYNC_AFTER_MAX_S} seconds'
+    if value == "now" or value == "no":
+        return SyncWhen(value)
+    match = re.fullmatch(r"after (\d{1,5})", value) if isinstance(value, str) else None
+    if match is None or not 1 <= int(match[1]) <= SYNC_AFTER_MAX_S:
+        raise ValueError(remedy)
+    return SyncWhen("after", int(match[1]))
+
+
 def _listed(value: object) -> object:
     """A list of one may be written without its brackets."""
     return value if isinstance(value, list | tuple) else [value]
@@ -193,6 +216,7 @@ PoolAddress = Annotated[
     BeforeValidator(_parse_pool_address),
     Kind('IPv4 address or "interface"'),
 ]
+SyncFilter = Annotated[SyncWhen, BeforeValidator(_parse_sync_when), Kind('"now" | "no" | "after SECONDS"')]
 RuleName = Annotated[
     str,
     _matching(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,30}", "use 1 to 31 letters, digits, -, _ or ."),
@@ -307,6 +331,17 @@ class Rule(Section):
     log: bool = Field(default=False, description="log each session that it opens, or refusal")
     sessions_per_source: int | None = Field(
         default=None, ge=1, le=16777215, description="sessions of one inside address at most"
+    )
+
+    commit: Literal["async", "bounded", "strict"] | None = Field(
+        default=None,
+        description="whether packets of the sessions that it opens wait until the peer has them, see "
+        "sync.commit, which is the default",
+    )
+    sync: SyncFilter | None = Field(
+        default=None,
+        description="when the peer is told of the sessions that it opens: now, which is the default; no: "
+        "never, they end with the node; after 5: once they are 5 seconds old, so short ones cost nothing",
     )
 
 
@@ -476,10 +511,44 @@ class Sync(Section):
         default=64, ge=2, le=1024, description="batches sent and not yet acknowledged at most"
     )
     resume_hold_s: int = Field(
-        default=60,
+        default=3600,
         ge=0,
+        le=86400,
+        description="how long changes are tracked for a peer that went away, seconds; what is tracked takes "
+        "no memory of its own",
+    )
+    commit: Literal["async", "bounded", "strict"] = Field(
+        default="bounded",
+        description="packets of a session that the peer has not acknowledged: async lets them pass; bounded "
+        "lets them wait for the acknowledgement, hold_ms at most; strict until it comes, and drops what "
+        "has waited 3 seconds. While no peer is in sync nothing waits",
+    )
+    hold_ms: int = Field(
+        default=20,
+        ge=1,
+        le=1000,
+        description="bounded: how long a packet waits at most, ms. Then new sessions do not wait until the "
+        "peer is fast again",
+    )
+    lazy_ms: int = Field(
+        default=100,
+        ge=0,
+        le=10000,
+        description="how long a change that a takeover can do without (FIN, RST, rule) waits to be told "
+        "together with those that follow it, ms",
+    )
+    refresh_s: int = Field(
+        default=30,
+        ge=5,
         le=3600,
-        description="how long changes are tracked for a peer that went away, seconds",
+        description="how often windows, counters and remaining time of sessions with traffic are told, "
+        "seconds",
+    )
+    audit_s: int = Field(
+        default=1,
+        ge=1,
+        le=60,
+        description="how often the digests of the tables are compared, seconds",
     )
 
 

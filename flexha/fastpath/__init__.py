@@ -133,6 +133,7 @@ __all__ = [
     "WorkerStats",
     "Zone",
     "column_width",
+    "lag_bounds_us",
     "verdict_table",
 ]
 
@@ -143,10 +144,16 @@ CAPTURE_BYTES: Final = 256 << 10
 PUNTS_MAX: Final = 64
 PULSE_EVENTS_MAX: Final = 32
 LOG_MAX: Final = 64
+HELD_MAX: Final = 16
 REPAIRS_MAX: Final = 64
 ALL_SHARDS: Final = (1 << 64) - 1
 _N_SHARDS: Final = marshal.lib_constant("FP_SHARDS")
 _OP_DIGEST: Final = marshal.lib_constant("FP_OP_DIGEST")
+
+
+def lag_bounds_us() -> tuple[int, ...]:
+    """Upper ends of the buckets of ``SyncStats.lag`` and ``.hold``, but for the last, which has none."""
+    return tuple(int(clib.fp_lag_bucket_us(i)) for i in range(marshal.lib_constant("FP_LAG_BUCKETS") - 1))
 
 
 def verdict_table() -> tuple[Verdict, ...]:
@@ -470,9 +477,13 @@ class Fastpath:
         return swept, None
 
     def ack(self, marks: Mapping[int, int]) -> None:
-        """The peer has everything up to ``marks`` (worker -> ``ev_seq``) live: tombstones may go."""
+        """The peer has all up to ``marks`` (worker -> ``ev_seq``) live: tombstones, and what waits, may go."""
         for worker, ev_seq in marks.items():
             _ensure(clib.fp_events_ack(self._dp, worker, ev_seq), "fp_events_ack")
+
+    def set_commit(self, *, on: bool) -> None:
+        """On: a peer is in sync; packets of sessions that it does not have wait. Off: none waits any more."""
+        _ensure(clib.fp_commit_set(self._dp, int(on)), "fp_commit_set")
 
     # ---- sync: records in ----
     def import_parts(self, parts: Sequence[Part]) -> int:
@@ -613,6 +624,19 @@ class Fastpath:
             c_frame.data = ffi.from_buffer("uint8_t[]", room)
         n = _ensure(clib.fp_test_frags(self._dp, worker, now_ns, io, len(rooms)), "fp_test_frags")
         return [marshal.stepped_frame(io[i], rooms[i]) for i in range(n)]
+
+    def test_held(self, now_ns: int, worker: int = 0) -> list[SteppedFrame]:
+        """Step the frames that ``worker`` held for the peer and that may go by ``now_ns``."""
+        stepped: list[SteppedFrame] = []
+        while True:
+            rooms = [bytearray(marshal.FRAME_BIG) for _ in range(HELD_MAX)]
+            io = ffi.new("struct fp_frame[]", len(rooms))
+            for c_frame, room in zip(io, rooms, strict=True):
+                c_frame.data = ffi.from_buffer("uint8_t[]", room)
+            n = _ensure(clib.fp_test_held(self._dp, worker, now_ns, io, len(rooms)), "fp_test_held")
+            stepped += [marshal.stepped_frame(io[i], rooms[i]) for i in range(n)]
+            if n == 0:
+                return stepped
 
     def test_expire(self, now_ns: int, worker: int = 0) -> int:
         """Run the timer wheel up to ``now_ns``; returns how many records went."""

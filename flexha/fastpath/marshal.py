@@ -45,6 +45,8 @@ from flexha.fastpath.records import (
 
 FRAME_MAX: Final = 2048
 """FP_FRAME_MAX: room for one frame."""
+FRAME_BIG: Final = 65600
+"""FP_FRAME_BIG: room for an offload frame."""
 BURST_MAX: Final = 64
 """FP_BURST_MAX: frames of one step()."""
 _V4_MAPPED: Final = b"\0" * 10 + b"\xff\xff"

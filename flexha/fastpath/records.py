@@ -127,6 +127,7 @@ class FlowFlag(IntFlag):
     INBOUND = 16
     HAIRPIN = 32
     RESET = 64
+    HELD = 128
 
 
 class Source(IntEnum):
@@ -552,6 +553,7 @@ class SyncStats:
     hold_expired: int
     hold_full: int
     hold_dropped: int
+    hold_unheld: int
     degraded_times: int
     lag: tuple[int, ...]
     hold: tuple[int, ...]

@@ -252,7 +252,7 @@ def _listed(keys: list[str]) -> str:
 def _shown(rule: Rule) -> dict[str, object]:
     """A rule as it stands in the file; what it does not name is left out."""
     shown = rule.model_dump(
-        mode="json", by_alias=True, exclude_defaults=True, exclude={"ports", "sport", "proto"}
+        mode="json", by_alias=True, exclude_defaults=True, exclude={"ports", "sport", "proto", "sync"}
     )
     if protocols := protocols_of(rule):
         shown["proto"] = [_PROTOCOL_NAMES.get(proto, str(proto)) for proto in protocols]
@@ -260,6 +260,8 @@ def _shown(rule: Rule) -> dict[str, object]:
         shown["ports"] = [str(ports) for ports in rule.ports]
     if rule.sport:
         shown["sport"] = str(rule.sport)
+    if rule.sync:
+        shown["sync"] = str(rule.sync)
     return shown
 
 

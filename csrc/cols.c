@@ -24,6 +24,7 @@ enum {
 	FAMILY_V4 = 4,
 	FAMILY_V6 = 6,
 	WIN_LEN = 14, /* of one direction: three u32, two u8 */
+	CHUNK = 128,  /* records whose columns are copied while they are in the cache */
 	REMAINING_MS_MAX = 31 * 24 * 3600 * 1000u
 };
 
@@ -136,43 +137,99 @@ static void get_win(const uint8_t *p, struct fp_tcp_win win[2])
 	}
 }
 
-static void put(uint8_t *p, enum col col, uint32_t width, const struct fp_flow_rec *rec)
+/*
+ * Columns are copied one after the other, by loops that know how wide an element is: a million records pass here
+ * in a bulk, and what a copy of unknown length costs is several times the copy.
+ */
+static HOT bool gather_fixed(uint8_t *to, const uint8_t *first, const uint8_t *from, const uint16_t *which,
+			     uint32_t n, const uint32_t width)
 {
-	const uint8_t *field = (const uint8_t *)rec + fields[col].at;
+	bool same = true;
 
-	if (fields[col].shape == WINDOWS)
-		put_win(p, rec->win);
-	else
-		memcpy(p, field + fields[col].size - width, width); /* IPv4: the end of the mapped address */
+	for (uint32_t i = 0; i < n; i++) {
+		const uint8_t *element = from + (size_t)which[i] * sizeof(struct fp_flow_rec);
+
+		memcpy(to + (size_t)i * width, element, width);
+		same &= memcmp(first, to + (size_t)i * width, width) == 0;
+	}
+	return same;
 }
 
-static void get(const uint8_t *p, enum col col, uint32_t width, struct fp_flow_rec *rec)
+static bool gather_windows(uint8_t *to, const uint8_t *first, const struct fp_flow_rec *rec,
+			   const uint16_t *which, uint32_t n)
 {
-	uint8_t *field = (uint8_t *)rec + fields[col].at;
-	struct fp_addr mapped;
-	be32 v4;
+	bool same = true;
+
+	for (uint32_t i = 0; i < n; i++, to += 2 * WIN_LEN) {
+		put_win(to, rec[which[i]].win);
+		same &= memcmp(first, to, 2 * WIN_LEN) == 0;
+	}
+	return same;
+}
+
+/* Elements of the records @which, to @to. Return: each is as @first, the column's first one. */
+static bool gather(uint8_t *to, const uint8_t *first, enum col col, uint32_t width,
+		   const struct fp_flow_rec *rec, const uint16_t *which, uint32_t n)
+{
+	/* IPv4 is the end of the mapped address */
+	const uint8_t *from = (const uint8_t *)rec + fields[col].at + fields[col].size - width;
+
+	if (fields[col].shape == WINDOWS)
+		return gather_windows(to, first, rec, which, n);
+	switch (width) {
+	case 1: return gather_fixed(to, first, from, which, n, 1);
+	case 2: return gather_fixed(to, first, from, which, n, 2);
+	case 4: return gather_fixed(to, first, from, which, n, 4);
+	case 8: return gather_fixed(to, first, from, which, n, 8);
+	case 16: return gather_fixed(to, first, from, which, n, 16);
+	default: return gather_fixed(to, first, from, which, n, width);
+	}
+}
+
+static HOT void scatter_fixed(uint8_t *to, const uint8_t *from, size_t step, uint32_t n, const uint32_t width)
+{
+	for (uint32_t i = 0; i < n; i++, to += sizeof(struct fp_flow_rec), from += step)
+		memcpy(to, from, width);
+}
+
+/* IPv4 zeros are "none", as all-zero addresses are in the record. */
+static void scatter_v4(uint8_t *to, const uint8_t *from, size_t step, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++, to += sizeof(struct fp_flow_rec), from += step) {
+		const be32 v4 = be32_load(from);
+		const struct fp_addr mapped = addr_from_v4(v4);
+
+		if (v4.raw)
+			memcpy(to, &mapped, sizeof(mapped));
+	}
+}
+
+/* A column, from @from, to @n records; @step: from one element to the next, 0 if there is but one. */
+static void scatter(const uint8_t *from, size_t step, enum col col, uint32_t width, struct fp_flow_rec *rec,
+		    uint32_t n)
+{
+	uint8_t *to = (uint8_t *)rec + fields[col].at;
 
 	if (fields[col].shape == WINDOWS) {
-		get_win(p, rec->win);
-	} else if (width < fields[col].size) {
-		v4 = be32_load(p); /* IPv4 zeros are "none", as all-zero addresses are in the record */
-		mapped = addr_from_v4(v4);
-		if (v4.raw)
-			memcpy(field, &mapped, sizeof(mapped));
-	} else {
-		memcpy(field, p, width);
+		for (uint32_t i = 0; i < n; i++, from += step)
+			get_win(from, rec[i].win);
+		return;
+	}
+	if (width < fields[col].size) {
+		scatter_v4(to, from, step, n);
+		return;
+	}
+	switch (width) {
+	case 1: scatter_fixed(to, from, step, n, 1); break;
+	case 2: scatter_fixed(to, from, step, n, 2); break;
+	case 4: scatter_fixed(to, from, step, n, 4); break;
+	case 8: scatter_fixed(to, from, step, n, 8); break;
+	case 16: scatter_fixed(to, from, step, n, 16); break;
+	default: scatter_fixed(to, from, step, n, width);
 	}
 }
 
 /* ---- sections ---- */
-
-static uint8_t *column(const struct fp_cols *cols, enum col col)
-{
-	uint8_t *all[N_COLS];
-
-	memcpy(all, cols, sizeof(all));
-	return all[col];
-}
 
 static bool arguments_ok(const struct fp_flow_rec *rec, uint32_t n, uint32_t family, uint32_t op,
 			 const struct fp_cols *cols)
@@ -184,26 +241,31 @@ static bool arguments_ok(const struct fp_flow_rec *rec, uint32_t n, uint32_t fam
 int fp_cols_pack(const struct fp_flow_rec *rec, uint32_t n, uint32_t family, uint32_t op,
 		 struct fp_cols *cols, uint32_t *constant)
 {
+	uint8_t *columns[N_COLS];
+	uint16_t which[CHUNK];
 	uint32_t packed = 0;
 
 	if (!arguments_ok(rec, n, family, op, cols) || !constant)
 		return -EINVAL;
+	memcpy(columns, cols, sizeof(columns));
 	*constant = columns_of[op];
-	for (uint32_t i = 0; i < n; i++) {
-		if (rec[i].op != op || (uint32_t)fp_rec_family(&rec[i]) != family)
-			continue;
+	for (uint32_t i = 0; i < n; i += CHUNK) {
+		const uint32_t chunk = min_u32(n - i, CHUNK);
+		uint32_t found = 0;
+
+		for (uint32_t k = 0; k < chunk; k++)
+			if (rec[i + k].op == op && (uint32_t)fp_rec_family(&rec[i + k]) == family)
+				which[found++] = (uint16_t)k;
 		for (uint32_t left = columns_of[op]; left; left &= left - 1) {
 			const enum col col = (enum col)__builtin_ctz(left);
 			const uint32_t width = width_of(col, family);
-			uint8_t *first = column(cols, col);
+			uint8_t *first = columns[col];
 
-			if (!first)
-				continue;
-			put(first + (size_t)packed * width, col, width, &rec[i]);
-			if (memcmp(first, first + (size_t)packed * width, width))
+			if (first &&
+			    !gather(first + (size_t)packed * width, first, col, width, rec + i, which, found))
 				*constant &= ~COL_BIT(col);
 		}
-		packed++;
+		packed += found;
 	}
 	return (int)packed;
 }
@@ -231,28 +293,35 @@ static bool is_plausible(const struct fp_flow_rec *rec)
 int fp_cols_unpack(const struct fp_cols *cols, uint32_t n, uint32_t family, uint32_t op, uint32_t constant,
 		   struct fp_flow_rec *rec)
 {
+	const uint8_t *columns[N_COLS];
 	uint32_t has = 0;
 
 	if (!arguments_ok(rec, n, family, op, cols))
 		return -EINVAL;
+	memcpy(columns, cols, sizeof(columns));
 	for (uint32_t left = columns_of[op]; left; left &= left - 1)
-		if (column(cols, (enum col)__builtin_ctz(left)))
+		if (columns[__builtin_ctz(left)])
 			has |= left & -left;
 	if (n && required_of[op] & ~has)
 		return -EINVAL;
-	memset(rec, 0, (size_t)n * sizeof(*rec));
-	for (uint32_t i = 0; i < n; i++) {
-		rec[i].op = (uint8_t)op;
-		rec[i].has = has;
+	if (n)
+		memset(rec, 0, (size_t)n * sizeof(*rec));
+	for (uint32_t i = 0; i < n; i += CHUNK) {
+		const uint32_t chunk = min_u32(n - i, CHUNK);
+
 		for (uint32_t left = has; left; left &= left - 1) {
 			const enum col col = (enum col)__builtin_ctz(left);
 			const uint32_t width = width_of(col, family);
-			const size_t element = constant & COL_BIT(col) ? 0 : i;
+			const size_t step = constant & COL_BIT(col) ? 0 : width;
 
-			get(column(cols, col) + element * width, col, width, &rec[i]);
+			scatter(columns[col] + i * step, step, col, width, rec + i, chunk);
 		}
-		if (!is_plausible(&rec[i]))
-			return -EINVAL;
+		for (uint32_t k = i; k < i + chunk; k++) {
+			rec[k].op = (uint8_t)op;
+			rec[k].has = has;
+			if (!is_plausible(&rec[k]))
+				return -EINVAL;
+		}
 	}
 	return (int)n;
 }

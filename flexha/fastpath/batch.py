@@ -87,6 +87,13 @@ class RecordBatch:
         self._columns: Final = {
             name: memoryview(bytearray(capacity * column_width(name, 6))) for name in COLUMN_WIDTHS
         }
+        self._columns_of: Final = {
+            (op, family): tuple(
+                (name, _BITS[name], column_width(name, family), self._columns[name]) for name in names
+            )
+            for op, names in OP_COLUMNS.items()
+            for family in _ADDRESS_BYTES
+        }
         self._cols: Final = ffi.new("struct fp_cols *")
         for name, column in self._columns.items():
             setattr(self._cols, name, ffi.from_buffer("uint8_t[]", column))
@@ -119,21 +126,24 @@ class RecordBatch:
         if count < 0:
             raise FastpathError(-count, "fp_cols_pack")
         constant = self._constant[0]
-        columns = {}
-        for name in OP_COLUMNS[op]:
-            elements = 1 if constant & _BITS[name] else count
-            columns[name] = bytes(self._columns[name][: elements * column_width(name, family)])
+        columns = {
+            name: bytes(column[: width if constant & bit else count * width])
+            for name, bit, width, column in self._columns_of[op, family]
+        }
         return Part(op, count, family, columns)
 
     def unpack(self, at: int, part: Part) -> None:
         """Fill records from ``at`` on. Unknown columns are skipped.
 
-        Raises: FastpathError(EINVAL) for a column of the wrong length, a required one that is missing, or values
-        that no peer sends.
+        Raises: FastpathError(EINVAL) for a column of the wrong length, a required one that is missing, or
+        values that no peer sends.
         """
-        if part.family not in _ADDRESS_BYTES:
+        names = self._columns_of.get((part.op, part.family))
+        if names is None:
             raise FastpathError(
-                errno.EINVAL, "fp_cols_unpack", f"address family {part.family!r} is neither 4 nor 6"
+                errno.EINVAL,
+                "fp_cols_unpack",
+                f"there is no op {part.op!r}, or address family {part.family!r}",
             )
         if not 0 <= part.n <= self.capacity - at:
             raise FastpathError(
@@ -141,26 +151,26 @@ class RecordBatch:
                 "fp_cols_unpack",
                 f"{at} + {part.n} records in one batch, at most {self.capacity}",
             )
+        cols, n, columns = self._cols_in, part.n, part.columns
         keep_alive = []
         constant = 0
-        for name, bit in _BITS.items():
-            column = part.columns.get(name)
+        for name, bit, width, _ in names:  # C looks at the op's columns only
+            column = columns.get(name)
             if column is None:
-                setattr(self._cols_in, name, ffi.NULL)
+                setattr(cols, name, ffi.NULL)
                 continue
-            width = column_width(name, part.family)
             if len(column) == width:
                 constant |= bit
-            elif len(column) != part.n * width:
+            elif len(column) != n * width:
                 raise FastpathError(
                     errno.EINVAL,
                     "fp_cols_unpack",
-                    f"column {name} has {len(column)} bytes, not {part.n * width} or {width}",
+                    f"column {name} has {len(column)} bytes, not {n * width} or {width}",
                 )
-            buffer = ffi.from_buffer("uint8_t[]", column)
+            buffer = ffi.from_buffer(column)
             keep_alive.append(buffer)
-            setattr(self._cols_in, name, buffer)
-        rc = lib.fp_cols_unpack(self._cols_in, part.n, part.family, part.op, constant, self._records + at)
+            setattr(cols, name, buffer)
+        rc = lib.fp_cols_unpack(cols, n, part.family, part.op, constant, self._records + at)
         if rc < 0:
             raise FastpathError(
                 -rc,

@@ -10,14 +10,18 @@ from typing import TypeVar
 from flexha.core import node, sync_wire, vrrp_wire
 from flexha.core.actions import Action, PersistTerm, Record, SendFrame, SendSync, SetRole
 from flexha.core.events import (
-    BulkWalked,
+    DigestDrained,
+    DigestsRead,
     Event,
+    Op,
+    Part,
     PathDown,
     PathUp,
     PeerHeard,
     PeerInfo,
     Role,
     Started,
+    SweepWalked,
     SyncConnected,
     SyncReceived,
     TermPersisted,
@@ -25,7 +29,20 @@ from flexha.core.events import (
     VrrpFrameReceived,
 )
 from flexha.core.node import NodeConfig, NodeState, SyncLimits, VrrpPort
-from flexha.core.sync_wire import COLUMNS, BulkBegin, BulkEnd, Hello, Message, Stream, Want
+from flexha.core.shards import ALL, NONE, SHARDS, Shards
+from flexha.core.sync_wire import (
+    COLUMNS,
+    SECTIONS,
+    Ack,
+    Audit,
+    Digest,
+    Hello,
+    Message,
+    Stream,
+    SweepBegin,
+    SweepEnd,
+    Want,
+)
 from flexha.core.vrrp_wire import Advert, ChecksumForm
 from flexha.units import Ns, Term, ms
 
@@ -91,9 +108,20 @@ def advert(port: str, priority: int, source: str, *, adver_int_cs: int = 100) ->
     return VrrpFrameReceived(port, frame)
 
 
-def columns(n: int, family: int = 4) -> dict[str, bytes]:
-    """The columns of ``n`` records, all zero."""
-    return {name: bytes(n * column.width(family)) for name, column in COLUMNS.items()}
+SUMS, COUNTS = bytes(8 * SHARDS), bytes(4 * SHARDS)
+"""Digests of an empty table."""
+
+
+def part(n: int, family: int = 4, op: Op = Op.OPEN) -> Part:
+    """A section of ``n`` records with every column, all zero."""
+    section = SECTIONS[op]
+    names = (*section.required, *section.optional)
+    return Part(op, n, family, {name: bytes(n * COLUMNS[name].width(family)) for name in names})
+
+
+def digest(seq: int) -> Digest:
+    """The digests of an empty table."""
+    return Digest(seq, ALL, SUMS, COUNTS)
 
 
 class Core:
@@ -169,7 +197,7 @@ class Core:
         self.become_joining(peer_term)
         self.do(SyncConnected(), received(self.peer_hello(Role.ACTIVE)))
         stream = Stream(INCARNATIONS[1 - self.cfg.index], Term(self.term))
-        self.do(received(BulkBegin(stream, 1), BulkEnd(0)))
+        self.do(received(SweepBegin(stream, 1, ALL), SweepEnd(2, ALL), digest(2)), DigestsRead(2, ALL, 0))
         assert self.role is Role.PASSIVE
         assert self.state.role.ready
         return self
@@ -190,8 +218,23 @@ class Core:
         self.become_active()
         index = 1 - self.cfg.index
         self.hear(peer_info(Role.PASSIVE, self.term, index=index, ready=True))
-        self.do(SyncConnected(), received(self.peer_hello(Role.PASSIVE), Want(None, 0)), BulkWalked())
+        self.do(SyncConnected(), received(self.peer_hello(Role.PASSIVE), Want(None, 0)))
+        self.do(SweepWalked(ALL), received(Ack(2)))
+        self.agree()
         return self
+
+    def agree(self, differ: Shards = NONE) -> tuple[Action, ...]:
+        """The workers' digests, and the peer's answer: these shards differ."""
+        asked = self.sleep(0)
+        digests = self.do(DigestDrained(ALL, SUMS, COUNTS))
+        (told,) = (m for m in sent(digests) if isinstance(m, Digest))
+        audit = Audit(told.seq, told.shards, differ & told.shards)
+        return (*asked, *digests, *self.do(received(audit)))
+
+    def settle(self) -> tuple[Action, ...]:
+        """Behind the fence: the last digests come, everything is acknowledged, and found equal."""
+        self.do(received(Ack(self.state.session.sender.sent_seq)))
+        return self.agree()
 
 
 def received(*messages: Message) -> SyncReceived:

@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from flexha.core.events import Role
+from flexha.core.events import Part, Role
+from flexha.core.shards import Shards
 from flexha.units import Term
 
 
@@ -74,8 +75,18 @@ class TrackChanges:
 
 
 @dataclass(frozen=True, slots=True)
-class StartBulk:
-    """Let the workers walk the table into the events rings; ends with ``BulkWalked``."""
+class StartSweep:
+    """Let the workers walk these shards into the events rings: what was told of them so far counts no more.
+
+    Each answers with ``SweepWalked`` where it has ended.
+    """
+
+    shards: Shards
+
+
+@dataclass(frozen=True, slots=True)
+class AskDigest:
+    """Let each worker empty its queues into its ring, and put ``DigestDrained`` behind them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +97,22 @@ class SetDrainCredit:
 
 
 @dataclass(frozen=True, slots=True)
+class SetCommit:
+    """Output commit: on while a peer is in sync; off lets everything go that waits for an acknowledgement."""
+
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
 class BeginImport:
-    """A bulk is coming: mark what we hold as stale."""
+    """All records of these shards follow: mark what we hold of them as stale; then ``FlowsImported(seq)``.
+
+    ``repair``: they should be here already; note what is not.
+    """
+
+    seq: int
+    shards: Shards
+    repair: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +120,25 @@ class ImportFlows:
     """Put a batch into the fast path; then ``FlowsImported(seq)``. Performed in order."""
 
     seq: int
-    n: int
-    family: int
-    columns: Mapping[str, bytes]
+    parts: tuple[Part, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class EndImport:
-    """The bulk is complete: sweep what it did not refresh."""
+    """These shards are complete: sweep what was not refreshed; then ``FlowsImported(seq)``."""
+
+    seq: int
+    shards: Shards
+
+
+@dataclass(frozen=True, slots=True)
+class CompareDigests:
+    """Compare the peer's digests with ours, as they are after all imports so far; then ``DigestsRead``."""
+
+    seq: int
+    shards: Shards
+    sums: bytes
+    counts: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +197,14 @@ Action = (
     | SendSync
     | CloseSync
     | TrackChanges
-    | StartBulk
+    | StartSweep
+    | AskDigest
     | SetDrainCredit
+    | SetCommit
     | BeginImport
     | ImportFlows
     | EndImport
+    | CompareDigests
     | AckFlows
     | Reply
     | Record

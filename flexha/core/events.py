@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
+from flexha.core.shards import NONE, Shards
 from flexha.units import Term
 
 
@@ -161,32 +162,92 @@ class SyncClosed:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class FlowsDrained:
-    """Records from the events rings, packed in columns: one batch, one address family.
+class Op(IntEnum):
+    """What a record says; the numbers are those of ``enum fp_op`` in ``csrc/fp_abi.h``."""
 
-    ``marks``: per worker, the highest ``ev_seq`` in this batch. ``lost``: changes that could not be
-    tracked since the last drain (a new bulk is due). ``columns``: name -> packed little-endian array.
+    OPEN = 0
+    """A session: its addresses, its binding, its state."""
+    DELETE = 1
+    """It is gone."""
+    STATE = 2
+    """Its state has changed."""
+    REST = 3
+    """Its state, and what a takeover can do without: windows, counters, times."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Records of one kind and one address family, packed in columns: name -> little-endian array.
+
+    A column as long as one element holds the same for all ``n``.
     """
 
+    op: Op
     n: int
     family: int
     columns: Mapping[str, bytes]
-    marks: Mapping[int, int] = field(default_factory=dict)
-    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class BulkWalked:
-    """Every worker has walked its whole table into the events rings, and all of it was drained."""
+class FlowsDrained:
+    """Records from the events rings: one batch. ``marks``: per worker, the highest ``ev_seq`` in it."""
+
+    parts: tuple[Part, ...]
+    marks: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardsLost:
+    """Changes of these shards could not be tracked, and what was told of them before has been drained.
+
+    Said again and again, until a sweep of them begins.
+    """
+
+    shards: Shards
+
+
+@dataclass(frozen=True, slots=True)
+class SweepWalked:
+    """A worker has walked these shards for the last ``StartSweep``, and everything in them has been drained.
+
+    Shards that were lost meanwhile are left out.
+    """
+
+    shards: Shards
+
+
+@dataclass(frozen=True, slots=True)
+class DigestDrained:
+    """A worker's answer to ``AskDigest``: digests of these shards at this place in the stream of changes.
+
+    Sums (8 bytes) and counts (4 bytes), little-endian, one of each for each shard, ascending. ``of``: all
+    shards of that worker, those included that cannot be told now.
+    """
+
+    shards: Shards
+    sums: bytes
+    counts: bytes
+    of: Shards = NONE
 
 
 @dataclass(frozen=True, slots=True)
 class FlowsImported:
-    """``ImportFlows(seq, ...)`` is live in the fast path; ``error`` if the batch was refused."""
+    """``ImportFlows``, ``BeginImport`` and ``EndImport`` up to ``seq`` are done and live in the fast path.
+
+    ``error``: that of ``seq`` was refused.
+    """
 
     seq: int
     error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DigestsRead:
+    """``CompareDigests(seq, shards)`` is done: these shards differ."""
+
+    seq: int
+    shards: Shards
+    differing: Shards
 
 
 Event = (
@@ -207,6 +268,9 @@ Event = (
     | SyncReceived
     | SyncClosed
     | FlowsDrained
-    | BulkWalked
+    | ShardsLost
+    | SweepWalked
+    | DigestDrained
     | FlowsImported
+    | DigestsRead
 )

@@ -23,10 +23,11 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from flexha.core import heartbeat, role, role_state, sync, vrrp
+from flexha.core import heartbeat, role, role_state, shards, sync, vrrp
 from flexha.core.actions import Action, Count, Level, Record, Stop
 from flexha.core.events import (
-    BulkWalked,
+    DigestDrained,
+    DigestsRead,
     Event,
     Fenced,
     FlowsDrained,
@@ -37,8 +38,10 @@ from flexha.core.events import (
     PeerHeard,
     PortChanged,
     RoleSet,
+    ShardsLost,
     Started,
     StopRequested,
+    SweepWalked,
     SyncClosed,
     SyncConnected,
     SyncReceived,
@@ -217,8 +220,11 @@ class _Turn:
                 | SyncReceived()
                 | SyncClosed()
                 | FlowsDrained()
-                | BulkWalked()
+                | ShardsLost()
+                | SweepWalked()
+                | DigestDrained()
                 | FlowsImported()
+                | DigestsRead()
             ):
                 self._sync(event)
             case (
@@ -348,7 +354,7 @@ def status(state: NodeState, now: Ns) -> Mapping[str, object]:
         "incarnation": state.session.incarnation,
         "peer": _peer_status(state.liveness, now),
         "vrrp": [_router_status(router) for router in state.routers.values()],
-        "sync": _sync_status(state.session),
+        "sync": _sync_status(state.session, now),
     }
 
 
@@ -385,7 +391,7 @@ def _router_status(router: Router) -> Mapping[str, object]:
     }
 
 
-def _sync_status(session: Session) -> Mapping[str, object]:
+def _sync_status(session: Session, now: Ns) -> Mapping[str, object]:
     sender, receiver = session.sender, session.receiver
     reigns = sender.stream is not None
     stream = sender.stream if reigns else receiver.stream
@@ -397,13 +403,36 @@ def _sync_status(session: Session) -> Mapping[str, object]:
         "acked_seq": sender.acked_seq,
         "received_seq": receiver.imported_seq,
         "pending": len(sender.window),
+        "pending_bytes": sender.window_bytes,
         "bulk": {
-            "in_progress": sender.bulk_in_progress if reigns else receiver.in_bulk,
+            "in_progress": sender.bulk_in_progress if reigns else receiver.bulk != shards.NONE,
             "sent": sender.bulks,
             "synced": receiver.synced,
         },
+        "sweep": {
+            "shards": (sender.walking | sender.due if reigns else receiver.sweeping).bit_count(),
+            "repairs": sender.repairs,
+        },
+        "audit": _audit_status(session, now),
+        "lost_shards": sender.lost.bit_count(),
+        "committing": sender.committing,
         "bytes_sent": session.bytes_sent,
         "bytes_received": session.bytes_received,
         "records_sent": sender.records_sent,
         "records_received": receiver.records_received,
+    }
+
+
+def _audit_status(session: Session, now: Ns) -> Mapping[str, object]:
+    """What both tables were found to have in common; ``agreed_at`` in seconds of the machine's uptime."""
+    audit, receiver = session.sender.audit, session.receiver
+    reigns = session.sender.stream is not None
+    agreed_at = audit.agreed_at if reigns else receiver.agreed_at
+    return {
+        "in_sync": audit.in_sync if reigns else receiver.synced,
+        "agreed_at": None if agreed_at is None else round(agreed_at / NS_PER_S, 3),
+        "age_s": None if agreed_at is None else round((now - agreed_at) / NS_PER_S, 3),
+        "differing": shards.listed(audit.differing if reigns else receiver.differing),
+        "repaired": audit.repaired,
+        "unrepaired": shards.listed(audit.unrepaired),
     }

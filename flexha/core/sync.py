@@ -26,10 +26,13 @@ from flexha.core import sync_receiver, sync_sender, sync_wire
 from flexha.core.actions import Action, CloseSync, Count, Level, Record, SendSync
 from flexha.core.errors import RemoteProtocolError
 from flexha.core.events import (
-    BulkWalked,
+    DigestDrained,
+    DigestsRead,
     FlowsDrained,
     FlowsImported,
     Role,
+    ShardsLost,
+    SweepWalked,
     SyncClosed,
     SyncConnected,
     SyncReceived,
@@ -39,17 +42,20 @@ from flexha.core.sync_receiver import IMPORT_FAILURES_MAX, Receiver
 from flexha.core.sync_sender import Drained, Sender, SyncLimits
 from flexha.core.sync_wire import (
     Ack,
+    Audit,
     Batch,
     Beat,
-    BulkBegin,
-    BulkEnd,
     Close,
+    Digest,
     FrameBuffer,
     Go,
     Hello,
     Message,
     Resume,
     Stream,
+    SweepBegin,
+    SweepEnd,
+    Unknown,
     Want,
 )
 from flexha.core.table import Ignore, Offence, TransitionTable
@@ -137,8 +143,11 @@ Input = (
     | SyncReceived
     | SyncClosed
     | FlowsDrained
-    | BulkWalked
+    | ShardsLost
+    | SweepWalked
+    | DigestDrained
     | FlowsImported
+    | DigestsRead
     | TimerFired
     | TakeRole
     | BeginDrain
@@ -164,6 +173,8 @@ class Session:
     buffer: FrameBuffer = field(default_factory=FrameBuffer)
     peer: Hello | None = None
     """The peer's last hello on this connection."""
+    unknown_told: bool = False
+    """A message of a later version came on this connection, and was recorded."""
     heard_at: Ns = EPOCH
     said_at: Ns = EPOCH
     sender: Sender
@@ -177,7 +188,7 @@ Result = tuple[Session, tuple[Output, ...]]
 
 def initial(pair: str, index: int, limits: SyncLimits) -> Session:
     """No connection, no role yet."""
-    return Session(pair=pair, index=index, limits=limits, sender=Sender(limits=limits))
+    return Session(pair=pair, index=index, limits=limits, sender=sync_sender.initial(limits))
 
 
 def step(session: Session, event: Input, now: Ns) -> Result:
@@ -210,19 +221,21 @@ def _dispatch(session: Session, event: Input, now: Ns) -> Result:
         case SyncClosed(reason):
             return _disconnected(session, now, reason)
         case FlowsDrained():
-            return _by_sender(session, sync_sender.drained(session.sender, event, now))
-        case BulkWalked():
-            return _by_sender(session, sync_sender.walked(session.sender))
+            return _by_sender(session, sync_sender.drained(session.sender, event))
+        case ShardsLost() | SweepWalked() | DigestDrained():
+            return _drains(_marker(session, event, now), now)
         case FlowsImported():
             return _imported(session, event, now)
+        case DigestsRead():
+            return _compared(session, event, now)
         case TimerFired():
             return _timer(session, now)
         case TakeRole(role, term):
             return _take_role(session, role, term)
         case BeginDrain():
-            return _begin_drain(session)
+            return _begin_drain(session, now)
         case Settle():
-            return _by_sender(session, sync_sender.settle(session.sender, now))
+            return _drains((replace(session, sender=sync_sender.settle(session.sender)), ()), now)
         case SendGo(term):
             return session, (SendSync(sync_wire.encode(Go(term))),)
         case PeerGone(reason):
@@ -232,7 +245,9 @@ def _dispatch(session: Session, event: Input, now: Ns) -> Result:
 # ---- connection --------------------------------------------------------------------------------------
 def _connected(session: Session, now: Ns) -> Result:
     session, outputs = _disconnected(session, now, "replaced by a newer connection")
-    session = replace(session, mode=Mode.GREETING, buffer=FrameBuffer(), peer=None, heard_at=now)
+    session = replace(
+        session, mode=Mode.GREETING, buffer=FrameBuffer(), peer=None, unknown_told=False, heard_at=now
+    )
     return session, (*outputs, _hello(session), Record(Level.INFO, "sync-connected"))
 
 
@@ -342,16 +357,16 @@ def _may_send(session: Session) -> bool:
     return session.role is Role.ACTIVE and session.peer is not None and session.peer.role in RECEIVING_ROLES
 
 
-def _on_want(session: Session, message: Want, _now: Ns) -> Result:
+def _on_want(session: Session, message: Want, now: Ns) -> Result:
     """The peer follows us. A want that crossed a change of roles is void; a new hello brings a new one."""
     if not _may_send(session):
         return session, ()
     session = replace(session, mode=Mode.SENDING)
-    return _by_sender(session, sync_sender.engage(session.sender, message.stream, message.seq))
+    return _by_sender(session, sync_sender.engage(session.sender, message.stream, message.seq, now))
 
 
-def _on_bulk_begin(session: Session, message: BulkBegin, _now: Ns) -> Result:
-    return _by_receiver(session, sync_receiver.bulk_begin(session.receiver, message))
+def _on_sweep_begin(session: Session, message: SweepBegin, _now: Ns) -> Result:
+    return _by_receiver(session, sync_receiver.sweep_begin(session.receiver, message))
 
 
 def _on_resume(session: Session, message: Resume, _now: Ns) -> Result:
@@ -362,14 +377,29 @@ def _on_batch(session: Session, message: Batch, _now: Ns) -> Result:
     return _by_receiver(session, sync_receiver.batch(session.receiver, message))
 
 
-def _on_bulk_end(session: Session, message: BulkEnd, _now: Ns) -> Result:
-    return _by_receiver(session, sync_receiver.bulk_end(session.receiver, message))
+def _on_sweep_end(session: Session, message: SweepEnd, _now: Ns) -> Result:
+    return _by_receiver(session, sync_receiver.sweep_end(session.receiver, message))
 
 
 def _on_ack(session: Session, message: Ack, now: Ns) -> Result:
-    sender, outputs = sync_sender.acknowledge(session.sender, message.seq)
-    sender, more = sync_sender.after_ack(sender, now)
-    return replace(session, sender=sender), (*outputs, *more)
+    return _drains(_by_sender(session, sync_sender.acknowledge(session.sender, message.seq)), now)
+
+
+def _on_digest(session: Session, message: Digest, _now: Ns) -> Result:
+    return _by_receiver(session, sync_receiver.digest(session.receiver, message))
+
+
+def _on_audit(session: Session, message: Audit, now: Ns) -> Result:
+    return _drains(_by_sender(session, sync_sender.verdict(session.sender, message, now)), now)
+
+
+def _on_unknown(session: Session, message: Unknown, _now: Ns) -> Result:
+    """Of a later version: skipped; said once for each connection."""
+    outputs: tuple[Output, ...] = (Count("sync.unknown_message"),)
+    if session.unknown_told:
+        return session, outputs
+    record = Record(Level.WARNING, "sync-unknown-message", {"t": message.kind})
+    return replace(session, unknown_told=True), (*outputs, record)
 
 
 def _on_go(session: Session, message: Go, _now: Ns) -> Result:
@@ -390,7 +420,7 @@ _NOT_SENDING: Final = Ignore("sent before it heard of our present role")
 
 MESSAGES: Final = TransitionTable(
     (Mode.GREETING, Mode.IDLE, Mode.SENDING, Mode.RECEIVING),
-    (Hello, Want, BulkBegin, Resume, Batch, BulkEnd, Ack, Go, Beat, Close),
+    (Hello, Want, SweepBegin, Resume, Batch, SweepEnd, Ack, Digest, Audit, Go, Beat, Close, Unknown),
     {
         Hello: {m: _on_hello for m in Mode if m is not Mode.DOWN},
         Want: {
@@ -399,11 +429,11 @@ MESSAGES: Final = TransitionTable(
             Mode.SENDING: _on_want,
             Mode.RECEIVING: Ignore("sent before it heard of our present role"),
         },
-        BulkBegin: {
+        SweepBegin: {
             Mode.GREETING: _EARLY,
             Mode.IDLE: _NOT_SENDING,
             Mode.SENDING: _NOT_SENDING,
-            Mode.RECEIVING: _on_bulk_begin,
+            Mode.RECEIVING: _on_sweep_begin,
         },
         Resume: {
             Mode.GREETING: _EARLY,
@@ -417,16 +447,28 @@ MESSAGES: Final = TransitionTable(
             Mode.SENDING: _NOT_SENDING,
             Mode.RECEIVING: _on_batch,
         },
-        BulkEnd: {
+        SweepEnd: {
             Mode.GREETING: _EARLY,
             Mode.IDLE: _NOT_SENDING,
             Mode.SENDING: _NOT_SENDING,
-            Mode.RECEIVING: _on_bulk_end,
+            Mode.RECEIVING: _on_sweep_end,
         },
         Ack: {
             Mode.GREETING: _EARLY,
             Mode.IDLE: Ignore("of a stream that is over"),
             Mode.SENDING: _on_ack,
+            Mode.RECEIVING: Ignore("of a stream that is over"),
+        },
+        Digest: {
+            Mode.GREETING: _EARLY,
+            Mode.IDLE: _NOT_SENDING,
+            Mode.SENDING: _NOT_SENDING,
+            Mode.RECEIVING: _on_digest,
+        },
+        Audit: {
+            Mode.GREETING: _EARLY,
+            Mode.IDLE: Ignore("of a stream that is over"),
+            Mode.SENDING: _on_audit,
             Mode.RECEIVING: Ignore("of a stream that is over"),
         },
         Go: {
@@ -439,6 +481,12 @@ MESSAGES: Final = TransitionTable(
         },
         Beat: {m: _on_beat for m in Mode if m is not Mode.DOWN},
         Close: {m: _on_close for m in Mode if m is not Mode.DOWN},
+        Unknown: {
+            Mode.GREETING: _EARLY,
+            Mode.IDLE: _on_unknown,
+            Mode.SENDING: _on_unknown,
+            Mode.RECEIVING: _on_unknown,
+        },
     },
 )
 """Mode x message. What is ignored is a message that crossed a change of ours on the wire."""
@@ -451,6 +499,32 @@ def _by_sender(session: Session, result: sync_sender.Result) -> Result:
 
 def _by_receiver(session: Session, result: sync_receiver.Result) -> Result:
     return replace(session, receiver=result[0]), result[1]
+
+
+def _marker(session: Session, event: ShardsLost | SweepWalked | DigestDrained, now: Ns) -> Result:
+    """What a worker says between its records."""
+    match event:
+        case ShardsLost(shards):
+            return _by_sender(session, sync_sender.lost(session.sender, shards))
+        case SweepWalked(shards):
+            return _by_sender(session, sync_sender.walked(session.sender, shards, now))
+        case DigestDrained():
+            return _by_sender(session, sync_sender.digest_drained(session.sender, event))
+
+
+def _drains(result: Result, now: Ns) -> Result:
+    """What has just happened may be what a drain waits for."""
+    session, outputs = result
+    sender, more = sync_sender.progress(session.sender, now)
+    if sender is session.sender:
+        return result
+    return replace(session, sender=sender), (*outputs, *more)
+
+
+def _compared(session: Session, event: DigestsRead, now: Ns) -> Result:
+    if session.mode is not Mode.RECEIVING:
+        return session, ()
+    return _by_receiver(session, sync_receiver.compared(session.receiver, event, now))
 
 
 def _imported(session: Session, event: FlowsImported, now: Ns) -> Result:
@@ -493,9 +567,9 @@ def _take_role(session: Session, role: Role, term: Term) -> Result:
     return session, (*outputs, hello, *more)
 
 
-def _begin_drain(session: Session) -> Result:
+def _begin_drain(session: Session, now: Ns) -> Result:
     if session.mode is not Mode.SENDING:
         return session, (DrainFailed(f"sync is {session.mode}, not sending"),)
     if session.sender.bulk_in_progress:
         return session, (DrainFailed("the peer is still getting the whole table"),)
-    return _by_sender(session, sync_sender.drain(session.sender))
+    return _drains((replace(session, sender=sync_sender.drain(session.sender)), ()), now)

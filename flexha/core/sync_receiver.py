@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The receiving half of a sync session: what a JOINING or PASSIVE node does with the ACTIVE's records.
 
-Batches are imported in order of their numbers. A batch is acknowledged once ``FlowsImported`` says that it
-is live in the fast path, never before: the sender gives up what it knows by that word. A bulk marks what the
-table holds as stale (``BeginImport``), and its end, reached when all its batches are live, sweeps what it
-did not refresh.
+What has a number is done in order of the numbers. It is acknowledged once ``FlowsImported`` says that it is
+live in the fast path, never before: the sender gives up what it knows by that word. A sweep marks what the
+table holds of its shards as stale (``BeginImport``), and its end sweeps what it did not refresh
+(``EndImport``).
+
+A digest is compared when everything before it is live; the sender hears which shards differ. Only when a bulk
+is complete and every shard has been found equal on this connection does this node call itself in sync.
 """
 
 from __future__ import annotations
@@ -12,10 +15,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
+from flexha.core import shards as sets
 from flexha.core import sync_wire
 from flexha.core.actions import (
     Action,
     BeginImport,
+    CompareDigests,
+    Count,
     EndImport,
     ImportFlows,
     Level,
@@ -23,8 +29,10 @@ from flexha.core.actions import (
     SendSync,
 )
 from flexha.core.errors import RemoteProtocolError
-from flexha.core.events import FlowsImported
-from flexha.core.sync_wire import Ack, Batch, BulkBegin, BulkEnd, Resume, Stream, Want
+from flexha.core.events import DigestsRead, FlowsImported
+from flexha.core.shards import ALL, NONE, Shards
+from flexha.core.sync_wire import Ack, Audit, Batch, Digest, Resume, Stream, SweepBegin, SweepEnd, Want
+from flexha.units import Ns
 
 IMPORT_FAILURES_MAX: Final = 3
 """So many batches refused in a row, with a fresh bulk each time: this fast path is broken, not that batch."""
@@ -38,13 +46,21 @@ class Receiver:
     """The stream whose records the table holds; None: it must be filled by a bulk."""
     received_seq: int = 0
     imported_seq: int = 0
-    in_bulk: bool = False
-    bulk_end_seq: int | None = None
-    """The bulk is complete with this batch; None while the sender has not said so."""
     awaiting: bool = False
-    """We have said what we want; until the sender answers, batches are of an earlier conversation."""
+    """We have said what we want; until the sender answers, what comes is of an earlier conversation."""
+    bulk: Shards = NONE
+    """Shards that the bulk has yet to complete."""
+    sweeping: Shards = NONE
+    """Shards whose sweep has begun and not ended."""
     synced: bool = False
-    """The table follows the ACTIVE's: a bulk is complete, and the connection stands."""
+    """The table equals the ACTIVE's: a bulk is complete, the connection stands, the digests have agreed."""
+    agreed: Shards = NONE
+    """Shards found equal since the last time that all were."""
+    agreed_at: Ns | None = None
+    """When all had last been found equal."""
+    differing: Shards = NONE
+    repairs: int = 0
+    """Shards whose repair was asked for by differing."""
     import_failures: int = 0
     records_received: int = 0
 
@@ -54,12 +70,12 @@ Result = tuple[Receiver, tuple[Action, ...]]
 
 def forget(receiver: Receiver) -> Receiver:
     """The table no longer follows anybody's: the next session starts with a bulk."""
-    return replace(receiver, stream=None, synced=False, in_bulk=False, bulk_end_seq=None)
+    return replace(disconnected(receiver), stream=None, bulk=NONE, sweeping=NONE)
 
 
 def disconnected(receiver: Receiver) -> Receiver:
     """What we hold stays; whether it is current is unknown."""
-    return replace(receiver, synced=False)
+    return replace(receiver, synced=False, agreed=NONE, differing=NONE)
 
 
 def want(receiver: Receiver) -> Result:
@@ -68,65 +84,105 @@ def want(receiver: Receiver) -> Result:
     return replace(receiver, awaiting=True), (SendSync(sync_wire.encode(message)),)
 
 
-def bulk_begin(receiver: Receiver, message: BulkBegin) -> Result:
-    """Everything follows: what is not refreshed until the end is gone there."""
+# ---- what has a number -------------------------------------------------------------------------------
+def sweep_begin(receiver: Receiver, message: SweepBegin) -> Result:
+    """All records of some shards follow: what is not refreshed until the end is gone there."""
+    seq, shards = message.seq, message.shards
+    if receiver.awaiting:
+        return _bulk_begin(receiver, message) if shards == ALL else (receiver, ())
+    if message.stream != receiver.stream:
+        raise RemoteProtocolError("other_stream", f"sweep of {message.stream}, following {receiver.stream}")
+    if not _is_next(receiver, seq):
+        return _again(receiver)
+    receiver = replace(receiver, received_seq=seq, sweeping=receiver.sweeping | shards)
+    return receiver, (BeginImport(seq, shards, message.repair),)
+
+
+def _bulk_begin(receiver: Receiver, message: SweepBegin) -> Result:
+    """The sender cannot go on where we were: it tells everything."""
     receiver = replace(
-        receiver,
+        disconnected(receiver),
         stream=message.stream,
-        received_seq=message.seq - 1,
+        received_seq=message.seq,
         imported_seq=message.seq - 1,
-        in_bulk=True,
-        bulk_end_seq=None,
         awaiting=False,
-        synced=False,
+        bulk=ALL,
+        sweeping=ALL,
     )
-    return receiver, (BeginImport(), Record(Level.INFO, "sync-bulk-begins", {"from_seq": message.seq}))
+    record = Record(Level.INFO, "sync-bulk-begins", {"from_seq": message.seq})
+    return receiver, (BeginImport(message.seq, ALL), record)
 
 
 def resume(receiver: Receiver, message: Resume) -> Result:
     """The sender goes on where we said that we were."""
     if message.stream != receiver.stream or not 0 < message.seq <= receiver.imported_seq + 1:
         raise RemoteProtocolError("bad_resume", f"resume at {message.seq}, imported {receiver.imported_seq}")
-    receiver = replace(
-        receiver, received_seq=receiver.imported_seq, awaiting=False, synced=not receiver.in_bulk
-    )
+    receiver = replace(receiver, received_seq=receiver.imported_seq, awaiting=False)
     return receiver, (Record(Level.INFO, "sync-resumes", {"from_seq": message.seq}),)
 
 
 def batch(receiver: Receiver, message: Batch) -> Result:
-    """Import the next batch; one that we have already is acknowledged again."""
+    """Import the next batch."""
     if receiver.awaiting:
         return receiver, ()
-    if message.seq <= receiver.imported_seq:
-        return receiver, (_ack(receiver.imported_seq),)
-    if message.seq != receiver.received_seq + 1:
-        raise RemoteProtocolError("gap", f"batch {message.seq} after {receiver.received_seq}")
+    if not _is_next(receiver, message.seq):
+        return _again(receiver)
     receiver = replace(
         receiver, received_seq=message.seq, records_received=receiver.records_received + message.n
     )
-    return receiver, (ImportFlows(message.seq, message.n, message.family, message.columns),)
+    outputs: tuple[Action, ...] = (ImportFlows(message.seq, message.parts),)
+    if message.unknown:
+        outputs = (*outputs, Count("sync.unknown_columns", message.unknown))
+    return receiver, outputs
 
 
-def bulk_end(receiver: Receiver, message: BulkEnd) -> Result:
-    """The bulk is complete with a batch that we may still have to import."""
-    if receiver.awaiting or not receiver.in_bulk:
-        return receiver, ()  # of an earlier conversation, or repeated after a resume
-    if message.seq > receiver.received_seq:
-        raise RemoteProtocolError("gap", f"bulk ends with {message.seq}, received {receiver.received_seq}")
-    receiver, outputs = _end_bulk(replace(receiver, bulk_end_seq=message.seq))
-    # Acknowledged again: the sender now knows that the sweep is done too.
-    return receiver, (*outputs, _ack(receiver.imported_seq)) if outputs else ()
+def sweep_end(receiver: Receiver, message: SweepEnd) -> Result:
+    """Some shards have been told whole; a bulk is complete when all have."""
+    if receiver.awaiting:
+        return receiver, ()
+    if not _is_next(receiver, message.seq):
+        return _again(receiver)
+    shards = message.shards
+    if shards & ~receiver.sweeping:
+        raise RemoteProtocolError(
+            "bad_sweep", f"the sweep of {shards:x} ends, under way is {receiver.sweeping:x}"
+        )
+    was_in_bulk = receiver.bulk != NONE
+    receiver = replace(
+        receiver,
+        received_seq=message.seq,
+        sweeping=receiver.sweeping & ~shards,
+        bulk=receiver.bulk & ~shards,
+    )
+    outputs: tuple[Action, ...] = (EndImport(message.seq, shards),)
+    if was_in_bulk and not receiver.bulk:
+        receiver = replace(receiver, import_failures=0)
+        fields = {"seq": message.seq, "records_received": receiver.records_received}
+        outputs = (*outputs, Record(Level.INFO, "sync-bulk-complete", fields, history=True))
+    return receiver, outputs
 
 
+def _is_next(receiver: Receiver, seq: int) -> bool:
+    """Whether it is the next number; False: it is here already. Raises RemoteProtocolError for a gap."""
+    if seq <= receiver.received_seq:
+        return False
+    if seq != receiver.received_seq + 1:
+        raise RemoteProtocolError("gap", f"number {seq} after {receiver.received_seq}")
+    return True
+
+
+def _again(receiver: Receiver) -> Result:
+    """What is here already is acknowledged again."""
+    return receiver, (_ack(receiver.imported_seq),)
+
+
+# ---- what the fast path says -------------------------------------------------------------------------
 def imported(receiver: Receiver, event: FlowsImported, *, connected: bool) -> Result:
-    """A batch is live: say so, and end the bulk that it completes. (Errors are the caller's to handle.)"""
-    if event.seq != receiver.imported_seq + 1 or event.seq > receiver.received_seq:
+    """Everything up to a number is live: say so. (Errors are the caller's to handle.)"""
+    if not receiver.imported_seq < event.seq <= receiver.received_seq:
         return receiver, ()  # of a stream that is over
     receiver = replace(receiver, imported_seq=event.seq)
-    if not connected:
-        return receiver, ()
-    receiver, outputs = _end_bulk(receiver)
-    return receiver, (*outputs, _ack(event.seq))
+    return receiver, (_ack(event.seq),) if connected else ()
 
 
 def import_failed(receiver: Receiver) -> Receiver:
@@ -134,12 +190,36 @@ def import_failed(receiver: Receiver) -> Receiver:
     return replace(forget(receiver), import_failures=receiver.import_failures + 1)
 
 
-def _end_bulk(receiver: Receiver) -> Result:
-    if not receiver.in_bulk or receiver.bulk_end_seq is None or receiver.imported_seq < receiver.bulk_end_seq:
+# ---- digests -----------------------------------------------------------------------------------------
+def digest(receiver: Receiver, message: Digest) -> Result:
+    """Compare, at the place where it was made: behind everything that was received so far."""
+    if receiver.awaiting:
         return receiver, ()
-    receiver = replace(receiver, in_bulk=False, synced=True, import_failures=0)
-    fields = {"seq": receiver.imported_seq, "records_received": receiver.records_received}
-    return receiver, (EndImport(), Record(Level.INFO, "sync-bulk-complete", fields, history=True))
+    if message.seq != receiver.received_seq:
+        raise RemoteProtocolError("gap", f"digest behind {message.seq}, received {receiver.received_seq}")
+    return receiver, (CompareDigests(message.seq, message.shards, message.sums, message.counts),)
+
+
+def compared(receiver: Receiver, event: DigestsRead, now: Ns) -> Result:
+    """Tell the sender which shards differ; when all have been found equal, this node is in sync."""
+    if receiver.awaiting or event.seq > receiver.received_seq:
+        return receiver, ()  # of a stream that is over
+    answer = SendSync(sync_wire.encode(Audit(event.seq, event.shards, event.differing)))
+    equal = event.shards & ~event.differing
+    fresh = event.differing & ~receiver.differing
+    receiver = replace(
+        receiver,
+        agreed=(receiver.agreed | equal) & ~event.differing,
+        differing=(receiver.differing & ~equal) | event.differing,
+        repairs=receiver.repairs + fresh.bit_count(),
+    )
+    if receiver.agreed == ALL and not receiver.bulk:
+        return replace(receiver, agreed=NONE, agreed_at=now, synced=True), (answer,)
+    if not fresh:
+        return receiver, (answer,)
+    fields = {"shards": sets.listed(fresh), "seq": event.seq}
+    record = Record(Level.WARNING, "audit-differs", fields, history=True)
+    return receiver, (answer, Count("audit.differing", fresh.bit_count()), record)
 
 
 def _ack(seq: int) -> SendSync:

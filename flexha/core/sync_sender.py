@@ -6,20 +6,25 @@ Theory of operation. While the peer consumes our changes, or may come back for t
 the window leaves: a slow peer costs bits in C, never a queue here. Every drained batch gets the next number
 of our stream and waits in the window until the peer says that it is live in its table; then ``AckFlows``
 frees the tombstones that it covered. A peer that reconnects and still has our stream gets the window again
-(``Resume``). Any other peer, and one for whom changes were lost, gets a bulk: the whole table, walked by the
-workers, interleaved with live changes.
+(``Resume``). Any other peer gets a bulk: a sweep of all shards.
 
-Only ``BulkWalked`` ends a walk, whatever happens to the connection meanwhile: ``walking`` mirrors the
-workers, and no second walk is asked for before the first has ended. A walk that nobody wants any more is
-drained and discarded.
+A sweep is a walk of some shards, interleaved with live changes; in the stream it stands between
+``SweepBegin`` and ``SweepEnd``, which are numbered and acknowledged like batches. Records that were told
+before it and reach the stream behind its beginning do no harm: if they live they are told again, and their
+end is always told. A sweep is due for shards of which changes were lost, and for those whose digests differ
+(``audit.py``).
+
+Only ``SweepWalked`` ends a walk, whatever happens to the connection meanwhile: ``walking`` mirrors the
+workers. What is due meanwhile waits, but a bulk begins it anew.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Final
+from dataclasses import dataclass, replace
 
+from flexha.core import audit as audits
+from flexha.core import shards as sets
 from flexha.core import sync_wire
 from flexha.core.actions import (
     AckFlows,
@@ -28,17 +33,17 @@ from flexha.core.actions import (
     Level,
     Record,
     SendSync,
+    SetCommit,
     SetDrainCredit,
-    StartBulk,
+    StartSweep,
     TrackChanges,
 )
+from flexha.core.audit import Audit
 from flexha.core.errors import RemoteProtocolError
-from flexha.core.events import FlowsDrained
-from flexha.core.sync_wire import Batch, BulkBegin, BulkEnd, Resume, Stream
-from flexha.units import EPOCH, NS_PER_S, Ns, ms
-
-SETTLE_MS: Final = 5
-"""After the fence: changes already made have reached us if none came for this long."""
+from flexha.core.events import DigestDrained, FlowsDrained
+from flexha.core.shards import ALL, NONE, Shards
+from flexha.core.sync_wire import Batch, Resume, Stream, SweepBegin, SweepEnd
+from flexha.units import NS_PER_S, Ns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,12 +52,16 @@ class SyncLimits:
 
     window_batches: int = 64
     """Batches sent and not yet acknowledged; with none left, changes coalesce in the fast path."""
+    window_bytes: int = 8 << 20
+    """The same in bytes."""
     batch_records: int = 1024
     """Most records that the shell puts into one ``FlowsDrained``."""
     frame_bytes_max: int = 4 << 20
     """A longer frame closes the connection."""
-    resume_hold_s: float = 60.0
+    resume_hold_s: float = 3600.0
     """How long changes are tracked for a peer that is away; then it needs a bulk."""
+    audit_s: float = 1.0
+    """How often both tables are compared."""
     beat_ms: int = 500
     """Send something at least this often, so that the peer can tell an idle session from a dead one."""
     silence_ms: int = 3000
@@ -68,23 +77,24 @@ Output = Action | Drained
 
 
 @dataclass(frozen=True, slots=True)
-class SentBatch:
-    """A batch in the window."""
+class Sent:
+    """A numbered message in the window."""
 
     seq: int
     frame: bytes
     marks: Mapping[int, int]
-    n: int
 
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """A wait for acknowledgements before a handover."""
+    """A wait for the peer before a handover."""
 
     target_seq: int
-    """Acknowledged up to here is enough; while settling, every batch counts."""
-    quiet_at: Ns | None = None
-    """Settling: no change before this moment means that there are none left."""
+    """Acknowledged up to here is enough; while settling, everything counts."""
+    settles: bool = False
+    """The fence is closed: the workers' last changes count too; their digests prove that all is out."""
+    asked: bool = False
+    """Settling: the digests were asked for behind the fence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,33 +102,55 @@ class Sender:
     """State of the sending half; ``stream`` is None unless this node reigns."""
 
     limits: SyncLimits
+    audit: Audit
     stream: Stream | None = None
     engaged: bool = False
     """The peer is connected and consumes our stream."""
     tracking: bool = False
-    walking: bool = False
-    bulk_due: bool = False
-    """Another bulk pass must follow the present walk."""
-    bulk_end_seq: int | None = None
-    """The last batch of the last bulk; None while a bulk is under way, or none was made."""
+    due: Shards = NONE
+    """Shards to be swept as soon as no walk is under way."""
+    walking: Shards = NONE
+    repair: Shards = NONE
+    """Of those due: what the peer should have already."""
+    lost: Shards = NONE
+    """Shards of which changes were lost, and whose sweep has not begun."""
+    bulk: Shards = NONE
+    """Shards that the peer has yet to get for its table to be complete."""
     sent_seq: int = 0
     acked_seq: int = 0
-    window: tuple[SentBatch, ...] = ()
-    carried: Mapping[int, int] = field(default_factory=dict)
-    """Marks of batches that a bulk has made void: they count once that bulk is complete in the peer."""
+    window: tuple[Sent, ...] = ()
+    window_bytes: int = 0
     hold_until: Ns | None = None
     """The peer is away, and may resume until then."""
     drain: Drain | None = None
+    committing: bool = False
+    """New sessions wait for the peer's acknowledgement."""
     bulks: int = 0
+    repairs: int = 0
     records_sent: int = 0
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether somebody consumes our stream, or may come back to."""
+        return self.engaged or self.hold_until is not None
 
     @property
     def bulk_in_progress(self) -> bool:
         """Whether the peer has yet to get a complete table."""
-        return self.engaged and self.bulk_end_seq is None
+        return self.engaged and self.bulk != NONE
+
+    @property
+    def whole(self) -> Shards:
+        """Shards that the peer has been told whole, all later changes included."""
+        return ALL & ~(self.due | self.walking)
 
 
 Result = tuple[Sender, tuple[Output, ...]]
+
+
+def initial(limits: SyncLimits) -> Sender:
+    """Nothing sent, nobody follows."""
+    return Sender(limits=limits, audit=Audit(interval=Ns(int(limits.audit_s * NS_PER_S))))
 
 
 # ---- reign -------------------------------------------------------------------------------------------
@@ -126,132 +158,252 @@ def reign(sender: Sender, stream: Stream) -> Result:
     """This node is ACTIVE now: a stream of its own begins, numbered from 1."""
     return replace(
         sender,
+        audit=audits.end(sender.audit),
         stream=stream,
-        carried={},
         engaged=False,
+        due=NONE,
+        repair=NONE,
+        lost=NONE,
+        bulk=NONE,
         sent_seq=0,
         acked_seq=0,
         window=(),
-        bulk_end_seq=None,
+        window_bytes=0,
         hold_until=None,
     ), ()
 
 
 def abdicate(sender: Sender) -> Result:
     """This node is ACTIVE no more, or its peer consumes no more: nobody will ask for this stream again."""
-    sender = replace(
-        sender, engaged=False, window=(), hold_until=None, drain=None, bulk_due=False, bulk_end_seq=None
+    sender, outputs = _commit(
+        replace(
+            sender,
+            audit=audits.end(sender.audit),
+            engaged=False,
+            due=NONE,
+            walking=NONE,
+            repair=NONE,
+            lost=NONE,
+            bulk=NONE,
+            window=(),
+            window_bytes=0,
+            hold_until=None,
+            drain=None,
+        ),
+        on=False,
     )
-    return _stop_tracking(sender)
+    sender, more = _stop_tracking(sender)
+    return sender, (*outputs, *more)
+
+
+def _commit(sender: Sender, *, on: bool) -> Result:
+    if sender.committing == on:
+        return sender, ()
+    return replace(sender, committing=on), (SetCommit(on),)
 
 
 # ---- the peer comes and goes -------------------------------------------------------------------------
-def engage(sender: Sender, has_stream: Stream | None, has_seq: int) -> Result:
-    """The peer wants changes, and holds records of ``has_stream`` up to batch ``has_seq``."""
-    kept = sender.engaged or sender.hold_until is not None  # else batches were discarded meanwhile
-    resumable = kept and has_stream == sender.stream and sender.tracking and not sender.bulk_due
+def engage(sender: Sender, has_stream: Stream | None, has_seq: int, now: Ns) -> Result:
+    """The peer wants changes, and holds what ``has_stream`` told up to number ``has_seq``."""
+    kept = sender.is_followed  # else batches were discarded meanwhile
+    resumable = kept and has_stream == sender.stream and sender.tracking
+    sender, outputs = _commit(replace(sender, engaged=True, hold_until=None), on=False)
     if resumable and sender.acked_seq <= has_seq <= sender.sent_seq:
-        return _resume(sender, has_seq)
-    return _begin_bulk(replace(sender, engaged=True, hold_until=None))
+        sender, more = _resume(replace(sender, audit=audits.begin(sender.audit, now)), has_seq)
+    else:
+        first_at = Ns(now + sender.audit.interval)  # or when the bulk ends, whatever comes first
+        sender, more = _begin_bulk(replace(sender, audit=audits.begin(sender.audit, first_at)))
+    sender, last = _start_sweep(sender)
+    return sender, (*outputs, *more, *last, _credit(sender))
 
 
 def disconnected(sender: Sender, now: Ns) -> Result:
     """The connection is gone. The peer may come back and resume, so changes are tracked for a while."""
     if not sender.engaged:
         return sender, ()
+    sender, outputs = _commit(sender, on=False)
     hold_until = Ns(now + int(sender.limits.resume_hold_s * NS_PER_S))
-    return replace(sender, engaged=False, hold_until=hold_until, drain=None), (SetDrainCredit(0),)
+    sender = replace(sender, audit=audits.end(sender.audit), engaged=False, hold_until=hold_until, drain=None)
+    return sender, (*outputs, SetDrainCredit(0))
 
 
 def _resume(sender: Sender, has_seq: int) -> Result:
     stream = sender.stream
     assert stream is not None
-    sender, outputs = acknowledge(replace(sender, engaged=True, hold_until=None), has_seq)
+    sender, outputs = acknowledge(sender, has_seq)
     frames: list[Output] = [SendSync(sync_wire.encode(Resume(stream, has_seq + 1)))]
-    frames += [SendSync(batch.frame) for batch in sender.window]
-    if sender.bulk_end_seq is not None:  # its frame may have been lost with the connection
-        frames.append(SendSync(sync_wire.encode(BulkEnd(sender.bulk_end_seq))))
+    frames += [SendSync(sent.frame) for sent in sender.window]
     fields = {"from_seq": has_seq + 1, "batches": len(sender.window)}
-    return sender, (*outputs, *frames, _credit(sender), Record(Level.INFO, "sync-resumed", fields))
+    return sender, (*outputs, *frames, Record(Level.INFO, "sync-resumed", fields))
 
 
 def _begin_bulk(sender: Sender) -> Result:
-    """Tell the peer that everything follows. What is in the window is part of everything, and forgotten."""
-    assert sender.stream is not None
-    outputs: list[Output] = [] if sender.tracking else [TrackChanges(on=True)]
-    outputs.append(SendSync(sync_wire.encode(BulkBegin(sender.stream, sender.sent_seq + 1))))
-    if not sender.walking:
-        outputs.append(StartBulk())
+    """Tell the peer that everything follows.
+
+    What is in the window is part of everything, and forgotten. So is what the workers have told: it may speak
+    of sessions whose end nobody will ever tell, since nobody knows what this peer holds.
+    """
+    stream = sender.stream
+    assert stream is not None
+    sender, outputs = _stop_tracking(sender)
     sender = replace(
         sender,
         tracking=True,
-        bulk_due=sender.walking,
-        walking=True,
-        bulk_end_seq=None,
+        due=NONE,
+        walking=ALL,
+        repair=NONE,
+        lost=NONE,
+        bulk=ALL,
         acked_seq=sender.sent_seq,
-        carried=_merged((sender.carried, *(batch.marks for batch in sender.window))),
         window=(),
+        window_bytes=0,
         bulks=sender.bulks + 1,
     )
-    outputs += [_credit(sender), Record(Level.INFO, "sync-bulk-begun", {"from_seq": sender.sent_seq + 1})]
-    return sender, tuple(outputs)
+    sender, more = _send(sender, SweepBegin(stream, sender.sent_seq + 1, ALL))
+    record = Record(Level.INFO, "sync-bulk-begun", {"from_seq": sender.sent_seq})
+    return sender, (*outputs, TrackChanges(on=True), *more, StartSweep(ALL), record)
 
 
-# ---- batches -----------------------------------------------------------------------------------------
-def drained(sender: Sender, event: FlowsDrained, now: Ns) -> Result:
+# ---- what the workers say ----------------------------------------------------------------------------
+def drained(sender: Sender, event: FlowsDrained) -> Result:
     """Records from the workers: number them, keep them until acknowledged, send them."""
-    if not sender.engaged and sender.hold_until is None:
-        sender, outputs = _discard(sender, event)
-        return sender, outputs
-    outputs = ()
-    if event.lost or len(sender.window) >= 2 * sender.limits.window_batches:
-        outputs = (Count("sync.changes_lost", max(event.lost, 1)),)
-        sender = replace(sender, bulk_due=True)
-    if event.n and len(sender.window) < 2 * sender.limits.window_batches:
-        seq = sender.sent_seq + 1
-        frame = sync_wire.encode(Batch(seq, event.n, event.family, event.columns))
-        batch = SentBatch(seq, frame, event.marks, event.n)
-        sender = replace(
-            sender, sent_seq=seq, window=(*sender.window, batch), records_sent=sender.records_sent + event.n
-        )
-        if sender.engaged:
-            outputs = (*outputs, SendSync(frame), _credit(sender))
-        if sender.drain is not None and sender.drain.quiet_at is not None:
-            sender = replace(sender, drain=replace(sender.drain, quiet_at=Ns(now + ms(SETTLE_MS))))
-    if sender.bulk_due and sender.engaged and not sender.walking:
-        sender, more = _begin_bulk(sender)
-        outputs = (*outputs, *more)
-    return sender, outputs
+    batch = Batch(sender.sent_seq + 1, event.parts)
+    if not sender.is_followed:
+        return sender, (Count("sync.records_discarded", batch.n),)
+    return _send(replace(sender, records_sent=sender.records_sent + batch.n), batch, event.marks)
 
 
-def walked(sender: Sender) -> Result:
-    """The workers' walk has ended and all of it was drained: the bulk ends with the last batch."""
-    sender = replace(sender, walking=False)
-    if not sender.engaged and sender.hold_until is None:
-        return _stop_tracking(sender)
-    if sender.bulk_due:
-        return _begin_bulk(sender) if sender.engaged else (sender, ())
-    sender = replace(sender, bulk_end_seq=sender.sent_seq)
-    if not sender.engaged:
+def lost(sender: Sender, shards: Shards) -> Result:
+    """Changes of these shards are not known: they must be walked."""
+    shards &= ~sender.lost
+    if not shards or not sender.is_followed:
         return sender, ()
-    fields = {"seq": sender.sent_seq, "records_sent": sender.records_sent}
-    end = SendSync(sync_wire.encode(BulkEnd(sender.sent_seq)))
-    return sender, (end, Record(Level.INFO, "sync-bulk-sent", fields))
+    sender = replace(
+        sender,
+        lost=sender.lost | shards,
+        due=sender.due | shards,
+        walking=sender.walking & ~shards,
+        audit=audits.withdraw(sender.audit, shards),
+    )
+    fields = {"shards": sets.listed(shards)}
+    outputs = (
+        Count("sync.shards_lost", shards.bit_count()),
+        Record(Level.WARNING, "sync-shards-lost", fields),
+    )
+    sender, more = _start_sweep(sender)
+    return sender, (*outputs, *more)
 
 
+def _start_sweep(sender: Sender) -> Result:
+    """Begin the walk that is due, unless one is under way, or this reign is about to end."""
+    settles = sender.drain is not None and sender.drain.settles
+    if not sender.engaged or settles or sender.walking or not sender.due:
+        return sender, ()
+    stream, shards, repair = sender.stream, sender.due, sender.repair
+    assert stream is not None
+    sender = replace(
+        sender,
+        due=NONE,
+        repair=NONE,
+        walking=shards,
+        lost=sender.lost & ~shards,
+        audit=audits.withdraw(sender.audit, shards),
+    )
+    outputs: tuple[Output, ...] = ()
+    for some, is_repair in ((shards & ~repair, False), (shards & repair, True)):
+        if some:
+            sender, more = _send(sender, SweepBegin(stream, sender.sent_seq + 1, some, is_repair))
+            outputs = (*outputs, *more)
+    return sender, (*outputs, StartSweep(shards))
+
+
+def walked(sender: Sender, shards: Shards, now: Ns) -> Result:
+    """A worker has ended its walk, and all of it was drained."""
+    ended = shards & sender.walking
+    if not ended or not sender.is_followed:
+        return sender, ()
+    sender, outputs = _send(
+        replace(sender, walking=sender.walking & ~ended), SweepEnd(sender.sent_seq + 1, ended)
+    )
+    if sender.bulk and not sender.bulk & ~ended:
+        fields = {"seq": sender.sent_seq, "records_sent": sender.records_sent}
+        outputs = (*outputs, Record(Level.INFO, "sync-bulk-sent", fields))
+    sender = replace(sender, bulk=sender.bulk & ~ended, audit=audits.soon(sender.audit, now))
+    sender, more = _start_sweep(sender)
+    return sender, (*outputs, *more)
+
+
+def digest_drained(sender: Sender, event: DigestDrained) -> Result:
+    """A worker's queues are empty up to here, and these are its digests."""
+    audit, digest = audits.drained(sender.audit, event, sender.sent_seq, sender.whole)
+    sender = replace(sender, audit=audit)
+    return sender, (SendSync(sync_wire.encode(digest)),) if digest is not None else ()
+
+
+def _send(
+    sender: Sender, message: Batch | SweepBegin | SweepEnd, marks: Mapping[int, int] | None = None
+) -> Result:
+    """Give a message the next number, keep it until it is acknowledged, and send it if somebody listens."""
+    frame = sync_wire.encode(message)
+    sender = replace(
+        sender,
+        sent_seq=message.seq,
+        window=(*sender.window, Sent(message.seq, frame, marks or {})),
+        window_bytes=sender.window_bytes + len(frame),
+    )
+    return sender, (SendSync(frame), _credit(sender)) if sender.engaged else ()
+
+
+def _stop_tracking(sender: Sender) -> Result:
+    """Forget changes, and a walk that is under way."""
+    if not sender.tracking:
+        return sender, ()
+    audit = replace(sender.audit, owed=NONE)  # the workers forget that they were asked
+    sender = replace(sender, tracking=False, walking=NONE, audit=audit)
+    return sender, (SetDrainCredit(0), TrackChanges(on=False))
+
+
+def _credit(sender: Sender) -> SetDrainCredit:
+    limits = sender.limits
+    if sender.window_bytes >= limits.window_bytes:
+        return SetDrainCredit(0)
+    return SetDrainCredit(max(0, limits.window_batches - len(sender.window)) * limits.batch_records)
+
+
+# ---- what the peer says ------------------------------------------------------------------------------
 def acknowledge(sender: Sender, seq: int) -> Result:
-    """The peer has batches up to ``seq`` live. Raises RemoteProtocolError for what was never sent."""
+    """The peer has numbers up to ``seq`` live. Raises RemoteProtocolError for what was never sent."""
     if seq > sender.sent_seq:
         raise RemoteProtocolError("bad_ack", f"ack {seq}, sent {sender.sent_seq}")
-    if seq < sender.acked_seq:
-        return sender, ()  # of a batch that the present bulk has made void
-    marks = _merged(batch.marks for batch in sender.window if batch.seq <= seq)
-    if sender.bulk_end_seq is not None and seq >= sender.bulk_end_seq:
-        marks = _merged((marks, sender.carried))
-        sender = replace(sender, carried={})
-    sender = replace(sender, acked_seq=seq, window=tuple(b for b in sender.window if b.seq > seq))
+    if seq <= sender.acked_seq:
+        return sender, ()  # said before, or of a batch that the present bulk has made void
+    n = seq - sender.acked_seq
+    acked, window = sender.window[:n], sender.window[n:]  # numbered without gaps
+    marks = _merged(sent.marks for sent in acked)
+    window_bytes = sender.window_bytes - sum(len(sent.frame) for sent in acked)
+    sender = replace(sender, acked_seq=seq, window=window, window_bytes=window_bytes)
     outputs: tuple[Output, ...] = (AckFlows(marks),) if marks else ()
-    return sender, (*outputs, _credit(sender))
+    return sender, (*outputs, _credit(sender)) if sender.engaged else outputs
+
+
+def verdict(sender: Sender, message: sync_wire.Audit, now: Ns) -> Result:
+    """The peer has compared its table with a digest. What differs is repaired; if nothing does, commit."""
+    if message.seq > sender.sent_seq:
+        raise RemoteProtocolError("bad_audit", f"audit of {message.seq}, sent {sender.sent_seq}")
+    audit, due, outputs = audits.answered(sender.audit, message, now)
+    sender, more = _commit(replace(sender, audit=audit), on=audit.in_sync)
+    sender, last = _repair(sender, due)
+    return sender, (*outputs, *more, *last)
+
+
+def _repair(sender: Sender, due: Shards) -> Result:
+    due &= sender.whole
+    if not due:
+        return sender, ()
+    sender = replace(
+        sender, due=sender.due | due, repair=sender.repair | due, repairs=sender.repairs + due.bit_count()
+    )
+    return _start_sweep(sender)
 
 
 def _merged(all_marks: Iterable[Mapping[int, int]]) -> dict[int, int]:
@@ -259,74 +411,59 @@ def _merged(all_marks: Iterable[Mapping[int, int]]) -> dict[int, int]:
     merged: dict[int, int] = {}
     for marks in all_marks:
         for worker, mark in marks.items():
-            merged[worker] = max(mark, merged.get(worker, 0))
+            if mark > merged.get(worker, 0):
+                merged[worker] = mark
     return merged
 
 
-def _discard(sender: Sender, event: FlowsDrained) -> Result:
-    """Nobody will get these: let an unwanted walk run out, so that the workers are free for the next."""
-    outputs: tuple[Output, ...] = (Count("sync.records_discarded", event.n),)
-    if sender.walking:
-        outputs = (*outputs, _credit(sender))
-    return sender, outputs
-
-
-def _stop_tracking(sender: Sender) -> Result:
-    """Forget changes, once no walk is under way; until then drain it into nothing."""
-    if sender.walking:
-        return sender, (_credit(sender),)
-    if not sender.tracking:
-        return sender, ()
-    return replace(sender, tracking=False), (SetDrainCredit(0), TrackChanges(on=False))
-
-
-def _credit(sender: Sender) -> SetDrainCredit:
-    free = max(0, sender.limits.window_batches - len(sender.window))
-    return SetDrainCredit(free * sender.limits.batch_records)
-
-
 # ---- handover ----------------------------------------------------------------------------------------
-def drain(sender: Sender) -> Result:
+def drain(sender: Sender) -> Sender:
     """Wait until what has been sent so far is acknowledged. The caller knows that the peer is in sync."""
-    return after_ack(replace(sender, drain=Drain(sender.sent_seq)), EPOCH)
+    return replace(sender, drain=Drain(sender.sent_seq))
 
 
-def settle(sender: Sender, now: Ns) -> Result:
+def settle(sender: Sender) -> Sender:
     """The data plane is fenced: wait until the last changes are out of the workers and acknowledged."""
-    return replace(sender, drain=Drain(sender.sent_seq, Ns(now + ms(SETTLE_MS)))), ()
+    return replace(sender, drain=Drain(sender.sent_seq, settles=True))
 
 
-def after_ack(sender: Sender, now: Ns) -> Result:
-    """An acknowledgement may end a drain. While settling it opens the window: what waited in C may follow."""
-    if sender.drain is None:
+def progress(sender: Sender, now: Ns) -> Result:
+    """Whether what ``drain`` or ``settle`` waits for has come; asked after everything that may bring it."""
+    drain = sender.drain
+    if drain is None:
         return sender, ()
-    if sender.drain.quiet_at is not None:
-        return replace(sender, drain=replace(sender.drain, quiet_at=Ns(now + ms(SETTLE_MS)))), ()
-    if sender.acked_seq < sender.drain.target_seq:
-        return sender, ()
-    return replace(sender, drain=None), (Drained(),)
-
-
-def _settled(sender: Sender, now: Ns) -> Result:
-    """No change for SETTLE_MS, and every batch acknowledged."""
-    if sender.drain is None or sender.drain.quiet_at is None or sender.window or now < sender.drain.quiet_at:
-        return sender, ()
-    return replace(sender, drain=None), (Drained(),)
+    outputs: tuple[Output, ...] = ()
+    if drain.settles and not drain.asked:
+        if sender.audit.owed:
+            return sender, ()  # asked before the fence: says nothing of what came after
+        audit, outputs = audits.ask(sender.audit, now)
+        return replace(sender, audit=audit, drain=replace(drain, asked=True)), outputs
+    if drain.settles:
+        done = sender.audit.idle and not sender.window
+    else:
+        done = sender.acked_seq >= drain.target_seq and sender.whole == ALL
+    return (replace(sender, drain=None), (Drained(),)) if done else (sender, ())
 
 
 # ---- time --------------------------------------------------------------------------------------------
 def timer(sender: Sender, now: Ns) -> Result:
-    """Give up a peer that stayed away too long; end a settling time."""
+    """Give up a peer that stayed away too long; compare tables; try again to repair."""
     if sender.hold_until is not None and now >= sender.hold_until:
         sender, outputs = abdicate(sender)
         return sender, (
             *outputs,
             Record(Level.WARNING, "sync-resume-expired", {"hold_s": sender.limits.resume_hold_s}),
         )
-    return _settled(sender, now)
+    audit, due, asked = audits.timer(sender.audit, now)
+    if audit is sender.audit:
+        return sender, ()
+    sender, more = _repair(replace(sender, audit=audit), due)
+    return sender, (*asked, *more)
 
 
 def next_deadline(sender: Sender) -> Ns | None:
     """The earliest timer that runs."""
-    quiet_at = sender.drain.quiet_at if sender.drain is not None and not sender.window else None
-    return min((t for t in (sender.hold_until, quiet_at) if t is not None), default=None)
+    audit_at = audits.next_deadline(sender.audit)
+    if sender.hold_until is None:
+        return audit_at
+    return sender.hold_until if audit_at is None else min(sender.hold_until, audit_at)

@@ -1,28 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sync protocol on the wire: frames, messages, and the columns of a batch of flow records.
+"""Sync protocol on the wire, version 2: frames, messages, and the columns of flow records.
 
-A frame is a 4-byte big-endian length and that many bytes of msgpack: one map, whose ``t`` names the message.
-Frames longer than the limit, and maps that are not exactly a message, end the connection.
+``SYNC.md`` beside this file is the specification. A frame is a 4-byte big-endian length and that many bytes
+of msgpack: one map, whose ``t`` names the message. Unknown messages, keys, sections and columns are skipped;
+frames longer than the limit, and maps that are not exactly a message, end the connection.
 
-Messages; numbers are unsigned, and unknown keys are skipped, so that version N talks to N+1::
-
-    hello       v_min v_max pair node inc term role
-                                 both ends, first, and again when the role or the term changes
-    want        stream seq       receiver: send me changes; I hold records of that stream up to batch seq
-    bulk_begin  stream seq       sender: all records follow, from batch seq on; forget the stream you knew
-    resume      stream seq       sender: batches go on from seq, nothing was missed
-    batch       v seq n family cols
-                sender: n records of one address family (4 or 6) as columns, numbered without gaps
-    bulk_end    seq              sender: every record has been sent by batch seq; sweep what was not refreshed
-    ack         seq              receiver: batches up to seq are live in its table
-    go          term             sender: fenced, and everything is acknowledged; reign in this term or later
-    beat                         either: nothing else to say
-    close       reason           either: why the connection ends now
-
-A stream is one reign's sequence of batches: ``{"inc": incarnation, "term": term}`` of the sender, or null.
-
-Columns are packed little-endian arrays of n elements, filled and read by C (``struct fp_cols`` in
-``csrc/fp_abi.h``), except ports and addresses, which stand in network order.
+Columns are packed little-endian arrays, filled and read by C (``struct fp_cols`` in ``csrc/fp_abi.h``),
+except ports and addresses, which stand in network order. A column as long as one element holds the same for
+all records of its section.
 """
 
 from __future__ import annotations
@@ -34,25 +19,30 @@ from typing import Any, Final, TypeVar
 import msgpack
 
 from flexha.core.errors import RemoteProtocolError
-from flexha.core.events import Role
+from flexha.core.events import Op, Part, Role
+from flexha.core.shards import ALL, Shards
 from flexha.units import TERM_MAX, Term
 
-VERSION_MIN: Final = 1
-VERSION_MAX: Final = 1
+VERSION_MIN: Final = 2
+VERSION_MAX: Final = 2
 LENGTH_BYTES: Final = 4
+RECORDS_MAX: Final = 4096
+"""Records of one batch, over all its sections."""
 
 _U64_MAX: Final = (1 << 64) - 1
 _TEXT_MAX: Final = 256
 _MAP_KEYS_MAX: Final = 64
+_SECTIONS_MAX: Final = 16
+_STRING_BYTES_MAX: Final = 65536
+_SUM_BYTES, _COUNT_BYTES = 8, 4
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: bytes per record for IPv4 and for IPv6, and whether a batch makes no sense without it."""
+    """One column: bytes per record for IPv4 and for IPv6."""
 
     width_v4: int
     width_v6: int
-    required: bool = True
 
     def width(self, family: int) -> int:
         """Bytes per record."""
@@ -62,27 +52,44 @@ class Column:
 COLUMNS: Final[Mapping[str, Column]] = {
     "id": Column(8, 8),
     "origin": Column(2, 2),
-    "op": Column(1, 1),
+    "version": Column(4, 4),
     "form": Column(1, 1),
     "proto": Column(1, 1),
     "state": Column(1, 1),
-    "flags": Column(1, 1, required=False),
+    "flags": Column(1, 1),
     "in_port": Column(1, 1),
     "out_port": Column(1, 1),
-    "version": Column(4, 4),
-    "remaining_ms": Column(4, 4),
-    "pool": Column(4, 4),
-    "rule": Column(4, 4, required=False),
+    "rule": Column(2, 2),
     "inside": Column(4, 16),
     "remote": Column(4, 16),
     "external": Column(4, 16),
     "inside_port": Column(2, 2),
     "remote_port": Column(2, 2),
     "external_port": Column(2, 2),
-    "win": Column(28, 28, required=False),
-    "counters": Column(32, 32, required=False),
+    "remaining_ms": Column(4, 4),
+    "win": Column(28, 28),
+    "counters": Column(32, 32),
 }
-"""What version 1 knows. A column that is not here is skipped; one that is not required may be missing."""
+"""What version 2 knows; a column that is not here is skipped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Columns of one kind of record."""
+
+    required: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+
+
+_KEY: Final = ("id", "origin", "form", "proto", "inside", "remote", "inside_port", "remote_port")
+SECTIONS: Final[Mapping[Op, Section]] = {
+    Op.OPEN: Section(
+        (*_KEY, "version", "state", "flags", "in_port", "out_port", "external", "external_port"), ("rule",)
+    ),
+    Op.STATE: Section((*_KEY, "version", "state", "flags")),
+    Op.REST: Section((*_KEY, "version", "state", "flags"), ("rule", "remaining_ms", "win", "counters")),
+    Op.DELETE: Section(_KEY),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +122,22 @@ class Want:
 
 
 @dataclass(frozen=True, slots=True)
-class BulkBegin:
-    """Everything follows, from batch ``seq`` on."""
+class SweepBegin:
+    """All records of these shards follow, behind number ``seq``; what is not told until the end is gone.
+
+    As the answer to ``Want``, and then with all shards: a bulk, forget the stream that you knew.
+    ``repair``: they should be there already, but the digests differ.
+    """
 
     stream: Stream
     seq: int
+    shards: Shards
+    repair: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """The stream goes on with batch ``seq``."""
+    """The stream goes on with number ``seq``."""
 
     stream: Stream
     seq: int
@@ -132,26 +145,50 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """``n`` records of one address family."""
+    """Records, in sections by kind and family. ``unknown``: sections and columns that were skipped."""
 
     seq: int
-    n: int
-    family: int
-    columns: Mapping[str, bytes]
+    parts: tuple[Part, ...]
+    unknown: int = 0
+
+    @property
+    def n(self) -> int:
+        """Records in all sections."""
+        return sum(part.n for part in self.parts)
 
 
 @dataclass(frozen=True, slots=True)
-class BulkEnd:
-    """The bulk is complete with batch ``seq``."""
+class SweepEnd:
+    """These shards have been told whole."""
 
     seq: int
+    shards: Shards
 
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """Batches up to ``seq`` are live in the receiver's table."""
+    """What has a number up to ``seq`` is live in the receiver's table."""
 
     seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """Digests of the sender's table right behind number ``seq``: of each of ``shards``, ascending."""
+
+    seq: int
+    shards: Shards
+    sums: bytes
+    counts: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """The receiver's answer to ``Digest(seq, shards)``: those of them that differ in its table."""
+
+    seq: int
+    shards: Shards
+    differ: Shards
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +210,16 @@ class Close:
     reason: str
 
 
-Message = Hello | Want | BulkBegin | Resume | Batch | BulkEnd | Ack | Go | Beat | Close
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A message of a later version."""
+
+    kind: str
+
+
+Message = (
+    Hello | Want | SweepBegin | Resume | Batch | SweepEnd | Ack | Digest | Audit | Go | Beat | Close | Unknown
+)
 
 
 # ---- out ---------------------------------------------------------------------------------------------
@@ -198,29 +244,37 @@ def _as_map(message: Message) -> dict[str, object]:
             }
         case Want(stream, seq):
             return {"t": "want", "stream": None if stream is None else _stream_map(stream), "seq": seq}
-        case BulkBegin(stream, seq):
-            return {"t": "bulk_begin", "stream": _stream_map(stream), "seq": seq}
+        case SweepBegin(stream, seq, shards, repair):
+            return {
+                "t": "sweep_begin",
+                "stream": _stream_map(stream),
+                "seq": seq,
+                "shards": shards,
+                "repair": int(repair),
+            }
         case Resume(stream, seq):
             return {"t": "resume", "stream": _stream_map(stream), "seq": seq}
-        case Batch(seq, n, family, columns):
-            return {
-                "t": "batch",
-                "v": VERSION_MAX,
-                "seq": seq,
-                "n": n,
-                "family": family,
-                "cols": dict(columns),
-            }
-        case BulkEnd(seq):
-            return {"t": "bulk_end", "seq": seq}
+        case Batch(seq, parts):
+            sections = [
+                {"op": int(part.op), "n": part.n, "f": part.family, "cols": part.columns} for part in parts
+            ]
+            return {"t": "batch", "seq": seq, "parts": sections}
+        case SweepEnd(seq, shards):
+            return {"t": "sweep_end", "seq": seq, "shards": shards}
         case Ack(seq):
             return {"t": "ack", "seq": seq}
+        case Digest(seq, shards, sums, counts):
+            return {"t": "digest", "seq": seq, "shards": shards, "sums": sums, "counts": counts}
+        case Audit(seq, shards, differ):
+            return {"t": "audit", "seq": seq, "shards": shards, "differ": differ}
         case Go(term):
             return {"t": "go", "term": term}
         case Beat():
             return {"t": "beat"}
         case Close(reason):
             return {"t": "close", "reason": reason[:_TEXT_MAX]}
+        case Unknown(kind):
+            return {"t": kind}
 
 
 def _stream_map(stream: Stream) -> dict[str, int]:
@@ -273,16 +327,24 @@ def _checked_length(head: bytes, frame_bytes_max: int) -> int:
 def decode(payload: bytes) -> Message:
     """The message in ``payload``. Raises RemoteProtocolError for everything that no conforming peer sends."""
     try:
-        fields = msgpack.unpackb(payload, raw=False, strict_map_key=True, max_ext_len=0)
+        fields = msgpack.unpackb(
+            payload,
+            raw=False,
+            strict_map_key=True,
+            max_ext_len=0,
+            max_str_len=_STRING_BYTES_MAX,
+            max_array_len=_MAP_KEYS_MAX,
+            max_map_len=_MAP_KEYS_MAX,
+        )
     except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
         raise RemoteProtocolError("garbage", f"not msgpack: {error}") from None
-    if not isinstance(fields, dict) or len(fields) > _MAP_KEYS_MAX:
+    if not isinstance(fields, dict):
         raise RemoteProtocolError("garbage", "not a map of a message")
     kind = fields.get("t")
-    decoder = _DECODERS.get(kind) if isinstance(kind, str) else None
-    if decoder is None:
-        raise RemoteProtocolError("unknown_message", repr(kind)[:_TEXT_MAX])
-    return decoder(fields)
+    if not isinstance(kind, str) or len(kind) > _TEXT_MAX:
+        raise RemoteProtocolError("garbage", f"t is no name of a message: {repr(kind)[:_TEXT_MAX]}")
+    decoder = _DECODERS.get(kind)
+    return decoder(fields) if decoder is not None else Unknown(kind)
 
 
 Fields = Mapping[str, Any]
@@ -338,33 +400,103 @@ def _decode_want(fields: Fields) -> Want:
 
 
 def _decode_batch(fields: Fields) -> Batch:
-    n = _unsigned(fields, "n", 1 << 24)
-    family = _unsigned(fields, "family", 6)
-    if n == 0 or family not in (4, 6):
-        raise RemoteProtocolError("bad_field", f"batch of {n} records, family {family}")
-    columns = _typed(fields, "cols", dict)
-    for name, column in COLUMNS.items():
-        data = columns.get(name)
-        if data is None and not column.required:
+    parts: list[Part] = []
+    left, unknown = RECORDS_MAX, 0
+    sections = _typed(fields, "parts", list)
+    if len(sections) > _SECTIONS_MAX:
+        raise RemoteProtocolError("bad_field", f"batch of {len(sections)} sections")
+    for section in sections:
+        if not isinstance(section, dict):
+            raise RemoteProtocolError("bad_field", "a section of a batch is not a map")
+        section["t"] = "batch"
+        op = _unsigned(section, "op")
+        if op not in _OPS:
+            unknown += 1
             continue
-        if not isinstance(data, bytes) or len(data) != n * column.width(family):
-            have = f"{len(data)} bytes" if isinstance(data, bytes) else type(data).__name__
-            want = n * column.width(family)
-            raise RemoteProtocolError(
-                "bad_column", f"column {name}: {have}, {want} bytes expected for {n} records"
-            )
-    known = {name: columns[name] for name in COLUMNS if columns.get(name) is not None}
-    return Batch(_unsigned(fields, "seq"), n, family, known)
+        part, skipped = _decode_part(section, _OPS[op], left)
+        left -= part.n
+        unknown += skipped
+        parts.append(part)
+    return Batch(_unsigned(fields, "seq"), tuple(parts), unknown)
 
+
+def _decode_part(fields: Fields, op: Op, n_max: int) -> tuple[Part, int]:
+    """One section of at most ``n_max`` records, and how many columns of it are unknown."""
+    n = _unsigned(fields, "n", n_max)
+    family = _unsigned(fields, "f", 6)
+    if n == 0 or family not in (4, 6):
+        raise RemoteProtocolError("bad_field", f"section of {n} records, family {family}")
+    columns = _typed(fields, "cols", dict)
+    known: dict[str, bytes] = {}
+    for name, width, required in _LAYOUTS[op, family]:
+        data = columns.get(name)
+        if data is None and not required:
+            continue
+        if not isinstance(data, bytes) or len(data) not in (n * width, width):
+            have = f"{len(data)} bytes" if isinstance(data, bytes) else type(data).__name__
+            raise RemoteProtocolError(
+                "bad_column",
+                f"column {name} of {op.name}: {have}, {n * width} or {width} expected for {n} records",
+            )
+        known[name] = data
+    return Part(op, n, family, known), len(columns) - len(known)
+
+
+def _shards(fields: Fields, key: str, *, some: bool = True) -> Shards:
+    shards = _unsigned(fields, key, ALL)
+    if some and not shards:
+        raise RemoteProtocolError("bad_field", f"{fields['t']}.{key} names no shard")
+    return shards
+
+
+def _decode_digest(fields: Fields) -> Digest:
+    shards = _shards(fields, "shards")
+    sums, counts = _typed(fields, "sums", bytes), _typed(fields, "counts", bytes)
+    n = shards.bit_count()
+    if len(sums) != n * _SUM_BYTES or len(counts) != n * _COUNT_BYTES:
+        raise RemoteProtocolError(
+            "bad_field", f"digest of {n} shards: {len(sums)} bytes of sums, {len(counts)} of counts"
+        )
+    return Digest(_unsigned(fields, "seq"), shards, sums, counts)
+
+
+def _decode_audit(fields: Fields) -> Audit:
+    shards, differ = _shards(fields, "shards"), _shards(fields, "differ", some=False)
+    if differ & ~shards:
+        raise RemoteProtocolError("bad_field", f"audit of {shards:x} finds {differ:x}")
+    return Audit(_unsigned(fields, "seq"), shards, differ)
+
+
+def _decode_sweep_begin(fields: Fields) -> SweepBegin:
+    return SweepBegin(
+        _stream(fields),
+        _unsigned(fields, "seq"),
+        _shards(fields, "shards"),
+        bool(_unsigned(fields, "repair", 1)),
+    )
+
+
+_OPS: Final = {int(op): op for op in Op}
+_LAYOUTS: Final = {
+    (op, family): tuple(
+        (name, COLUMNS[name].width(family), name in section.required)
+        for name in (*section.required, *section.optional)
+    )
+    for op, section in SECTIONS.items()
+    for family in (4, 6)
+}
+"""Per kind and family: each column, its bytes per record, and whether a section makes no sense without it."""
 
 _DECODERS: Final[Mapping[str, Callable[[Fields], Message]]] = {
     "hello": _decode_hello,
     "want": _decode_want,
-    "bulk_begin": lambda f: BulkBegin(_stream(f), _unsigned(f, "seq")),
+    "sweep_begin": _decode_sweep_begin,
     "resume": lambda f: Resume(_stream(f), _unsigned(f, "seq")),
     "batch": _decode_batch,
-    "bulk_end": lambda f: BulkEnd(_unsigned(f, "seq")),
+    "sweep_end": lambda f: SweepEnd(_unsigned(f, "seq"), _shards(f, "shards")),
     "ack": lambda f: Ack(_unsigned(f, "seq")),
+    "digest": _decode_digest,
+    "audit": _decode_audit,
     "go": lambda f: Go(Term(_unsigned(f, "term", TERM_MAX))),
     "beat": lambda _: Beat(),
     "close": lambda f: Close(_text(f, "reason")),

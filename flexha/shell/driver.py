@@ -25,8 +25,10 @@ from flexha.core import node
 from flexha.core.actions import (
     AckFlows,
     Action,
+    AskDigest,
     BeginImport,
     CloseSync,
+    CompareDigests,
     Count,
     EndImport,
     ImportFlows,
@@ -35,10 +37,11 @@ from flexha.core.actions import (
     Reply,
     SendFrame,
     SendSync,
+    SetCommit,
     SetDrainCredit,
     SetPulse,
     SetRole,
-    StartBulk,
+    StartSweep,
     Stop,
     TrackChanges,
 )
@@ -135,6 +138,8 @@ class Driver:
         self._state, actions = node.step(self._state, event, now)
         for action in actions:
             self._perform(action, now)
+        if actions:
+            self.hands.flows.report()
 
     def _arm(self) -> None:
         """Ask the core when it wants to be woken. The loop's timer may fire early: then it is set anew."""
@@ -176,16 +181,22 @@ class Driver:
                     hands.sync.close(reason)
             case TrackChanges(on):
                 hands.fastpath.track_changes(on=on)
-            case StartBulk():
-                hands.fastpath.start_bulk()
+            case StartSweep(shards):
+                hands.fastpath.start_sweep(shards)
+            case AskDigest():
+                hands.fastpath.ask_digest()
             case SetDrainCredit(records):
                 hands.flows.set_credit(records)
+            case SetCommit(on):
+                hands.fastpath.set_commit(on=on)
             case BeginImport():
-                hands.flows.begin_import()
+                hands.flows.begin_import(action)
             case ImportFlows():
                 hands.flows.import_flows(action)
             case EndImport():
-                hands.flows.end_import()
+                hands.flows.end_import(action)
+            case CompareDigests():
+                hands.flows.compare(action)
             case AckFlows():
                 hands.flows.ack(action)
             case Reply():

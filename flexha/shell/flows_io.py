@@ -2,8 +2,11 @@
 """Flow records between the fast path's rings and the core's sync session, in batches, within its credit.
 
 What is not drained stays in C as one bit a flow; so the credit is the whole flow control. Draining pauses for
-a millisecond between batches that are not full, so that a busy node sends few large ones instead of many
-small.
+two milliseconds between batches that are not full, so that a busy node sends few large ones instead of many
+small; a lone change leaves at once.
+
+What is imported in one step of the core is told in one event, so that one acknowledgement answers for all of
+it.
 """
 
 from __future__ import annotations
@@ -11,13 +14,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from flexha.core.actions import AckFlows, ImportFlows
-from flexha.core.events import BulkWalked, Event, FlowsDrained, FlowsImported
-from flexha.fastpath import Fastpath, FastpathError
+from flexha.core import shards as sets
+from flexha.core.actions import AckFlows, BeginImport, CompareDigests, EndImport, ImportFlows
+from flexha.core.events import (
+    DigestDrained,
+    DigestsRead,
+    Event,
+    FlowsDrained,
+    FlowsImported,
+    Op,
+    Part,
+    SweepBegun,
+    SweepWalked,
+)
+from flexha.core.shards import ALL, NONE, Shards
+from flexha.fastpath import Fastpath, FastpathError, FlowOp, Marker
 from flexha.shell import log
 from flexha.shell.counters import Counters
 
-PAUSE_S = 0.001
+PAUSE_S = 0.002
+
+_SUM_BYTES, _COUNT_BYTES = 8, 4
 
 
 class FlowsIo:
@@ -37,6 +54,8 @@ class FlowsIo:
         self._credit = 0
         self._timer: asyncio.Handle | None = None
         self._pause_until = 0.0
+        self._imported: int | None = None
+        self._refused: FlowsImported | None = None
 
     def stop(self) -> None:
         """Drain no more."""
@@ -66,17 +85,16 @@ class FlowsIo:
         if self._credit <= 0:
             return
         more = False
-        for batch in self._fastpath.drain(min(self._credit, self._batch_records)):
-            more = batch.more
-            self._credit = max(0, self._credit - batch.n)
-            self._counters.add("sync.drained_records", batch.n)
-            self._post(
-                FlowsDrained(
-                    n=batch.n, family=batch.family, columns=batch.columns, marks=batch.marks, lost=batch.lost
-                )
-            )
-            if batch.bulk_walked:
-                self._post(BulkWalked())
+        drained = self._fastpath.drain(min(self._credit, self._batch_records))
+        if drained is not None:
+            more = drained.more
+            self._credit = max(0, self._credit - drained.n)
+            if drained.parts or drained.lost:
+                self._counters.add("sync.drained_records", drained.n)
+                parts = tuple(Part(Op(op), n, family, columns) for op, n, family, columns in drained.parts)
+                self._post(FlowsDrained(parts, drained.marks, drained.lost))
+            if drained.marker is not None:
+                self._post(_marker_event(drained.marker))
         if more:
             self.wake()
         else:
@@ -89,23 +107,84 @@ class FlowsIo:
     # ---- in ----
     def import_flows(self, action: ImportFlows) -> None:
         """Make a batch live; the core decides what a refused one means."""
+        if self._refused is not None:
+            return
+        n = taken = 0
         try:
-            taken = self._fastpath.import_columns(action.n, action.family, action.columns)
+            for part in action.parts:
+                n += part.n
+                taken += self._fastpath.import_part(int(part.op), part.n, part.family, part.columns)
         except FastpathError as error:
             self._counters.add("sync.import_refused_batches")
-            log.warning("sync.import_refused", seq=action.seq, records=action.n, error=error)
-            self._post(FlowsImported(action.seq, str(error)))
+            log.warning("sync.import_refused", seq=action.seq, records=n, error=error)
+            self._refused = FlowsImported(action.seq, str(error))
             return
         self._counters.add("sync.imported_records", taken)
-        if taken < action.n:
-            self._counters.add("sync.import_refused_records", action.n - taken)
-        self._post(FlowsImported(action.seq))
+        if taken < n:
+            self._counters.add("sync.import_refused_records", n - taken)
+        self._imported = action.seq
 
-    def begin_import(self) -> None:
-        """A bulk is coming."""
-        self._fastpath.begin_import()
+    def begin_import(self, action: BeginImport) -> None:
+        """All records of some shards follow."""
+        if self._refused is None:
+            self._fastpath.begin_import(action.shards, repair=action.repair)
+            self._imported = action.seq
 
-    def end_import(self) -> None:
-        """Sweep what the bulk did not refresh."""
-        swept = self._fastpath.end_import()
-        log.info("sync.bulk_swept", records=swept)
+    def end_import(self, action: EndImport) -> None:
+        """Sweep what was not refreshed, and say what a repair found."""
+        if self._refused is not None:
+            return
+        swept = self._fastpath.end_import(action.shards)
+        self._imported = action.seq
+        log.info("sync.swept", shards=action.shards.bit_count(), records=swept)
+        for repair in self._fastpath.repairs():
+            self._counters.add(f"audit.{repair.kind.name.lower()}_records")
+            log.warning(
+                "audit.repaired",
+                was=repair.kind.name.lower(),
+                proto=repair.proto,
+                inside=f"{repair.inside}:{repair.inside_port}",
+                remote=f"{repair.remote}:{repair.remote_port}",
+                shard=repair.shard,
+            )
+
+    def compare(self, action: CompareDigests) -> None:
+        """Hold the peer's digests against those of our table as it is now."""
+        own_sums, own_counts = self._fastpath.digests()
+        sums = sets.select(own_sums, _SUM_BYTES, ALL, action.shards)
+        counts = sets.select(own_counts, _COUNT_BYTES, ALL, action.shards)
+        differing = NONE
+        if sums != action.sums or counts != action.counts:
+            differing = _different(action.shards, (sums, action.sums), (counts, action.counts))
+        self._post(DigestsRead(action.seq, action.shards, differing))
+
+    def report(self) -> None:
+        """Tell the outcome of all imports of a step."""
+        if self._imported is not None:
+            imported, self._imported = self._imported, None
+            self._post(FlowsImported(imported))
+        if self._refused is not None:
+            refused, self._refused = self._refused, None
+            self._post(refused)
+
+
+def _marker_event(marker: Marker) -> SweepBegun | SweepWalked | DigestDrained:
+    match marker.kind:
+        case FlowOp.SWEEP:
+            return SweepBegun(marker.shards)
+        case FlowOp.SWEPT:
+            return SweepWalked(marker.shards)
+        case _:
+            return DigestDrained(marker.shards, marker.sums, marker.counts, of=marker.of)
+
+
+def _different(shards: Shards, sums: tuple[bytes, bytes], counts: tuple[bytes, bytes]) -> Shards:
+    differing = NONE
+    for i, shard in enumerate(sets.members(shards)):
+        one, other = (
+            (s[_SUM_BYTES * i : _SUM_BYTES * (i + 1)], c[_COUNT_BYTES * i : _COUNT_BYTES * (i + 1)])
+            for s, c in zip(sums, counts, strict=True)
+        )
+        if one != other:
+            differing |= 1 << shard
+    return differing

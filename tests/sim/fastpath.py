@@ -1,22 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """A fake fast path: a dict of flows, with the promises of ``csrc/fp_abi.h`` towards sync.
 
-Changes are tracked per flow and coalesce; deletes are tombstones until acknowledged; a bulk walk goes
-through the table between changes; imports mark, refresh and sweep.
+Two workers, each with its shards, a queue of changes, and a ring behind it: what lies in the ring when a
+sweep begins or a digest is made is where mistakes hide. Changes coalesce in the queue; deletes are tombstones
+until acknowledged; too many of either, and their shard is lost. Digests are not kept but computed: the oracle
+of those that C keeps.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from flexha.core.events import FlowsDrained, Role
-from flexha.core.sync_wire import COLUMNS
+from flexha.core.events import DigestDrained, Event, FlowsDrained, Op, Part, Role, ShardsLost, SweepWalked
+from flexha.core.shards import ALL, NONE, SHARDS, Shards, members
+from flexha.core.sync_wire import COLUMNS, SECTIONS
 from flexha.units import Term
 
-OP_UPSERT, OP_DELETE = 0, 1
+WORKERS = 2
+RING_RECORDS = 24
+QUEUE_MAX = 60
 TOMBSTONES_MAX = 40
+
+Told = tuple[int, int, Op]
+"""What a record says: id, version, kind."""
 
 
 @dataclass
@@ -33,24 +42,49 @@ class Fence:
 
 
 @dataclass
+class Worker:
+    """The queue of one worker, and the ring that it empties into."""
+
+    shards: Shards
+    queue: dict[int, None] = field(default_factory=dict)
+    tombstones: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Id -> version, and the mark of its record, 0 before it was made."""
+    ring: deque[tuple[int, Told | Event]] = field(default_factory=deque)
+    """Records and markers; beside a record its mark, beside a marker the number of its sweep."""
+    walking: Shards = NONE
+    to_walk: list[int] | None = None
+    is_asked: bool = False
+    event_seq: int = 0
+
+    @property
+    def room(self) -> int:
+        return RING_RECORDS - len(self.ring)
+
+
+@dataclass
 class FakeFastpath:
-    """Flows are id -> version."""
+    """Flows are id -> version; a flow is known to both nodes while its epoch is that of its shard."""
 
     origin: int
     fence: Fence = field(default_factory=Fence)
     flows: dict[int, int] = field(default_factory=dict)
     tracking: bool = False
-    walking: list[int] | None = None
-    stale: set[int] | None = None
-    swept: int = 0
-    complete: bool = False
-    """An import has ended, and no other has begun."""
-    lost: int = 0
+    incomplete: Shards = ALL
+    """Shards that no bulk has completed."""
+    lost: Shards = NONE
     credit: int = 0
-    acked_mark: int = 0
-    _dirty: dict[int, int] = field(default_factory=dict)
-    _tombstones: dict[int, tuple[int, int]] = field(default_factory=dict)
-    _event_seq: int = 0
+    commit: bool = False
+    swept: int = 0
+    unknown: int = 0
+    workers: list[Worker] = field(
+        default_factory=lambda: [
+            Worker(sum(1 << shard for shard in range(w, SHARDS, WORKERS))) for w in range(WORKERS)
+        ]
+    )
+    _epoch: dict[int, int] = field(default_factory=dict)
+    """Of each flow that was ever told, or imported."""
+    _epochs: list[int] = field(default_factory=lambda: [1] * SHARDS)
+    _sweep_no: int = 0
     _next_id: int = 0
 
     # ---- traffic, while ACTIVE -----------------------------------------------------------------------
@@ -58,115 +92,216 @@ class FakeFastpath:
         self._next_id += 1
         flow = self.origin << 40 | self._next_id
         self.flows[flow] = 1
-        self._touch(flow, OP_UPSERT)
+        self._touch(flow)
 
     def change_flow(self, flow: int) -> None:
         self.flows[flow] += 1
-        self._touch(flow, OP_UPSERT)
+        self._touch(flow)
 
     def close_flow(self, flow: int) -> None:
-        version = self.flows.pop(flow)
-        if not self.tracking:
+        version, worker = self.flows.pop(flow), self._worker(flow)
+        was_told = self._epoch.pop(flow, None) is not None
+        if not self.tracking or self.lost >> shard_of(flow) & 1:
             return
-        if len(self._tombstones) >= TOMBSTONES_MAX:
-            self.lost += 1
-            self._dirty.pop(flow, None)
+        worker.queue.pop(flow, None)
+        if not was_told:
+            return  # nobody has to hear of its end
+        if len(worker.tombstones) >= TOMBSTONES_MAX:
+            self._lose(shard_of(flow))
             return
-        self._tombstones[flow] = (version + 1, 0)
-        self._touch(flow, OP_DELETE)
+        worker.tombstones[flow] = (version + 1, 0)
+        worker.queue[flow] = None
 
-    def _touch(self, flow: int, op: int) -> None:
-        if self.tracking:
-            self._dirty[flow] = op
+    def _touch(self, flow: int) -> None:
+        worker = self._worker(flow)
+        if not self.tracking or self.lost >> shard_of(flow) & 1 or flow in worker.queue:
+            return
+        if len(worker.queue) >= QUEUE_MAX:
+            self._lose(shard_of(flow))
+        else:
+            worker.queue[flow] = None
+
+    def _lose(self, shard: int) -> None:
+        """No room for a change: all of its shard counts as untold until the next sweep."""
+        self.lost |= 1 << shard
+        self._epochs[shard] += 1
+        worker = self.workers[shard % WORKERS]
+        worker.walking &= ~self.lost
+        worker.queue = {flow: None for flow in worker.queue if shard_of(flow) != shard}
+        worker.tombstones = {f: grave for f, grave in worker.tombstones.items() if shard_of(f) != shard}
+
+    def _worker(self, flow: int) -> Worker:
+        return self.workers[shard_of(flow) % WORKERS]
+
+    def _is_known(self, flow: int) -> bool:
+        return self._epoch.get(flow) == self._epochs[shard_of(flow)]
 
     # ---- changes out ---------------------------------------------------------------------------------
     def track(self, *, on: bool) -> None:
         self.tracking = on
-        if not on:
-            self._dirty.clear()
-            self._tombstones.clear()
-            self.lost = 0
+        self.lost = NONE
+        self._epochs = [epoch + 1 for epoch in self._epochs]
+        for worker in self.workers:
+            worker.queue.clear()
+            worker.tombstones.clear()
+            worker.ring.clear()
+            worker.walking, worker.to_walk = NONE, None
+            worker.is_asked = False
 
-    def start_walk(self) -> None:
-        assert self.walking is None, "StartBulk while a walk is under way"
-        self.walking = list(self.flows)
+    def start_sweep(self, shards: Shards) -> None:
+        assert self.tracking
+        self._sweep_no += 1
+        self.lost &= ~shards
+        for shard in members(shards):
+            self._epochs[shard] += 1
+        for worker in self.workers:
+            worker.walking |= shards & worker.shards
+            worker.to_walk = list(self.flows)
 
-    def drain(self, most: int) -> FlowsDrained | None:
-        """Up to ``most`` records within the credit: changes first, then the walk."""
-        room = min(most, self.credit)
-        records: list[tuple[int, int, int]] = []
-        mark = 0
-        while self._dirty and len(records) < room:
-            flow = next(iter(self._dirty))
-            op = self._dirty.pop(flow)
-            self._event_seq += 1
-            mark = self._event_seq
-            if op == OP_DELETE:
-                version, _ = self._tombstones[flow]
-                self._tombstones[flow] = (version, mark)
-            else:
-                version = self.flows[flow]
-            records.append((flow, version, op))
-        while self.walking and len(records) < room:
-            flow = self.walking.pop()
-            if flow in self.flows:
-                records.append((flow, self.flows[flow], OP_UPSERT))
-        lost, self.lost = (self.lost, 0) if self.credit else (0, self.lost)
-        if not records and not lost:
-            return None
-        self.credit -= len(records)
-        marks = {0: mark} if mark else {}
-        return FlowsDrained(len(records), 4, pack(records), marks, lost)
+    def ask_digest(self) -> None:
+        for worker in self.workers:
+            worker.is_asked = True
 
-    def walk_ended(self) -> bool:
-        """Whether a walk has just been drained to its end; said once."""
-        if self.walking is None or self.walking or not self.credit:
-            return False
-        self.walking = None
-        return True
+    def work(self) -> None:
+        """What the workers do in a pass: fill their rings as far as there is room."""
+        if self.tracking:
+            for worker in self.workers:
+                self._work(worker)
+
+    def _work(self, worker: Worker) -> None:
+        while worker.queue and worker.room:
+            flow = next(iter(worker.queue))
+            del worker.queue[flow]
+            self._export(worker, flow)
+        if worker.is_asked and not worker.queue and worker.room:
+            worker.is_asked = False
+            shards = worker.shards & ~self.lost & ~worker.walking
+            digest = DigestDrained(shards, *self.digests(shards), of=worker.shards)
+            worker.ring.append((self._sweep_no, digest))
+        while worker.to_walk and worker.room:
+            flow = worker.to_walk.pop()
+            is_due = flow in self.flows and not self._is_known(flow) and flow not in worker.queue
+            if is_due and worker.walking >> shard_of(flow) & 1:
+                self._export(worker, flow)
+        if worker.to_walk == [] and worker.room:
+            worker.ring.append((self._sweep_no, SweepWalked(worker.walking)))
+            worker.walking, worker.to_walk = NONE, None
+
+    def _export(self, worker: Worker, flow: int) -> None:
+        worker.event_seq += 1
+        if flow in self.flows:
+            version, op = self.flows[flow], Op.STATE if self._is_known(flow) else Op.OPEN
+            self._epoch[flow] = self._epochs[shard_of(flow)]
+        else:
+            (version, _), op = worker.tombstones[flow], Op.DELETE
+            worker.tombstones[flow] = (version, worker.event_seq)
+        worker.ring.append((worker.event_seq, (flow, version, op)))
+
+    def drain(self, most: int) -> list[Event]:
+        """Up to ``most`` records within the credit, as one batch, and the marker that ends it."""
+        events: list[Event] = []
+        records: list[Told] = []
+        marks: dict[int, int] = {}
+        lost = NONE
+        for index, worker in enumerate(self.workers):
+            while worker.ring and not events and len(records) < min(most, self.credit):
+                number, item = worker.ring.popleft()
+                if isinstance(item, tuple):
+                    marks[index] = number
+                    records.append(item)
+                elif not isinstance(item, SweepWalked) or number == self._sweep_no:
+                    events.append(item)
+            if not worker.ring:  # else there may be more of those shards from before their loss
+                lost |= self.lost & worker.shards
+        if records:
+            self.credit -= len(records)
+            events.insert(0, FlowsDrained(pack(records), marks))
+        if lost and self.credit:
+            events.append(ShardsLost(lost))
+        return events
 
     def acknowledge(self, marks: Mapping[int, int]) -> None:
-        self.acked_mark = max(self.acked_mark, marks.get(0, 0))
-        acked = [flow for flow, (_, mark) in self._tombstones.items() if 0 < mark <= self.acked_mark]
-        for flow in acked:
-            del self._tombstones[flow]
+        for index, acked in marks.items():
+            tombstones = self.workers[index].tombstones
+            for flow in [flow for flow, (_, mark) in tombstones.items() if 0 < mark <= acked]:
+                del tombstones[flow]
 
     # ---- records in ----------------------------------------------------------------------------------
-    def begin_import(self) -> None:
-        self.stale = set(self.flows)
-        self.complete = False
+    def begin_import(self, shards: Shards) -> None:
+        if shards == ALL:
+            self.incomplete = ALL
+        for shard in members(shards):
+            self._epochs[shard] += 1
 
-    def import_flows(self, columns: Mapping[str, bytes]) -> None:
+    def import_flows(self, parts: Iterable[Part]) -> None:
         assert not self.fence.is_active, "import while ACTIVE"
-        for flow, version, op in unpack(columns):
-            if self.stale is not None:
-                self.stale.discard(flow)
-            if op == OP_DELETE:
+        for flow, version, op in unpack(parts):
+            if op is Op.DELETE:
                 self.flows.pop(flow, None)
-            elif version >= self.flows.get(flow, 0):
-                self.flows[flow] = version
+                self._epoch.pop(flow, None)
+            elif op is Op.OPEN or self._is_known(flow):
+                self.flows[flow] = max(version, self.flows.get(flow, 0))
+                self._epoch[flow] = self._epochs[shard_of(flow)]
+            else:
+                self.unknown += 1
 
-    def end_import(self) -> None:
-        for flow in self.stale or ():
-            self.flows.pop(flow, None)
+    def end_import(self, shards: Shards) -> None:
+        self.incomplete &= ~shards
+        for flow in [f for f in self.flows if shards >> shard_of(f) & 1 and not self._is_known(f)]:
+            del self.flows[flow]
             self.swept += 1
-        self.stale = None
-        self.complete = True
+
+    # ---- digests -------------------------------------------------------------------------------------
+    def digests(self, shards: Shards) -> tuple[bytes, bytes]:
+        """Sums and counts over what both nodes know."""
+        sums, counts = [0] * SHARDS, [0] * SHARDS
+        for flow, version in self.flows.items():
+            if self._is_known(flow):
+                shard = shard_of(flow)
+                sums[shard] = (sums[shard] + hash((flow, version))) & ((1 << 64) - 1)
+                counts[shard] += 1
+        wanted = list(members(shards))
+        return (
+            struct.pack(f"<{len(wanted)}Q", *(sums[s] for s in wanted)),
+            struct.pack(f"<{len(wanted)}I", *(counts[s] for s in wanted)),
+        )
+
+    def compare(self, shards: Shards, sums: bytes, counts: bytes) -> Shards:
+        """Which of the shards have other digests here."""
+        own_sums, own_counts = self.digests(shards)
+        differing = NONE
+        for i, shard in enumerate(members(shards)):
+            same = sums[8 * i : 8 * i + 8] == own_sums[8 * i : 8 * i + 8]
+            if not same or counts[4 * i : 4 * i + 4] != own_counts[4 * i : 4 * i + 4]:
+                differing |= 1 << shard
+        return differing
 
 
-def pack(records: list[tuple[int, int, int]]) -> dict[str, bytes]:
-    """Records (id, version, op) as the columns of a batch; what the fake has no use for is zero."""
-    n = len(records)
-    columns = {name: bytes(n * column.width_v4) for name, column in COLUMNS.items()}
-    columns["id"] = struct.pack(f"<{n}Q", *(r[0] for r in records))
-    columns["version"] = struct.pack(f"<{n}I", *(r[1] for r in records))
-    columns["op"] = bytes(r[2] for r in records)
-    return columns
+def shard_of(flow: int) -> int:
+    """The shard of a flow, the same on both nodes."""
+    return flow % SHARDS
 
 
-def unpack(columns: Mapping[str, bytes]) -> list[tuple[int, int, int]]:
-    """The records in ``columns``."""
-    n = len(columns["op"])
-    ids = struct.unpack(f"<{n}Q", columns["id"])
-    versions = struct.unpack(f"<{n}I", columns["version"])
-    return list(zip(ids, versions, columns["op"], strict=True))
+def pack(records: list[Told]) -> tuple[Part, ...]:
+    """Records as the sections of a batch; what the fake has no use for is zero."""
+    parts = []
+    for op in (Op.OPEN, Op.STATE, Op.REST, Op.DELETE):
+        some = [record for record in records if record[2] is op]
+        if not some:
+            continue
+        columns = {name: bytes(COLUMNS[name].width_v4) for name in SECTIONS[op].required}
+        columns["id"] = struct.pack(f"<{len(some)}Q", *(r[0] for r in some))
+        if op is not Op.DELETE:
+            columns["version"] = struct.pack(f"<{len(some)}I", *(r[1] for r in some))
+        parts.append(Part(op, len(some), 4, columns))
+    return tuple(parts)
+
+
+def unpack(parts: Iterable[Part]) -> list[Told]:
+    """The records in ``parts``."""
+    records: list[Told] = []
+    for part in parts:
+        ids = struct.unpack(f"<{part.n}Q", part.columns["id"])
+        versions = struct.unpack(f"<{part.n}I", part.columns.get("version", bytes(4 * part.n)))
+        records += [(flow, version, part.op) for flow, version in zip(ids, versions, strict=True)]
+    return records

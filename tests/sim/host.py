@@ -19,8 +19,10 @@ from flexha.core import heartbeat_wire, node, sync_wire
 from flexha.core.actions import (
     AckFlows,
     Action,
+    AskDigest,
     BeginImport,
     CloseSync,
+    CompareDigests,
     Count,
     EndImport,
     ImportFlows,
@@ -29,15 +31,16 @@ from flexha.core.actions import (
     Reply,
     SendFrame,
     SendSync,
+    SetCommit,
     SetDrainCredit,
     SetPulse,
     SetRole,
-    StartBulk,
+    StartSweep,
     Stop,
     TrackChanges,
 )
 from flexha.core.events import (
-    BulkWalked,
+    DigestsRead,
     Event,
     Fenced,
     FlowsImported,
@@ -122,6 +125,7 @@ class Process:
         self.replies: dict[int, Reply] = {}
         self._inbox: deque[Event] = deque()
         self._timer_at: Ns | None = None
+        self._imported: int | None = None
         self._redial_ms = 50.0
         self._begun = self._rng.randrange(1 << 40)  # the clocks of two nodes have nothing in common
 
@@ -181,6 +185,9 @@ class Process:
             self._perform(action)
             if not self.alive:
                 return
+        if self._imported is not None:
+            imported, self._imported = self._imported, None
+            self.post(FlowsImported(imported))
         deadline = node.next_deadline(self.state)
         if isinstance(event, TimerFired) and deadline is not None and deadline <= self.now:
             raise SimulationError(f"{self.name}: TimerFired left a deadline in the past: a busy loop")
@@ -225,17 +232,25 @@ class Process:
                     self._redial()
             case TrackChanges(on):
                 fastpath.track(on=on)
-            case StartBulk():
-                fastpath.start_walk()
+            case StartSweep(shards):
+                fastpath.start_sweep(shards)
+            case AskDigest():
+                fastpath.ask_digest()
             case SetDrainCredit(records):
                 fastpath.credit = records
-            case BeginImport():
-                fastpath.begin_import()
-            case ImportFlows(seq, _, _, columns):
-                fastpath.import_flows(columns)
-                self.post(FlowsImported(seq))
-            case EndImport():
-                fastpath.end_import()
+            case SetCommit(on):
+                fastpath.commit = on
+            case BeginImport(seq, shards, _):
+                fastpath.begin_import(shards)
+                self._imported = seq
+            case ImportFlows(seq, parts):
+                fastpath.import_flows(parts)
+                self._imported = seq
+            case EndImport(seq, shards):
+                fastpath.end_import(shards)
+                self._imported = seq
+            case CompareDigests(seq, shards, sums, counts):
+                self.post(DigestsRead(seq, shards, fastpath.compare(shards, sums, counts)))
             case AckFlows(marks):
                 fastpath.acknowledge(marks)
             case Reply(request):
@@ -334,11 +349,11 @@ class Process:
 
     # ---- drains, frames, the sync connection ---------------------------------------------------------
     def _drain(self) -> None:
-        event = self.fastpath.drain(self.cfg.sync.batch_records)
-        if event is not None:
+        self.fastpath.work()
+        for event in self.fastpath.drain(self.cfg.sync.batch_records):
             self._step(event)
-        elif self.fastpath.walk_ended():
-            self._step(BulkWalked())
+        if self._rng.random() < 0.5:  # what a worker does between drains lies in its ring
+            self.fastpath.work()
         self._later(DRAIN_MS, self._drain)
 
     def receive_frame(self, port: str, frame: bytes) -> None:

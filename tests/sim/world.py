@@ -9,12 +9,15 @@ Invariants of every step:
   switches    with healthy ports, the switches send to the one open fence within ``MISLED_MS``
   ready       a node calls itself ready only when PASSIVE and its last import is complete
   bounded     the window of unacknowledged batches, and the busy loop that a past deadline would be
+  digests     both tables differ at a place in the stream only if somebody has flipped a bit there
+  commit      packets wait for a peer only while one follows that is in sync
   handover    when the ACTIVE gives its word, the peer's table holds what its own does
   answers     every operator's request is answered once, unless its daemon died
 Of every crash of an ACTIVE node:
   inherit     what the peer has acknowledged is in its table, and not what it has acknowledged the end of
 After quiescence:
-  one ACTIVE, the other one PASSIVE and ready, and both tables hold the same flows
+  one ACTIVE, the other one PASSIVE and ready, both tables hold the same flows in the same versions, and the
+  digests have agreed within ``AGREED_S``, whatever was flipped
 """
 
 from __future__ import annotations
@@ -26,20 +29,22 @@ from functools import partial
 
 from cores import config
 from sim.clock import Clock
-from sim.fastpath import OP_DELETE, unpack
+from sim.fastpath import unpack
 from sim.host import Disk, Process, SimulationError
 from sim.net import PATHS, PORTS, VMAC_PREFIX, Connection, Network
 
 from flexha.core.actions import Action
-from flexha.core.events import Command, Event, OperatorAsked, Role
+from flexha.core.events import Command, Event, Op, OperatorAsked, Role
 from flexha.core.heartbeat_wire import Heartbeat
 from flexha.core.node import SyncLimits
-from flexha.core.sync_wire import Ack, Batch, BulkBegin
-from flexha.units import NS_PER_MS, Ns, Term, centiseconds, ms
+from flexha.core.shards import ALL
+from flexha.core.sync_wire import Ack, Batch, SweepBegin
+from flexha.units import NS_PER_MS, NS_PER_S, Ns, Term, centiseconds, ms
 
 DUAL_MS = 400
 MISLED_MS = 250
 ANSWER_MS = 3000
+AGREED_S = 3
 CHAOS_MS = 15_000
 QUIET_MS = 12_000
 
@@ -79,6 +84,7 @@ KINDS = {
     "maintenance-exit": 2,
     "stop": 2,
     "burst": 3,
+    "flip": 3,
 }
 
 
@@ -126,9 +132,11 @@ class World:
         self.reasons: list[str] = []
         """Why roles changed, in order."""
         self.reigns: dict[Term, tuple[int, int]] = {}
-        self.acked: list[dict[int, tuple[int, int]]] = [{}, {}]
-        """Per sender: what the present peer has acknowledged, id -> (version, op)."""
-        self._sent: list[dict[int, list[tuple[int, int, int]]]] = [{}, {}]
+        self.acked: list[dict[int, tuple[int, Op]]] = [{}, {}]
+        """Per sender: what the present peer has acknowledged, id -> (version, kind)."""
+        self.flipped = False
+        """Somebody has damaged a record."""
+        self._sent: list[dict[int, list[tuple[int, int, Op]]]] = [{}, {}]
         self._dual_since: Ns | None = None
         self._alone: tuple[Process, Ns] | None = None
         """The only node whose fence is open, and since when."""
@@ -178,11 +186,11 @@ class World:
         sent, acked = self._sent[sender.index], self.acked[sender.index]
         for message in sender.sync_messages(data):
             match message:
-                case BulkBegin():
+                case SweepBegin(shards=shards) if shards == ALL:
                     sent.clear()
                     acked.clear()
-                case Batch(seq, _, _, columns):
-                    sent[seq] = unpack(columns)
+                case Batch(seq, parts):
+                    sent[seq] = unpack(parts)
                 case Ack(seq):
                     peers_sent = self._sent[1 - sender.index]
                     for batch in [s for s in peers_sent if s <= seq]:
@@ -208,25 +216,30 @@ class World:
             for at, event, fields in given
         ):
             return
-        if heir.fastpath.flows.keys() != giver.fastpath.flows.keys():
+        if not self.flipped and heir.fastpath.flows != giver.fastpath.flows:
             missing = giver.fastpath.flows.keys() - heir.fastpath.flows.keys()
             raise SimulationError(
-                f"{heir.name} reigns by the word of {giver.name} without {len(missing)} flows"
+                f"{heir.name} reigns by the word of {giver.name}: {len(missing)} flows are missing, or old"
             )
 
     def own_terms(self, process: Process) -> list[Term]:
         return [t for t, owner in self.reigns.items() if owner[0] == process.index]
 
     def check_ready(self, process: Process, ready: bool) -> None:
-        if ready and not (process.role is Role.PASSIVE and process.fastpath.complete):
+        if ready and not (process.role is Role.PASSIVE and not process.fastpath.incomplete):
             raise SimulationError(
                 f"{process.name} says ready as {process.role.name}, before its bulk is complete"
             )
 
     def check(self, process: Process) -> None:
         window = process.state.session.sender.window
-        if len(window) > process.cfg.sync.window_batches + 1:
+        if len(window) > process.cfg.sync.window_batches + 3:  # a drain ends with a marker
             raise SimulationError(f"{process.name}: {len(window)} batches in the window")
+        if process.counters.get("audit.differing") and not self.flipped:
+            raise SimulationError(f"{process.name}: the tables differ at a place in the stream")
+        sender = process.state.session.sender
+        if process.fastpath.commit != (sender.engaged and sender.audit.in_sync):
+            raise SimulationError(f"{process.name}: commit is {process.fastpath.commit}")
         for request, asked in process.requests.items():
             if request not in process.replies and self.clock.now - asked > ms(ANSWER_MS):
                 raise SimulationError(f"{process.name}: request {request} was never answered")
@@ -282,10 +295,14 @@ class World:
             return
         for flow, (version, op) in self.acked[dead.index].items():
             have = peer.fastpath.flows.get(flow)
-            if op == OP_DELETE:
+            if op is Op.DELETE:
                 if have is not None and flow not in dead.fastpath.flows:
                     raise SimulationError(f"{peer.name} holds {flow:x}, whose end it acknowledged")
-            elif dead.fastpath.flows.get(flow) == version and (have is None or have < version):
+            elif (
+                not self.flipped
+                and dead.fastpath.flows.get(flow) == version
+                and (have is None or have < version)
+            ):
                 raise SimulationError(f"{peer.name} acknowledged {flow:x} version {version}, and has {have}")
 
     # ---- the run -------------------------------------------------------------------------------------
@@ -384,8 +401,23 @@ class World:
                 if process is not None and process.alive and process.fastpath.fence.is_active:
                     for _ in range(int(fault.amount * 300)):
                         process.fastpath.open_flow()
+            case "flip":
+                self._flip(index, fault.amount)
             case command:
                 self._command(process, Command(command))
+
+    def _flip(self, index: int, amount: float) -> None:
+        """One record of a PASSIVE node is wrong, or is not there, and nobody is told."""
+        process = self.nodes[index]
+        if process is None or process.role is not Role.PASSIVE or not process.fastpath.flows:
+            return
+        self.flipped = True
+        flows = process.fastpath.flows
+        flow = list(flows)[int(amount * len(flows))]
+        if amount < 0.5:
+            del flows[flow]
+        else:
+            flows[flow] += 1_000_000
 
     def _whom(self, node: str) -> int:
         if node in ("a", "b"):
@@ -429,6 +461,16 @@ class World:
             raise SimulationError(
                 f"tables differ: {len(missing)} missing, {len(surplus)} too many on PASSIVE"
             )
+        if active.fastpath.flows != passive.fastpath.flows:
+            raise SimulationError("tables differ: versions on PASSIVE are not those of ACTIVE")
+        for process, agreed_at in (
+            (active, active.state.session.sender.audit.agreed_at),
+            (passive, passive.state.session.receiver.agreed_at),
+        ):
+            if agreed_at is None or process.now - agreed_at > AGREED_S * NS_PER_S:
+                raise SimulationError(f"{process.name}: the digests have not agreed for a while")
+        if active.fastpath.lost or not active.fastpath.commit:
+            raise SimulationError("ACTIVE has lost shards, or does not wait for its peer")
         if active.fastpath.fence.role is not Role.ACTIVE:
             raise SimulationError("ACTIVE is fenced, and does not know it")
 

@@ -45,14 +45,30 @@ from flexha.core.actions import (
     Reply,
     SendFrame,
     SendSync,
+    SetCommit,
     SetPulse,
     SetRole,
-    StartBulk,
+    StartSweep,
     Stop,
     TrackChanges,
 )
 from flexha.core.events import Command, Event, VrrpFrameReceived
-from flexha.core.sync_wire import Ack, Batch, Beat, BulkBegin, BulkEnd, Close, Go, Hello, Resume, Want
+from flexha.core.shards import ALL, Shards
+from flexha.core.sync_wire import (
+    Ack,
+    Audit,
+    Batch,
+    Beat,
+    Close,
+    Digest,
+    Go,
+    Hello,
+    Resume,
+    SweepBegin,
+    SweepEnd,
+    Unknown,
+    Want,
+)
 from flexha.units import NS_PER_MS, Ns, ms
 
 MARK = "----"
@@ -123,12 +139,14 @@ class Stage(World):
                 return [text for m in process.sync_messages(data) for text in told_message(m)]
             case TrackChanges(on):
                 return [f"track-changes {'on' if on else 'off'}"]
-            case StartBulk():
-                return ["start-bulk"]
-            case BeginImport():
-                return ["begin-import"]
-            case EndImport():
-                return ["end-import"]
+            case StartSweep(shards):
+                return [f"start-sweep of {named(shards)}"]
+            case SetCommit(on):
+                return [f"commit {'on' if on else 'off'}"]
+            case BeginImport(_, shards, repair):
+                return [f"begin-import of {named(shards)}{', to repair' if repair else ''}"]
+            case EndImport(_, shards):
+                return [f"end-import of {named(shards)}"]
             case CloseSync(reason):
                 return [f"close-sync: {reason}"]
             case Reply(_, ok, text):
@@ -248,21 +266,31 @@ def told_message(message: sync_wire.Message) -> list[str]:
         case Hello():
             return [f"sync: hello, {message.role.name} {message.term}"]
         case Want(stream, seq):
-            return [f"sync: want, from batch {seq + 1} of term {stream.term}" if stream else "sync: want all"]
-        case BulkBegin(stream, seq):
-            return [f"sync: bulk begins with batch {seq} of term {stream.term}"]
+            return [f"sync: want, from {seq + 1} of term {stream.term}" if stream else "sync: want all"]
+        case SweepBegin(stream, seq, shards, repair):
+            what = "repair" if repair else "sweep"
+            return [f"sync: {seq} of term {stream.term}, {what} of {named(shards)} begins"]
         case Resume(stream, seq):
-            return [f"sync: resume with batch {seq} of term {stream.term}"]
-        case Batch(seq, n, _, _):
-            return [f"sync: batch {seq}, {n} records"]
-        case BulkEnd(seq):
-            return [f"sync: bulk ends with batch {seq}"]
+            return [f"sync: resume with {seq} of term {stream.term}"]
+        case Batch(seq):
+            return [f"sync: {seq}, {message.n} records"]
+        case SweepEnd(seq, shards):
+            return [f"sync: {seq}, sweep of {named(shards)} ends"]
+        case Audit(seq, _, differ):
+            return [f"sync: behind {seq} {named(differ)} differ"] if differ else []
         case Go(term):
             return [f"sync: go, term {term}"]
         case Close(reason):
             return [f"sync: close, {reason}"]
-        case Ack() | Beat():
+        case Unknown(kind):
+            return [f"sync: unknown {kind}"]
+        case Ack() | Beat() | Digest():
             return []
+
+
+def named(shards: Shards) -> str:
+    """``all shards``, or how many."""
+    return "all shards" if shards == ALL else f"{shards.bit_count()} shards"
 
 
 def told_record(event: str, fields: Any) -> str:

@@ -7,7 +7,21 @@ import json
 from dataclasses import replace
 
 import pytest
-from cores import FOREIGN, Core, advert, config, only, peer_info, received, records, roles
+from cores import (
+    COUNTS,
+    FOREIGN,
+    SUMS,
+    Core,
+    advert,
+    config,
+    digest,
+    only,
+    part,
+    peer_info,
+    received,
+    records,
+    roles,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,8 +30,11 @@ from flexha.core.actions import Count, Record
 from flexha.core.errors import LocalProtocolError
 from flexha.core.events import (
     Command,
+    DigestDrained,
+    DigestsRead,
     Event,
     Fenced,
+    FlowsDrained,
     FlowsImported,
     OperatorAsked,
     PathDown,
@@ -26,8 +43,10 @@ from flexha.core.events import (
     PortChanged,
     Role,
     RoleSet,
+    ShardsLost,
     Started,
     StopRequested,
+    SweepWalked,
     SyncClosed,
     SyncConnected,
     SyncReceived,
@@ -35,7 +54,8 @@ from flexha.core.events import (
     TimerFired,
     VrrpFrameReceived,
 )
-from flexha.core.sync_wire import BulkBegin, BulkEnd, Go, Stream
+from flexha.core.shards import ALL
+from flexha.core.sync_wire import Ack, Go, Stream, SweepBegin, SweepEnd, Want
 from flexha.units import Term
 
 
@@ -148,7 +168,15 @@ EVENTS: st.SearchStrategy[Event] = st.one_of(
     st.builds(FlowsImported, st.integers(0, 3), st.sampled_from([None, "refused"])),
     st.sampled_from([200, 100, 0]).map(lambda priority: advert("wan", priority, FOREIGN["wan"])),
     st.builds(lambda role: received(Core(config(0)).peer_hello(role)), st.sampled_from(Role)),
-    st.just(received(BulkBegin(Stream(1, Term(3)), 1), BulkEnd(0))),
+    st.just(received(SweepBegin(Stream(1, Term(3)), 1, ALL), SweepEnd(2, ALL))),
+    st.just(received(digest(2))),
+    st.just(received(Want(None, 0))),
+    st.integers(0, 3).map(lambda seq: received(Ack(seq))),
+    st.builds(DigestsRead, st.integers(0, 3), st.just(ALL), st.sampled_from([0, 1, ALL])),
+    st.just(FlowsDrained((part(1),), {0: 1})),
+    st.sampled_from([1, 6, ALL]).map(ShardsLost),
+    st.sampled_from([1, 6, ALL]).map(SweepWalked),
+    st.just(DigestDrained(ALL, SUMS, COUNTS)),
     st.integers(0, 9).map(lambda term: received(Go(Term(term)))),
 )
 

@@ -11,10 +11,11 @@ from cores import (
     Core,
     advert,
     adverts,
-    columns,
     config,
+    digest,
     garps,
     only,
+    part,
     peer_info,
     received,
     records,
@@ -22,9 +23,20 @@ from cores import (
     sent,
 )
 
-from flexha.core.actions import Action, PersistTerm, Record, Reply, SendFrame, SetPulse, SetRole, Stop
+from flexha.core.actions import (
+    Action,
+    AskDigest,
+    PersistTerm,
+    Record,
+    Reply,
+    SendFrame,
+    SetPulse,
+    SetRole,
+    Stop,
+)
 from flexha.core.events import (
     Command,
+    DigestsRead,
     Fenced,
     FlowsDrained,
     OperatorAsked,
@@ -41,7 +53,8 @@ from flexha.core.events import (
     TermPersistFailed,
     TimerFired,
 )
-from flexha.core.sync_wire import Ack, BulkBegin, BulkEnd, Go, Hello, Stream
+from flexha.core.shards import ALL
+from flexha.core.sync_wire import Ack, Digest, Go, Hello, Stream, SweepBegin, SweepEnd
 from flexha.units import TERM_MAX, Term
 
 READY_PEER = peer_info(Role.PASSIVE, 2, ready=True)
@@ -320,8 +333,10 @@ def test_handover_by_the_operator() -> None:
     assert roles(actions) == [(Role.JOINING, 2)], "nothing was unacknowledged"
     assert sent(actions) == []
     assert only(actions, Reply) == []
-    actions = core.sleep(6)
-    go, hello = sent(actions)
+    assert only(actions, AskDigest) == [AskDigest()], "behind their digests the workers have nothing to tell"
+    actions = core.settle()
+    told, go, hello = sent(actions)
+    assert isinstance(told, Digest)
     assert go == Go(Term(3))
     assert isinstance(hello, Hello)
     assert hello.role is Role.JOINING
@@ -399,11 +414,10 @@ def test_a_handover_whose_connection_breaks_is_taken_back() -> None:
 def test_behind_the_fence_the_last_changes_follow() -> None:
     core = Core(config(0)).with_ready_peer()
     core.do(OperatorAsked(1, Command.FAILOVER))
-    core.sleep(3)
     from_fast_path(core)
-    assert sent(core.sleep(20)) == [], "the word waits for the acknowledgement"
-    core.do(received(Ack(1)))
-    assert Go(Term(3)) in sent(core.sleep(6))
+    actions = core.agree()
+    assert Go(Term(3)) not in sent(actions), "the word waits for the acknowledgement"
+    assert Go(Term(3)) in sent(core.do(received(Ack(3))))
 
 
 def test_a_handover_does_not_wait_for_ever_behind_the_fence() -> None:
@@ -420,13 +434,13 @@ def test_an_heir_that_does_not_take_the_word_is_replaced() -> None:
     """The word was lost with its connection, and the heir with it."""
     core = Core(config(0)).with_ready_peer()
     core.do(OperatorAsked(1, Command.FAILOVER))
-    core.sleep(6)
+    core.settle()
     assert roles(core.silence()) == [(Role.ACTIVE, 4)]
 
 
 def from_fast_path(core: Core) -> None:
     """One change comes out of the workers."""
-    core.do(FlowsDrained(1, 4, columns(1), {0: 1}))
+    core.do(FlowsDrained((part(1),), {0: 1}))
 
 
 # ---- preempt -----------------------------------------------------------------------------------------
@@ -453,7 +467,7 @@ def test_a_passive_node_goes_and_comes_back() -> None:
 def test_an_active_node_hands_over_first() -> None:
     core = Core(config(0)).with_ready_peer()
     core.do(OperatorAsked(1, Command.MAINTENANCE_ENTER))
-    actions = core.sleep(6)
+    actions = core.settle()
     assert roles(actions) == [(Role.MAINTENANCE, 2)]
     assert names(actions).index("SendSync") < names(actions).index("SetRole"), "the word comes first"
     assert [r.ok for r in only(actions, Reply)] == [True]
@@ -524,7 +538,7 @@ def test_a_fault_may_become_maintenance() -> None:
 def test_an_active_node_stops_by_handing_over() -> None:
     core = Core(config(0)).with_ready_peer()
     core.do(StopRequested())
-    actions = core.sleep(6)
+    actions = core.settle()
     assert Go(Term(3)) in sent(actions)
     assert only(actions, Stop) == []
     actions = core.do(PeerHeard(peer_info(Role.ACTIVE, 3)))
@@ -536,6 +550,7 @@ def test_an_active_node_stops_by_handing_over() -> None:
 def test_an_heir_that_says_nothing_does_not_keep_us() -> None:
     core = Core(config(0)).with_ready_peer()
     core.do(StopRequested())
+    core.settle()
     assert only(core.sleep(600), Stop) == [Stop()]
 
 
@@ -560,7 +575,7 @@ def test_a_second_request_does_not_wait() -> None:
 def test_a_stop_during_a_handover_is_a_stop_after_it() -> None:
     core = Core(config(0)).with_ready_peer()
     core.do(OperatorAsked(1, Command.FAILOVER), StopRequested())
-    core.sleep(6)
+    core.settle()
     assert only(core.do(PeerHeard(peer_info(Role.ACTIVE, 3))), Stop) == [Stop()]
 
 
@@ -622,7 +637,8 @@ def test_synced_before_the_heartbeat_tells_of_the_reign() -> None:
     core.hear(peer_info(Role.PASSIVE, 1))
     stream = Stream(0xBBBB, Term(3))
     hello = replace(core.peer_hello(Role.ACTIVE), term=Term(3))
-    core.do(SyncConnected(), received(hello, BulkBegin(stream, 1), BulkEnd(0)))
+    core.do(SyncConnected(), received(hello, SweepBegin(stream, 1, ALL), SweepEnd(2, ALL), digest(2)))
+    core.do(DigestsRead(2, ALL, 0))
     assert core.role is Role.JOINING
     core.do(PeerHeard(peer_info(Role.ACTIVE, 3)))
     assert core.role is Role.PASSIVE

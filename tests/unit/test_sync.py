@@ -6,60 +6,86 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from cores import INCARNATIONS, Core, columns, config, only, peer_info, received, records, roles, sent
+from cores import (
+    COUNTS,
+    INCARNATIONS,
+    SUMS,
+    Core,
+    config,
+    digest,
+    only,
+    part,
+    peer_info,
+    received,
+    records,
+    roles,
+    sent,
+)
 
 from flexha.core import sync_wire
 from flexha.core.actions import (
     AckFlows,
     Action,
+    AskDigest,
     BeginImport,
     CloseSync,
+    CompareDigests,
     Count,
     EndImport,
     ImportFlows,
+    SetCommit,
     SetDrainCredit,
     SetPulse,
-    StartBulk,
+    StartSweep,
     TrackChanges,
 )
 from flexha.core.events import (
-    BulkWalked,
+    DigestDrained,
+    DigestsRead,
     FlowsDrained,
     FlowsImported,
     PeerHeard,
     Role,
+    ShardsLost,
+    SweepWalked,
     SyncClosed,
     SyncConnected,
     SyncReceived,
 )
 from flexha.core.node import SyncLimits
+from flexha.core.shards import ALL
 from flexha.core.sync import Mode
 from flexha.core.sync_wire import (
     Ack,
+    Audit,
     Batch,
     Beat,
-    BulkBegin,
-    BulkEnd,
     Close,
+    Digest,
     Hello,
     Message,
     Resume,
     Stream,
+    SweepBegin,
+    SweepEnd,
+    Unknown,
     Want,
 )
 from flexha.units import Term
 
-LIMITS = SyncLimits(window_batches=3, batch_records=10, resume_hold_s=20.0)
+LIMITS = SyncLimits(window_batches=4, batch_records=10, resume_hold_s=20.0)
 OURS = Stream(INCARNATIONS[0], Term(2))
 THEIRS = Stream(INCARNATIONS[1], Term(3))
+EVEN = sum(1 << shard for shard in range(0, 64, 2))
+"""The shards of one of two workers."""
 
 
-def drained(n: int = 1, *, mark: int = 0, lost: int = 0) -> FlowsDrained:
-    return FlowsDrained(n, 4, columns(n), {0: mark} if mark else {}, lost)
+def drained(n: int = 1, *, mark: int = 0) -> FlowsDrained:
+    return FlowsDrained((part(n),), {0: mark} if mark else {})
 
 
 def batch(seq: int, n: int = 1) -> Batch:
-    return Batch(seq, n, 4, columns(n))
+    return Batch(seq, (part(n),))
 
 
 def active(limits: SyncLimits = LIMITS) -> Core:
@@ -75,9 +101,16 @@ def joins(core: Core, stream: Stream | None = None, seq: int = 0, role: Role = R
 
 
 def sending() -> Core:
-    """ACTIVE, the bulk (one batch) sent and acknowledged."""
+    """ACTIVE; the bulk, numbers 1 to 3 with two records, is sent and acknowledged."""
     core = active()
-    core.do(joins(core), drained(2), BulkWalked(), received(Ack(1)))
+    core.do(joins(core), drained(2), SweepWalked(ALL), received(Ack(3)))
+    return core
+
+
+def in_sync() -> Core:
+    """The same, and both tables have been found equal."""
+    core = sending()
+    core.agree()
     return core
 
 
@@ -121,7 +154,7 @@ def test_nothing_is_sent_before_the_peer_wants_it() -> None:
     core = active()
     core.do(received(core.peer_hello(Role.JOINING)))
     assert mode(core) is Mode.IDLE
-    assert only(core.do(received(Want(None, 0))), StartBulk) == [StartBulk()]
+    assert only(core.do(received(Want(None, 0))), StartSweep) == [StartSweep(ALL)]
 
 
 def test_a_follower_says_what_it_wants_once_for_each_reign() -> None:
@@ -135,13 +168,14 @@ def test_a_follower_says_what_it_wants_once_for_each_reign() -> None:
 def test_batches_of_an_earlier_conversation_are_not_taken() -> None:
     """The reigning peer takes a new term: what it sent before it heard our want is void, no offence."""
     core = joining()
-    core.do(received(BulkBegin(THEIRS, 1), batch(1)), FlowsImported(1))
+    core.do(received(SweepBegin(THEIRS, 1, ALL), batch(2)), FlowsImported(2))
     core.do(PeerHeard(peer_info(Role.ACTIVE, 5)))
     assert mode(core) is Mode.IDLE
-    assert core.do(received(batch(2))) == ()
-    assert sent(core.do(received(core.peer_hello(Role.ACTIVE)))) == [Want(THEIRS, 1)]
-    assert core.do(received(batch(3), BulkEnd(3))) == ()
-    assert only(core.do(received(Resume(THEIRS, 2), batch(2))), ImportFlows)[0].seq == 2
+    assert core.do(received(batch(3))) == ()
+    assert sent(core.do(received(core.peer_hello(Role.ACTIVE)))) == [Want(THEIRS, 2)]
+    old = (batch(4), SweepBegin(THEIRS, 5, EVEN), SweepEnd(6, EVEN), digest(6))
+    assert core.do(received(*old)) == ()
+    assert only(core.do(received(Resume(THEIRS, 3), batch(3))), ImportFlows)[0].seq == 3
 
 
 def test_an_active_of_a_past_term_is_not_followed() -> None:
@@ -149,7 +183,7 @@ def test_an_active_of_a_past_term_is_not_followed() -> None:
     core = Core(config(0)).become_joining(5)
     core.do(SyncConnected(), received(replace(core.peer_hello(Role.ACTIVE), term=Term(3))))
     assert mode(core) is Mode.IDLE
-    assert only(core.do(received(BulkBegin(THEIRS, 1), batch(1))), ImportFlows) == []
+    assert only(core.do(received(SweepBegin(THEIRS, 1, ALL), batch(2))), ImportFlows) == []
 
 
 # ---- sending -----------------------------------------------------------------------------------------
@@ -157,29 +191,53 @@ def test_bulk_on_join() -> None:
     core = active()
     actions = core.do(joins(core))
     assert only(actions, TrackChanges) == [TrackChanges(on=True)]
-    assert sent(actions) == [BulkBegin(OURS, 1)]
-    assert only(actions, StartBulk) == [StartBulk()]
-    assert only(actions, SetDrainCredit) == [SetDrainCredit(30)]
+    assert sent(actions) == [SweepBegin(OURS, 1, ALL)]
+    assert only(actions, StartSweep) == [StartSweep(ALL)]
+    assert only(actions, SetDrainCredit)[-1] == SetDrainCredit(30)
     kinds = [type(a) for a in actions]
-    assert kinds.index(TrackChanges) < kinds.index(StartBulk), "or a change during the walk would be missed"
-    assert sent(core.do(drained(2))) == [batch(1, 2)]
-    assert sent(core.do(BulkWalked())) == [BulkEnd(1)]
+    assert kinds.index(TrackChanges) < kinds.index(StartSweep), "or a change during the walk would be missed"
+    assert sent(core.do(drained(2))) == [batch(2, 2)]
+    assert sent(core.do(SweepWalked(ALL))) == [SweepEnd(3, ALL)]
+
+
+def test_each_worker_ends_its_part_of_a_sweep() -> None:
+    core = active()
+    core.do(joins(core))
+    assert sent(core.do(SweepWalked(EVEN))) == [SweepEnd(2, EVEN)]
+    assert core.state.session.sender.bulk_in_progress
+    assert sent(core.do(drained(), SweepWalked(ALL & ~EVEN))) == [batch(3), SweepEnd(4, ALL & ~EVEN)]
+    assert not core.state.session.sender.bulk_in_progress
 
 
 def test_the_window_bounds_what_is_drained() -> None:
     """A slow peer leaves its changes in C, as bits."""
     core = sending()
-    credit = [only(core.do(drained()), SetDrainCredit)[-1].records for _ in range(3)]
-    assert credit == [20, 10, 0]
-    assert only(core.do(received(Ack(3))), SetDrainCredit) == [SetDrainCredit(20)]
+    credit = [only(core.do(drained()), SetDrainCredit)[-1].records for _ in range(4)]
+    assert credit == [30, 20, 10, 0]
+    assert only(core.do(received(Ack(6))), SetDrainCredit) == [SetDrainCredit(30)]
+
+
+def test_the_window_is_bounded_in_bytes_too() -> None:
+    core = active(replace(LIMITS, window_bytes=700))
+    core.do(joins(core))
+    assert only(core.do(drained(1)), SetDrainCredit)[-1].records == 20
+    assert only(core.do(drained(10)), SetDrainCredit)[-1].records == 0
+    assert only(core.do(received(Ack(3))), SetDrainCredit)[-1].records == 40
+    assert core.state.session.sender.window_bytes == 0
 
 
 def test_acknowledgements_free_tombstones_up_to_the_highest_mark() -> None:
     core = sending()
     core.do(drained(mark=7), drained(mark=9), drained(mark=12))
-    assert only(core.do(received(Ack(3))), AckFlows) == [AckFlows({0: 9})]
-    assert only(core.do(received(Ack(3))), AckFlows) == [], "said twice"
-    assert only(core.do(received(Ack(4))), AckFlows) == [AckFlows({0: 12})]
+    assert only(core.do(received(Ack(5))), AckFlows) == [AckFlows({0: 9})]
+    assert only(core.do(received(Ack(5))), AckFlows) == [], "said twice"
+    assert only(core.do(received(Ack(6))), AckFlows) == [AckFlows({0: 12})]
+
+
+def test_one_acknowledgement_answers_for_all_before_it() -> None:
+    core = sending()
+    core.do(drained(mark=7), FlowsDrained((part(1),), {1: 3}))
+    assert only(core.do(received(Ack(5))), AckFlows) == [AckFlows({0: 7, 1: 3})]
 
 
 def test_resume_sends_again_what_is_not_acknowledged_and_no_more() -> None:
@@ -188,24 +246,27 @@ def test_resume_sends_again_what_is_not_acknowledged_and_no_more() -> None:
     core.do(drained(mark=5), drained(), drained())
     assert only(core.do(SyncClosed("cut")), SetDrainCredit) == [SetDrainCredit(0)]
     core.do(SyncConnected())
-    actions = core.do(joins(core, OURS, 2, Role.PASSIVE))
-    assert sent(actions) == [Resume(OURS, 3), batch(3), batch(4), BulkEnd(1)]
+    actions = core.do(joins(core, OURS, 4, Role.PASSIVE))
+    assert sent(actions) == [Resume(OURS, 5), batch(5), batch(6)]
     assert only(actions, AckFlows) == [AckFlows({0: 5})]
-    assert only(actions, StartBulk) == []
-    assert only(actions, SetDrainCredit)[-1] == SetDrainCredit(10)
+    assert only(actions, StartSweep) == []
+    assert only(actions, SetDrainCredit)[-1] == SetDrainCredit(20)
+    assert only(core.sleep(0), AskDigest) == [AskDigest()], "at once: the peer is not in sync before"
 
 
 @pytest.mark.parametrize(
     ("stream", "seq"),
-    [(None, 0), (Stream(9, Term(2)), 2), (Stream(INCARNATIONS[0], Term(0)), 2), (OURS, 99), (OURS, 0)],
+    [(None, 0), (Stream(9, Term(2)), 3), (Stream(INCARNATIONS[0], Term(0)), 3), (OURS, 99), (OURS, 0)],
     ids=["nothing", "another-life", "another-reign", "more-than-sent", "less-than-acknowledged"],
 )
 def test_a_bulk_when_a_resume_is_impossible(stream: Stream | None, seq: int) -> None:
+    """Of what the workers have told so far, nothing counts for this peer: they forget it first."""
     core = sending()
     core.do(drained(), SyncClosed("cut"), SyncConnected())
     actions = core.do(joins(core, stream, seq, Role.PASSIVE))
-    assert sent(actions) == [BulkBegin(OURS, 3)]
-    assert only(actions, StartBulk) == [StartBulk()]
+    assert sent(actions) == [SweepBegin(OURS, 5, ALL)]
+    assert only(actions, TrackChanges) == [TrackChanges(on=False), TrackChanges(on=True)]
+    assert only(actions, StartSweep) == [StartSweep(ALL)]
 
 
 def test_a_peer_that_stays_away_is_given_up() -> None:
@@ -216,156 +277,293 @@ def test_a_peer_that_stays_away_is_given_up() -> None:
     actions = core.sleep(200)
     assert only(actions, TrackChanges) == [TrackChanges(on=False)]
     assert records(actions, "sync-resume-expired") != []
+    assert Count("sync.records_discarded", 5) in core.do(drained(5))
     core.do(SyncConnected())
-    actions = core.do(joins(core, OURS, 1, Role.PASSIVE))
+    actions = core.do(joins(core, OURS, 3, Role.PASSIVE))
     assert only(actions, TrackChanges) == [TrackChanges(on=True)]
-    assert sent(actions) == [BulkBegin(OURS, 2)]
+    assert sent(actions) == [SweepBegin(OURS, 4, ALL)]
 
 
-def test_lost_changes_make_a_new_bulk() -> None:
-    core = sending()
-    actions = core.do(drained(lost=3))
-    assert Count("sync.changes_lost", 3) in actions
-    assert sent(actions) == [batch(2), BulkBegin(OURS, 3)]
-    assert only(actions, StartBulk) == [StartBulk()]
+def test_lost_shards_are_swept_and_no_others() -> None:
+    core = in_sync()
+    actions = core.do(ShardsLost(0b101))
+    assert Count("sync.shards_lost", 2) in actions
+    assert sent(actions) == [SweepBegin(OURS, 4, 0b101)]
+    assert only(actions, StartSweep) == [StartSweep(0b101)]
+    assert sent(core.do(drained(), SweepWalked(0b101))) == [batch(5), SweepEnd(6, 0b101)]
 
 
-def test_changes_lost_during_a_walk_make_another_walk_after_it() -> None:
-    """Two walks at once are never asked for."""
-    core = active()
-    core.do(joins(core))
-    assert only(core.do(drained(lost=1)), StartBulk) == []
-    actions = core.do(BulkWalked())
-    assert sent(actions) == [BulkBegin(OURS, 2)]
-    assert only(actions, StartBulk) == [StartBulk()]
-    assert sent(core.do(BulkWalked())) == [BulkEnd(1)]
+def test_a_loss_is_acted_upon_once() -> None:
+    """It is said until the sweep begins, and again when a shard is lost anew."""
+    core = in_sync()
+    core.do(ShardsLost(EVEN))
+    core.do(ShardsLost(0b100))
+    assert core.do(ShardsLost(0b100)) == ()
+    actions = core.do(SweepWalked(EVEN & ~0b100))
+    assert sent(actions) == [SweepEnd(5, EVEN & ~0b100), SweepBegin(OURS, 6, 0b100)]
 
 
-def test_tombstones_of_batches_that_a_bulk_made_void_are_freed_when_it_is_complete() -> None:
-    """Not before: until the sweep, the peer may still hold those flows."""
-    core = sending()
-    core.do(drained(mark=40))
-    core.do(drained(lost=1))
-    assert only(core.do(drained(2), received(Ack(2))), AckFlows) == []
-    core.do(BulkWalked())
-    assert only(core.do(received(Ack(4))), AckFlows) == [AckFlows({0: 40})]
+def test_shards_lost_during_a_walk_are_swept_after_it() -> None:
+    """Two walks at once are never asked for, but for a bulk."""
+    core = in_sync()
+    core.do(ShardsLost(EVEN))
+    assert sent(core.do(ShardsLost(0b10))) == []
+    actions = core.do(SweepWalked(EVEN))
+    assert sent(actions) == [SweepEnd(5, EVEN), SweepBegin(OURS, 6, 0b10)]
+    assert only(actions, StartSweep) == [StartSweep(0b10)]
 
 
-def test_a_reconnect_during_a_walk_waits_for_its_end() -> None:
-    """The old walk's records are sent as changes; a second walk follows, for the new peer's bulk."""
+def test_shards_lost_while_the_peer_is_away_are_swept_when_it_resumes() -> None:
+    core = in_sync()
+    core.do(SyncClosed("cut"))
+    assert sent(core.do(ShardsLost(0b1))) == []
+    core.do(SyncConnected())
+    actions = core.do(joins(core, OURS, 3, Role.PASSIVE))
+    assert sent(actions) == [Resume(OURS, 4), SweepBegin(OURS, 4, 0b1)]
+    assert only(actions, StartSweep) == [StartSweep(0b1)]
+
+
+def test_a_reconnect_during_a_walk_that_cannot_resume_begins_anew() -> None:
     core = active()
     core.do(joins(core), SyncClosed("cut"), SyncConnected())
     actions = core.do(joins(core))
-    assert sent(actions) == [BulkBegin(OURS, 1)]
-    assert only(actions, StartBulk) == []
-    actions = core.do(BulkWalked())
-    assert only(actions, StartBulk) == [StartBulk()]
-    assert sent(core.do(drained(), BulkWalked()))[-1] == BulkEnd(1)
+    assert sent(actions) == [SweepBegin(OURS, 2, ALL)]
+    assert only(actions, StartSweep) == [StartSweep(ALL)]
 
 
-def test_a_walk_that_nobody_wants_is_drained_into_nothing() -> None:
+def test_a_walk_that_nobody_wants_is_forgotten() -> None:
     core = active()
     core.do(joins(core))
     actions = core.do(received(core.peer_hello(Role.MAINTENANCE)))
-    assert only(actions, TrackChanges) == []
-    assert only(actions, SetDrainCredit) == [SetDrainCredit(30)]
-    actions = core.do(drained(5))
-    assert sent(actions) == []
-    assert Count("sync.records_discarded", 5) in actions
-    assert only(core.do(BulkWalked()), TrackChanges) == [TrackChanges(on=False)]
-
-
-@pytest.mark.parametrize("acked", [1, 3])
-def test_a_peer_that_comes_back_after_it_was_given_up_gets_a_bulk(acked: int) -> None:
-    """Its records of the unwanted walk were discarded meanwhile: to resume would leave holes."""
-    core = active(replace(LIMITS, resume_hold_s=0.0))
-    core.do(joins(core), drained(), drained(), drained(), received(Ack(acked)), SyncClosed("cut"))
-    assert records(core.sleep(1), "sync-resume-expired") != []
-    assert Count("sync.records_discarded", 5) in core.do(drained(5))
-    core.do(SyncConnected())
-    actions = core.do(joins(core, OURS, acked))
-    assert sent(actions) == [BulkBegin(OURS, 4)]
-    assert only(actions, StartBulk) == [], "the old walk is still under way"
-    assert sent(core.do(drained())) == [batch(4)]
-    actions = core.do(BulkWalked())
-    assert sent(actions) == [BulkBegin(OURS, 5)]
-    assert only(actions, StartBulk) == [StartBulk()]
+    assert only(actions, TrackChanges) == [TrackChanges(on=False)]
+    assert only(actions, SetDrainCredit) == [SetDrainCredit(0)]
+    assert sent(core.do(SweepWalked(ALL))) == []
 
 
 def test_a_bulk_resumes_in_its_middle() -> None:
     core = active()
-    core.do(joins(core), drained(4), drained(4), received(Ack(1)), SyncClosed("cut"))
+    core.do(joins(core), drained(4), drained(4), received(Ack(2)), SyncClosed("cut"))
     core.do(SyncConnected())
-    actions = core.do(joins(core, OURS, 1, Role.JOINING))
-    assert sent(actions) == [Resume(OURS, 2), batch(2, 4)]
-    assert sent(core.do(BulkWalked())) == [BulkEnd(2)]
+    actions = core.do(joins(core, OURS, 2, Role.JOINING))
+    assert sent(actions) == [Resume(OURS, 3), batch(3, 4)]
+    assert sent(core.do(SweepWalked(ALL))) == [SweepEnd(4, ALL)]
 
 
 def test_the_end_of_a_bulk_that_was_lost_with_the_connection_is_said_again() -> None:
     core = active()
-    core.do(joins(core), drained(4), received(Ack(1)), SyncClosed("cut"), BulkWalked())
+    core.do(joins(core), drained(4), received(Ack(2)), SyncClosed("cut"), SweepWalked(ALL))
     core.do(SyncConnected())
-    actions = core.do(joins(core, OURS, 1, Role.JOINING))
-    assert sent(actions) == [Resume(OURS, 2), BulkEnd(1)]
+    actions = core.do(joins(core, OURS, 2, Role.JOINING))
+    assert sent(actions) == [Resume(OURS, 3), SweepEnd(3, ALL)]
+
+
+# ---- digests, as the sender knows them -----------------------------------------------------------------
+def test_tables_are_compared_when_a_bulk_has_ended_and_then_each_second() -> None:
+    core = sending()
+    assert only(core.sleep(0), AskDigest) == [AskDigest()]
+    (told,) = sent(core.do(DigestDrained(ALL, SUMS, COUNTS)))
+    assert told == digest(3)
+    core.do(received(Audit(3, ALL, 0)))
+    assert only(core.sleep(999), AskDigest) == []
+    assert only(core.sleep(2), AskDigest) == [AskDigest()]
+
+
+def test_each_worker_tells_its_own_shards() -> None:
+    """Where its queues are empty, not at the same place in the stream."""
+    core = sending()
+    core.sleep(0)
+    half = DigestDrained(EVEN, SUMS[:256], COUNTS[:128])
+    assert sent(core.do(half, drained())) == [Digest(3, EVEN, SUMS[:256], COUNTS[:128]), batch(4)]
+    other = DigestDrained(ALL & ~EVEN, SUMS[:256], COUNTS[:128])
+    assert sent(core.do(other)) == [Digest(4, ALL & ~EVEN, SUMS[:256], COUNTS[:128])]
+    assert only(core.do(received(Audit(3, EVEN, 0))), SetCommit) == []
+    assert only(core.do(received(Audit(4, ALL & ~EVEN, 0))), SetCommit) == [SetCommit(on=True)]
+
+
+def test_packets_wait_for_a_peer_in_sync_only() -> None:
+    """B1: without a peer nothing is held."""
+    core = sending()
+    assert only(core.agree(), SetCommit) == [SetCommit(on=True)]
+    core.sleep(1000)
+    assert only(core.agree(), SetCommit) == [], "said once"
+    assert only(core.do(SyncClosed("cut")), SetCommit) == [SetCommit(on=False)]
+    core.do(SyncConnected(), joins(core, OURS, 3, Role.PASSIVE))
+    assert only(core.agree(), SetCommit) == [SetCommit(on=True)]
+
+
+def test_nobody_waits_for_a_dead_peer() -> None:
+    core = Core(config(0, limits=LIMITS)).with_ready_peer()
+    actions = core.silence()
+    assert only(actions, SetCommit) == [SetCommit(on=False)]
+
+
+def test_a_shard_that_is_being_swept_is_not_compared() -> None:
+    core = in_sync()
+    core.do(ShardsLost(0b1))
+    core.sleep(1000)
+    (told,) = sent(core.do(DigestDrained(ALL, SUMS, COUNTS)))
+    assert isinstance(told, Digest)
+    assert told.shards == ALL & ~1
+    assert (len(told.sums), len(told.counts)) == (63 * 8, 63 * 4)
+
+
+def test_a_difference_is_repaired_counted_and_told() -> None:
+    """B5."""
+    core = in_sync()
+    core.sleep(1000)
+    actions = core.agree(differ=0b100)
+    assert records(actions, "audit-differs") == [{"shards": [2]}]
+    assert Count("audit.differing", 1) in actions
+    assert only(actions, StartSweep) == [StartSweep(0b100)]
+    assert sent(actions)[-1] == SweepBegin(OURS, 4, 0b100, repair=True)
+    core.do(drained(), SweepWalked(0b100), received(Ack(6)))
+    actions = core.agree()
+    assert records(actions, "audit-repaired") == [{"shards": [2]}]
+    assert Count("audit.repaired", 1) in actions
+
+
+def test_what_two_repairs_do_not_mend_is_an_alarm_and_tried_again() -> None:
+    core = in_sync()
+    core.sleep(1000)
+    for _ in range(2):
+        actions = core.agree(differ=0b1)
+        assert only(actions, StartSweep) == [StartSweep(0b1)]
+        assert records(actions, "audit-unrepaired") == []
+        core.do(SweepWalked(0b1))
+    actions = core.agree(differ=0b1)
+    assert records(actions, "audit-unrepaired") == [{"shards": [0], "repairs": 2, "retry_s": 10}]
+    assert Count("audit.unrepaired", 1) in actions
+    assert only(actions, StartSweep) == []
+    again = 0
+    for _ in range(11):
+        again += len(only(core.sleep(1000), StartSweep))
+        core.do(SweepWalked(0b1))
+        actions = core.agree(differ=0b1)
+        assert records(actions, "audit-unrepaired") == [], "said once"
+    assert again == 1
+    core.sleep(1000)
+    actions = core.agree()
+    assert records(actions, "audit-repaired") == [{"shards": [0]}]
+    assert core.state.session.sender.audit.unrepaired == 0
+
+
+def test_an_answer_from_before_a_repair_says_nothing_of_it() -> None:
+    core = in_sync()
+    core.sleep(1000)
+    core.do(DigestDrained(ALL, SUMS, COUNTS), ShardsLost(0b1), SweepWalked(0b1))
+    actions = core.do(received(Audit(3, ALL, 0b1)))
+    assert only(actions, StartSweep) == []
+    assert records(actions, "audit-differs") == []
+
+
+def test_no_round_begins_before_the_last_has_ended() -> None:
+    """A slow peer is not buried under digests."""
+    core = sending()
+    core.sleep(0)
+    assert only(core.sleep(2000), AskDigest) == [], "a worker has yet to answer"
+    core.do(received(Beat()), DigestDrained(ALL, SUMS, COUNTS))
+    assert only(core.sleep(2000), AskDigest) == [], "the peer has"
+    core.do(received(Audit(3, ALL, 0)))
+    assert only(core.sleep(60), AskDigest) == [AskDigest()]
+
+
+def test_an_answer_to_what_was_never_asked() -> None:
+    assert Count("sync.bad_audit") in sending().do(received(Audit(17, ALL, 0)))
+    assert sending().do(received(Audit(2, ALL, 1))) == (), "of an earlier conversation, for all we know"
 
 
 # ---- receiving ---------------------------------------------------------------------------------------
-def test_a_bulk_makes_a_joining_node_passive() -> None:
+def test_a_bulk_and_equal_digests_make_a_joining_node_passive() -> None:
     core = joining()
-    assert only(core.do(received(BulkBegin(THEIRS, 1))), BeginImport) == [BeginImport()]
-    assert only(core.do(received(batch(1, 3))), ImportFlows) == [ImportFlows(1, 3, 4, columns(3))]
-    assert only(core.do(received(BulkEnd(1))), EndImport) == [], "its last batch is not live yet"
-    actions = core.do(FlowsImported(1))
-    assert only(actions, EndImport) == [EndImport()]
-    assert Ack(1) in sent(actions)
+    assert only(core.do(received(SweepBegin(THEIRS, 1, ALL))), BeginImport) == [BeginImport(1, ALL)]
+    assert only(core.do(received(batch(2, 3))), ImportFlows) == [ImportFlows(2, (part(3),))]
+    actions = core.do(received(SweepEnd(3, ALL)), FlowsImported(3))
+    assert only(actions, EndImport) == [EndImport(3, ALL)]
+    assert Ack(3) in sent(actions)
+    assert core.role is Role.JOINING, "the tables may differ"
+    actions = core.do(received(digest(3)))
+    assert only(actions, CompareDigests) == [CompareDigests(3, ALL, SUMS, COUNTS)]
+    actions = core.do(DigestsRead(3, ALL, 0))
+    assert sent(actions)[0] == Audit(3, ALL, 0)
     assert core.role is Role.PASSIVE
     assert only(actions, SetPulse)[-1].ready
 
 
+def test_equal_digests_in_the_middle_of_a_bulk_are_not_enough() -> None:
+    core = joining()
+    core.do(received(SweepBegin(THEIRS, 1, ALL), SweepEnd(2, EVEN), digest(2)), DigestsRead(2, ALL, 0))
+    assert core.role is Role.JOINING
+    core.do(received(SweepEnd(3, ALL & ~EVEN), digest(3)), DigestsRead(3, ALL, 0))
+    assert core.role is Role.PASSIVE
+
+
+def test_a_node_whose_table_differs_is_not_in_sync() -> None:
+    core = joining()
+    core.do(received(SweepBegin(THEIRS, 1, ALL), SweepEnd(2, ALL), digest(2)))
+    actions = core.do(DigestsRead(2, ALL, 0b10))
+    assert records(actions, "audit-differs") == [{"shards": [1], "seq": 2}]
+    assert sent(actions) == [Audit(2, ALL, 0b10)]
+    assert core.role is Role.JOINING
+    repair = SweepBegin(THEIRS, 3, 0b10, repair=True)
+    assert only(core.do(received(repair)), BeginImport) == [BeginImport(3, 0b10, repair=True)]
+    core.do(received(batch(4), SweepEnd(5, 0b10), digest(5)), DigestsRead(5, ALL, 0))
+    assert core.role is Role.PASSIVE
+
+
+def test_a_sweep_of_some_shards_leaves_a_node_in_sync() -> None:
+    core = Core(config(0, limits=LIMITS)).become_passive()
+    actions = core.do(received(SweepBegin(THEIRS, 3, 0b1), batch(4), SweepEnd(5, 0b1)))
+    assert only(actions, EndImport) == [EndImport(5, 0b1)]
+    assert core.state.role.ready
+
+
 def test_nothing_is_acknowledged_before_it_is_live() -> None:
     core = joining()
-    assert sent(core.do(received(BulkBegin(THEIRS, 1), batch(1), batch(2)))) == []
-    assert sent(core.do(FlowsImported(1))) == [Ack(1)]
+    assert sent(core.do(received(SweepBegin(THEIRS, 1, ALL), batch(2), batch(3)))) == []
+    assert sent(core.do(FlowsImported(2))) == [Ack(2)]
 
 
-def test_an_empty_bulk_is_a_bulk() -> None:
+def test_one_acknowledgement_for_all_that_was_imported_in_a_turn() -> None:
     core = joining()
-    actions = core.do(received(BulkBegin(THEIRS, 1), BulkEnd(0)))
-    assert only(actions, EndImport) == [EndImport()]
-    assert core.role is Role.PASSIVE
+    core.do(received(SweepBegin(THEIRS, 1, ALL), batch(2), batch(3), batch(4)))
+    assert sent(core.do(FlowsImported(4))) == [Ack(4)]
 
 
 def test_the_receiver_says_where_it_is_and_resumes() -> None:
     core = joining()
-    core.do(received(BulkBegin(THEIRS, 1), batch(1), BulkEnd(1)), FlowsImported(1), SyncClosed("cut"))
+    bulk = received(SweepBegin(THEIRS, 1, ALL), batch(2), SweepEnd(3, ALL), digest(3))
+    core.do(bulk, FlowsImported(3), DigestsRead(3, ALL, 0), SyncClosed("cut"))
     assert core.role is Role.PASSIVE
     assert not core.state.role.ready, "whether it is current is unknown"
     core.do(SyncConnected())
-    assert sent(core.do(received(core.peer_hello(Role.ACTIVE)))) == [Want(THEIRS, 1)]
-    core.do(received(Resume(THEIRS, 2)))
+    assert sent(core.do(received(core.peer_hello(Role.ACTIVE)))) == [Want(THEIRS, 3)]
+    core.do(received(Resume(THEIRS, 4)))
+    assert only(core.do(received(batch(4))), ImportFlows)[0].seq == 4
+    assert not core.state.role.ready, "batches may be missing still"
+    core.do(received(digest(4)), DigestsRead(4, ALL, 0))
     assert core.state.role.ready
-    assert only(core.do(received(batch(2))), ImportFlows)[0].seq == 2
 
 
-def test_a_batch_that_is_here_already_is_acknowledged_again() -> None:
+def test_what_is_here_already_is_acknowledged_again() -> None:
     core = joining()
-    core.do(received(BulkBegin(THEIRS, 1), batch(1)), FlowsImported(1))
-    actions = core.do(received(batch(1)))
-    assert only(actions, ImportFlows) == []
-    assert sent(actions) == [Ack(1)]
+    core.do(received(SweepBegin(THEIRS, 1, ALL), batch(2), SweepEnd(3, ALL)), FlowsImported(3))
+    for again in (batch(2), SweepEnd(3, ALL), SweepBegin(THEIRS, 1, ALL)):
+        actions = core.do(received(again))
+        assert sent(actions) == [Ack(3)]
+        assert len(actions) == 1
 
 
 def test_an_import_that_was_under_way_when_the_connection_broke_counts() -> None:
     core = joining()
-    core.do(received(BulkBegin(THEIRS, 1), batch(1)), SyncClosed("cut"), FlowsImported(1))
-    assert sent(core.do(SyncConnected(), received(core.peer_hello(Role.ACTIVE))))[-1] == Want(THEIRS, 1)
+    core.do(received(SweepBegin(THEIRS, 1, ALL), batch(2)), SyncClosed("cut"), FlowsImported(2))
+    assert sent(core.do(SyncConnected(), received(core.peer_hello(Role.ACTIVE))))[-1] == Want(THEIRS, 2)
 
 
 def test_a_refused_batch_ends_the_connection_and_asks_for_a_bulk() -> None:
     core = joining()
-    core.do(received(BulkBegin(THEIRS, 1), batch(1)))
-    actions = core.do(FlowsImported(1, "table full"))
-    assert only(actions, CloseSync) == [CloseSync("batch 1 refused: table full")]
+    core.do(received(SweepBegin(THEIRS, 1, ALL), batch(2)))
+    actions = core.do(FlowsImported(2, "table full"))
+    assert only(actions, CloseSync) == [CloseSync("batch 2 refused: table full")]
     assert Count("sync.import_refused") in actions
     said = sent(core.do(SyncConnected(), received(core.peer_hello(Role.ACTIVE))))
     assert isinstance(said[-1], Want)
@@ -376,8 +574,9 @@ def test_a_fast_path_that_keeps_refusing_is_a_fault() -> None:
     core = joining()
 
     def refused() -> tuple[Action, ...]:
-        core.do(SyncConnected(), received(core.peer_hello(Role.ACTIVE), BulkBegin(THEIRS, 1), batch(1)))
-        return core.do(FlowsImported(1, "no memory"))
+        hello = core.peer_hello(Role.ACTIVE)
+        core.do(SyncConnected(), received(hello, SweepBegin(THEIRS, 1, ALL), batch(2)))
+        return core.do(FlowsImported(2, "no memory"))
 
     refused()
     refused()
@@ -387,14 +586,32 @@ def test_a_fast_path_that_keeps_refusing_is_a_fault() -> None:
 
 
 def test_what_the_old_active_still_sends_after_a_takeover_is_ignored() -> None:
-    core = joining()
-    core.do(received(BulkBegin(THEIRS, 1), batch(1), BulkEnd(1)), FlowsImported(1))
+    core = Core(config(0, limits=LIMITS)).become_passive()
     core.silence()
     assert core.role is Role.ACTIVE
     core.do(SyncConnected(), received(core.peer_hello(Role.ACTIVE)))
-    actions = core.do(received(batch(2), BulkEnd(2)), FlowsImported(2))
+    old = received(batch(3), SweepBegin(THEIRS, 4, 1), SweepEnd(5, 1), digest(5))
+    actions = core.do(old, FlowsImported(3), DigestsRead(5, ALL, 0))
     assert only(actions, ImportFlows) == []
     assert sent(actions) == []
+
+
+# ---- versions ----------------------------------------------------------------------------------------
+def test_messages_of_a_later_version_are_skipped_counted_and_told_once() -> None:
+    """B10."""
+    core = sending()
+    actions = core.do(received(Unknown("pinhole"), Unknown("app_id")))
+    assert only(actions, Count) == [Count("sync.unknown_message")] * 2
+    assert records(actions, "sync-unknown-message") == [{"t": "pinhole"}]
+    assert mode(core) is Mode.SENDING
+
+
+def test_columns_of_a_later_version_are_counted() -> None:
+    core = joining()
+    more = replace(part(1), columns={**part(1).columns, "app_id": bytes(4)})
+    actions = core.do(received(SweepBegin(THEIRS, 1, ALL), Batch(2, (more,))))
+    assert only(actions, ImportFlows) == [ImportFlows(2, (part(1),))]
+    assert Count("sync.unknown_columns", 1) in actions
 
 
 # ---- offences ----------------------------------------------------------------------------------------
@@ -407,9 +624,13 @@ def raw(text: str) -> SyncReceived:
     [
         ("garbage", SyncReceived(b"\0\0\0\x04\xc1\xc1\xc1\xc1")),
         ("oversize", SyncReceived(b"GET / HTTP/1.1\r\n\r\n")),
-        ("unknown_message", raw("0000000481a17407")),
-        ("gap", received(BulkBegin(THEIRS, 1), batch(2))),
-        ("gap", received(BulkBegin(THEIRS, 1), BulkEnd(7))),
+        ("garbage", raw("0000000481a17407")),
+        ("gap", received(SweepBegin(THEIRS, 1, ALL), batch(3))),
+        ("gap", received(SweepBegin(THEIRS, 1, ALL), SweepEnd(7, ALL))),
+        ("gap", received(SweepBegin(THEIRS, 1, ALL), SweepBegin(THEIRS, 3, 1))),
+        ("gap", received(SweepBegin(THEIRS, 1, ALL), digest(2))),
+        ("other_stream", received(SweepBegin(THEIRS, 1, ALL), SweepBegin(OURS, 2, 1))),
+        ("bad_sweep", received(SweepBegin(THEIRS, 1, ALL), SweepEnd(2, EVEN), SweepEnd(3, 1))),
         ("bad_resume", received(Resume(THEIRS, 1))),
     ],
 )
@@ -434,11 +655,15 @@ def test_a_wrong_peer_is_refused(reason: str, change: dict[str, object]) -> None
     actions = core.do(received(replace(core.peer_hello(Role.JOINING), **change)))  # type: ignore[arg-type]
     assert Count(f"sync.{reason}") in actions
     assert len(only(actions, CloseSync)) == 1
-    assert only(actions, StartBulk) == []
+    assert only(actions, StartSweep) == []
 
 
 @pytest.mark.parametrize(
-    "message", [Want(None, 0), Ack(0), batch(1), BulkBegin(THEIRS, 1), Resume(THEIRS, 1), BulkEnd(1)]
+    "message",
+    [
+        *(Want(None, 0), Ack(0), batch(1), Resume(THEIRS, 1), SweepBegin(THEIRS, 1, ALL), SweepEnd(1, ALL)),
+        *(digest(0), Audit(0, ALL, 0), Unknown("later")),
+    ],
 )
 def test_the_first_message_is_hello(message: Message) -> None:
     actions = active().do(received(message))
@@ -484,8 +709,8 @@ def test_the_newest_connection_wins() -> None:
     core.do(drained())
     core.do(SyncConnected())
     assert mode(core) is Mode.GREETING
-    actions = core.do(joins(core, OURS, 1, Role.PASSIVE))
-    assert sent(actions)[:2] == [Resume(OURS, 2), batch(2)]
+    actions = core.do(joins(core, OURS, 3, Role.PASSIVE))
+    assert sent(actions)[:2] == [Resume(OURS, 4), batch(4)]
 
 
 def test_a_dead_peer_is_not_waited_for() -> None:

@@ -194,8 +194,7 @@ class Fastpath:
         self._sweeps = 0
         self._swept = 0
         self._swept_again = 0
-        self._lost_of: Final = [0] * config.n_workers
-        self._lost_told = 0
+        self._lost_of = [0] * config.n_workers
         self._n_rules = 0
         self._drain_from = 0
         err = ffi.new("struct fp_error *")
@@ -387,7 +386,8 @@ class Fastpath:
     def track_changes(self, *, on: bool) -> None:
         """On: changes are queued for ``drain``. Off: they are forgotten, tombstones are freed at once."""
         _ensure(clib.fp_sync_track(self._dp, int(on)), "fp_sync_track")
-        self._walkers_left = self._swept = self._lost_told = 0
+        self._walkers_left = self._swept = 0
+        self._lost_of = [0] * self._config.n_workers
 
     def sweep_start(self, shards: int = ALL_SHARDS) -> None:
         """Let every worker tell all records of these shards; ends with ``Drained.swept``.
@@ -413,7 +413,7 @@ class Fastpath:
         limit = min(limit, BATCH_MAX)
         n_workers = self._config.n_workers
         spans: list[tuple[int, int, int]] = []
-        n, lost, more = 0, 0, False
+        n, more = 0, False
         for i in range(n_workers):
             worker = (self._drain_from + i) % n_workers
             room = limit - n
@@ -430,14 +430,10 @@ class Fastpath:
                 spans.append((worker, n, n + got))
             more = more or got == room
             n += got
-        for mask in self._lost_of:
-            lost |= mask
+        lost = self.lost_shards
         if not spans:
-            batches = [] if lost == self._lost_told else [Drained((), {}, lost)]
-        else:
-            batches = self._batches(spans, lost, more=more)
-        self._lost_told = lost
-        return batches
+            return [Drained((), {}, lost)] if lost else []
+        return self._batches(spans, lost, more=more)
 
     def _batches(self, spans: list[tuple[int, int, int]], lost: int, *, more: bool) -> list[Drained]:
         """Cut what was drained behind each marker; ``spans``: worker, first record and end."""
@@ -465,7 +461,8 @@ class Fastpath:
         if record.op == _OP_DIGEST:
             out = ffi.new("struct fp_digest[]", _N_SHARDS)
             _ensure(clib.fp_digest_read(self._dp, worker, out), "fp_digest_read")
-            return None, marshal.digests(out)
+            own = range(worker, _N_SHARDS, self._config.n_workers)
+            return None, marshal.digests(out, sum(1 << shard for shard in own))
         if record.version != self._sweeps & 0xFFFFFFFF:
             self._swept |= int(record.id) & ~self._swept_again  # of a walk that has begun anew since
             return None, None
@@ -475,6 +472,14 @@ class Fastpath:
             return None, None
         swept, self._swept = self._swept, 0
         return swept, None
+
+    @property
+    def lost_shards(self) -> int:
+        """Shards (a bit each) of which the last drain knew that changes could not be tracked."""
+        lost = 0
+        for mask in self._lost_of:
+            lost |= mask
+        return lost
 
     def ack(self, marks: Mapping[int, int]) -> None:
         """The peer has all up to ``marks`` (worker -> ``ev_seq``) live: tombstones, and what waits, may go."""
@@ -510,7 +515,7 @@ class Fastpath:
         """Digests of all shards, now."""
         out = ffi.new("struct fp_digest[]", _N_SHARDS)
         _ensure(clib.fp_digests(self._dp, out), "fp_digests")
-        return marshal.digests(out)
+        return marshal.digests(out, ALL_SHARDS)
 
     def repairs_drain(self) -> list[Repair]:
         """Take what repair sweeps have put right: the first ones of each worker."""

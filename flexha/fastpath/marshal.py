@@ -295,10 +295,11 @@ def worker_stats(cdata: CData) -> WorkerStats:
     return WorkerStats(*(int(getattr(cdata, field.name)) for field in fields(WorkerStats)))
 
 
-def digests(cdata: CData) -> Digests:
-    """An array of FP_SHARDS ``struct fp_digest``: those that are comparable."""
+def digests(cdata: CData, of: int) -> Digests:
+    """An array of FP_SHARDS ``struct fp_digest``: those of the shards ``of`` that are comparable."""
     known = [(1 << i, row.sum, row.n) for i, row in enumerate(cdata) if row.known]
     return Digests(
+        of=of,
         shards=sum(bit for bit, _, _ in known),
         sums=b"".join(int(total).to_bytes(8, "little") for _, total, _ in known),
         counts=b"".join(int(n).to_bytes(4, "little") for _, _, n in known),

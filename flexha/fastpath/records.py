@@ -483,8 +483,12 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Digests:
-    """Digests of ``shards`` (a bit each): a u64 sum and a u32 count for each, little-endian, in the order of shards."""
+    """Digests of ``shards`` (a bit each): a u64 sum and a u32 count for each, little-endian, in the order of shards.
 
+    ``of``: the shards that were asked for; of those that are lost, or being swept, nothing can be said.
+    """
+
+    of: int
     shards: int
     sums: bytes
     counts: bytes

@@ -182,9 +182,9 @@ class Driver:
             case TrackChanges(on):
                 hands.fastpath.track_changes(on=on)
             case StartSweep(shards):
-                hands.fastpath.start_sweep(shards)
+                hands.fastpath.sweep_start(shards)
             case AskDigest():
-                hands.fastpath.ask_digest()
+                hands.fastpath.digest_ask()
             case SetDrainCredit(records):
                 hands.flows.set_credit(records)
             case SetCommit(on):

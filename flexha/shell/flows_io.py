@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from flexha import fastpath
 from flexha.core import shards as sets
 from flexha.core.actions import AckFlows, BeginImport, CompareDigests, EndImport, ImportFlows
 from flexha.core.events import (
@@ -24,11 +25,11 @@ from flexha.core.events import (
     FlowsImported,
     Op,
     Part,
-    SweepBegun,
+    ShardsLost,
     SweepWalked,
 )
-from flexha.core.shards import ALL, NONE, Shards
-from flexha.fastpath import Fastpath, FastpathError, FlowOp, Marker
+from flexha.core.shards import NONE, Shards
+from flexha.fastpath import Drained, Fastpath, FastpathError
 from flexha.shell import log
 from flexha.shell.counters import Counters
 
@@ -85,20 +86,30 @@ class FlowsIo:
         if self._credit <= 0:
             return
         more = False
-        drained = self._fastpath.drain(min(self._credit, self._batch_records))
-        if drained is not None:
-            more = drained.more
-            self._credit = max(0, self._credit - drained.n)
-            if drained.parts or drained.lost:
-                self._counters.add("sync.drained_records", drained.n)
-                parts = tuple(Part(Op(op), n, family, columns) for op, n, family, columns in drained.parts)
-                self._post(FlowsDrained(parts, drained.marks, drained.lost))
-            if drained.marker is not None:
-                self._post(_marker_event(drained.marker))
+        lost = NONE
+        for drained in self._fastpath.drain(min(self._credit, self._batch_records)):
+            more, lost = drained.more, drained.lost
+            self._take(drained)
         if more:
             self.wake()
-        else:
-            self._pause_until = asyncio.get_running_loop().time() + PAUSE_S
+            return
+        self._pause_until = asyncio.get_running_loop().time() + PAUSE_S
+        if lost:  # and what was told before has left the rings: nothing of it comes behind the sweep
+            self._post(ShardsLost(lost))
+
+    def _take(self, drained: Drained) -> None:
+        """One batch, and the marker that ends it."""
+        if drained.parts:
+            n = drained.n
+            self._credit = max(0, self._credit - n)
+            self._counters.add("sync.drained_records", n)
+            parts = tuple(Part(Op(part.op), part.n, part.family, part.columns) for part in drained.parts)
+            self._post(FlowsDrained(parts, drained.marks))
+        if drained.swept is not None:
+            self._post(SweepWalked(drained.swept))
+        if drained.digests is not None:
+            told = drained.digests
+            self._post(DigestDrained(told.shards, told.sums, told.counts, of=told.of))
 
     def ack(self, action: AckFlows) -> None:
         """Free the tombstones of what the peer has live."""
@@ -109,11 +120,12 @@ class FlowsIo:
         """Make a batch live; the core decides what a refused one means."""
         if self._refused is not None:
             return
-        n = taken = 0
+        n = sum(part.n for part in action.parts)
+        parts = [
+            fastpath.Part(fastpath.Op(part.op), part.n, part.family, part.columns) for part in action.parts
+        ]
         try:
-            for part in action.parts:
-                n += part.n
-                taken += self._fastpath.import_part(int(part.op), part.n, part.family, part.columns)
+            taken = self._fastpath.import_parts(parts)
         except FastpathError as error:
             self._counters.add("sync.import_refused_batches")
             log.warning("sync.import_refused", seq=action.seq, records=n, error=error)
@@ -127,17 +139,17 @@ class FlowsIo:
     def begin_import(self, action: BeginImport) -> None:
         """All records of some shards follow."""
         if self._refused is None:
-            self._fastpath.begin_import(action.shards, repair=action.repair)
+            self._fastpath.import_begin(action.shards, repair=action.repair)
             self._imported = action.seq
 
     def end_import(self, action: EndImport) -> None:
         """Sweep what was not refreshed, and say what a repair found."""
         if self._refused is not None:
             return
-        swept = self._fastpath.end_import(action.shards)
+        swept = self._fastpath.import_end(action.shards)
         self._imported = action.seq
         log.info("sync.swept", shards=action.shards.bit_count(), records=swept)
-        for repair in self._fastpath.repairs():
+        for repair in self._fastpath.repairs_drain():
             self._counters.add(f"audit.{repair.kind.name.lower()}_records")
             log.warning(
                 "audit.repaired",
@@ -150,12 +162,13 @@ class FlowsIo:
 
     def compare(self, action: CompareDigests) -> None:
         """Hold the peer's digests against those of our table as it is now."""
-        own_sums, own_counts = self._fastpath.digests()
-        sums = sets.select(own_sums, _SUM_BYTES, ALL, action.shards)
-        counts = sets.select(own_counts, _COUNT_BYTES, ALL, action.shards)
-        differing = NONE
-        if sums != action.sums or counts != action.counts:
-            differing = _different(action.shards, (sums, action.sums), (counts, action.counts))
+        own = self._fastpath.digests()
+        comparable = action.shards & own.shards
+        differing = action.shards & ~own.shards
+        ours = _rows(own.shards, own.sums, own.counts)
+        for shard, row in _rows(action.shards, action.sums, action.counts).items():
+            if comparable >> shard & 1 and ours[shard] != row:
+                differing |= 1 << shard
         self._post(DigestsRead(action.seq, action.shards, differing))
 
     def report(self) -> None:
@@ -168,23 +181,12 @@ class FlowsIo:
             self._post(refused)
 
 
-def _marker_event(marker: Marker) -> SweepBegun | SweepWalked | DigestDrained:
-    match marker.kind:
-        case FlowOp.SWEEP:
-            return SweepBegun(marker.shards)
-        case FlowOp.SWEPT:
-            return SweepWalked(marker.shards)
-        case _:
-            return DigestDrained(marker.shards, marker.sums, marker.counts, of=marker.of)
-
-
-def _different(shards: Shards, sums: tuple[bytes, bytes], counts: tuple[bytes, bytes]) -> Shards:
-    differing = NONE
-    for i, shard in enumerate(sets.members(shards)):
-        one, other = (
-            (s[_SUM_BYTES * i : _SUM_BYTES * (i + 1)], c[_COUNT_BYTES * i : _COUNT_BYTES * (i + 1)])
-            for s, c in zip(sums, counts, strict=True)
+def _rows(shards: Shards, sums: bytes, counts: bytes) -> dict[int, tuple[bytes, bytes]]:
+    """By shard: its sum and its count."""
+    return {
+        shard: (
+            sums[_SUM_BYTES * i : _SUM_BYTES * (i + 1)],
+            counts[_COUNT_BYTES * i : _COUNT_BYTES * (i + 1)],
         )
-        if one != other:
-            differing |= 1 << shard
-    return differing
+        for i, shard in enumerate(sets.members(shards))
+    }

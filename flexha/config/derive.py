@@ -194,6 +194,7 @@ def node_config(config: Config, name: NodeName) -> NodeConfig:
             window_batches=config.sync.window_batches,
             batch_records=config.sync.batch_records,
             resume_hold_s=float(config.sync.resume_hold_s),
+            audit_s=float(config.sync.audit_s),
         ),
     )
 

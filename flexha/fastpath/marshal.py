@@ -321,8 +321,8 @@ def repair(cdata: CData) -> Repair:
 
 def sync_stats(cdata: CData) -> SyncStats:
     """A ``struct fp_sync_stats``."""
-    *numbers, lag, hold = (getattr(cdata, field.name) for field in fields(SyncStats))
-    return SyncStats(*map(int, numbers), lag=tuple(lag), hold=tuple(hold))
+    numbers = {field.name: int(getattr(cdata, field.name)) for field in fields(SyncStats)[:-2]}
+    return SyncStats(**numbers, lag=tuple(cdata.lag), hold=tuple(cdata.hold))
 
 
 def port_stats(cdata: CData) -> PortStats:

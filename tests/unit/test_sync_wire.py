@@ -4,31 +4,41 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 import msgpack
 import pytest
-from cores import columns
+from cores import digest, part
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flexha.core import sync_wire
 from flexha.core.errors import RemoteProtocolError
-from flexha.core.events import Role
+from flexha.core.events import Op, Part, Role
+from flexha.core.shards import ALL
 from flexha.core.sync_wire import (
+    COLUMNS,
+    RECORDS_MAX,
+    SECTIONS,
     Ack,
+    Audit,
     Batch,
     Beat,
-    BulkBegin,
-    BulkEnd,
     Close,
+    Digest,
     FrameBuffer,
     Go,
     Hello,
     Message,
     Resume,
     Stream,
+    SweepBegin,
+    SweepEnd,
+    Unknown,
     Want,
 )
+from flexha.fastpath import COLUMN_WIDTHS, lib
+from flexha.fastpath.batch import OP_COLUMNS, column_width
 from flexha.units import TERM_MAX, Term
 
 LIMIT = 1 << 16
@@ -38,12 +48,18 @@ MESSAGES: tuple[Message, ...] = (
     HELLO,
     Want(STREAM, 12),
     Want(None, 0),
-    BulkBegin(STREAM, 1),
+    SweepBegin(STREAM, 1, ALL),
+    SweepBegin(STREAM, 2, 0b101, repair=True),
     Resume(STREAM, 13),
-    Batch(5, 2, 4, columns(2)),
-    Batch(6, 1, 6, columns(1, 6)),
-    BulkEnd(6),
+    Batch(5, (part(2),)),
+    Batch(6, (part(1, 6), part(3, 4, Op.STATE), part(2, 4, Op.REST), part(2, 6, Op.DELETE))),
+    Batch(7, ()),
+    SweepEnd(6, 0b101),
     Ack(6),
+    digest(6),
+    Digest(7, 0b1001, bytes(16), bytes(8)),
+    Audit(7, 0b1001, 0b1000),
+    Unknown("pinhole"),
     Go(Term(5)),
     Beat(),
     Close("enough"),
@@ -63,8 +79,14 @@ def test_round_trip(message: Message) -> None:
 def test_golden_bytes() -> None:
     """A length of 4 bytes, then a map of msgpack."""
     assert sync_wire.encode(Ack(300)) == bytes.fromhex("0000000e82a174a361636ba3736571cd012c")
-    assert sync_wire.encode(BulkBegin(Stream(1, Term(2)), 3)) == bytes.fromhex(
-        "0000002683a174aa62756c6b5f626567696ea673747265616d82a3696e6301a47465726d02a373657103"
+    assert sync_wire.encode(SweepBegin(Stream(1, Term(2)), 3, 5)) == bytes.fromhex(
+        "0000003785a174ab73776565705f626567696ea673747265616d82a3696e6301a47465726d02a373657103"
+        "a673686172647305a672657061697200"
+    )
+    gone = Part(Op.DELETE, 1, 4, {"id": bytes(range(8))})
+    assert sync_wire.encode(Batch(1, (gone,))) == bytes.fromhex(
+        "0000003383a174a56261746368a373657101a570617274739184a26f7001a16e01a16604a4636f6c7381a26964c408"
+        "0001020304050607"
     )
 
 
@@ -84,7 +106,7 @@ def test_frames_may_be_cut_anywhere(which: list[int], data: st.DataObject) -> No
 
 def test_a_frame_in_single_bytes() -> None:
     """A large frame in the smallest pieces costs no quadratic copying, and arrives."""
-    frame = sync_wire.encode(Batch(1, 200, 4, columns(200)))
+    frame = sync_wire.encode(Batch(1, (part(200),)))
     buffer = FrameBuffer()
     found: list[bytes] = []
     for at in range(len(frame)):
@@ -126,7 +148,18 @@ def hello(**changes: object) -> dict[str, object]:
 
 
 def batch(**changes: object) -> dict[str, object]:
-    fields: dict[str, object] = msgpack.unpackb(sync_wire.encode(Batch(1, 2, 4, columns(2)))[4:])
+    """A batch of one section; what changes is the section."""
+    fields: dict[str, object] = msgpack.unpackb(sync_wire.encode(Batch(1, (part(2),)))[4:])
+    (section,) = fields["parts"]  # type: ignore[misc]
+    return fields | {"parts": [section | changes]}
+
+
+def cols(**changes: object) -> dict[str, object]:
+    return dict(part(2).columns) | changes
+
+
+def digest_fields(**changes: object) -> dict[str, object]:
+    fields: dict[str, object] = msgpack.unpackb(sync_wire.encode(Digest(1, 3, bytes(16), bytes(8)))[4:])
     return fields | changes
 
 
@@ -136,12 +169,14 @@ def batch(**changes: object) -> dict[str, object]:
         ("garbage", [1, 2]),
         ("garbage", "hello"),
         ("garbage", {1: 2}),
-        ("unknown_message", {}),
-        ("unknown_message", {"t": "nonsense"}),
-        ("unknown_message", {"t": 7}),
-        ("unknown_message", {"t": ["hello"]}),
-        ("version", hello(v_min=2, v_max=9)),
-        ("version", hello(v_min=0, v_max=0)),
+        ("garbage", {}),
+        ("garbage", {"t": 7}),
+        ("garbage", {"t": ["hello"]}),
+        ("garbage", {"t": "x" * 1000}),
+        ("garbage", {str(i): i for i in range(65)}),
+        ("garbage", {"t": "later", "deep": [[[{"a": list(range(65))}]]]}),
+        ("version", hello(v_min=3, v_max=9)),
+        ("version", hello(v_min=1, v_max=1)),
         ("bad_field", hello(pair=7)),
         ("bad_field", hello(pair="x" * 1000)),
         ("bad_field", hello(node=2)),
@@ -159,18 +194,40 @@ def batch(**changes: object) -> dict[str, object]:
         ("bad_field", {"t": "ack"}),
         ("bad_field", {"t": "ack", "seq": 1.5}),
         ("bad_field", {"t": "go", "term": -2}),
-        ("bad_field", {"t": "bulk_begin", "seq": 1}),
+        ("bad_field", {"t": "sweep_begin", "seq": 1, "shards": 1, "repair": 0}),
+        (
+            "bad_field",
+            {"t": "sweep_begin", "stream": {"inc": 1, "term": 1}, "seq": 1, "shards": 0, "repair": 0},
+        ),
+        (
+            "bad_field",
+            {"t": "sweep_begin", "stream": {"inc": 1, "term": 1}, "seq": 1, "shards": 1, "repair": 2},
+        ),
+        ("bad_field", {"t": "sweep_end", "seq": 1, "shards": 0}),
+        ("bad_field", {"t": "sweep_end", "seq": 1, "shards": "all"}),
         ("bad_field", {"t": "close", "reason": b"bytes"}),
+        ("bad_field", digest_fields(shards=7)),
+        ("bad_field", digest_fields(sums=bytes(15))),
+        ("bad_field", digest_fields(counts=bytes(9))),
+        ("bad_field", digest_fields(shards=0, sums=b"", counts=b"")),
+        ("bad_field", {"t": "audit", "seq": 1, "shards": 1, "differ": 2}),
+        ("bad_field", {"t": "audit", "seq": 1, "shards": 0, "differ": 0}),
+        ("bad_field", {"t": "batch", "seq": 1, "parts": {}}),
+        ("bad_field", {"t": "batch", "seq": 1, "parts": [5]}),
+        ("bad_field", {"t": "batch", "seq": 1, "parts": [{"op": 0, "n": 1, "f": 4}]}),
+        ("bad_field", {"t": "batch", "seq": 1, "parts": [{"op": 9}] * 17}),
         ("bad_field", batch(n=0)),
+        ("bad_field", batch(n=RECORDS_MAX + 1)),
         ("bad_field", batch(n=1 << 30)),
-        ("bad_field", batch(family=5)),
+        ("bad_field", batch(f=5)),
+        ("bad_field", batch(op="open")),
         ("bad_field", batch(cols=[])),
         ("bad_column", batch(n=3)),
-        ("bad_column", batch(family=6)),
+        ("bad_column", batch(f=6)),
         ("bad_column", batch(cols={})),
-        ("bad_column", batch(cols={**columns(2), "id": bytes(15)})),
-        ("bad_column", batch(cols={**columns(2), "id": "0123456789abcdef"})),
-        ("bad_column", batch(cols={**columns(2), "win": b""})),
+        ("bad_column", batch(cols=cols(id=bytes(15)))),
+        ("bad_column", batch(cols=cols(id="0123456789abcdef"))),
+        ("bad_column", batch(cols=cols(rule=b""))),
     ],
 )
 def test_what_no_conforming_peer_sends(reason: str, fields: object) -> None:
@@ -179,28 +236,113 @@ def test_what_no_conforming_peer_sends(reason: str, fields: object) -> None:
     assert caught.value.reason == reason
 
 
-def test_unknown_keys_and_columns_are_skipped() -> None:
+def test_records_are_bounded_over_all_sections() -> None:
+    """A column that says a value once makes records cheap for the peer, and only for it."""
+    once = {name: bytes(COLUMNS[name].width_v4) for name in SECTIONS[Op.OPEN].required}
+    sections = [{"op": 0, "n": RECORDS_MAX, "f": 4, "cols": once}, {"op": 0, "n": 1, "f": 4, "cols": once}]
+    assert isinstance(sync_wire.decode(msgpack.packb({"t": "batch", "seq": 1, "parts": sections[:1]})), Batch)
+    with pytest.raises(RemoteProtocolError, match="bad_field"):
+        sync_wire.decode(msgpack.packb({"t": "batch", "seq": 1, "parts": sections}))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"\x81\xa1t" + b"\x91" * 100_000 + b"\xc0",
+        b"\xdf\xff\xff\xff\xff\xa1t",
+        b"\x82\xa1t\xa5batch\xa5parts\xdd\xff\xff\xff\xff",
+        b"\x82\xa1t\xa5batch\xa5parts\xdd\x00\x01\x00\x00" + b"\x80" * 65536,
+        b"\x82\xa1t\xa5later\xa1x\xc6\xff\xff\xff\xff",
+        b"\x81\xa1t\xdb\xff\xff\xff\xff",
+        b"\x81\xa1t\xc9\x00\x00\x00\x01\x05\x00",
+    ],
+    ids=["depth", "map", "array", "long-array", "binary", "string", "extension"],
+)
+def test_hostile_msgpack_is_garbage(payload: bytes) -> None:
+    """Depths and counts are refused before anything is allocated for them."""
+    with pytest.raises(RemoteProtocolError) as caught:
+        sync_wire.decode(payload)
+    assert caught.value.reason == "garbage"
+
+
+VALUES: st.SearchStrategy[object] = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(1 << 63), (1 << 64) - 1)
+    | st.floats()
+    | st.binary()
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.sampled_from(MESSAGES), st.data())
+def test_any_value_in_any_field_is_decoded_or_refused(message: Message, data: st.DataObject) -> None:
+    """Nothing but RemoteProtocolError comes out, whatever stands where."""
+    fields = msgpack.unpackb(sync_wire.encode(message)[4:])
+    key = data.draw(st.sampled_from(sorted(fields)))
+    inner = fields[key]
+    if isinstance(inner, list) and inner and data.draw(st.booleans()):
+        section = data.draw(st.sampled_from(inner))
+        section[data.draw(st.sampled_from(sorted(section)))] = data.draw(VALUES)
+    else:
+        fields[key] = data.draw(VALUES)
+    with contextlib.suppress(RemoteProtocolError):
+        sync_wire.decode(msgpack.packb(fields))
+
+
+@given(st.sampled_from(MESSAGES), st.data())
+def test_a_truncated_message_is_garbage(message: Message, data: st.DataObject) -> None:
+    payload = sync_wire.encode(message)[4:]
+    with pytest.raises(RemoteProtocolError):
+        sync_wire.decode(payload[: data.draw(st.integers(0, len(payload) - 1))])
+
+
+# ---- versions ----------------------------------------------------------------------------------------
+def test_unknown_keys_columns_and_sections_are_skipped() -> None:
     """That is how version N talks to N+1."""
-    message = sync_wire.decode(msgpack.packb(hello(v_max=2, colour="blue")))
+    message = sync_wire.decode(msgpack.packb(hello(v_max=3, colour="blue")))
     assert isinstance(message, Hello)
     assert message.pair == "lab"
-    message = sync_wire.decode(msgpack.packb(batch(cols={**columns(2), "app_id": bytes(3)})))
-    assert isinstance(message, Batch)
-    assert set(message.columns) == set(sync_wire.COLUMNS)
+    message = sync_wire.decode(msgpack.packb(batch(cols=cols(app_id=bytes(3)), colour="blue")))
+    assert message == Batch(1, (part(2),), unknown=1)
+    fields = batch()
+    later = {"op": 77, "n": 1 << 40, "whatever": None}
+    fields["parts"] = [later, *fields["parts"], later]  # type: ignore[misc]
+    assert sync_wire.decode(msgpack.packb(fields)) == Batch(1, (part(2),), unknown=2)
 
 
 def test_columns_that_are_not_required_may_be_missing() -> None:
-    optional = {name for name, column in sync_wire.COLUMNS.items() if not column.required}
-    assert optional == {"flags", "rule", "win", "counters"}
-    few = {name: data for name, data in columns(2).items() if name not in optional}
-    message = sync_wire.decode(msgpack.packb(batch(cols=few)))
-    assert isinstance(message, Batch)
-    assert set(message.columns) == set(few)
+    assert SECTIONS[Op.OPEN].optional == ("rule",)
+    assert SECTIONS[Op.REST].optional == ("rule", "remaining_ms", "win", "counters")
+    few = replace(part(2), columns={name: part(2).columns[name] for name in SECTIONS[Op.OPEN].required})
+    fields = batch(cols=dict(few.columns))
+    assert sync_wire.decode(msgpack.packb(fields)) == Batch(1, (few,))
+
+
+def test_a_column_may_say_once_what_is_the_same_for_all() -> None:
+    once = replace(part(200), columns={**part(200).columns, "origin": b"\x01\x02"})
+    assert decoded(sync_wire.encode(Batch(1, (once,)))) == [Batch(1, (once,))]
+
+
+def test_columns_are_those_of_the_fast_path() -> None:
+    assert {op.name: set(columns) for op, columns in OP_COLUMNS.items()} == {
+        op.name: {*section.required, *section.optional} for op, section in SECTIONS.items()
+    }
+    for op, section in SECTIONS.items():
+        required = {name for i, name in enumerate(COLUMN_WIDTHS) if lib.lib.fp_cols_of(int(op), 1) >> i & 1}
+        assert required == set(section.required)
+    for name, column in COLUMNS.items():
+        assert (column.width_v4, column.width_v6) == (column_width(name, 4), column_width(name, 6))
 
 
 def test_a_record_costs_so_many_bytes() -> None:
-    """R23: an IPv4 record on the wire, all columns."""
-    assert sum(column.width_v4 for column in sync_wire.COLUMNS.values()) == 111
+    """R23: an IPv4 session's first word on the wire, all columns; most of them say a value once for all."""
+    widths = {
+        op: sum(COLUMNS[name].width_v4 for name in section.required) for op, section in SECTIONS.items()
+    }
+    assert widths == {Op.OPEN: 38, Op.STATE: 30, Op.REST: 30, Op.DELETE: 24}
 
 
 def test_a_long_reason_is_cut() -> None:

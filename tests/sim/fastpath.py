@@ -240,7 +240,8 @@ class FakeFastpath:
                 self.flows.pop(flow, None)
                 self._epoch.pop(flow, None)
             elif op is Op.OPEN or self._is_known(flow):
-                self.flows[flow] = max(version, self.flows.get(flow, 0))
+                # This node may have been ACTIVE, and have counted versions that the peer has not.
+                self.flows[flow] = max(version, self.flows.get(flow, 0)) if self._is_known(flow) else version
                 self._epoch[flow] = self._epochs[shard_of(flow)]
             else:
                 self.unknown += 1

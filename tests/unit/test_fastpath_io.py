@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Any, cast
 
@@ -13,18 +14,24 @@ import pytest
 
 from flexha.core import actions as act
 from flexha.core import events as ev
+from flexha.core.shards import ALL
 from flexha.fastpath import (
+    Digests,
     Drained,
     Fastpath,
     FastpathError,
     HeartbeatFlag,
     NeighbourWanted,
+    Op,
+    Part,
     PathStats,
     Peer,
     PulseEvent,
     PulseKind,
     Punt,
     PuntedFrame,
+    Repair,
+    RepairKind,
 )
 from flexha.shell import flows_io
 from flexha.shell.address_probe import claimant, probe_frame
@@ -46,6 +53,8 @@ class FakeFastpath:
         self.waiting_pulse: list[PulseEvent] = []
         self.waiting_punts: list[Punt] = []
         self.waiting_batches: list[Drained] = []
+        self.found: list[Repair] = []
+        self.own = Digests(of=ALL, shards=ALL, sums=bytes(8 * 64), counts=bytes(4 * 64))
         self.limits: list[int] = []
         self.refusal: int | None = None
 
@@ -66,12 +75,21 @@ class FakeFastpath:
         self._maybe_refuse("fp_inject")
         self.did.append(("inject", port, frame, fenced))
 
-    def import_columns(self, n: int, _family: int, _columns: object) -> int:
+    def import_parts(self, parts: list[Part]) -> int:
         self._maybe_refuse("fp_flows_import")
-        return n - 1
+        self.did.append(("import_parts", *parts))
+        return sum(part.n for part in parts) - 1
 
-    def end_import(self) -> int:
+    def import_end(self, shards: int) -> int:
+        self.did.append(("import_end", shards))
         return 3
+
+    def repairs_drain(self) -> list[Repair]:
+        found, self.found = self.found, []
+        return found
+
+    def digests(self) -> Digests:
+        return self.own
 
     def _maybe_refuse(self, call: str) -> None:
         if self.refusal is not None:
@@ -174,16 +192,12 @@ def test_punts_and_frames(bench: Bench) -> None:
 
 # ---- flow records ------------------------------------------------------------------------------------------
 def drained(n: int, **changes: Any) -> Drained:
-    fields: dict[str, Any] = {
-        "n": n,
-        "family": 4,
-        "columns": {},
-        "marks": {0: n},
-        "lost": 0,
-        "bulk_walked": False,
-        "more": False,
-    }
+    fields: dict[str, Any] = {"parts": (Part(Op.OPEN, n, 4, {}),), "marks": {0: n}}
     return Drained(**{**fields, **changes})
+
+
+def told(n: int) -> ev.FlowsDrained:
+    return ev.FlowsDrained((ev.Part(ev.Op.OPEN, n, 4, {}),), {0: n})
 
 
 def run(story: Callable[[Bench, FlowsIo], Awaitable[None]]) -> None:
@@ -208,7 +222,7 @@ def test_nothing_is_drained_without_credit() -> None:
         assert bench.events == []
         flows.set_credit(50)
         await settle()
-        assert bench.events == [ev.FlowsDrained(n=5, family=4, columns={}, marks={0: 5}, lost=0)]
+        assert bench.events == [told(5)]
         assert bench.fake.limits[0] == 50
 
     run(story)
@@ -228,15 +242,31 @@ def test_credit_is_spent_and_bounds_each_drain() -> None:
     run(story)
 
 
-def test_the_end_of_a_walk_follows_its_last_batch() -> None:
+def test_markers_follow_their_batch() -> None:
     async def story(bench: Bench, flows: FlowsIo) -> None:
-        bench.fake.waiting_batches = [drained(3, bulk_walked=True, lost=2)]
+        digests = Digests(of=0b11, shards=0b10, sums=b"12345678", counts=b"1234")
+        bench.fake.waiting_batches = [drained(3, swept=6), drained(0, parts=(), digests=digests)]
         flows.set_credit(10)
         await settle()
+        flows.wake()
+        await settle()
         assert bench.events == [
-            ev.FlowsDrained(n=3, family=4, columns={}, marks={0: 3}, lost=2),
-            ev.BulkWalked(),
+            told(3),
+            ev.SweepWalked(6),
+            ev.DigestDrained(0b10, b"12345678", b"1234", of=0b11),
         ]
+
+    run(story)
+
+
+def test_a_loss_is_told_when_the_rings_are_empty() -> None:
+    """What they hold was told before it, and must not come behind the sweep that it makes necessary."""
+
+    async def story(bench: Bench, flows: FlowsIo) -> None:
+        bench.fake.waiting_batches = [drained(3, lost=5, more=True), drained(2, lost=5, swept=6)]
+        flows.set_credit(10)
+        await settle()
+        assert bench.events == [told(3), told(2), ev.SweepWalked(6), ev.ShardsLost(5)]
 
     run(story)
 
@@ -258,22 +288,84 @@ def test_small_batches_are_gathered_for_a_moment(monkeypatch: pytest.MonkeyPatch
     run(story)
 
 
-def test_imports_are_answered_whatever_comes_of_them() -> None:
+def incoming(seq: int, n: int) -> act.ImportFlows:
+    return act.ImportFlows(seq, (ev.Part(ev.Op.OPEN, n, 4, {}),))
+
+
+def test_what_was_imported_in_a_step_is_told_at_once() -> None:
+    """So that one acknowledgement answers for all of it."""
+
     async def story(bench: Bench, flows: FlowsIo) -> None:
-        flows.import_flows(act.ImportFlows(seq=1, n=10, family=4, columns={}))
-        bench.fake.refusal = errno.EPERM
-        flows.import_flows(act.ImportFlows(seq=2, n=10, family=4, columns={}))
+        flows.begin_import(act.BeginImport(1, 5, repair=True))
+        flows.import_flows(incoming(2, 10))
+        flows.import_flows(incoming(3, 5))
+        assert bench.events == []
+        flows.report()
+        flows.report()
+        assert bench.events == [ev.FlowsImported(3)]
+        assert bench.fake.did == [
+            ("import_begin", 5, True),
+            ("import_parts", Part(Op.OPEN, 10, 4, {})),
+            ("import_parts", Part(Op.OPEN, 5, 4, {})),
+        ]
+        assert bench.counters.values() == {"sync.import_refused_records": 2, "sync.imported_records": 13}
+
+    run(story)
+
+
+def test_behind_a_refused_batch_nothing_is_done() -> None:
+    """The end of a sweep would remove what that batch had."""
+
+    async def story(bench: Bench, flows: FlowsIo) -> None:
+        flows.import_flows(incoming(1, 10))
+        bench.fake.refusal = errno.EINVAL
+        flows.import_flows(incoming(2, 10))
+        bench.fake.refusal = None
+        flows.import_flows(incoming(3, 10))
+        flows.begin_import(act.BeginImport(4, 1))
+        flows.end_import(act.EndImport(5, 1))
+        flows.report()
         good, bad = bench.events
         assert good == ev.FlowsImported(1)
         assert isinstance(bad, ev.FlowsImported)
         assert bad.seq == 2
         assert bad.error
-        assert bench.counters.values() == {
-            "sync.import_refused_batches": 1,
-            "sync.import_refused_records": 1,
-            "sync.imported_records": 9,
-        }
-        flows.end_import()
+        assert [did[0] for did in bench.fake.did] == ["import_parts"]
+        assert bench.counters.values()["sync.import_refused_batches"] == 1
+        flows.import_flows(incoming(6, 10))
+        flows.report()
+        assert bench.events[-1] == ev.FlowsImported(6), "a new conversation"
+
+    run(story)
+
+
+def test_a_repair_says_what_it_found() -> None:
+    """Spec: B5: a difference is logged with the sessions concerned."""
+
+    async def story(bench: Bench, flows: FlowsIo) -> None:
+        missing = Repair(RepairKind.MISSING, 6, ADDRESS, 1024, OTHER, 80, shard=7)
+        bench.fake.found = [missing, replace(missing, kind=RepairKind.EXTRA)]
+        flows.end_import(act.EndImport(4, 1 << 7))
+        flows.report()
+        assert bench.events == [ev.FlowsImported(4)]
+        assert bench.counters.values() == {"audit.extra_records": 1, "audit.missing_records": 1}
+
+    run(story)
+
+
+def test_digests_are_compared_by_shard() -> None:
+    async def story(bench: Bench, flows: FlowsIo) -> None:
+        flows.compare(act.CompareDigests(3, 0b101, bytes(16), bytes(8)))
+        flows.compare(act.CompareDigests(4, 0b101, bytes(15) + b"x", bytes(8)))
+        flows.compare(act.CompareDigests(5, 0b101, bytes(16), b"x" + bytes(7)))
+        bench.fake.own = Digests(of=ALL, shards=ALL & ~1, sums=bytes(8 * 63), counts=bytes(4 * 63))
+        flows.compare(act.CompareDigests(6, 0b101, bytes(16), bytes(8)))
+        assert bench.events == [
+            ev.DigestsRead(3, 0b101, 0),
+            ev.DigestsRead(4, 0b101, 0b100),
+            ev.DigestsRead(5, 0b101, 0b001),
+            ev.DigestsRead(6, 0b101, 0b001),
+        ]
 
     run(story)
 

@@ -158,6 +158,11 @@ def cols(**changes: object) -> dict[str, object]:
     return dict(part(2).columns) | changes
 
 
+def sweep(**changes: object) -> dict[str, object]:
+    fields: dict[str, object] = msgpack.unpackb(sync_wire.encode(SweepBegin(STREAM, 1, 3))[4:])
+    return fields | changes
+
+
 def digest_fields(**changes: object) -> dict[str, object]:
     fields: dict[str, object] = msgpack.unpackb(sync_wire.encode(Digest(1, 3, bytes(16), bytes(8)))[4:])
     return fields | changes
@@ -195,14 +200,9 @@ def digest_fields(**changes: object) -> dict[str, object]:
         ("bad_field", {"t": "ack", "seq": 1.5}),
         ("bad_field", {"t": "go", "term": -2}),
         ("bad_field", {"t": "sweep_begin", "seq": 1, "shards": 1, "repair": 0}),
-        (
-            "bad_field",
-            {"t": "sweep_begin", "stream": {"inc": 1, "term": 1}, "seq": 1, "shards": 0, "repair": 0},
-        ),
-        (
-            "bad_field",
-            {"t": "sweep_begin", "stream": {"inc": 1, "term": 1}, "seq": 1, "shards": 1, "repair": 2},
-        ),
+        ("bad_field", sweep(shards=0)),
+        ("bad_field", sweep(repair=2)),
+        ("bad_field", sweep(stream=None)),
         ("bad_field", {"t": "sweep_end", "seq": 1, "shards": 0}),
         ("bad_field", {"t": "sweep_end", "seq": 1, "shards": "all"}),
         ("bad_field", {"t": "close", "reason": b"bytes"}),

@@ -17,14 +17,16 @@
  *   the wire, by a hand-off ring       at its owner  the same; the worker that handed it on is silent, unless
  *                                                    the ring was full
  *   the wire, parked or held           neigh_wait,   a record of its own once it leaves or is refused
- *                                      frag_held     (FP_CAPTURE_WAITED)
+ *                                      frag_held,    (FP_CAPTURE_WAITED)
+ *                                      held
  *   this node's kernel                 -             yes, sent or refused
  *   a hairpin turn, at another worker  -             yes, sent or refused
  *   control plane, pulse thread        -             yes, sent or refused; without a verdict when sent
  *
- * Frames that end in the core while they wait (neigh_timeout, frag_timeout) are counted, but no longer there to
- * be seen. A fragment that was held at one worker and whose session is another's is seen as received at both. An
- * offload frame is one frame, with what struct fp_vnet says of it, and so is one that is cut on its way out.
+ * Frames that end in the core while they wait (neigh_timeout, frag_timeout, hold_dropped) are counted, but no
+ * longer there to be seen. A fragment that was held at one worker and whose session is another's is seen as
+ * received at both. An offload frame is one frame, with what struct fp_vnet says of it, and so is one that is cut on
+ * its way out.
  *
  * Records go through one ring per worker, in chunks of CAPTURE_CHUNK bytes; each stands in one piece, if need
  * be behind a filler at the end of the array. A full ring loses the packet and counts it; nothing waits.

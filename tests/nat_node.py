@@ -30,17 +30,18 @@ class NatNode:
     def step(self, frame: bytes, port: int) -> SteppedFrame:
         """One frame, wherever its session is owned."""
         (out,) = self.fastpath.test_step([frame], port=port, now_ns=self.now_ns)
-        return self._handed_off(out)
+        return self.handed_off(out)
 
     def released(self) -> list[SteppedFrame]:
         """Fragments that were held until now, wherever their session is owned."""
         out = []
         for worker in range(self.fastpath.config.n_workers):
             frames = self.fastpath.test_frags(self.now_ns, worker)
-            out += [self._handed_off(frame) for frame in frames]
+            out += [self.handed_off(frame) for frame in frames]
         return out
 
-    def _handed_off(self, out: SteppedFrame) -> SteppedFrame:
+    def handed_off(self, out: SteppedFrame) -> SteppedFrame:
+        """A frame after its last worker."""
         while out.out is Out.HANDOFF:
             (out,) = self.fastpath.test_step(
                 [out.data],

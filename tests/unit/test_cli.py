@@ -105,7 +105,9 @@ RULES = {
             "proto": ["udp"],
             "ports": ["53"],
             "log": True,
-        }
+        },
+        {"number": 2, "name": "bank", "action": "allow", "hits": 5, "commit": "strict"},
+        {"number": 3, "name": "dns", "action": "allow", "hits": 6, "sync": "after 5"},
     ],
     "default": {"action": "allow-outbound", "hits": 77},
     "forwards": [
@@ -319,6 +321,8 @@ def test_rules_for_people(daemon: Daemon, ctl: Any) -> None:
     out = ctl("--socket", daemon.path, "rules").out
     for text in ("no-dns", "deny", "1,234", "udp", "allow-outbound", "77", "web", "198.51.100.80:8080"):
         assert text in out
+    assert "strict" in out
+    assert "after 5" in out
 
 
 def test_pools_for_people(daemon: Daemon, ctl: Any) -> None:

@@ -13,7 +13,8 @@ from flexha.config.derive import Draw, NodePlan, fastpath_config, node_plan
 from flexha.config.load import parse
 from flexha.config.policy import policy_of
 from flexha.config.schema import Config
-from flexha.fastpath import Action, Filtering, Form, Policy, Service
+from flexha.errors import ConfigError
+from flexha.fastpath import Action, Commit, Filtering, Form, Policy, Service, SyncConfig, SyncFilter
 from flexha.shell import preflight
 
 PAIR = (Path(__file__).resolve().parents[2] / "netns-lab" / "pair.toml").read_text()
@@ -73,6 +74,40 @@ def test_every_key_of_a_rule_reaches_the_fast_path() -> None:
     )
     assert (rule.sport_lo, rule.sport_hi) == (1024, 65535)
     assert (rule.pools, rule.form, rule.log, rule.max_per_source) == ((1, 0), Form.SNAT, True, 100)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("", (None, SyncFilter.NOW, 0)),
+        ('commit = "async"', (Commit.ASYNC, SyncFilter.NOW, 0)),
+        ('commit = "strict"\nsync = "now"', (Commit.STRICT, SyncFilter.NOW, 0)),
+        ('sync = "no"', (None, SyncFilter.NO, 0)),
+        ('commit = "async"\nsync = "after 3600"', (Commit.ASYNC, SyncFilter.AFTER, 3600)),
+    ],
+)
+def test_what_the_peer_is_told_of_and_what_waits_for_it(
+    text: str, wanted: tuple[Commit | None, SyncFilter, int]
+) -> None:
+    """Spec: B1."""
+    (rule,) = policy(f'[[rules]]\nname = "r"\naction = "allow"\n{text}').rules
+    assert (rule.commit, rule.sync, rule.sync_after_s) == wanted
+
+
+def test_who_does_not_survive_waits_for_nothing() -> None:
+    rule = '[[rules]]\nname = "r"\naction = "allow"\nnat = "own"\ncommit = '
+    assert policy(rule + '"async"').rules[0].commit is Commit.ASYNC
+    with pytest.raises(ConfigError, match=r"rules\[0\]\.commit: sessions of pool 'own' do not survive"):
+        policy(rule + '"strict"')
+
+
+def test_the_default_of_what_waits() -> None:
+    """Spec: B1."""
+    text = '[sync]\ncommit = "strict"\nhold_ms = 7\nlazy_ms = 0\nrefresh_s = 60'
+    made = fastpath_config(with_policy(text), "a", Draw(1, b"t" * 16, 1)).sync
+    assert made == SyncConfig(lazy_ms=0, refresh_s=60, hold_ms=7, commit=Commit.STRICT)
+    made = fastpath_config(with_policy(""), "a", Draw(1, b"t" * 16, 1)).sync
+    assert (made.commit, made.hold_ms) == (Commit.BOUNDED, 20)
 
 
 def test_ports_alone_mean_tcp_and_udp() -> None:

@@ -301,6 +301,18 @@ def test_a_new_and_a_lost_entry_are_changes(tmp_path: Path) -> None:
 
 
 # ---- what is shown -----------------------------------------------------------------------------------
+def test_what_a_rule_tells_the_peer_is_shown_as_it_stands(daemon: Reloaded) -> None:
+    """Spec: B1."""
+    daemon.file(
+        '[[rules]]\nname = "bank"\naction = "allow"\ncommit = "strict"\n'
+        '[[rules]]\nname = "dns"\naction = "allow"\nsync = "after 5"'
+    )
+    daemon.reload()
+    bank, dns = daemon.part.rules_result()["rules"]
+    assert bank == {"number": 1, "hits": 0, "name": "bank", "action": "allow", "commit": "strict"}
+    assert dns == {"number": 2, "hits": 0, "name": "dns", "action": "allow", "sync": "after 5"}
+
+
 def test_rules_as_they_stand_in_the_file(daemon: Reloaded) -> None:
     daemon.file(WEB_ONLY + '[[forwards]]\nname = "ssh"\npool = "vip"\nports = "2222"\nto = "198.51.100.9"')
     daemon.reload()

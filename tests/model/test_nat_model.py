@@ -18,7 +18,9 @@ from model.nat_model import IN, OUT, Expected, NatModel, port_is_allowed
 from nat_node import ACTIVE, PASSIVE, NatNode, nat_node
 from packets import ACK, FIN, ICMP, LAN, RST, SYN, TCP, UDP, WAN, Packet
 
-from flexha.fastpath import Out, SteppedFrame
+from flexha.core.shards import ALL as ALL_SHARDS
+from flexha.core.shards import members
+from flexha.fastpath import Digests, Out, SteppedFrame
 
 CLIENT_ISN, SERVER_ISN = 1_000, 7_000
 BATCH = 16
@@ -32,6 +34,14 @@ CLIENT_PORTS = st.sampled_from([2000, 2001, 2002])
 SERVER_PORTS = st.sampled_from([53, 80])
 CLIENT_FLAGS = st.sampled_from([SYN, ACK, FIN | ACK, RST | ACK])
 SERVER_FLAGS = st.sampled_from([SYN | ACK, ACK, FIN | ACK, RST | ACK, SYN])
+
+
+def rows(digests: Digests) -> dict[int, tuple[bytes, bytes]]:
+    """By shard: its sum and its count."""
+    return {
+        shard: (digests.sums[8 * i : 8 * i + 8], digests.counts[4 * i : 4 * i + 4])
+        for i, shard in enumerate(members(digests.shards))
+    }
 
 
 class Pair(RuleBasedStateMachine):
@@ -153,15 +163,22 @@ class Pair(RuleBasedStateMachine):
     @rule()
     def sync(self) -> None:
         """What changed since the last time goes to the peer, and is acknowledged."""
-        more = True
-        while more:
-            batches = self.node.fastpath.drain(BATCH)
-            for batch in batches:
+        self.node.fastpath.digest_ask()
+        compared = 0
+        while compared != ALL_SHARDS:
+            for batch in self.node.fastpath.drain(BATCH):
                 assert batch.lost == 0
-                self.peer.fastpath.import_columns(batch.n, batch.family, batch.columns)
+                self.peer.fastpath.import_parts(batch.parts)
                 self.node.fastpath.ack(batch.marks)
-            more = bool(batches)
+                if batch.digests is not None:
+                    self._compare_digests(batch.digests)
+                    compared |= batch.digests.of
         self.synced = self.model.copy()
+
+    def _compare_digests(self, told: Digests) -> None:
+        """At this place in the stream both nodes know the same."""
+        held = rows(self.peer.fastpath.digests())
+        assert rows(told).items() <= held.items()
 
     @rule(planned=st.booleans())
     def failover(self, planned: bool) -> None:
@@ -181,16 +198,16 @@ class Pair(RuleBasedStateMachine):
         self._bulk()
 
     def _bulk(self) -> None:
-        self.peer.fastpath.begin_import()
-        self.node.fastpath.start_bulk()
-        walked = False
-        while not walked:
+        self.peer.fastpath.import_begin()
+        self.node.fastpath.sweep_start()
+        swept = 0
+        while swept != ALL_SHARDS:
             for batch in self.node.fastpath.drain(BATCH):
-                self.peer.fastpath.import_columns(batch.n, batch.family, batch.columns)
+                self.peer.fastpath.import_parts(batch.parts)
                 self.node.fastpath.ack(batch.marks)
-                walked = walked or batch.bulk_walked
-        assert self.peer.fastpath.end_import() == 0
-        self.synced = self.model.copy()
+                swept |= batch.swept or 0
+        assert self.peer.fastpath.import_end() == 0
+        self.sync()
 
     # ---- what must hold ----
     @invariant()

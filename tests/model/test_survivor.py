@@ -23,8 +23,9 @@ OPENED = {"snat", "routed", "hairpin", "reverse"}
 
 def replicate(active: NatNode, passive: NatNode) -> None:
     """All changes, as sync carries them."""
+    active.fastpath.digest_ask()  # what could wait is told, too
     for batch in active.fastpath.drain(64):
-        passive.fastpath.import_columns(batch.n, batch.family, batch.columns)
+        passive.fastpath.import_parts(batch.parts)
         active.fastpath.ack(batch.marks)
 
 

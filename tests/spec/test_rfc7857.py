@@ -54,8 +54,9 @@ def connect(node: NatNode) -> Packet:
 
 def tell(active: NatNode, passive: NatNode) -> None:
     """What changed goes to the peer."""
+    active.fastpath.digest_ask()  # what could wait is told, too
     for batch in active.fastpath.drain(64):
-        passive.fastpath.import_columns(batch.n, batch.family, batch.columns)
+        passive.fastpath.import_parts(batch.parts)
         active.fastpath.ack(batch.marks)
 
 

@@ -16,6 +16,7 @@ import pytest
 from packets import LAN, TCP, UDP, WAN, Packet
 
 from flexha.core.events import Role
+from flexha.core.shards import ALL as ALL_SHARDS
 from flexha.fastpath import (
     Drained,
     Fastpath,
@@ -26,11 +27,13 @@ from flexha.fastpath import (
     Form,
     HeartbeatFlag,
     NeighbourWanted,
+    Op,
     Out,
     PulseKind,
     Source,
     verdict_table,
 )
+from flexha.fastpath.batch import OP_COLUMNS
 
 S = 1_000_000_000
 NOW = 1000 * S
@@ -246,18 +249,17 @@ def test_fib_is_validated(active: Fastpath) -> None:
 def test_drain_and_ack(active: Fastpath) -> None:
     forward(active, DNS)
     (batch,) = active.drain()
-    assert (batch.n, batch.family, batch.marks, batch.lost, batch.bulk_walked, batch.more) == (
-        *(1, 4, {0: 1}, 0),
-        *(False, False),
-    )
-    assert set(batch.columns["form"]) == {Form.SNAT}
-    assert batch.columns["inside"] == DNS.src.packed
+    (part,) = batch.parts
+    assert (part.op, part.n, part.family) == (Op.OPEN, 1, 4)
+    assert (batch.marks, batch.lost, batch.swept, batch.digests, batch.more) == ({0: 1}, 0, None, None, False)
+    assert set(part.columns["form"]) == {Form.SNAT}
+    assert part.columns["inside"] == DNS.src.packed
     assert active.drain() == []
     # Gone: a tombstone until the peer has it.
     assert active.test_expire(NOW + 400 * S) == 1
     assert active.worker_stats(0).tombstones == 1
     (deleted,) = active.drain()
-    assert set(deleted.columns["op"]) == {1}
+    assert [part.op for part in deleted.parts] == [Op.DELETE]
     active.ack(batch.marks)
     assert active.worker_stats(0).tombstones == 1
     active.ack(deleted.marks)
@@ -295,13 +297,34 @@ def test_bulk_walk_ends_once_all_workers_are_through() -> None:
                 (out,) = fastpath.test_step([frame], port=LAN, now_ns=NOW, worker=out.owner)
             assert out.verdict == "snat"
         fastpath.track_changes(on=True)
-        fastpath.start_bulk()
+        fastpath.sweep_start()
         batches: list[Drained] = []
-        while not (batches and batches[-1].bulk_walked):
+        while not (batches and batches[-1].swept is not None):
             batches += fastpath.drain(16)
         assert sum(batch.n for batch in batches) == 40
-        assert [batch.bulk_walked for batch in batches[:-1]] == [False] * (len(batches) - 1)
+        assert [batch.swept for batch in batches[:-1]] == [None] * (len(batches) - 1)
+        assert batches[-1].swept == ALL_SHARDS
         assert fastpath.drain() == []
+
+
+def test_digests_of_both_nodes_are_equal_behind_the_same_batch(active: Fastpath, passive: Fastpath) -> None:
+    """Spec: B5."""
+    for i in range(20):
+        forward(active, replace(DNS, sport=6000 + i))
+    active.digest_ask()
+    (batch,) = active.drain()
+    assert passive.import_parts(batch.parts) == 20
+    told = batch.digests
+    assert told is not None
+    assert (told.of, told.shards) == (ALL_SHARDS, ALL_SHARDS)
+    assert told == passive.digests()
+    assert sum(int.from_bytes(told.counts[i : i + 4], "little") for i in range(0, 256, 4)) == 20
+    forward(active, replace(DNS, sport=99))
+    active.digest_ask()
+    (batch,) = active.drain()
+    assert batch.digests != passive.digests(), "what is told has to be imported first"
+    passive.import_parts(batch.parts)
+    assert batch.digests == passive.digests()
 
 
 # ---- sync in -----------------------------------------------------------------------------------------
@@ -309,7 +332,7 @@ def test_takeover_goes_on_with_the_same_mapping(active: Fastpath, passive: Fastp
     """Spec: R13, R19."""
     sent = forward(active, DNS)
     for batch in active.drain():
-        assert passive.import_columns(batch.n, batch.family, batch.columns) == batch.n
+        assert passive.import_parts(batch.parts) == batch.n
     passive.test_expire(NOW)
     passive.set_role(Role.ACTIVE, 3)
     back = forward(passive, sent.reply(), WAN)
@@ -321,9 +344,9 @@ def test_import_is_refused_while_active(active: Fastpath) -> None:
     forward(active, DNS)
     (batch,) = active.drain()
     for call in (
-        lambda: active.import_columns(batch.n, batch.family, batch.columns),
-        active.begin_import,
-        active.end_import,
+        lambda: active.import_parts(batch.parts),
+        active.import_begin,
+        active.import_end,
     ):
         with pytest.raises(FastpathError) as caught:
             call()
@@ -333,37 +356,42 @@ def test_import_is_refused_while_active(active: Fastpath) -> None:
 def test_bulk_import_sweeps_what_it_did_not_refresh(active: Fastpath, passive: Fastpath) -> None:
     forward(active, DNS)
     (first,) = active.drain()
-    passive.import_columns(first.n, first.family, first.columns)
+    passive.import_parts(first.parts)
     forward(active, replace(DNS, sport=99))
     (second,) = active.drain()
-    passive.begin_import()
-    passive.import_columns(second.n, second.family, second.columns)
-    assert passive.end_import() == 1
+    passive.import_begin()
+    passive.import_parts(second.parts)
+    assert passive.import_end() == 1
     assert {flow.inside_port for flow in passive.flows()} == {99}
 
 
 def test_import_refuses_damaged_columns(active: Fastpath, passive: Fastpath) -> None:
     forward(active, DNS)
     (batch,) = active.drain()
-    columns = dict(batch.columns)
+    (part,) = batch.parts
     for damage in (
-        {"id": columns["id"][:-1]},
+        {"id": part.columns["id"][:-1]},
         {"proto": bytes([0])},
         {"form": bytes([3])},
         {"state": bytes([200])},
         {"inside": b""},
     ):
         with pytest.raises(FastpathError) as caught:
-            passive.import_columns(batch.n, batch.family, columns | damage)
+            passive.import_parts([replace(part, columns={**part.columns, **damage})])
         assert caught.value.errno == errno.EINVAL
-    for n, family in ((batch.n + 1, 4), (batch.n, 6), (batch.n, 5), (-1, 4), (1 << 20, 4)):
+    for change in ({"family": 6}, {"family": 5}, {"n": -1}, {"n": 1 << 20}):
         with pytest.raises(FastpathError):
-            passive.import_columns(n, family, columns)
+            passive.import_parts([replace(part, **change)])  # type: ignore[arg-type]
+    for name in OP_COLUMNS[Op.OPEN]:
+        few = {key: data for key, data in part.columns.items() if key != name}
+        if name != "rule":
+            with pytest.raises(FastpathError):
+                passive.import_parts([replace(part, columns=few)])
     assert list(passive.flows()) == []
-    # Of a newer version: a column more is skipped, a column less is zero.
-    del columns["counters"]
-    assert passive.import_columns(batch.n, batch.family, columns | {"app_id": b"?"}) == batch.n
-    assert passive.import_columns(0, 4, {}) == 0
+    # Of another version: a column more is skipped, and an optional one may be missing.
+    few = {key: data for key, data in part.columns.items() if key != "rule"}
+    assert passive.import_parts([replace(part, columns=few | {"app_id": b"?"})]) == 1
+    assert passive.import_parts([]) == 0
 
 
 # ---- inspection --------------------------------------------------------------------------------------
@@ -449,14 +477,14 @@ def test_events_fd_wakes_for_flow_changes() -> None:
         fastpath.clear_wakeup()
         assert not select.select([fastpath.events_fd], [], [], 0)[0]
         fastpath.track_changes(on=True)
-        fastpath.start_bulk()
+        fastpath.sweep_start()
         assert select.select([fastpath.events_fd], [], [], 5)[0]
         fastpath.clear_wakeup()
         batches: list[Drained] = []
 
         def is_walked() -> bool:
             batches.extend(fastpath.drain())
-            return bool(batches) and batches[-1].bulk_walked
+            return bool(batches) and batches[-1].swept is not None
 
         wait_for(is_walked, fastpath.events_fd)
         assert sum(batch.n for batch in batches) == 1

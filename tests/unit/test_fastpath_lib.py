@@ -55,7 +55,7 @@ def test_size_and_version_mismatch_are_refused(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(FastpathMismatchError, match="struct fp_frame has 56 bytes"):
         lib.check_abi()
     monkeypatch.setattr(lib, "ABI_VERSION", 1)
-    with pytest.raises(FastpathMismatchError, match="ABI version 3"):
+    with pytest.raises(FastpathMismatchError, match="ABI version 4"):
         lib.check_abi()
 
 

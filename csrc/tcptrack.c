@@ -259,11 +259,11 @@ static enum tcptrack_result bare_syn(struct flow_hot *f, struct flow_cold *c, ui
 				     const struct segment *s, const struct pkt *p)
 {
 	if (side == opener_of(f)) {
-		if (tcptrack_is_over(f))
+		if (f->state >= FP_ST_TIME_WAIT || (f->flags & (FP_RF_RESET | FP_RF_INBOUND)) == FP_RF_RESET)
 			return TCPTRACK_REOPEN;
 		if (f->state == FP_ST_SYN_SENT)
 			learn_syn(c, side, s, p);
-		else if (!same_syn(c, side, s))
+		else if ((f->flags & FP_RF_RESET) || !same_syn(c, side, s))
 			c->wflags[SIDE_OUT] |= TCP_SYN_AGAIN;
 		return TCPTRACK_PASS;
 	}

@@ -228,6 +228,29 @@ static void check_inbound(void)
 	CHECK_EQ(141, feed(&c, SIDE_IN, SYN, 900000, 0), TCPTRACK_REOPEN);
 }
 
+/* The opener is outside, where RST and SYN may both be forged: what the responder says decides. */
+static void check_inbound_reset(void)
+{
+	struct conn c = { .f = { .proto = IPPROTO_NUM_TCP, .flags = FP_RF_INBOUND } };
+	struct seg syn = { SIDE_IN, SYN, 100, 0, 0 };
+	struct pkt p = packet(&syn);
+
+	tcptrack_open(&c.f, &c.c, &p, &mode);
+	feed(&c, SIDE_OUT, SYN | ACK, 500, 101);
+	feed(&c, SIDE_IN, ACK, 101, 501);
+	CHECK_EQ(142, feed(&c, SIDE_IN, RST, 101 + 700, 0), TCPTRACK_CHANGED);
+	CHECK_EQ(143, feed(&c, SIDE_IN, SYN, 900000, 0), TCPTRACK_PASS);
+	CHECK_EQ(144, feed(&c, SIDE_OUT, ACK, 501, 101), TCPTRACK_CHANGED); /* it challenges: forged */
+	CHECK_EQ(145, c.f.flags, FP_RF_INBOUND);
+	CHECK_EQ(146, feed(&c, SIDE_IN, ACK, 101, 501), TCPTRACK_PASS);
+	/* Genuine: the responder has closed, too. The numbers may be those of the old connection. */
+	for (uint32_t seq = 100; seq < 900100; seq += 900000 - 1) {
+		CHECK_EQ(147, feed(&c, SIDE_IN, RST, 101, 0), c.f.flags & FP_RF_RESET ? TCPTRACK_PASS : TCPTRACK_CHANGED);
+		CHECK_EQ(148, feed(&c, SIDE_IN, SYN, seq, 0), TCPTRACK_PASS);
+		CHECK_EQ(149, feed(&c, SIDE_OUT, SYN | ACK, 700000, seq + 1), TCPTRACK_REOPEN);
+	}
+}
+
 /* Two answers to one SYN that differ: SYN cookies. Nobody knows which one the opener has taken. */
 static void check_two_answers(void)
 {
@@ -355,6 +378,7 @@ int main(void)
 	check_reset();
 	check_syn_again();
 	check_inbound();
+	check_inbound_reset();
 	check_two_answers();
 	check_imported();
 	check_rules();

@@ -323,6 +323,11 @@ static void rename_datagram(const struct pkt *p, be16 id)
 	be16_store(p->ip + IP_CSUM, csum_update(be16_load(p->ip + IP_CSUM), csum_delta16(old, id)));
 }
 
+void frag_rename(struct frag_table *t, const struct pkt *p)
+{
+	rename_datagram(p, be16_of(next_id(t)));
+}
+
 uint32_t frag_shard(const struct fp_config *cfg, const struct pkt *p)
 {
 	const uint64_t words[3] = { (uint64_t)p->src.raw << 32 | p->dst.raw,

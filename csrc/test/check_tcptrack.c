@@ -245,7 +245,8 @@ static void check_inbound_reset(void)
 	CHECK_EQ(146, feed(&c, SIDE_IN, ACK, 101, 501), TCPTRACK_PASS);
 	/* Genuine: the responder has closed, too. The numbers may be those of the old connection. */
 	for (uint32_t seq = 100; seq < 900100; seq += 900000 - 1) {
-		CHECK_EQ(147, feed(&c, SIDE_IN, RST, 101, 0), c.f.flags & FP_RF_RESET ? TCPTRACK_PASS : TCPTRACK_CHANGED);
+		CHECK_EQ(147, feed(&c, SIDE_IN, RST, 101, 0),
+			 c.f.flags & FP_RF_RESET ? TCPTRACK_PASS : TCPTRACK_CHANGED);
 		CHECK_EQ(148, feed(&c, SIDE_IN, SYN, seq, 0), TCPTRACK_PASS);
 		CHECK_EQ(149, feed(&c, SIDE_OUT, SYN | ACK, 700000, seq + 1), TCPTRACK_REOPEN);
 	}

@@ -154,7 +154,7 @@ def test_sec2_2_a_lucky_reset_is_undone_by_the_challenge(node: NatNode) -> None:
 
 @pytest.mark.parametrize("distance", [0, 99_999])
 def test_sec2_2_a_blind_reset_and_a_blind_syn_end_no_forwarded_session(distance: int) -> None:
-    """Spec: RFC 7857 §2.2, RFC 5961 §3, §4: from outside both may be forged; the server's challenge decides."""
+    """Spec: RFC 7857 §2.2, RFC 5961 §3, §4: from outside both may be forged; the server decides."""
     forward = Forward(0, 80, packets.CLIENTS[0], 8080, TCP)
     with nat_node(policy=Policy(forwards=(forward,))) as node:
         call = Packet(TCP, packets.SERVERS[0], packets.WAN_VIP, 50000, 80, SYN, seq=CLIENT_ISN)

@@ -133,9 +133,12 @@ static bool key_eq(const struct frag_key *a, const struct frag_key *b)
 	return memcmp(a, b, sizeof(*a)) == 0;
 }
 
+/* Another number of workers than a power of two does not divide 2^16: each begins again at its own residue. */
 static uint16_t next_id(struct frag_table *t)
 {
-	t->id = (uint16_t)(t->id + t->id_step);
+	const uint32_t next = (uint32_t)t->id + t->id_step;
+
+	t->id = (uint16_t)(next > UINT16_MAX ? t->id % t->id_step : next);
 	return t->id;
 }
 

@@ -94,7 +94,7 @@ test-netns: build packages-test ## only the tier with real daemons in namespaces
 	FLEXHA_LAB_DRIVER=$(DRIVER) $(BIN)/pytest tests/netns $(PYTEST)
 
 # What depends on how frames come and go; the driver itself is tested in either pass.
-PACKET_TESTS := nat fragments icmp failover policy tcp_windows
+PACKET_TESTS := nat fragments icmp failover policy tcp_windows bad_input capture limits workers
 
 test-packet: build packages-test ## what of the tier can differ by driver, once more with driver packet
 	FLEXHA_LAB_DRIVER=packet $(BIN)/pytest $(PACKET_TESTS:%=tests/netns/test_%.py) $(PYTEST)

@@ -354,7 +354,7 @@ static void note_fin_acks(struct flow_hot *f, struct flow_cold *c, uint32_t side
 {
 	uint32_t other = side ^ 1;
 
-	if (p->tcp_flags & TCP_FIN)
+	if ((p->tcp_flags & TCP_FIN) && seq_geq(s->end, c->end[side]))
 		f->flags |= fin_seen[side];
 	if ((f->flags & fin_seen[other]) && seq_geq(s->ack, c->end[other]))
 		c->admin |= fin_acked[other];
@@ -391,6 +391,10 @@ static enum tcptrack_result data_segment(struct flow_hot *f, struct flow_cold *c
 	} else {
 		if (!in_window(c, side, s))
 			return TCPTRACK_DROP_WINDOW;
+		if (!seq_geq(c->end[side], s->end)) { /* beyond its FIN: that was nobody's */
+			f->flags &= (uint8_t)~fin_seen[side];
+			c->admin &= (uint8_t)~fin_acked[side];
+		}
 		learn(c, side, s);
 	}
 	if (side != opener_of(f))

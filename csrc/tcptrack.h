@@ -57,6 +57,10 @@
  * The RST rule is not the exact one of RFC 5961 (seq = RCV.NXT): what the receiver has got is not known here,
  * only what was sent to it, and an RST after lost data is genuine too. It need not be exact, see RESET above.
  *
+ * A FIN ends what its side has to say: one below end[S] is forged, or was seen before, and changes nothing; one
+ * above is taken back when its side goes on beyond it. Else one forged FIN that hits the slack would make a half
+ * closed session, which may have hours to go, one that both sides have closed.
+ *
  * Scaling counts only when both SYNs were seen to offer it (RFC 7323 section 2.2). Where they were not seen,
  * the widest scale is assumed: a window taken too narrow would drop what is genuine. SACK changes nothing
  * here: it acknowledges nothing cumulatively, and the slack covers what it has sent again.

@@ -107,6 +107,29 @@ static void check_life(void)
 	CHECK_EQ(30, c.f.state, FP_ST_TIME_WAIT); /* reopening is the caller's */
 }
 
+/* A FIN that is not where its side ends: the session is closed when both have closed it. */
+static void check_forged_fin(void)
+{
+	struct conn c = established();
+	struct seg more = { SIDE_IN, ACK, 501, 102, 200 };
+	struct pkt p;
+
+	CHECK_EQ(51, feed(&c, SIDE_IN, FIN | ACK, 501 - 300, 101), TCPTRACK_PASS); /* below */
+	CHECK_EQ(52, c.f.flags, 0);
+	CHECK_EQ(53, feed(&c, SIDE_IN, FIN | ACK, 501 + 100, 101), TCPTRACK_CHANGED); /* above */
+	CHECK_EQ(54, c.f.flags, FP_RF_FIN_REPLY);
+	CHECK_EQ(55, feed(&c, SIDE_OUT, FIN | ACK, 101, 501), TCPTRACK_CHANGED);
+	CHECK_EQ(56, c.f.state, FP_ST_CLOSING);
+	p = packet(&more);
+	CHECK_EQ(57, tcptrack_segment(&c.f, &c.c, SIDE_IN, &p, &mode), TCPTRACK_CHANGED);
+	CHECK_EQ(58, c.f.flags, FP_RF_FIN_ORIG);
+	feed(&c, SIDE_OUT, ACK, 102, 701);
+	CHECK_EQ(59, c.f.state, FP_ST_CLOSING); /* refreshed by what passes; states go forward only */
+	feed(&c, SIDE_IN, FIN | ACK, 701, 102);
+	feed(&c, SIDE_OUT, ACK, 102, 702);
+	CHECK_EQ(69, c.f.state, FP_ST_TIME_WAIT);
+}
+
 /* Spec: RFC 5382 REQ-2: simultaneous open. */
 static void check_simultaneous(void)
 {
@@ -374,6 +397,7 @@ int main(void)
 {
 	check_flags();
 	check_life();
+	check_forged_fin();
 	check_simultaneous();
 	check_refused();
 	check_reset();

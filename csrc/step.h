@@ -110,7 +110,7 @@ struct births {
  * @frags:           datagrams that come in fragments
  * @log:             what rules with `log` have decided
  * @wants:           neighbours that the control plane must resolve
- * @icmp_due_ns:     token bucket of our own ICMP errors (icmp.c)
+ * @icmp_due_ns:     token buckets of our own ICMP errors (icmp.c): to inside, to outside
  * @import_epoch:    grows with core_import_begin(); records of an older epoch are stale
  * @births:          sessions in the order of their birth
  * @quota:           counts by address, shared by all workers; NULL: there are no limits
@@ -143,7 +143,7 @@ struct core {
 	struct frag_table frags;
 	struct neigh_wants wants;
 	struct session_log log;
-	uint64_t icmp_due_ns;
+	uint64_t icmp_due_ns[2];
 	uint8_t import_epoch;
 	struct births births;
 	struct quota *quota;

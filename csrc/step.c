@@ -363,7 +363,7 @@ static HOT uint32_t session_packet(struct core *c, struct pkt *p, uint32_t idx, 
 	uint32_t verdict = V_GO_ON;
 
 	/* All that can refuse the packet comes before what it changes. */
-	if (unlikely(!plain))
+	if (unlikely(!plain || c->n_inside > 1))
 		verdict = nexthop_from(c, p->frame, f, side);
 	if (likely(verdict == V_GO_ON && !again))
 		verdict = nexthop_flow(c, idx, side, &nh);

@@ -324,15 +324,15 @@ struct fp_frame {
 	uint8_t headroom;         /* 1 = the driver may use the FP_HEADROOM bytes in front of .data */
 };
 
-enum fp_punt_kind { FP_PUNT_FRAME, FP_PUNT_NEIGH_WANTED };
-struct fp_punt {              /* worker -> control: VRRP adverts, neighbours to resolve */
+enum fp_punt_kind { FP_PUNT_FRAME, FP_PUNT_NEIGH_WANTED, FP_PUNT_NEIGH_MOVED };
+struct fp_punt {              /* worker -> control: VRRP adverts, neighbours to resolve or that moved */
 	uint64_t t_ns;
 	uint32_t kind;
 	uint32_t port;
 	uint32_t len;
 	uint32_t pad;
-	struct fp_addr addr;      /* FP_PUNT_NEIGH_WANTED */
-	uint8_t data[256];        /* FP_PUNT_FRAME: the frame, from the Ethernet header, cut to 256 */
+	struct fp_addr addr;      /* FP_PUNT_NEIGH_* */
+	uint8_t data[256];        /* FP_PUNT_FRAME: the frame, from the Ethernet header, cut to 256; _MOVED: its MAC */
 };
 
 enum fp_pulse_kind {

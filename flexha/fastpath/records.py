@@ -357,7 +357,17 @@ class NeighbourWanted:
     address: Address
 
 
-Punt = PuntedFrame | NeighbourWanted
+@dataclass(frozen=True, slots=True)
+class NeighbourMoved:
+    """``address``, a neighbour that the snapshot has, says that its link-layer address is another one."""
+
+    t_ns: int
+    port: int
+    address: Address
+    mac: bytes
+
+
+Punt = PuntedFrame | NeighbourWanted | NeighbourMoved
 
 
 class PulseKind(IntEnum):

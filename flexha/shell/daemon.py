@@ -158,7 +158,7 @@ class Daemon:
             inside_routes(self._config),
         )
         heartbeat = HeartbeatIo(fastpath, plan.core.paths, plan.core.priority, driver.post, counters)
-        vrrp = VrrpIo(fastpath, plan.port_names, driver.post, mirror.want, counters)
+        vrrp = VrrpIo(fastpath, plan.port_names, driver.post, mirror.want, mirror.moved, counters)
         policy = PolicyIo(fastpath, plan, self._config, self._path, counters)
         policy.start()
         stack.callback(policy.stop)

@@ -223,6 +223,15 @@ class Pair:
             return False
         return bool(roles["PASSIVE"]["ready"]) and roles["ACTIVE"]["sync"]["pending"] == 0
 
+    def holds(self, source: str) -> bool:
+        """Each node has a session of this inside ADDRESS:PORT: from now on it outlives either of them.
+
+        ``settled`` says nothing of a session whose first packet has yet to come.
+        """
+        return all(
+            any(session["inside"] == source for session in node.sessions()) for node in self.nodes.values()
+        )
+
     def wait_settled(self, timeout_s: float = SETTLE_TIMEOUT_S) -> Node:
         """Wait until ``settled``; returns the ACTIVE node. A daemon that ends meanwhile ends the wait."""
 

@@ -228,13 +228,16 @@ class UdpProbe:
 
     def __init__(self, lab: Lab, run: int, *, interval_us: int = 1000) -> None:
         self._lab = lab
+        port = str(FIRST_SOURCE_PORT + run)
+        self.source = f"{topo.PROBE_ADDRESS}:{port}"
+        """Where it comes from, as a node lists it."""
         self._logs = (f"/run/udp-server-{run}.log", f"/run/udp-client-{run}.log")
         program = str(BIN_DIR / "udp_probe")
         self._server = Generator(
             lab, "server", [program, "server", topo.SERVER_ADDRESS, UDP_PORT, self._logs[0]]
         )
         self._server.wait_event("listening", 5)
-        argv = [program, "client", topo.PROBE_ADDRESS, str(FIRST_SOURCE_PORT + run), topo.SERVER_ADDRESS]
+        argv = [program, "client", topo.PROBE_ADDRESS, port, topo.SERVER_ADDRESS]
         self._client = Generator(lab, "client", [*argv, UDP_PORT, str(interval_us), self._logs[1]])
         self._client.wait_event("sending", 5)
 

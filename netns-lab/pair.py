@@ -187,11 +187,12 @@ class Node:
 
 
 class Pair:
-    """Both nodes."""
+    """Both nodes; or node a alone, if the configuration has no other."""
 
     def __init__(self, lab: Lab, log_dir: Path, config: Path | None = None) -> None:
         config = config or configuration(log_dir)
-        self.nodes = {name: Node(lab, name, log_dir, config) for name in topo.NODES}
+        names = tomllib.loads(config.read_text())["nodes"]
+        self.nodes = {name: Node(lab, name, log_dir, config) for name in topo.NODES if name in names}
 
     def __getitem__(self, name: str) -> Node:
         return self.nodes[name]

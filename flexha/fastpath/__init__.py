@@ -235,6 +235,14 @@ class Fastpath:
         """Set what our heartbeats say beside role and term."""
         _ensure(clib.fp_pulse_set(self._dp, int(flags), priority), "fp_pulse_set")
 
+    def set_pulse_keys(self, keys: Sequence[bytes]) -> None:
+        """Sign heartbeats with the first key, and believe all of them.
+
+        Raises: FastpathError EBUSY while the keys given last are not in use yet.
+        """
+        given = ffi.new("uint8_t[][16]", list(keys))
+        _ensure(clib.fp_pulse_keys(self._dp, given, len(keys)), "fp_pulse_keys")
+
     def burst_pulse(self) -> None:
         """Send one heartbeat on every path at once."""
         _ensure(clib.fp_pulse_burst(self._dp), "fp_pulse_burst")

@@ -278,6 +278,7 @@ def path_stats(cdata: CData) -> PathStats:
         received=int(cdata.received),
         lost=int(cdata.lost),
         bad=int(cdata.bad),
+        replayed=int(cdata.replayed),
         last_heard_ns=int(cdata.last_heard_ns),
         alive=bool(cdata.alive),
     )

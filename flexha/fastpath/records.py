@@ -409,6 +409,7 @@ class PathStats:
     received: int
     lost: int
     bad: int
+    replayed: int
     last_heard_ns: int
     alive: bool
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from netns.wire import mac_of
-from sandbox import Lab, Process, wait_until
+from sandbox import KEYS_DIR, Lab, Process, wait_until
 
 HOST = "server"
 SETTINGS: dict[str, Any] = {
@@ -52,6 +52,7 @@ class Bench:
             [nodes.a]
             control = "{self.control}"
             state_dir = "{self.directory / "state"}"
+            keys = "{KEYS_DIR}/a"
             {f'metrics = "{values["metrics"]}"' if "metrics" in values else ""}
             xc = {_inline(values["xc"])}
             {ports}

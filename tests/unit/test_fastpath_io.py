@@ -57,7 +57,7 @@ class FakeFastpath:
         return self.waiting_punts
 
     def path_stats(self) -> list[PathStats]:
-        return [PathStats(5, 4, 1, 0, 7_000_000, alive=True), PathStats(5, 0, 0, 0, 0, alive=False)]
+        return [PathStats(5, 4, 1, 0, 6, 7_000_000, alive=True), PathStats(5, 0, 0, 0, 0, 0, alive=False)]
 
     def drain(self, limit: int) -> list[Drained]:
         self.limits.append(limit)

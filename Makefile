@@ -6,6 +6,8 @@
 PYTHON ?= python3
 RUNS ?= 1
 NODE ?= a
+MODES ?= async
+BOUNDARIES ?=
 SEED ?=
 DRIVER ?=
 SIM_RUNS ?= 100
@@ -30,7 +32,7 @@ PY_ALL    := flexha netns-lab tests csrc
 
 .DEFAULT_GOAL := help
 .PHONY: help dev build check fmt test test-netns test-packet sim fuzz asan tsan bench bench-fastpath bench-policy bench-capture \
-	bench-forwarding lab-up lab-down lab-shell lab-status lab-failover docs ci clean FORCE
+	bench-forwarding lab-up lab-down lab-shell lab-status lab-failover lab-embryonic docs ci clean FORCE
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -94,7 +96,7 @@ test-netns: build packages-test ## only the tier with real daemons in namespaces
 	FLEXHA_LAB_DRIVER=$(DRIVER) $(BIN)/pytest tests/netns $(PYTEST)
 
 # What depends on how frames come and go; the driver itself is tested in either pass.
-PACKET_TESTS := nat fragments icmp failover policy tcp_windows
+PACKET_TESTS := nat fragments icmp failover policy tcp_windows bad_input capture limits workers
 
 test-packet: build packages-test ## what of the tier can differ by driver, once more with driver packet
 	FLEXHA_LAB_DRIVER=packet $(BIN)/pytest $(PACKET_TESTS:%=tests/netns/test_%.py) $(PYTEST)
@@ -141,6 +143,9 @@ bench-forwarding: build packages-bench ## the pair beside a bare TAP copy, kerne
 
 lab-failover: build packages-lab ## the main job: kill the ACTIVE node under traffic; RUNS=n, DRIVER=tap|packet
 	@FLEXHA_LAB_DRIVER=$(DRIVER) $(LAB) failover --runs $(RUNS)
+
+lab-embryonic: build packages-lab ## kill ACTIVE at each packet of new connections; MODES= BOUNDARIES= RUNS=n
+	@FLEXHA_LAB_DRIVER=$(DRIVER) $(LAB) embryonic --runs $(RUNS) --modes "$(MODES)" --boundaries "$(BOUNDARIES)"
 
 lab-up: build packages-lab ## build the lab and leave it running; DRIVER=tap|packet
 	@FLEXHA_LAB_DRIVER=$(DRIVER) $(LAB) up

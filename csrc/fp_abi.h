@@ -32,6 +32,7 @@ enum {
 	FP_POOL_NONE = 255,   /* pool of a session that is not translated */
 	FP_VIPS_MAX = 4,      /* VRRP addresses of one port */
 	FP_PATHS_MAX = 9,     /* heartbeat paths: path 0 is xc, path 1 + i is port i */
+	FP_PULSE_KEYS_MAX = 2, /* keys of heartbeats: one, and while it is changed another */
 	FP_FRAME_MAX = 2048,  /* room for one frame as it is on a wire */
 	FP_FRAME_BIG = 65600, /* room for an offload frame: an IP packet of 64 KiB and its Ethernet header */
 	FP_HEADROOM = 64,     /* in front of a frame, for what a driver puts there */
@@ -115,7 +116,7 @@ struct fp_pulse_cfg {
 	uint32_t pair_id;         /* CRC-32 of the pair's name: a heartbeat of another pair is dropped */
 	uint32_t node_index;      /* 0 = a, 1 = b */
 	uint64_t incarnation;     /* which start of the daemon: grows from one to the next, pulse.h says why */
-	uint8_t mac_key[16];      /* secret of the pair: authenticates heartbeats */
+	uint8_t mac_key[16];      /* authenticates heartbeats, until fp_pulse_keys() */
 	struct fp_addr xc_addr;   /* zero = no cross-connect path (tests) */
 	struct fp_addr xc_peer_addr;
 };
@@ -401,15 +402,15 @@ struct fp_frame {
 	uint8_t headroom;         /* 1 = the driver may use the FP_HEADROOM bytes in front of .data */
 };
 
-enum fp_punt_kind { FP_PUNT_FRAME, FP_PUNT_NEIGH_WANTED };
-struct fp_punt {              /* worker -> control: VRRP adverts, neighbours to resolve */
+enum fp_punt_kind { FP_PUNT_FRAME, FP_PUNT_NEIGH_WANTED, FP_PUNT_NEIGH_MOVED };
+struct fp_punt {              /* worker -> control: VRRP adverts, neighbours to resolve or that moved */
 	uint64_t t_ns;
 	uint32_t kind;
 	uint32_t port;
 	uint32_t len;
 	uint32_t pad;
-	struct fp_addr addr;      /* FP_PUNT_NEIGH_WANTED */
-	uint8_t data[256];        /* FP_PUNT_FRAME: the frame, from the Ethernet header, cut to 256 */
+	struct fp_addr addr;      /* FP_PUNT_NEIGH_* */
+	uint8_t data[256];        /* FP_PUNT_FRAME: the frame, from the Ethernet header, cut to 256; _MOVED: its MAC */
 };
 
 enum fp_pulse_kind {
@@ -438,7 +439,9 @@ struct fp_pulse_event {
 	struct fp_peer peer;
 };
 struct fp_path_stats {
-	uint64_t sent, received, lost, bad; /* lost: gaps in the sequence; bad: malformed or another pair's */
+	uint64_t sent, received, lost; /* lost: gaps in the sequence */
+	uint64_t bad;             /* forged, malformed or another pair's */
+	uint64_t replayed;        /* authentic, but not new: pulse.h */
 	uint64_t last_heard_ns;
 	uint32_t alive;
 	uint32_t pad;
@@ -545,6 +548,7 @@ int fp_pulse_set(fp_dp *dp, uint32_t flags, uint32_t priority); /* what our hear
 int fp_pulse_burst(fp_dp *dp);        /* send one heartbeat on every path now (role changes, BYE) */
 int fp_control_beat(fp_dp *dp);       /* the control plane is alive: bump the counter */
 int fp_pulse_events(fp_dp *dp, struct fp_pulse_event *out, uint32_t cap);
+int fp_pulse_keys(fp_dp *dp, const uint8_t (*keys)[16], uint32_t n); /* n 1..2: the first signs, all are believed; -EBUSY: the last ones are not in use yet */
 int fp_pulse_stats(const fp_dp *dp, struct fp_path_stats *out, uint32_t n_paths);
 
 /* ---- one eventfd for everything that waits to be drained: written when a queue was empty, so drain until less than asked for comes ---- */

@@ -197,6 +197,19 @@ int fp_pulse_events(fp_dp *dp, struct fp_pulse_event *out, uint32_t cap)
 	return dp_take(&dp->pulse.events, out, cap);
 }
 
+int fp_pulse_keys(fp_dp *dp, const uint8_t (*keys)[16], uint32_t n)
+{
+	static const uint8_t no_key[16];
+
+	if (!dp || !keys || n < 1 || n > FP_PULSE_KEYS_MAX)
+		return -EINVAL;
+	for (uint32_t i = 0; i < n; i++) {
+		if (memcmp(keys[i], no_key, sizeof(no_key)) == 0)
+			return -EINVAL;
+	}
+	return pulse_keys(&dp->pulse, keys, n);
+}
+
 int fp_pulse_stats(const fp_dp *dp, struct fp_path_stats *out, uint32_t n_paths)
 {
 	if (!dp || !out || n_paths > FP_PATHS_MAX)

@@ -133,9 +133,12 @@ static bool key_eq(const struct frag_key *a, const struct frag_key *b)
 	return memcmp(a, b, sizeof(*a)) == 0;
 }
 
+/* Another number of workers than a power of two does not divide 2^16: each begins again at its own residue. */
 static uint16_t next_id(struct frag_table *t)
 {
-	t->id = (uint16_t)(t->id + t->id_step);
+	const uint32_t next = (uint32_t)t->id + t->id_step;
+
+	t->id = (uint16_t)(next > UINT16_MAX ? t->id % t->id_step : next);
 	return t->id;
 }
 
@@ -321,6 +324,11 @@ static void rename_datagram(const struct pkt *p, be16 id)
 
 	be16_store(p->ip + IP_ID, id);
 	be16_store(p->ip + IP_CSUM, csum_update(be16_load(p->ip + IP_CSUM), csum_delta16(old, id)));
+}
+
+void frag_rename(struct frag_table *t, const struct pkt *p)
+{
+	rename_datagram(p, be16_of(next_id(t)));
 }
 
 uint32_t frag_shard(const struct fp_config *cfg, const struct pkt *p)

@@ -20,7 +20,8 @@
  *
  *   On the way out of a translated network two hosts may use one identification for the same destination,
  *   and the receiver would mix their datagrams (RFC 6864 section 5.3.1; RFC 7857 asks for it). So a datagram
- *   that comes from inside in fragments gets a new identification; workers share them out by their residue.
+ *   that comes from inside in fragments, or is cut on its way out, gets a new identification; workers share
+ *   them out by their residue.
  *
  * Pure: time is an argument.
  */
@@ -174,6 +175,11 @@ uint32_t frag_shard(const struct fp_config *cfg, const struct pkt *p);
  *         else: why it is dropped.
  */
 uint32_t frag_take(struct frag_table *t, struct pkt *p, bool rename, uint64_t now_ns, counter *verdicts);
+
+/**
+ * frag_rename() - A whole datagram that will be cut on its way out gets an identification as if it had come in pieces
+ */
+void frag_rename(struct frag_table *t, const struct pkt *p);
 
 /**
  * frag_pop() - The next held frame whose datagram is known by now

@@ -59,13 +59,25 @@ void heartbeat_encode(const struct heartbeat *hb, const uint8_t *key, uint32_t p
 	put32(out + 40, hb->priority);
 	put32(out + 44, hb->control_beat);
 	put64(out + 48, hb->t_ns);
+	put64(out + 56, hb->echo);
 	put64(out + HB_MAC_AT, mac_of(out, key, path));
 }
 
-bool heartbeat_decode(const uint8_t *payload, uint32_t len, const uint8_t *key, uint32_t path,
+static bool is_signed(const uint8_t *payload, const struct heartbeat_keys *keys, uint32_t path)
+{
+	const uint64_t mac = get64(payload + HB_MAC_AT);
+
+	for (uint32_t i = 0; i < keys->n; i++) {
+		if (mac_of(payload, keys->key[i], path) == mac)
+			return true;
+	}
+	return false;
+}
+
+bool heartbeat_decode(const uint8_t *payload, uint32_t len, const struct heartbeat_keys *keys, uint32_t path,
 		      struct heartbeat *hb)
 {
-	if (len < HB_LEN || get64(payload + HB_MAC_AT) != mac_of(payload, key, path))
+	if (len < HB_LEN || !is_signed(payload, keys, path))
 		return false;
 	if (memcmp(payload, hb_magic, sizeof(hb_magic)) != 0 || payload[4] != HB_VERSION)
 		return false;
@@ -81,6 +93,7 @@ bool heartbeat_decode(const uint8_t *payload, uint32_t len, const uint8_t *key, 
 		.priority = get32(payload + 40),
 		.control_beat = get32(payload + 44),
 		.t_ns = get64(payload + 48),
+		.echo = get64(payload + 56),
 	};
 	return hb->role <= FP_ROLE_FAULT && hb->interval_ms != 0 && hb->term <= TERM_MAX;
 }

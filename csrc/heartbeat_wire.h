@@ -7,7 +7,7 @@
  *   +---------------+---------------+---------------+---------------+
  * 0 |                        magic "FXHB"                           |
  *   +---------------+---------------+---------------+---------------+
- * 4 |  version = 1  |  node index   |     role      |     flags     |
+ * 4 |  version = 2  |  node index   |     role      |     flags     |
  *   +---------------+---------------+---------------+---------------+
  * 8 |                           pair_id                             |
  *   +---------------------------------------------------------------+
@@ -22,10 +22,14 @@
  * 44|                        control_beat                           |
  *   +---------------------------------------------------------------+
  * 48|        t_ns (64 bits): CLOCK_BOOTTIME of the sender           |
- * 56|        MAC (64 bits): SipHash-2-4                             |
+ * 56|        echo (64 bits): incarnation of the peer, as heard      |
+ * 64|        MAC (64 bits): SipHash-2-4                             |
  *   +---------------------------------------------------------------+
  *
- * The MAC is that of the 56 bytes before it and of one more, the number of the path (0 = xc, 1 + i = port i,
+ * The echo is what makes a heartbeat new to its receiver: nobody could have said, before the receiver started,
+ * which incarnation it would have (pulse.h).
+ *
+ * The MAC is that of the 64 bytes before it and of one more, the number of the path (0 = xc, 1 + i = port i,
  * the same on both nodes): what was recorded on one path is worth nothing on another.
  *
  * A longer payload of the same version is accepted, and what follows is ignored: that is how fields are
@@ -35,11 +39,12 @@
 #define HEARTBEAT_WIRE_H
 
 #include "base.h"
+#include "siphash.h"
 
 enum {
-	HB_VERSION = 1,
-	HB_MAC_AT = 56,
-	HB_LEN = 64,
+	HB_VERSION = 2,
+	HB_MAC_AT = 64,
+	HB_LEN = 72,
 	HB_FRAME_LEN = 14 + 20 + 8 + HB_LEN, /* with Ethernet, IPv4 and UDP headers */
 	HB_TTL = 255,                        /* a heartbeat is never routed: GTSM, RFC 5082 */
 	HB_DSCP_TOS = 0xc0                   /* CS6, network control: RFC 4594 §3.1 */
@@ -57,6 +62,15 @@ struct heartbeat {
 	uint64_t term;
 	uint64_t seq;
 	uint64_t t_ns;
+	uint64_t echo;
+};
+
+/**
+ * struct heartbeat_keys - Keys of the MAC: the first signs, all are believed
+ */
+struct heartbeat_keys {
+	uint8_t key[FP_PULSE_KEYS_MAX][SIPHASH_KEY_LEN];
+	uint32_t n;
 };
 
 /**
@@ -69,10 +83,10 @@ void heartbeat_encode(const struct heartbeat *hb, const uint8_t *key, uint32_t p
 /**
  * heartbeat_decode() - Read a heartbeat that came by a path
  *
- * Return: false for what is truncated, does not bear our key's MAC (nothing else is looked at then), is of
- *         another version or holds impossible values.
+ * Return: false for what is truncated, does not bear the MAC of one of @keys (nothing else is looked at then), is
+ *         of another version or holds impossible values.
  */
-bool heartbeat_decode(const uint8_t *payload, uint32_t len, const uint8_t *key, uint32_t path,
+bool heartbeat_decode(const uint8_t *payload, uint32_t len, const struct heartbeat_keys *keys, uint32_t path,
 		      struct heartbeat *hb);
 
 /**

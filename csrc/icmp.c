@@ -206,17 +206,18 @@ uint32_t icmp_error_forward(struct core *c, struct pkt *p, uint32_t entry)
 /* ---- our own ---- */
 
 /*
- * Token bucket in one word: icmp_due_ns is when the bucket will be full again, each error moves it on by the
+ * A token bucket in one word: icmp_due_ns is when the bucket will be full again, each error moves it on by the
  * time of one token, and it may not be more than a full bucket ahead.
  */
-bool icmp_take_token(struct core *c)
+bool icmp_take_token(struct core *c, const struct pkt *p)
 {
+	const bool inside = p->frame->src == FP_SRC_HAIRPIN || !c->ports[p->frame->port].outside;
 	const uint64_t token_ns = NS_PER_S / ICMP_RATE_PER_S;
-	uint64_t due = max_u64(c->icmp_due_ns, c->now_ns) + token_ns;
+	uint64_t *due_ns = &c->icmp_due_ns[!inside], due = max_u64(*due_ns, c->now_ns) + token_ns;
 
 	if (due > c->now_ns + ICMP_BURST * token_ns)
 		return false;
-	c->icmp_due_ns = due;
+	*due_ns = due;
 	return true;
 }
 
@@ -277,7 +278,7 @@ static uint32_t tell(struct core *c, struct pkt *p, uint16_t type_code, uint16_t
 		return silent;
 	if (!again && !icmp_may_answer(c, p, &back))
 		return silent;
-	if (!icmp_take_token(c))
+	if (!icmp_take_token(c, p))
 		return V_ICMP_LIMITED;
 	write_error(c, p, type_code, mtu);
 	/* The sender is known to the session of the first half: to it the error is one from outside. */

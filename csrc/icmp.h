@@ -29,7 +29,7 @@
 #include "step.h"
 
 enum {
-	ICMP_RATE_PER_S = 1000,  /* errors of our own, of one worker */
+	ICMP_RATE_PER_S = 1000,  /* errors of our own, of one worker, to either side */
 	ICMP_BURST = 50,         /* of them at once */
 	ICMP_ERROR_LEN_MAX = 576 /* RFC 1812 section 4.3.2.3 */
 };
@@ -69,9 +69,13 @@ bool icmp_error_is_nat(const struct core *c, const struct pkt *p);
 bool icmp_may_answer(const struct core *c, const struct pkt *p, struct nexthop *back);
 
 /**
- * icmp_take_token() - May another error of our own be sent now?
+ * icmp_take_token() - May another error of our own, or RST, be sent now?
+ * @p: what it is about
+ *
+ * Each side has tokens of its own: whoever outside provokes errors must not keep inside hosts from hearing of theirs,
+ * that a packet was too big above all.
  */
-bool icmp_take_token(struct core *c);
+bool icmp_take_token(struct core *c, const struct pkt *p);
 
 /**
  * icmp_refuse() - Tell the sender why its packet is not forwarded, if it may be told

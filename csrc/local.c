@@ -49,7 +49,7 @@ static uint32_t group_ipv4(const struct core *c, struct fp_frame *frame)
 	return V_VRRP;
 }
 
-uint32_t local_frame(const struct core *c, struct fp_frame *frame, enum mac_class to)
+uint32_t local_frame(struct core *c, struct fp_frame *frame, enum mac_class to)
 {
 	uint16_t ethertype = be16_host(be16_load(frame->data + ETH_TYPE));
 	uint32_t verdict;

@@ -42,7 +42,7 @@ uint32_t local_from_host(const struct core *c, struct fp_frame *frame);
  * @to: from local_classify()
  * Return: the verdict.
  */
-uint32_t local_frame(const struct core *c, struct fp_frame *frame, enum mac_class to);
+uint32_t local_frame(struct core *c, struct fp_frame *frame, enum mac_class to);
 
 /**
  * local_is_subnet() - Is this the first or last address of a port's prefix, and not a host's?

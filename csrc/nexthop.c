@@ -28,6 +28,13 @@ uint32_t nexthop_route(const struct core *c, const struct fp_addr *dst, bool out
 	return verdict == V_GO_ON && c->ports[nh->port].outside != outside ? denied : verdict;
 }
 
+bool nexthop_leads_back(const struct core *c, const struct flow_hot *f, uint32_t port)
+{
+	struct nexthop nh;
+
+	return nexthop_find(c, &f->inside, &nh) == V_GO_ON && nh.port == port;
+}
+
 /* The route of a session's side, if it still leads to where the session was opened. */
 static uint32_t pinned_route(const struct core *c, const struct flow_hot *f, uint32_t side,
 			     struct nexthop *nh)

@@ -73,25 +73,33 @@ static inline uint32_t nexthop_fits(const struct core *c, const struct pkt *p, c
 	return ip_cut_may(p->ip) ? V_GO_ON : V_TOO_BIG; /* port_tx() cuts it */
 }
 
+/* nexthop_leads_back() - Does the way to a session's inside host lead out of this port now? */
+COLD bool nexthop_leads_back(const struct core *c, const struct flow_hot *f, uint32_t port);
+
 /**
  * nexthop_from() - May a packet of a session come from where it came?
  *
- * The key says as much for a session that is translated. For one that is not, only the port does; and what comes
- * to a hairpin session from its remote, an address of ours, must come from ourselves.
+ * What comes from inside must come by the port that the session was opened by, or that its host is behind by now: a
+ * rule allowed it for that zone, and a host of another one may well forge the source. What comes from outside
+ * has a key that says as much, if the session is translated; if not, only the port does. And what comes to
+ * a hairpin session from its remote, an address of ours, must come from ourselves.
  *
  * Return: V_GO_ON or V_SPOOFED_SESSION.
  */
 static inline uint32_t nexthop_from(const struct core *c, const struct fp_frame *frame,
 				    const struct flow_hot *f, uint32_t side)
 {
-	const uint32_t port = side == SIDE_OUT ? f->zones >> 4 : f->zones & 15, out_port = f->zones & 15;
+	const uint32_t in_port = f->zones >> 4, out_port = f->zones & 15;
 	bool fits = true;
 
-	if (f->form == FP_FORM_NONE) /* between inside ports: by port; else by zone */
-		fits = c->ports[out_port].outside ? c->ports[frame->port].outside == c->ports[port].outside
-						  : frame->port == port;
+	if (side == SIDE_OUT)
+		fits = frame->port == in_port ||
+		       (c->ports[out_port].outside && !c->ports[frame->port].outside &&
+			nexthop_leads_back(c, f, frame->port));
+	else if (f->form == FP_FORM_NONE) /* between inside ports: by port; else by zone */
+		fits = c->ports[out_port].outside ? c->ports[frame->port].outside : frame->port == out_port;
 	else if (f->flags & FP_RF_HAIRPIN)
-		fits = side == SIDE_OUT || frame->src == FP_SRC_HAIRPIN;
+		fits = frame->src == FP_SRC_HAIRPIN;
 	return likely(fits) ? V_GO_ON : V_SPOOFED_SESSION;
 }
 

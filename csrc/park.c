@@ -57,20 +57,42 @@ uint32_t park_expire(struct park *park, uint64_t now_ns)
 	return n;
 }
 
-void neigh_wants_add(struct neigh_wants *w, uint32_t port, const struct fp_addr *addr, uint64_t now_ns)
+static bool add_want(struct neigh_wants *w, const struct neigh_want *want, uint64_t now_ns)
 {
 	const struct hash_key key = { { 0, 0 } };
-	uint64_t words[3] = { u64_load(addr->b), u64_load(addr->b + 8), port };
+	const uint64_t moved = !mac_is_zero(want->mac);
+	uint64_t words[3] = { u64_load(want->addr.b), u64_load(want->addr.b + 8), want->port | moved << 32 };
 	uint32_t i = (uint32_t)hash_words3(key, words) % WANTS_RECENT;
 	struct neigh_want *recent = &w->recent[i];
 
 	/* Two neighbours in one place chase each other out; the worst is to ask too often. */
-	if (w->recent_ns[i] && now_ns < w->recent_ns[i] + NS_PER_S && recent->port == port &&
-	    addr_eq(&recent->addr, addr))
-		return;
+	if (w->recent_ns[i] && now_ns < w->recent_ns[i] + NS_PER_S && recent->port == want->port &&
+	    addr_eq(&recent->addr, &want->addr) && mac_eq(recent->mac, want->mac))
+		return false;
 	if (w->n == WANTS_MAX)
-		return; /* not remembered: the next frame asks again */
-	*recent = (struct neigh_want){ .addr = *addr, .port = port };
+		return false; /* not remembered: the next frame asks again */
+	*recent = *want;
 	w->recent_ns[i] = max_u64(now_ns, 1);
-	w->queue[w->n++] = *recent;
+	w->queue[w->n++] = *want;
+	return true;
+}
+
+void neigh_wants_add(struct neigh_wants *w, uint32_t port, const struct fp_addr *addr, uint64_t now_ns)
+{
+	add_want(w, &(struct neigh_want){ .addr = *addr, .port = (uint16_t)port }, now_ns);
+}
+
+void neigh_wants_moved(struct neigh_wants *w, uint32_t port, const struct fp_addr *addr, const uint8_t *mac,
+		       uint64_t now_ns)
+{
+	struct neigh_want want = { .addr = *addr, .port = (uint16_t)port };
+
+	if (now_ns >= w->moves_ns + NS_PER_S) {
+		w->moves_ns = now_ns;
+		w->n_moves = 0;
+	}
+	if (w->n_moves == MOVES_MAX)
+		return;
+	memcpy(want.mac, mac, ETH_ALEN);
+	w->n_moves += add_want(w, &want, now_ns);
 }

@@ -8,14 +8,15 @@
 #ifndef PARK_H
 #define PARK_H
 
-#include "base.h"
+#include "pkt.h"
 
 enum {
 	PARK_FRAMES = 256,  /* of one worker */
 	PARK_PER_NEIGH = 8, /* of one neighbour */
 	PARK_S = 3,         /* how long a frame waits */
 	WANTS_MAX = 64,     /* not yet fetched by the shell */
-	WANTS_RECENT = 256  /* remembered, so that a neighbour is asked for once a second */
+	WANTS_RECENT = 256, /* remembered, so that the same is not said twice a second */
+	MOVES_MAX = 128     /* in a second: whoever is on the link can claim to have moved */
 };
 
 /**
@@ -51,29 +52,33 @@ struct park {
 };
 
 /**
- * struct neigh_want - A neighbour to resolve
+ * struct neigh_want - A neighbour to resolve, or one that has moved
  * @addr: its address
  * @port: port it is on
- * @pad:  0
+ * @mac:  what it says its MAC address is; 0: to be resolved
  */
 struct neigh_want {
 	struct fp_addr addr;
-	uint32_t port;
-	uint32_t pad;
+	uint16_t port;
+	uint8_t mac[ETH_ALEN];
 };
 
 /**
- * struct neigh_wants - Neighbours to resolve
+ * struct neigh_wants - Neighbours to resolve, and neighbours that have moved
  * @queue:     not yet fetched
  * @n:         entries of @queue
- * @recent:    hashed by address: what was asked for lately
+ * @recent:    hashed by address: what was named lately
  * @recent_ns: when; 0 = never
+ * @moves_ns:  when the second began in which @n_moves are counted
+ * @n_moves:   neighbours that have moved
  */
 struct neigh_wants {
 	struct neigh_want queue[WANTS_MAX];
 	uint32_t n;
 	struct neigh_want recent[WANTS_RECENT];
 	uint64_t recent_ns[WANTS_RECENT];
+	uint64_t moves_ns;
+	uint32_t n_moves;
 };
 
 static inline size_t park_mem_size(void)
@@ -105,5 +110,14 @@ uint32_t park_expire(struct park *park, uint64_t now_ns);
  * neigh_wants_add() - Ask the control plane for a neighbour, unless that was done within a second
  */
 void neigh_wants_add(struct neigh_wants *w, uint32_t port, const struct fp_addr *addr, uint64_t now_ns);
+
+/**
+ * neigh_wants_moved() - Tell the control plane of a neighbour's new MAC address
+ * @mac: not 0
+ * The same address once a second. Another one at once, because it may be said only once: a limit of one move a
+ * second would leave a host that moves twice without its packets until the kernel verifies its address.
+ */
+void neigh_wants_moved(struct neigh_wants *w, uint32_t port, const struct fp_addr *addr, const uint8_t *mac,
+		       uint64_t now_ns);
 
 #endif /* PARK_H */

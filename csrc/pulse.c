@@ -11,11 +11,17 @@ static uint64_t dead_ns(const struct pulse *p)
 	return p->cfg->pulse.dead_after * pulse_interval_ns(p);
 }
 
+static const struct heartbeat_keys *keys_of(const struct pulse *p)
+{
+	return &p->keys[atomic_load_explicit(&p->keys_seen, memory_order_relaxed)];
+}
+
 void pulse_compose(const struct pulse *p, uint32_t path, uint64_t now_ns, uint8_t *out)
 {
 	const struct fp_pulse_cfg *cfg = &p->cfg->pulse;
 	const uint64_t word = fence_read(p->fence);
 	const uint64_t said = atomic_load_explicit(&p->said, memory_order_relaxed);
+	const struct pulse_path *pp = &p->paths[path];
 	const struct heartbeat hb = {
 		.node_index = (uint8_t)cfg->node_index,
 		.role = (uint8_t)fence_role(word),
@@ -26,11 +32,12 @@ void pulse_compose(const struct pulse *p, uint32_t path, uint64_t now_ns, uint8_
 		.control_beat = atomic_load_explicit(&p->control_beat, memory_order_relaxed),
 		.incarnation = cfg->incarnation,
 		.term = fence_term(word),
-		.seq = p->paths[path].tx_seq + 1,
+		.seq = pp->tx_seq + 1,
 		.t_ns = now_ns,
+		.echo = pp->introduced ? pp->introduced : p->peer.incarnation,
 	};
 
-	heartbeat_encode(&hb, cfg->mac_key, path, out);
+	heartbeat_encode(&hb, keys_of(p)->key[0], path, out);
 }
 
 /* A peer that restarted counts from 1 again, on every path. */
@@ -41,8 +48,10 @@ static void begin_incarnation(struct pulse *p, uint32_t path, uint64_t incarnati
 	p->peer_path = path;
 	p->peer_known = true;
 	p->peer_reported = false;
-	for (uint32_t i = 0; i < pulse_n_paths(p); i++)
+	for (uint32_t i = 0; i < pulse_n_paths(p); i++) {
 		p->paths[i].rx_seq = 0;
+		p->paths[i].introduced = 0;
+	}
 }
 
 static void learn_peer(struct pulse *p, uint32_t path, const struct heartbeat *hb)
@@ -76,10 +85,25 @@ static bool is_heard(const struct pulse *p)
 	return false;
 }
 
-/* Incarnations grow: see pulse.h. */
-static bool is_of_a_past_life(const struct pulse *p, uint64_t incarnation)
+/* Of the peer as it lives now, said since we live, and later than what was heard: see pulse.h. */
+static bool is_new(struct pulse *p, uint32_t path, const struct heartbeat *hb)
 {
-	return p->peer_known && incarnation < p->peer.incarnation && is_heard(p);
+	struct pulse_path *pp = &p->paths[path];
+	const bool newer = !p->peer_known || hb->incarnation > p->peer.incarnation;
+	const bool stale = hb->echo != p->cfg->pulse.incarnation ||
+			   (!newer && (hb->incarnation != p->peer.incarnation || hb->seq <= pp->rx_seq));
+
+	if (stale) {
+		/* A stranger's first word is an introduction, which we answer; repeated, it is a replay. */
+		if (newer && pp->introduced != hb->incarnation)
+			pp->introduced = hb->incarnation;
+		else
+			counter_add(&pp->replayed, 1);
+		return false;
+	}
+	if (newer)
+		begin_incarnation(p, path, hb->incarnation);
+	return true;
 }
 
 static void mark_heard(struct pulse *p, struct pulse_path *pp, uint64_t seq, uint64_t now_ns)
@@ -102,22 +126,18 @@ int pulse_receive(struct pulse *p, uint32_t path, const uint8_t *payload, uint32
 	struct pulse_path *pp = &p->paths[path];
 	struct heartbeat hb;
 
-	if (!pp->used || !heartbeat_decode(payload, len, cfg->mac_key, path, &hb) ||
-	    hb.pair_id != cfg->pair_id || hb.node_index != 1 - cfg->node_index ||
-	    is_of_a_past_life(p, hb.incarnation))
-		goto bad;
-	if (!p->peer_known || hb.incarnation != p->peer.incarnation)
-		begin_incarnation(p, path, hb.incarnation);
-	if (hb.seq <= pp->rx_seq) /* a duplicate, or replayed */
-		goto bad;
+	if (!pp->used || !heartbeat_decode(payload, len, keys_of(p), path, &hb) ||
+	    hb.pair_id != cfg->pair_id || hb.node_index != 1 - cfg->node_index || hb.seq == 0) {
+		counter_add(&pp->bad, 1);
+		return -EBADMSG;
+	}
+	if (!is_new(p, path, &hb))
+		return -ESTALE;
 	mark_heard(p, pp, hb.seq, now_ns);
 	learn_peer(p, path, &hb);
 	if (hb.role == FP_ROLE_ACTIVE && fence_heard(p->fence, hb.term))
 		p->fenced_unreported = true;
 	return 0;
-bad:
-	counter_add(&pp->bad, 1);
-	return -EBADMSG;
 }
 
 static bool report(struct pulse *p, enum fp_pulse_kind kind, uint32_t path, uint64_t now_ns)
@@ -187,6 +207,22 @@ uint64_t pulse_next_deadline(const struct pulse *p)
 
 /* ---- control thread ---- */
 
+int pulse_keys(struct pulse *p, const uint8_t (*keys)[SIPHASH_KEY_LEN], uint32_t n)
+{
+	const uint32_t held = atomic_load(&p->keys_held), next = 1 - held;
+
+	if (p->running && atomic_load(&p->keys_seen) != held) /* the thread still reads the other ones */
+		return -EBUSY;
+	memcpy(p->keys[next].key, keys, n * sizeof(*keys));
+	p->keys[next].n = n;
+	atomic_store(&p->keys_held, next);
+	if (p->running)
+		doorbell_ring(&p->bell);
+	else
+		atomic_store(&p->keys_seen, next);
+	return 0;
+}
+
 void pulse_say(struct pulse *p, uint32_t flags, uint32_t priority)
 {
 	atomic_store_explicit(&p->said, (uint64_t)flags << 32 | priority, memory_order_relaxed);
@@ -207,6 +243,7 @@ void pulse_stats_read(const struct pulse *p, uint32_t path, struct fp_path_stats
 		.received = counter_read(&pp->received),
 		.lost = counter_read(&pp->lost),
 		.bad = counter_read(&pp->bad),
+		.replayed = counter_read(&pp->replayed),
 		.last_heard_ns = counter_read(&pp->last_heard_ns),
 		.alive = (uint32_t)counter_read(&pp->is_alive),
 	};

@@ -21,17 +21,24 @@
  * thing is done at once: a term above ours, claimed by an ACTIVE peer, fences us.
  *
  * Whom we believe. LAN and WAN are full of strangers, and an address is easily forged: without the MAC of the
- * pair's key for this very path a heartbeat is bad, whatever else it says. That leaves replays:
+ * pair's key for this very path a heartbeat is bad, whatever else it says. That leaves replays, and what comes
+ * late or twice. A heartbeat is believed if it is new in three ways:
  *
- *   of this incarnation    its numbers do not grow: bad
- *   of an earlier one      lower than the known incarnation, which is heard on some path: bad
- *   of an earlier one,     believed: it may as well be a peer that restarted with its clock set back. It
- *   after silence          cannot fence us, for its terms are past, and the true peer is heard as soon as it
- *                          speaks again, because its incarnation is the higher one
+ *   its echo          is our incarnation: it was said since we live, by somebody who hears us. What was recorded
+ *                     before we started bears another one
+ *   its incarnation   is not lower than that of the peer as we know it: it is of no past life
+ *   its number        is higher than the last one on this path
  *
- * That is why an incarnation is the wall clock at the start, in nanoseconds, and not a random number. It is not
- * kept on disk: a clock that went back costs a restarted peer dead_after intervals of silence. Until the next
- * start it also makes recordings of the life before look newer; only an exchange of fresh numbers ends that.
+ * All else counts as replayed, and changes nothing: it does not even break a silence. A peer that we do not know
+ * introduces itself by a heartbeat whose echo is not ours yet; we answer by echoing its incarnation on that path,
+ * and believe what it says next. So two nodes know each other after one heartbeat each way, and no recording
+ * does, whatever it is of: to be heard, one has to hear.
+ *
+ * An incarnation is the wall clock at the start, in nanoseconds, or one more than the last one of this node if
+ * that is higher (state_dir/incarnation): it grows from start to start even if the clock was set back.
+ *
+ * Keys change while heartbeats go on: control fills the set that is not in use, and the thread turns to it
+ * between two passes.
  *
  * pulse.c takes now_ns as an argument and does no I/O: tests drive it with a clock of their own.
  */
@@ -45,6 +52,7 @@
 #include "heartbeat_wire.h"
 #include "port.h"
 #include "ring.h"
+#include "siphash.h"
 
 enum {
 	PULSE_PATH_XC = 0,
@@ -60,14 +68,16 @@ enum {
  * @alive:          heard within dead_after intervals
  * @reported:       @alive as control knows it
  * @rx_seq:         highest sequence number heard of this incarnation; 0 = none
+ * @introduced:     incarnation of a peer that we do not know yet, to be echoed here; 0 = none
  * @tx_seq:         last sequence number sent
  * @quiet_since_ns: when silence began
  */
 struct pulse_path {
 	bool used, alive, reported;
 	uint64_t rx_seq, tx_seq;
+	uint64_t introduced;
 	uint64_t quiet_since_ns;
-	counter sent, received, lost, bad, last_heard_ns, is_alive;
+	counter sent, received, lost, bad, replayed, last_heard_ns, is_alive;
 };
 
 /* A payload that a worker heard on a port. */
@@ -86,6 +96,9 @@ struct pulse_heard {
  * @control_beat:      bumped by control
  * @bursts_wanted:     bumped by control: send on all paths now
  * @bursts_done:       the thread's copy
+ * @keys:              two sets, of which one is in use
+ * @keys_held:         index of the set that control wants; written by control
+ * @keys_seen:         index of the set in use; written by the thread, by control while there is none
  * @paths:             PULSE_PATH_XC, then the ports
  * @next_send_ns:      when the next heartbeats are due
  * @last_tick_ns:      when silence was last judged
@@ -114,6 +127,8 @@ struct pulse {
 	_Atomic uint32_t control_beat;
 	_Atomic uint32_t bursts_wanted;
 	uint32_t bursts_done;
+	struct heartbeat_keys keys[2];
+	_Atomic uint32_t keys_held, keys_seen;
 	struct pulse_path paths[FP_PATHS_MAX];
 	uint64_t next_send_ns;
 	uint64_t last_tick_ns;
@@ -157,6 +172,13 @@ void pulse_stop(struct pulse *p);
 /* ---- control thread ---- */
 void pulse_say(struct pulse *p, uint32_t flags, uint32_t priority);
 void pulse_burst(struct pulse *p);
+
+/**
+ * pulse_keys() - Sign with the first of @n keys, and believe all of them
+ *
+ * Return: 0; -EBUSY while the keys given last are not in use yet, which is over within an interval.
+ */
+int pulse_keys(struct pulse *p, const uint8_t (*keys)[SIPHASH_KEY_LEN], uint32_t n);
 void pulse_stats_read(const struct pulse *p, uint32_t path, struct fp_path_stats *out);
 
 /**
@@ -179,7 +201,7 @@ void pulse_compose(const struct pulse *p, uint32_t path, uint64_t now_ns, uint8_
 /**
  * pulse_receive() - A datagram arrived on @path
  *
- * Return: 0; -EBADMSG for what is forged, malformed, another pair's, our own, or not newer than what was heard.
+ * Return: 0; -EBADMSG for what is forged, malformed, another pair's or our own; -ESTALE for what is not new.
  */
 int pulse_receive(struct pulse *p, uint32_t path, const uint8_t *payload, uint32_t len, uint64_t now_ns);
 

@@ -179,7 +179,8 @@ static void rest(struct pulse *p, int epfd)
 	bool waits;
 
 	doorbell_lie_down(&p->bell);
-	waits = atomic_load(&p->stop) || atomic_load(&p->bursts_wanted) != p->bursts_done;
+	waits = atomic_load(&p->stop) || atomic_load(&p->bursts_wanted) != p->bursts_done ||
+		atomic_load(&p->keys_held) != atomic_load(&p->keys_seen);
 	for (uint32_t w = 0; w < p->n_rx && !waits; w++)
 		waits = !ring_is_empty(&p->rx[w]);
 	now_ns = clock_now();
@@ -205,6 +206,7 @@ static void *pulse_run(void *arg)
 	while (!atomic_load(&p->stop)) {
 		uint64_t now_ns = clock_now();
 
+		atomic_store(&p->keys_seen, atomic_load(&p->keys_held));
 		if (p->xc_fd >= 0)
 			receive_xc(p, now_ns);
 		receive_rings(p);
@@ -263,6 +265,8 @@ int pulse_open(struct pulse *p, const struct fp_config *cfg, struct fence *fence
 	p->events_fd = events_fd;
 	p->xc_fd = -1;
 	p->n_rx = cfg->n_workers;
+	p->keys[0].n = 1;
+	memcpy(p->keys[0].key[0], cfg->pulse.mac_key, sizeof(cfg->pulse.mac_key));
 	rc = doorbell_init(&p->bell);
 	if (rc == 0)
 		rc = ring_init(&p->tx, sizeof(struct port_frame), PULSE_TX_SLOTS);

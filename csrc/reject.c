@@ -55,7 +55,7 @@ uint32_t reject_packet(struct core *c, struct pkt *p)
 		return icmp_prohibit(c, p);
 	if (p->tcp_flags & TCP_RST || !icmp_may_answer(c, p, &back))
 		return V_RULE_DENIED;
-	if (!icmp_take_token(c))
+	if (!icmp_take_token(c, p))
 		return V_ICMP_LIMITED;
 	write_rst(p);
 	return nexthop_send(c, p->frame, &back, V_REJECTED_RST);

@@ -334,12 +334,28 @@ static HOT uint32_t passed(const struct fp_frame *frame, const struct flow_hot *
 	return unlikely(frame->src == FP_SRC_HAIRPIN) ? V_HAIRPIN : V_REVERSE;
 }
 
+/*
+ * What is cut on its way out (port_tx()) must not have the identification of another host's, that hides behind the
+ * same address. Spec: RFC 7857 section 10, RFC 6864 section 5.3.1.
+ */
+static COLD void rename_what_is_cut(struct core *c, const struct pkt *p, const struct nexthop *nh)
+{
+	const uint32_t len = p->frame->vnet.gso_type ? gso_wire_len(p->frame) : (uint32_t)ETH_LEN + p->ip_len;
+
+	if (!p->fragment && len > c->ports[nh->port].len_max && ip_cut_may(p->ip))
+		frag_rename(&c->frags, p);
+}
+
 /* Count, translate, send. */
 static HOT uint32_t forward(struct core *c, struct pkt *p, uint32_t idx, uint32_t side,
 			    const struct nexthop *nh)
 {
 	if (unlikely(p->tcp_flags & TCP_SYN))
 		clamp_mss(c, p, nh->port);
+	if (unlikely((uint32_t)ETH_LEN + p->ip_len > c->ports[nh->port].len_max) &&
+	    c->table.rec[idx].hot.form != FP_FORM_NONE &&
+	    (side == SIDE_OUT || p->frame->src == FP_SRC_HAIRPIN))
+		rename_what_is_cut(c, p, nh);
 	translate(c, p, idx, side, 1);
 	return nexthop_send(c, p->frame, nh, passed(p->frame, &c->table.rec[idx].hot, side));
 }
@@ -361,7 +377,7 @@ static HOT uint32_t session_packet(struct core *c, struct pkt *p, uint32_t idx, 
 	uint32_t verdict = V_GO_ON;
 
 	/* All that can refuse the packet comes before what it changes. */
-	if (unlikely(!plain)) {
+	if (unlikely(!plain || c->n_inside > 1)) {
 		verdict = nexthop_from(c, p->frame, f, side);
 		if (verdict == V_GO_ON && f->flags & FP_RF_HELD)
 			verdict = commit_hold(c, p->frame, idx);

@@ -128,7 +128,7 @@ struct births {
  * @commit:          sessions that the peer has not acknowledged, and the packets that wait for that
  * @log:             what rules with `log` have decided
  * @wants:           neighbours that the control plane must resolve
- * @icmp_due_ns:     token bucket of our own ICMP errors (icmp.c)
+ * @icmp_due_ns:     token buckets of our own ICMP errors (icmp.c): to inside, to outside
  * @epoch:           by shard: of the records that both nodes know (digest.h)
  * @digest:          by shard: of those records
  * @digest_key:      the pair's
@@ -167,7 +167,7 @@ struct core {
 	struct commit commit;
 	struct neigh_wants wants;
 	struct session_log log;
-	uint64_t icmp_due_ns;
+	uint64_t icmp_due_ns[2];
 	uint8_t epoch[FP_SHARDS];
 	struct digest digest[FP_SHARDS];
 	uint64_t digest_key[2];

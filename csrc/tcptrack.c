@@ -259,11 +259,11 @@ static enum tcptrack_result bare_syn(struct flow_hot *f, struct flow_cold *c, ui
 				     const struct segment *s, const struct pkt *p)
 {
 	if (side == opener_of(f)) {
-		if (tcptrack_is_over(f))
+		if (f->state >= FP_ST_TIME_WAIT || (f->flags & (FP_RF_RESET | FP_RF_INBOUND)) == FP_RF_RESET)
 			return TCPTRACK_REOPEN;
 		if (f->state == FP_ST_SYN_SENT)
 			learn_syn(c, side, s, p);
-		else if (!same_syn(c, side, s))
+		else if ((f->flags & FP_RF_RESET) || !same_syn(c, side, s))
 			c->wflags[SIDE_OUT] |= TCP_SYN_AGAIN;
 		return TCPTRACK_PASS;
 	}
@@ -354,7 +354,7 @@ static void note_fin_acks(struct flow_hot *f, struct flow_cold *c, uint32_t side
 {
 	uint32_t other = side ^ 1;
 
-	if (p->tcp_flags & TCP_FIN)
+	if ((p->tcp_flags & TCP_FIN) && seq_geq(s->end, c->end[side]))
 		f->flags |= fin_seen[side];
 	if ((f->flags & fin_seen[other]) && seq_geq(s->ack, c->end[other]))
 		c->admin |= fin_acked[other];
@@ -391,6 +391,10 @@ static enum tcptrack_result data_segment(struct flow_hot *f, struct flow_cold *c
 	} else {
 		if (!in_window(c, side, s))
 			return TCPTRACK_DROP_WINDOW;
+		if (!seq_geq(c->end[side], s->end)) { /* beyond its FIN: that was nobody's */
+			f->flags &= (uint8_t)~fin_seen[side];
+			c->admin &= (uint8_t)~fin_acked[side];
+		}
 		learn(c, side, s);
 	}
 	if (side != opener_of(f))

@@ -23,7 +23,8 @@
  *   CLOSING      both FINs acknowledged             TIME_WAIT
  *   from SYN_RECV on    RST in the window           + RESET       out of it: tcp_rst_window
  *   RESET        ACK, FIN in the window             - RESET
- *   TIME_WAIT, CLOSED, RESET   opener's SYN         (new session) TCPTRACK_REOPEN
+ *   TIME_WAIT, CLOSED   opener's SYN                (new session) TCPTRACK_REOPEN
+ *   RESET        inside opener's SYN                (new session) TCPTRACK_REOPEN; one from outside as without RESET
  *   SYN_RECV .. CLOSING        opener's SYN         (same)        the responder challenges it, or answers ...
  *   ... by SYN+ACK                                  (new session) TCPTRACK_REOPEN: it had forgotten the old one
  *   any but SYN_SENT    responder's SYN             tcp_state     who answered may not open
@@ -37,6 +38,8 @@
  * is set and cleared under a new record version, and an import takes it as it comes, for an older version is
  * refused anyway. A blind RST that happens to be in the window costs nothing: the endpoint that gets it
  * answers with a challenge ACK (RFC 5961 section 3.2), which clears the flag; after a true one nobody speaks.
+ * Nor may a blind SYN behind it begin anew what came in by a forward: who can forge the one can forge the other,
+ * so the responder's answer decides, as it does without an RST.
  *
  * Windows (Guido van Rooij, "Real Stateful TCP Packet Filtering in IP Filter", section 5; with the slack that
  * pf and conntrack give). S is the sender, O the other side:
@@ -53,6 +56,10 @@
  *
  * The RST rule is not the exact one of RFC 5961 (seq = RCV.NXT): what the receiver has got is not known here,
  * only what was sent to it, and an RST after lost data is genuine too. It need not be exact, see RESET above.
+ *
+ * A FIN ends what its side has to say: one below end[S] is forged, or was seen before, and changes nothing; one
+ * above is taken back when its side goes on beyond it. Else one forged FIN that hits the slack would make a half
+ * closed session, which may have hours to go, one that both sides have closed.
  *
  * Scaling counts only when both SYNs were seen to offer it (RFC 7323 section 2.2). Where they were not seen,
  * the widest scale is assumed: a window taken too narrow would drop what is genuine. SACK changes nothing

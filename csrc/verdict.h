@@ -72,7 +72,7 @@ enum verdict_class { VERDICT_PASS, VERDICT_DROP, VERDICT_TRANSIT };
 	X(LAND, land, DROP, "source and destination are the same address")                                 \
 	X(SPOOFED_OWN, spoofed_own, DROP, "source is an address of ours: a port's, a VIP or a pool's")     \
 	X(SPOOFED_INSIDE, spoofed_inside, DROP, "from outside, with a source that is routed inside")       \
-	X(SPOOFED_SESSION, spoofed_session, DROP, "of a session, but from a zone that it does not span")   \
+	X(SPOOFED_SESSION, spoofed_session, DROP, "of a session, but by a port that it does not go by")    \
 	X(BROADCAST_SOURCE, broadcast_source, DROP, "source is the broadcast address of a port's prefix")  \
 	X(BROADCAST_DESTINATION, broadcast_destination, DROP,                                              \
 	  "to the broadcast address of a port's prefix (RFC 2644)")                                        \

@@ -74,7 +74,17 @@ static bool is_on_link(const struct core *c, uint32_t port, be32 v4)
 	       !is_own(c, &addr);
 }
 
-uint32_t vip_arp(const struct core *c, struct fp_frame *frame)
+/* The kernel would take a known neighbour's new MAC address from any request of its, and this one it never sees. */
+static void merge(struct core *c, uint32_t port, be32 ip, const uint8_t *mac)
+{
+	const struct fp_addr addr = addr_from_v4(ip);
+	const uint32_t neigh = c->fib ? fib_neigh(c->fib, port, &addr) : FIB_NO_NEIGH;
+
+	if (neigh != FIB_NO_NEIGH && !mac_is_zero(mac) && !mac_eq(c->fib->neighs[neigh].mac, mac))
+		neigh_wants_moved(&c->wants, port, &addr, mac, c->now_ns);
+}
+
+uint32_t vip_arp(struct core *c, struct fp_frame *frame)
 {
 	static const uint8_t ether_ipv4[6] = { 0, 1, 8, 0, 6, 4 }; /* htype, ptype, hlen, plen */
 	const struct core_port *port = &c->ports[frame->port];
@@ -90,10 +100,11 @@ uint32_t vip_arp(const struct core *c, struct fp_frame *frame)
 		return V_HOST_ARP;
 	if (sender_ip.raw == target_ip.raw)
 		return V_ARP_VIP_CLAIM;
-	if (c->role != FP_ROLE_ACTIVE)
-		return V_ARP_VIP_NOT_ACTIVE;
 	if (mac_is_group(arp + ARP_SHA))
 		return V_ARP_MALFORMED;
+	merge(c, frame->port, sender_ip, arp + ARP_SHA);
+	if (c->role != FP_ROLE_ACTIVE)
+		return V_ARP_VIP_NOT_ACTIVE;
 	memcpy(asked_mac, arp + ARP_SHA, ETH_ALEN);
 	be16_store(arp + ARP_OP, be16_of(ARP_REPLY));
 	memcpy(arp + ARP_THA, asked_mac, ETH_ALEN);

@@ -29,10 +29,13 @@ bool vip_serves(const struct core *c, const struct fp_addr *addr);
 /**
  * vip_arp() - Decide about an ARP frame from the wire
  *
+ * What asks for an address of ours never reaches the kernel, so a known neighbour that asks from another MAC
+ * address than we know is told of to the control plane, in each role (RFC 826: "merge").
+ *
  * Return: the verdict; V_HOST_ARP leaves it to the caller to give the frame to the kernel.
  * Spec:   RFC 826; RFC 9568 section 8.1.2; RFC 5227 (probes have no sender address and are answered).
  */
-uint32_t vip_arp(const struct core *c, struct fp_frame *frame);
+uint32_t vip_arp(struct core *c, struct fp_frame *frame);
 
 /**
  * vip_echo() - Answer an ICMP echo request to an address that vip_serves()

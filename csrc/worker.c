@@ -430,10 +430,12 @@ void worker_ask_neighbours(struct worker *w, uint64_t now_ns)
 			return;
 		*punt = (struct fp_punt){
 			.t_ns = now_ns,
-			.kind = FP_PUNT_NEIGH_WANTED,
+			.kind = mac_is_zero(wants[i].mac) ? FP_PUNT_NEIGH_WANTED : FP_PUNT_NEIGH_MOVED,
 			.port = wants[i].port,
+			.len = sizeof(wants[i].mac),
 			.addr = wants[i].addr,
 		};
+		memcpy(punt->data, wants[i].mac, sizeof(wants[i].mac));
 		w->signal |= ring_submit(&w->punts, 1);
 	}
 }

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from flexha.config.describe import render
 from flexha.config.load import findings, load
-from flexha.config.naming import control_path, state_path
+from flexha.config.naming import control_path, keys_path, state_path
 from flexha.config.schema import INTERFACE, NODE_NAMES, Config, NodeName
 from flexha.errors import EXIT_CONFIG, EXIT_OK, EXIT_RUNTIME, ConfigError, FlexhaError
 from flexha.version import flexha_version
@@ -36,6 +36,12 @@ def parser() -> argparse.ArgumentParser:
         "--print-schema", action="store_true", help="show every key with default and range, and exit"
     )
     argv.add_argument("--ready-fd", type=int, metavar="N", help="write a line to this descriptor once ready")
+    argv.add_argument(
+        "--tls-keylog",
+        type=Path,
+        metavar="FILE",
+        help="write the secrets of each sync connection there, to read a capture of it (for labs)",
+    )
     argv.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="info")
     argv.add_argument("--log-format", choices=["text", "json"], default="text")
     argv.add_argument("--version", action="version", version=f"flexhad {flexha_version()}")
@@ -65,6 +71,7 @@ def summary(config: Config) -> str:
             lines += [f"    {port} {own.address}" for port, own in sorted(node.ports.items())]
             lines += [f"    xc {node.xc.device} {node.xc.address}"] if node.xc else []
             lines.append(f"    state {state_path(config, name)}")
+            lines += [f"    keys {keys_path(config, name)}"] if len(config.nodes) > 1 else []
     if len(config.nodes) == 1:
         lines.append("  one node only: nothing takes over when it dies")
     lines.append(
@@ -115,7 +122,7 @@ def serve(config: Config, name: NodeName, args: argparse.Namespace) -> int:
     log = LogThread(name, args.log_level, args.log_format)
     log.start()
     try:
-        return uvloop.run(Daemon(config, name, args.ready_fd, args.config).run())
+        return uvloop.run(Daemon(config, name, args.ready_fd, args.config, args.tls_keylog).run())
     except FlexhaError as error:
         log.stop()
         for line in str(error).splitlines():

@@ -72,7 +72,7 @@ def run_once(lab: Lab, pair: Pair, web: WebServer, number: int, flows: int, say:
         probed = udp.finish()
         survived = tcp.finish()
 
-    moments = _moments(history, start_ns, kill_ns, victim)
+    moments = moments_of(history, start_ns, kill_ns, victim)
     return Run(
         number=number,
         victim=victim.name,
@@ -81,7 +81,7 @@ def run_once(lab: Lab, pair: Pair, web: WebServer, number: int, flows: int, say:
         tcp=survived,
         udp=probed,
         download=downloaded,
-        takeover=_takeover(history, kill_ns, survivor),
+        takeover=takeover_of(history, kill_ns, survivor),
         table=compare_tables(before, after),
         moments=moments,
         roles=_roles(history, kill_ns, victim),
@@ -100,7 +100,7 @@ def _wait_spread(pair: Pair, download: Download) -> None:
 
 
 # ---- what the daemons' histories say ---------------------------------------------------------------
-def _moments(
+def moments_of(
     history: Sequence[dict[str, Any]], start_ns: int, kill_ns: int, victim: Node
 ) -> tuple[Moment, ...]:
     """Both nodes' decisions of this run and the kill, in order, in milliseconds from the kill."""
@@ -128,7 +128,7 @@ def _moment(event: dict[str, Any], t_ms: float) -> Moment:
     return Moment(t_ms, event["node"], text, ", ".join(f"{key} {value}" for key, value in fields.items()))
 
 
-def _takeover(history: Sequence[dict[str, Any]], kill_ns: int, survivor: Node) -> Takeover:
+def takeover_of(history: Sequence[dict[str, Any]], kill_ns: int, survivor: Node) -> Takeover:
     """The survivor's own account: when it held the peer for dead, when its fast path was ACTIVE, and why."""
     since = [e for e in history if e["node"] == survivor.name and float(e["t_ms"]) * 1e6 >= kill_ns]
 
@@ -260,9 +260,7 @@ def main(n_runs: int, flows: int) -> int:
     report.write_json(json_path)
     html_path.write_text(page(report))
     print_report(console, report)
-    console.print(
-        f"{_relative(json_path)}\n{_relative(html_path)}\nlogs: {_relative(log_dir)}", highlight=False
-    )
+    console.print(f"{shown(json_path)}\n{shown(html_path)}\nlogs: {shown(log_dir)}", highlight=False)
     return 1 if failed else 0
 
 
@@ -287,5 +285,6 @@ def _shown(
     return run
 
 
-def _relative(path: Path) -> str:
+def shown(path: Path) -> str:
+    """A path as one would type it here."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -68,6 +68,23 @@ def loss(lab: Lab, host: str, device: str, *, percent: int) -> Iterator[None]:
         lab.run(host, ["nft", "delete", "table", "netdev", table])
 
 
+@contextmanager
+def sync_unheard(lab: Lab, node: str) -> Iterator[None]:
+    """``node`` receives nothing of sync (TCP of the cross-connect), while the heartbeats go on."""
+    table = "lab_sync_unheard"
+    lab.run(
+        node,
+        ["nft", "--file", "-"],
+        input_text=f"table netdev {table} {{\n chain ingress {{\n"
+        f'  type filter hook ingress device "{topo.XC_DEVICE}" priority 0; policy accept;\n'
+        "  ip protocol tcp drop\n }\n}\n",
+    )
+    try:
+        yield
+    finally:
+        lab.run(node, ["nft", "delete", "table", "netdev", table])
+
+
 def _set_link(lab: Lab, host: str, device: str, *, state: str) -> None:
     with lab.links(host) as links:
         (index,) = links.link_lookup(ifname=device)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The lab's commands: ``lab.py up | shell NODE | status | down`` by hand, and the scenarios.
 
-Behind ``make lab-up``, ``lab-shell``, ``lab-status``, ``lab-down`` and ``lab-failover``.
+Behind ``make lab-up``, ``lab-shell``, ``lab-status``, ``lab-down``, ``lab-failover`` and ``lab-embryonic``.
 
 An ordinary user's lab is in a user namespace, in which that user is root: each command goes there first.
 """
@@ -15,11 +15,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import embryonic
 import failover
+import kills
 import topo
 from pair import Pair
+from relay import PLACES
 from report import print_status
 from sandbox import BUILD_DIR, RUN_DIR, Lab, LabError
+
+SCENARIOS = ("failover", "embryonic")
 
 
 def up() -> None:
@@ -72,7 +77,7 @@ def become_root(command: str) -> None:
     """Go to a user namespace where we are root: a new one, or that of the lab that is up."""
     if os.geteuid() == 0:
         return
-    if command in {"up", "failover"}:
+    if command in {"up", *SCENARIOS}:
         enter = ["unshare", "--user", "--map-root-user", "--"]
         if subprocess.run([*enter, "true"], capture_output=True, check=False).returncode != 0:
             raise LabError(
@@ -93,6 +98,10 @@ def _running() -> bool:
     return True
 
 
+def _words(text: str) -> list[str]:
+    return text.replace(",", " ").split()
+
+
 def _say_driver() -> None:
     """Where it is not what one would expect."""
     if topo.driver() == "packet":
@@ -101,7 +110,7 @@ def _say_driver() -> None:
 
 
 def main() -> int:
-    """Command line of ``make lab-up``, ``lab-shell``, ``lab-status`` and ``lab-down``."""
+    """Command line of the ``make lab-...`` targets."""
     parser = argparse.ArgumentParser(description="the netns lab, by hand")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("up", help="build the lab and start both daemons")
@@ -113,15 +122,27 @@ def main() -> int:
     failing = commands.add_parser("failover", help="the main job: the ACTIVE node dies under traffic")
     failing.add_argument("--runs", type=int, default=1, help="hand-offs in a row (default %(default)s)")
     failing.add_argument("--flows", type=int, default=1000, help="TCP connections (default %(default)s)")
+    stepping = commands.add_parser("embryonic", help="the ACTIVE node dies at each packet of new connections")
+    stepping.add_argument("--runs", type=int, default=1, help="how often each kill (default %(default)s)")
+    stepping.add_argument("--modes", default=",".join(kills.MODES), help="of output commit: %(default)s")
+    stepping.add_argument(
+        "--boundaries",
+        default="",
+        help=f"only these: any of {', '.join((*PLACES, *kills.WHENS, *kills.STAGES))}, or WHEN-STAGE",
+    )
+    stepping.add_argument("--no-storms", action="store_true", help="only the stepped kills")
     args = parser.parse_args()
     try:
         become_root(args.command)
-        if args.command in {"up", "failover"}:
+        if args.command in {"up", *SCENARIOS}:
             _say_driver()
         if args.command == "shell":
             return shell(args.host, args.argv)
         if args.command == "failover":
             return failover.main(args.runs, args.flows)
+        if args.command == "embryonic":
+            modes, boundaries = _words(args.modes), _words(args.boundaries)
+            return embryonic.main(modes, boundaries, args.runs, storms=not args.no_storms)
         {"up": up, "status": status, "down": down}[args.command]()
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)

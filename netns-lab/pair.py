@@ -160,19 +160,27 @@ class Node:
         pid = self.pid
         if pid is None:
             raise LabError(f"node {self.name} is dead already")
-        ends = [(self.name, topo.XC_DEVICE)]
-        if topo.driver() == "packet":
-            ends += [end for end, _ in topo.wires_of_nodes() if end[0].startswith(f"{self.name}-")]
         with contextlib.ExitStack() as stack:
             opened = []
-            for host, device in ends:
+            for host, device in self.ends_set_down():
                 links = stack.enter_context(self.lab.links(host))
                 opened.append((links, links.link_lookup(ifname=device)[0]))
             t_ns = self.lab.signal(pid, signal.SIGKILL)
             for links, index in opened:
                 links.link("set", index=index, state="down")
-        wait_until(lambda: self.pid is None, 10, f"the killed daemon of node {self.name} is gone")
+        self.wait_gone()
         return t_ns
+
+    def ends_set_down(self) -> tuple[tuple[str, str], ...]:
+        """Host and device of each link that outlives the daemon, and goes down by hand when the node dies."""
+        ends = [(self.name, topo.XC_DEVICE)]
+        if topo.driver() == "packet":
+            ends += [end for end, _ in topo.wires_of_nodes() if end[0].startswith(f"{self.name}-")]
+        return tuple(ends)
+
+    def wait_gone(self) -> None:
+        """Wait until the kernel has taken a killed daemon down."""
+        wait_until(lambda: self.pid is None, 10, f"the killed daemon of node {self.name} is gone")
 
     def stop(self, timeout_s: float = 20, number: signal.Signals = signal.SIGTERM) -> int:
         """Clean stop by a signal; returns the exit status (0 if another lab command started it)."""
@@ -187,11 +195,12 @@ class Node:
 
 
 class Pair:
-    """Both nodes."""
+    """Both nodes; or node a alone, if the configuration has no other."""
 
     def __init__(self, lab: Lab, log_dir: Path, config: Path | None = None) -> None:
         config = config or configuration(log_dir)
-        self.nodes = {name: Node(lab, name, log_dir, config) for name in topo.NODES}
+        names = tomllib.loads(config.read_text())["nodes"]
+        self.nodes = {name: Node(lab, name, log_dir, config) for name in topo.NODES if name in names}
 
     def __getitem__(self, name: str) -> Node:
         return self.nodes[name]
@@ -222,6 +231,15 @@ class Pair:
         if len(statuses) != len(self.nodes) or set(roles) != {"ACTIVE", "PASSIVE"}:
             return False
         return bool(roles["PASSIVE"]["ready"]) and roles["ACTIVE"]["sync"]["pending"] == 0
+
+    def holds(self, source: str) -> bool:
+        """Each node has a session of this inside ADDRESS:PORT: from now on it outlives either of them.
+
+        ``settled`` says nothing of a session whose first packet has yet to come.
+        """
+        return all(
+            any(session["inside"] == source for session in node.sessions()) for node in self.nodes.values()
+        )
 
     def wait_settled(self, timeout_s: float = SETTLE_TIMEOUT_S) -> Node:
         """Wait until ``settled``; returns the ACTIVE node. A daemon that ends meanwhile ends the wait."""

@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
@@ -30,6 +31,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 BUILD_DIR = REPOSITORY / "build" / "lab"
 RUN_DIR = BUILD_DIR / "run"
 """Where the lab that is used by hand has its exec channel."""
+KEYS_DIR = "/run/flexha/keys"
+"""In the lab: each node's keys, below its name."""
 POLL_S = 0.01
 CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -139,7 +142,17 @@ class Lab:
             starter.kill()
             starter.wait()
             raise LabError(f"the lab did not come up:\n{log.read_text().strip()}")
-        return cls(run_dir, starter)
+        lab = cls(run_dir, starter)
+        lab.make_keys()
+        return lab
+
+    def make_keys(self) -> None:
+        """Keys of both nodes, as ``flexhactl pair init`` makes them, in the lab's own /run."""
+        from flexha.config import keyfiles
+        from flexha.config.schema import NODE_NAMES
+
+        where = {name: self.path(f"{KEYS_DIR}/{name}") for name in NODE_NAMES}
+        keyfiles.make_pair("lab", where, datetime.now(UTC))
 
     @classmethod
     def connect(cls, run_dir: Path = RUN_DIR) -> Self:

@@ -22,13 +22,11 @@
  */
 #include "probe.h"
 
+#include "tcp.h"
+
 #include <netinet/tcp.h>
-#include <signal.h>
-#include <sys/epoll.h>
 #include <sys/resource.h>
 
-#define REQUEST_LEN   64
-#define RESPONSE_LEN  512
 #define FDS_MAX       8192
 #define FLOWS_MAX     4096
 #define EVENTS_MAX    256
@@ -36,41 +34,6 @@
 #define STALL_NS      (5 * NS_PER_S)
 #define PROGRESS_NS   (100 * NS_PER_MS)
 #define RESPONSES_MAX (16u << 20)
-
-struct head {
-	uint32_t flow;  /* connection number, network order like the rest */
-	uint32_t seq;   /* of the request, from 0 */
-	uint32_t sport; /* client's source port: tells the server whether the NAT translated it */
-	uint32_t len;
-};
-
-/* Fill (@check = 0) or check what follows the head; both ends compute the same bytes. */
-static int body(uint8_t *message, uint32_t len, int check)
-{
-	const struct head *h = (const struct head *)message;
-	uint64_t x = ((uint64_t)ntohl(h->flow) << 32 | ntohl(h->seq)) * 2654435761u + len;
-
-	for (uint32_t i = sizeof(*h); i < len; i++) {
-		x = x * 6364136223846793005ull + 1442695040888963407ull; /* Knuth's MMIX generator */
-		if (check && message[i] != (uint8_t)(x >> 56))
-			return 0;
-		message[i] = (uint8_t)(x >> 56);
-	}
-	return 1;
-}
-
-static void make(uint8_t *message, uint32_t len, uint32_t flow, uint32_t seq, uint32_t sport)
-{
-	*(struct head *)message = (struct head){ htonl(flow), htonl(seq), htonl(sport), htonl(len) };
-	body(message, len, 0);
-}
-
-static int valid(uint8_t *message, uint32_t len, uint32_t seq)
-{
-	const struct head *h = (const struct head *)message;
-
-	return ntohl(h->len) == len && ntohl(h->seq) == seq && body(message, len, 1);
-}
 
 /* ---- server --------------------------------------------------------------------------------------- */
 
@@ -87,31 +50,6 @@ struct server {
 	uint64_t accepted, requests, corrupt, foreign, translated;
 	int epoll;
 };
-
-static volatile sig_atomic_t stopping;
-
-static void stop(int signum)
-{
-	(void)signum;
-	stopping = 1;
-}
-
-static void watch(int epoll, int fd, uint32_t events, int op)
-{
-	struct epoll_event event = { .events = events, .data.fd = fd };
-
-	if (epoll_ctl(epoll, op, fd, &event) < 0)
-		die("tcp_flows: epoll_ctl");
-}
-
-/* End a connection by RST: the client must count it as lost. */
-static void refuse(int fd)
-{
-	struct linger reset = { .l_onoff = 1 };
-
-	setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
-	close(fd);
-}
 
 static void accept_all(struct server *s, int listener)
 {

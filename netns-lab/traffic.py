@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real traffic through the pair: TCP connections, a UDP probe, an HTTP download; and what became of them.
 
-``tcp_flows.c`` and ``udp_probe.c`` are the generators (kernel stacks on both ends); the download is nginx's
-and curl's. Each class here starts both ends in their hosts, tells how far they are, and gives the figures.
+``tcp_flows.c``, ``tcp_once.c`` and ``udp_probe.c`` are the generators (kernel stacks on both ends); the
+download is nginx's and curl's. Each class here starts both ends in their hosts, tells how far they are, and
+gives the figures.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import topo
 from sandbox import BUILD_DIR, Lab, LabError, Process, wait_until
 
 BIN_DIR = BUILD_DIR / "bin"
-PROGRAMS = ("tcp_flows", "udp_probe")
+PROGRAMS = ("tcp_flows", "tcp_once", "udp_probe", "relay")
 TCP_PORT = "7100"
 UDP_PORT = "7000"
 PORTS_PER_ADDRESS = 100
@@ -42,12 +43,13 @@ DOWNLOAD_RATE = "2m"
 
 
 def compile_programs() -> None:
-    """Compile the generators into ``build/lab/bin``, unless they are newer than their sources."""
+    """Compile generators and relay into ``build/lab/bin``, unless they are newer than their sources."""
     here = Path(__file__).parent
     BIN_DIR.mkdir(parents=True, exist_ok=True)
+    headers = max(header.stat().st_mtime_ns for header in here.glob("*.h"))
     for program in PROGRAMS:
         source, binary = here / f"{program}.c", BIN_DIR / program
-        newest = max(source.stat().st_mtime_ns, (here / "probe.h").stat().st_mtime_ns)
+        newest = max(source.stat().st_mtime_ns, headers)
         if binary.exists() and binary.stat().st_mtime_ns > newest:
             continue
         flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"]
@@ -206,6 +208,85 @@ class TcpFlows:
         self._server.close()
 
 
+@dataclass(frozen=True, slots=True)
+class ShortResult:
+    """What became of short connections, as both ends saw it; the words are those of tcp_once.c."""
+
+    begun: int
+    survived: int
+    lost: int
+    lost_in: dict[str, int]
+    """By how far they had come: ``connect``, ``answer``, ``close``."""
+    refused: int
+    corrupt: int
+    repeated: int
+    """Connections on which the client's kernel sent something again."""
+    repeats_max: int
+    begun_ms: int
+    """From the first to the last."""
+    accepted: int
+    answered: int
+    closed: int
+    second: int
+    """Connections that reached the server by a second connection: there must be none."""
+    translated: int
+    sources: tuple[str, ...]
+
+
+class ShortConns:
+    """Connections that are used once: connect, one request, one answer, close; nothing is tried again."""
+
+    def __init__(self, lab: Lab, port: int, first_port: int, *, conns: int, per_s: int = 0) -> None:
+        program = str(BIN_DIR / "tcp_once")
+        self._server = Generator(lab, "server", [program, "server", topo.SERVER_ADDRESS, str(port)])
+        try:
+            self._server.wait_event("listening", 5)
+            argv = [program, "client", topo.SERVER_ADDRESS, str(port), topo.CLIENT_ADDRESSES[0]]
+            argv += [str(len(topo.CLIENT_ADDRESSES)), str(first_port), str(conns), str(per_s)]
+            self._client = Generator(lab, "client", argv)
+        except BaseException:
+            self._server.close()
+            raise
+
+    def progress(self) -> dict[str, Any]:
+        """The client's newest line: begun, open, connected, answered, survived, lost, ..."""
+        return self._client.poll()
+
+    def end(self, within_s: float) -> None:
+        """Begin no more; those that have begun get so long."""
+        if self.progress().get("event") != "done":
+            with contextlib.suppress(BrokenPipeError):  # it has ended meanwhile: all went through
+                self._client.command(f"end {within_s * 1000:.0f}")
+
+    def finish(self, timeout_s: float) -> ShortResult:
+        """Wait for the client's end, and collect both ends' figures."""
+        done = self._client.wait_event("done", timeout_s)
+        self._client.process.wait(5)
+        served = self._server.terminate()
+        return ShortResult(
+            begun=done["begun"],
+            survived=done["survived"],
+            lost=done["lost"],
+            lost_in=done["lost_in"],
+            refused=done["refused"],
+            corrupt=done["corrupt"] + served["corrupt"],
+            repeated=done["repeated"],
+            repeats_max=done["repeats_max"],
+            begun_ms=done["begun_ms"],
+            accepted=served["accepted"],
+            answered=served["answered"],
+            closed=served["closed"],
+            second=served["second"],
+            translated=served["translated"],
+            sources=tuple(served["sources"]),
+        )
+
+    def close(self) -> None:
+        """Kill both ends."""
+        self._client.close()
+        self._server.close()
+
+
 # ---- UDP -------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class UdpResult:
@@ -228,13 +309,16 @@ class UdpProbe:
 
     def __init__(self, lab: Lab, run: int, *, interval_us: int = 1000) -> None:
         self._lab = lab
+        port = str(FIRST_SOURCE_PORT + run)
+        self.source = f"{topo.PROBE_ADDRESS}:{port}"
+        """Where it comes from, as a node lists it."""
         self._logs = (f"/run/udp-server-{run}.log", f"/run/udp-client-{run}.log")
         program = str(BIN_DIR / "udp_probe")
         self._server = Generator(
             lab, "server", [program, "server", topo.SERVER_ADDRESS, UDP_PORT, self._logs[0]]
         )
         self._server.wait_event("listening", 5)
-        argv = [program, "client", topo.PROBE_ADDRESS, str(FIRST_SOURCE_PORT + run), topo.SERVER_ADDRESS]
+        argv = [program, "client", topo.PROBE_ADDRESS, port, topo.SERVER_ADDRESS]
         self._client = Generator(lab, "client", [*argv, UDP_PORT, str(interval_us), self._logs[1]])
         self._client.wait_event("sending", 5)
 

@@ -117,7 +117,7 @@ REQUIREMENTS = (
         s9="port randomization: RFC 6056",
         s10=(
             "identification: unique for an address pair, protocol and time (RFC 6864 §5.3.1)",
-            "datagrams that come in fragments get another; of whole ones it means nothing (RFC 6864 §4.1)",
+            "what comes in fragments, or is cut here, gets another; whole datagrams keep theirs",
         ),
         s11="ICMP query mappings: may end with their last session",
         s12=(

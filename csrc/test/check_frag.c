@@ -312,6 +312,29 @@ static void check_identification(void)
 	rig_free(r);
 }
 
+/* Workers share identifications out among them, also when all have been used once. */
+static void check_shares(void)
+{
+	const struct fp_config cfg = frames_config(3, 1024);
+	uint8_t data[FP_FRAME_MAX];
+	struct fp_frame f = frames_ipv4(data, LAN, mac_virtual[LAN], &spec_out);
+	struct pkt p;
+
+	REQUIRE(pkt_parse_ip(&p, &f) == V_GO_ON);
+	for (uint32_t worker = 0; worker < cfg.n_workers; worker++) {
+		struct rig *r = rig_make(&cfg, worker);
+		uint32_t n_others = 0;
+
+		for (uint32_t i = 0; i < 3 * (UINT16_MAX / 3); i++) {
+			frag_rename(&r->core.frags, &p);
+			n_others += be16_host(be16_load(p.ip + IP_ID)) % cfg.n_workers != worker;
+		}
+		CHECK_EQ(94, n_others, 0);
+		CHECK_EQ(95, csum_fold(csum_ipv4_header(p.ip, IPV4_LEN)), 0xffff);
+		rig_free(r);
+	}
+}
+
 /* A packet that is too long for the way out is cut there, and so is a fragment; put together it is the same. */
 static void check_cutting(void)
 {
@@ -373,6 +396,7 @@ int main(void)
 	check_time();
 	check_bounds();
 	check_identification();
+	check_shares();
 	check_cutting();
 	check_narrow();
 	return check_done("frag");

@@ -71,6 +71,75 @@ static void check_arp(void)
 	rig_free(r);
 }
 
+/* A host asks for the VIP from another MAC address: the kernel does not hear it, so it must be told. */
+static void check_arp_merge(void)
+{
+	static const uint8_t none[ETH_ALEN], second[ETH_ALEN] = { 2, 9, 9, 9, 9, 9 };
+	const struct fp_addr client = addr_from_v4(CLIENT);
+	struct rig *r = rig_active();
+	struct neigh_want wants[4];
+	const struct {
+		be32 sender;
+		const uint8_t *mac;
+		uint32_t n;
+	} asked[] = {
+		{ CLIENT, mac_client, 0 },            /* as we know it */
+		{ CLIENT, none, 0 },                  /* nobody's */
+		{ IP4(198, 51, 100, 99), second, 0 }, /* we send nothing there */
+		{ IP4(0, 0, 0, 0), second, 0 },       /* RFC 5227 probe */
+		{ CLIENT, second, 1 },                /* moved */
+		{ CLIENT, second, 0 },                /* said within this second */
+		{ CLIENT, mac_stranger, 1 },          /* moved again */
+	};
+
+	for (uint32_t role = FP_ROLE_ACTIVE;; role = FP_ROLE_PASSIVE) {
+		const bool active = role == FP_ROLE_ACTIVE;
+
+		core_set_role(&r->core, role, 2 + !active, r->now_ns);
+		for (uint32_t i = 0; i < ARRAY_SIZE(asked); i++) {
+			struct fp_frame f = frames_arp(r->data, LAN, mac_broadcast, 1, asked[i].sender,
+						       LAN_VIP);
+
+			memcpy(r->data + ETH_LEN + 8, asked[i].mac, ETH_ALEN);
+			CHECK_EQ(300, rig_step(r, &f), active ? V_ARP_VIP : V_ARP_VIP_NOT_ACTIVE);
+			CHECK_EQ(301, core_neigh_wanted(&r->core, wants, 4), asked[i].n);
+			if (asked[i].n == 0)
+				continue;
+			CHECK(302, wants[0].port == LAN && addr_eq(&wants[0].addr, &client));
+			CHECK(303, mac_eq(wants[0].mac, asked[i].mac));
+		}
+		if (!active)
+			break;
+		rig_sleep(r, 2);
+	}
+	/* Without a FIB nothing is known; a neighbour that is wanted may have moved within the same second. */
+	core_set_fib(&r->core, NULL);
+	rig_sleep(r, 2);
+	struct fp_frame f = frames_arp(r->data, LAN, mac_broadcast, 1, CLIENT, LAN_VIP);
+
+	memcpy(r->data + ETH_LEN + 8, second, ETH_ALEN);
+	CHECK_EQ(304, rig_step(r, &f), V_ARP_VIP_NOT_ACTIVE);
+	CHECK_EQ(305, core_neigh_wanted(&r->core, wants, 4), 0);
+	neigh_wants_add(&r->core.wants, LAN, &client, r->now_ns);
+	neigh_wants_moved(&r->core.wants, LAN, &client, second, r->now_ns);
+	CHECK_EQ(306, core_neigh_wanted(&r->core, wants, 4), 2);
+	CHECK(307, mac_is_zero(wants[0].mac) && mac_eq(wants[1].mac, second));
+	/* Whoever makes up addresses is heard so often in a second, and then no more. */
+	for (uint32_t turn = 0; turn < 2; turn++) {
+		uint32_t n = 0;
+
+		rig_sleep(r, 2);
+		for (uint32_t i = 0; i < 2 * MOVES_MAX; i++) {
+			const uint8_t mac[ETH_ALEN] = { 2, 8, 0, 0, (uint8_t)(i >> 8), (uint8_t)i };
+
+			neigh_wants_moved(&r->core.wants, LAN, &client, mac, r->now_ns);
+			n += core_neigh_wanted(&r->core, wants, 4);
+		}
+		CHECK_EQ(308, n, MOVES_MAX);
+	}
+	rig_free(r);
+}
+
 static void check_vip_echo(void)
 {
 	struct rig *r = rig_active();
@@ -220,6 +289,7 @@ int main(void)
 {
 	check_from_outside();
 	check_arp();
+	check_arp_merge();
 	check_vip_echo();
 	check_passive();
 	check_ethernet();

@@ -82,13 +82,15 @@ static int hear(struct bench *b, uint32_t path, uint64_t seq, uint8_t role, uint
 		.term = term,
 		.seq = seq,
 		.t_ns = now_ns,
+		.echo = b->cfg.pulse.incarnation,
 	};
 
 	return say(b, path, &hb, now_ns);
 }
 
-/* A life of the peer says that it is PASSIVE. */
-static int hear_life(struct bench *b, uint32_t path, uint64_t incarnation, uint64_t seq, uint64_t now_ns)
+/* A life of the peer says that it is PASSIVE, and which life of ours it has heard. */
+static int hear_life(struct bench *b, uint32_t path, uint64_t incarnation, uint64_t echo, uint64_t seq,
+		     uint64_t now_ns)
 {
 	const struct heartbeat hb = {
 		.node_index = 1 - (uint8_t)b->cfg.pulse.node_index,
@@ -98,6 +100,7 @@ static int hear_life(struct bench *b, uint32_t path, uint64_t incarnation, uint6
 		.incarnation = incarnation,
 		.seq = seq,
 		.t_ns = now_ns,
+		.echo = echo,
 	};
 
 	return say(b, path, &hb, now_ns);
@@ -130,6 +133,15 @@ static void expect_nothing(struct bench *b, int n)
 
 static const uint8_t codec_key[] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16 };
 
+static bool decodes(const uint8_t *bytes, uint32_t len, const uint8_t *key, uint32_t path,
+		    struct heartbeat *hb)
+{
+	struct heartbeat_keys keys = { .n = 1 };
+
+	memcpy(keys.key[0], key, SIPHASH_KEY_LEN);
+	return heartbeat_decode(bytes, len, &keys, path, hb);
+}
+
 /* Sent and received on one path with one key; each byte as it is said here, and with a MAC that is right. */
 static bool decodes_with(struct heartbeat hb, uint32_t at, uint8_t value)
 {
@@ -143,7 +155,7 @@ static bool decodes_with(struct heartbeat hb, uint32_t at, uint8_t value)
 	mac = siphash24(codec_key, covered, sizeof(covered));
 	for (uint32_t i = 0; i < 8; i++)
 		bytes[HB_MAC_AT + i] = (uint8_t)(mac >> (56 - 8 * i));
-	return heartbeat_decode(bytes, HB_LEN, codec_key, 2, &hb);
+	return decodes(bytes, HB_LEN, codec_key, 2, &hb);
 }
 
 static void check_codec(void)
@@ -160,17 +172,18 @@ static void check_codec(void)
 		.term = 12345,
 		.seq = 6,
 		.t_ns = UINT64_C(0xfedcba9876543210),
+		.echo = UINT64_C(0x8877665544332211),
 	};
 	struct heartbeat out, late = in;
 	uint8_t bytes[HB_LEN], again[HB_LEN], other_key[SIPHASH_KEY_LEN];
 
 	heartbeat_encode(&in, codec_key, 2, bytes);
-	CHECK(1, heartbeat_decode(bytes, HB_LEN, codec_key, 2, &out));
+	CHECK(1, decodes(bytes, HB_LEN, codec_key, 2, &out));
 	heartbeat_encode(&out, codec_key, 2, again);
 	CHECK(2, memcmp(bytes, again, HB_LEN) == 0);
-	CHECK(3, memcmp(bytes, "FXHB\1\1\3\3\1\2\3\4", 12) == 0);
-	CHECK(4, !heartbeat_decode(bytes, HB_LEN - 1, codec_key, 2, &out));
-	CHECK(5, !decodes_with(in, 4, 2)); /* version */
+	CHECK(3, memcmp(bytes, "FXHB\2\1\3\3\1\2\3\4", 12) == 0);
+	CHECK(4, !decodes(bytes, HB_LEN - 1, codec_key, 2, &out));
+	CHECK(5, !decodes_with(in, 4, 1)); /* version */
 	CHECK(6, !decodes_with(in, 6, FP_ROLE_FAULT + 1));
 	CHECK(7, !decodes_with(in, 15, 0)); /* interval 0 */
 	CHECK(8, decodes_with(in, 15, 1));
@@ -181,15 +194,15 @@ static void check_codec(void)
 	/* Another key, another path, any bit: not authentic. */
 	memcpy(other_key, codec_key, sizeof(other_key));
 	other_key[15] ^= 1;
-	CHECK(11, !heartbeat_decode(bytes, HB_LEN, other_key, 2, &out));
-	CHECK(12, !heartbeat_decode(bytes, HB_LEN, codec_key, 1, &out));
+	CHECK(11, !decodes(bytes, HB_LEN, other_key, 2, &out));
+	CHECK(12, !decodes(bytes, HB_LEN, codec_key, 1, &out));
 	for (uint32_t i = 0; i < 8 * HB_LEN; i++) {
 		bytes[i / 8] ^= (uint8_t)(1u << i % 8);
-		CHECK(13, !heartbeat_decode(bytes, HB_LEN, codec_key, 2, &out));
+		CHECK(13, !decodes(bytes, HB_LEN, codec_key, 2, &out));
 		bytes[i / 8] ^= (uint8_t)(1u << i % 8);
 	}
 	memset(bytes + HB_MAC_AT, 0, HB_LEN - HB_MAC_AT);
-	CHECK(14, !heartbeat_decode(bytes, HB_LEN, codec_key, 2, &out));
+	CHECK(14, !decodes(bytes, HB_LEN, codec_key, 2, &out));
 }
 
 static void check_silence(void)
@@ -279,6 +292,7 @@ static void check_what_is_bad(void)
 		.incarnation = 8,
 		.term = 5,
 		.seq = 5,
+		.echo = b->cfg.pulse.incarnation,
 	};
 	uint8_t bytes[HB_LEN];
 
@@ -292,18 +306,21 @@ static void check_what_is_bad(void)
 	TRY(51, -EBADMSG);
 	hb.node_index = 1;
 	TRY(52, 0);
-	TRY(53, -EBADMSG); /* a duplicate */
+	TRY(53, -ESTALE); /* a duplicate */
 	hb.seq = 4;
-	TRY(54, -EBADMSG); /* overtaken */
+	TRY(54, -ESTALE); /* overtaken */
 	hb.incarnation = 9;
 	hb.seq = 1;
 	TRY(55, 0); /* the peer restarted */
 	hb.incarnation = 8;
 	hb.seq = 6;
-	TRY(56, -EBADMSG); /* a straggler of its past life */
+	TRY(56, -ESTALE); /* a straggler of its past life */
+	hb.seq = 0;
+	TRY(60, -EBADMSG); /* numbers begin with 1 */
 	CHECK_EQ(57, pulse_receive(&b->pulse, 0, bytes, HB_LEN, MS(1000)),
 		 (uint64_t)-EBADMSG); /* no xc here */
-	CHECK_EQ(58, counter_read(&b->pulse.paths[1].bad), 5);
+	CHECK_EQ(58, counter_read(&b->pulse.paths[1].bad), 3);
+	CHECK_EQ(61, counter_read(&b->pulse.paths[1].replayed), 3);
 	CHECK_EQ(59, counter_read(&b->pulse.paths[1].received), 2);
 #undef TRY
 	bench_close(b);
@@ -349,23 +366,78 @@ static void check_forgeries(void)
 	bench_close(b);
 }
 
-/* Recorded in an earlier life of the peer, and authentic. */
-static void check_replay_of_past_lives(void)
+static uint64_t echoed(const struct bench *b, uint32_t path)
 {
+	struct heartbeat hb;
+	uint8_t bytes[HB_LEN];
+
+	pulse_compose(&b->pulse, path, MS(1), bytes);
+	CHECK(119, decodes(bytes, HB_LEN, b->cfg.pulse.mac_key, path, &hb));
+	return hb.echo;
+}
+
+/* Recorded in an earlier life of the peer, or of ours, and authentic. */
+static void check_replays(void)
+{
+	const uint64_t self = 100, before = 90;
 	struct bench *b = bench_open(config(0));
+	const struct pulse_path *paths = b->pulse.paths;
 	uint64_t t = MS(1000);
 
 	pulse_tick(&b->pulse, t);
-	CHECK_EQ(120, hear_life(b, 1, 30, 7, t), 0);
-	CHECK_EQ(121, hear_life(b, 1, 20, 8, t), (uint64_t)-EBADMSG);
-	CHECK_EQ(122, hear_life(b, 2, 20, 8, t),
-		 (uint64_t)-EBADMSG); /* one path hears the known one: enough */
-	CHECK_EQ(123, b->pulse.peer.incarnation, 30);
+	/* Said to our life before this one: however often, it is not believed, and no path is alive. */
+	for (uint64_t seq = 5; seq < 15; seq++) {
+		CHECK_EQ(120, hear_life(b, 1, 30, before, seq, t), (uint64_t)-ESTALE);
+		CHECK_EQ(121, hear_life(b, 2, 30, before, seq, t), (uint64_t)-ESTALE);
+	}
+	CHECK(122, !b->pulse.peer_known && !paths[1].alive && !paths[2].alive);
+	CHECK_EQ(123, counter_read(&paths[1].replayed), 9); /* the first one might be an introduction */
+	/* It is answered with its own number; whoever hears that can prove that he is new. */
+	CHECK_EQ(124, echoed(b, 1), 30);
+	CHECK_EQ(125, hear_life(b, 1, 30, self, 15, t), 0);
+	CHECK_EQ(126, echoed(b, 2), 30);
+	CHECK_EQ(127, hear_life(b, 2, 30, self, 15, t), 0);
+	/* A past life of the peer, while we live: its echo is right. Silence does not make it new. */
+	CHECK_EQ(128, hear_life(b, 1, 20, self, 18, t), (uint64_t)-ESTALE);
 	for (int i = 0; i < 4; i++)
 		pulse_tick(&b->pulse, t += MS(50));
-	CHECK_EQ(124, hear_life(b, 1, 20, 8, t), 0); /* in silence: its clock may have been set back */
-	CHECK_EQ(125, hear_life(b, 1, 30, 8, t), 0); /* the true one is back at once */
-	CHECK_EQ(126, hear_life(b, 1, 20, 9, t), (uint64_t)-EBADMSG);
+	CHECK_EQ(129, hear_life(b, 1, 20, self, 19, t), (uint64_t)-ESTALE);
+	CHECK_EQ(130, hear_life(b, 1, 30, self, 15, t), (uint64_t)-ESTALE);
+	CHECK(131, !paths[1].alive && !paths[2].alive);
+	CHECK_EQ(132, b->pulse.peer.incarnation, 30);
+	/* It restarts: an introduction, our answer, and then it is heard. Its numbers begin anew on all paths. */
+	CHECK_EQ(133, hear_life(b, 1, 31, 0, 1, t), (uint64_t)-ESTALE);
+	CHECK_EQ(134, echoed(b, 1), 31);
+	CHECK_EQ(135, echoed(b, 2), 30);
+	CHECK_EQ(136, hear_life(b, 2, 31, self, 2, t), 0);
+	CHECK_EQ(137, hear_life(b, 1, 31, self, 2, t), 0);
+	CHECK_EQ(138, hear_life(b, 1, 30, self, 99, t), (uint64_t)-ESTALE);
+	CHECK_EQ(139, counter_read(&paths[1].bad), 0);
+	bench_close(b);
+}
+
+/* A key is changed while heartbeats go on. */
+static void check_keys(void)
+{
+	struct bench *b = bench_open(config(0));
+	uint8_t keys[2][SIPHASH_KEY_LEN], bytes[HB_LEN];
+	struct heartbeat hb;
+
+	memcpy(keys[0], b->cfg.pulse.mac_key, SIPHASH_KEY_LEN);
+	memset(keys[1], 7, SIPHASH_KEY_LEN);
+	CHECK_EQ(140, hear(b, 1, 1, FP_ROLE_PASSIVE, 4, MS(1000)), 0);
+	CHECK_EQ(141, pulse_keys(&b->pulse, keys, 2), 0); /* the old one signs, both are believed */
+	CHECK_EQ(142, hear(b, 1, 2, FP_ROLE_PASSIVE, 4, MS(1010)), 0);
+	pulse_compose(&b->pulse, 1, MS(1010), bytes);
+	CHECK(143, decodes(bytes, HB_LEN, keys[0], 1, &hb));
+	memcpy(b->cfg.pulse.mac_key, keys[1], SIPHASH_KEY_LEN); /* the peer signs with the new one */
+	CHECK_EQ(144, hear(b, 1, 3, FP_ROLE_PASSIVE, 4, MS(1020)), 0);
+	CHECK_EQ(145, pulse_keys(&b->pulse, keys + 1, 1), 0); /* the old one is worth nothing */
+	CHECK_EQ(146, hear(b, 1, 4, FP_ROLE_PASSIVE, 4, MS(1030)), 0);
+	pulse_compose(&b->pulse, 1, MS(1030), bytes);
+	CHECK(147, decodes(bytes, HB_LEN, keys[1], 1, &hb));
+	memcpy(b->cfg.pulse.mac_key, keys[0], SIPHASH_KEY_LEN);
+	CHECK_EQ(148, hear(b, 1, 5, FP_ROLE_PASSIVE, 4, MS(1040)), (uint64_t)-EBADMSG);
 	bench_close(b);
 }
 
@@ -488,7 +560,8 @@ int main(void)
 	check_own_stall_is_no_silence();
 	check_what_is_bad();
 	check_forgeries();
-	check_replay_of_past_lives();
+	check_replays();
+	check_keys();
 	check_paths_may_reorder();
 	check_fence();
 	check_full_events_ring();

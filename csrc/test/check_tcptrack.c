@@ -107,6 +107,29 @@ static void check_life(void)
 	CHECK_EQ(30, c.f.state, FP_ST_TIME_WAIT); /* reopening is the caller's */
 }
 
+/* A FIN that is not where its side ends: the session is closed when both have closed it. */
+static void check_forged_fin(void)
+{
+	struct conn c = established();
+	struct seg more = { SIDE_IN, ACK, 501, 102, 200 };
+	struct pkt p;
+
+	CHECK_EQ(51, feed(&c, SIDE_IN, FIN | ACK, 501 - 300, 101), TCPTRACK_PASS); /* below */
+	CHECK_EQ(52, c.f.flags, 0);
+	CHECK_EQ(53, feed(&c, SIDE_IN, FIN | ACK, 501 + 100, 101), TCPTRACK_CHANGED); /* above */
+	CHECK_EQ(54, c.f.flags, FP_RF_FIN_REPLY);
+	CHECK_EQ(55, feed(&c, SIDE_OUT, FIN | ACK, 101, 501), TCPTRACK_CHANGED);
+	CHECK_EQ(56, c.f.state, FP_ST_CLOSING);
+	p = packet(&more);
+	CHECK_EQ(57, tcptrack_segment(&c.f, &c.c, SIDE_IN, &p, &mode), TCPTRACK_CHANGED);
+	CHECK_EQ(58, c.f.flags, FP_RF_FIN_ORIG);
+	feed(&c, SIDE_OUT, ACK, 102, 701);
+	CHECK_EQ(59, c.f.state, FP_ST_CLOSING); /* refreshed by what passes; states go forward only */
+	feed(&c, SIDE_IN, FIN | ACK, 701, 102);
+	feed(&c, SIDE_OUT, ACK, 102, 702);
+	CHECK_EQ(69, c.f.state, FP_ST_TIME_WAIT);
+}
+
 /* Spec: RFC 5382 REQ-2: simultaneous open. */
 static void check_simultaneous(void)
 {
@@ -226,6 +249,30 @@ static void check_inbound(void)
 	CHECK_EQ(139, feed(&c, SIDE_IN, ACK, 102, 502), TCPTRACK_CHANGED);
 	CHECK_EQ(140, c.f.state, FP_ST_TIME_WAIT);
 	CHECK_EQ(141, feed(&c, SIDE_IN, SYN, 900000, 0), TCPTRACK_REOPEN);
+}
+
+/* The opener is outside, where RST and SYN may both be forged: what the responder says decides. */
+static void check_inbound_reset(void)
+{
+	struct conn c = { .f = { .proto = IPPROTO_NUM_TCP, .flags = FP_RF_INBOUND } };
+	struct seg syn = { SIDE_IN, SYN, 100, 0, 0 };
+	struct pkt p = packet(&syn);
+
+	tcptrack_open(&c.f, &c.c, &p, &mode);
+	feed(&c, SIDE_OUT, SYN | ACK, 500, 101);
+	feed(&c, SIDE_IN, ACK, 101, 501);
+	CHECK_EQ(142, feed(&c, SIDE_IN, RST, 101 + 700, 0), TCPTRACK_CHANGED);
+	CHECK_EQ(143, feed(&c, SIDE_IN, SYN, 900000, 0), TCPTRACK_PASS);
+	CHECK_EQ(144, feed(&c, SIDE_OUT, ACK, 501, 101), TCPTRACK_CHANGED); /* it challenges: forged */
+	CHECK_EQ(145, c.f.flags, FP_RF_INBOUND);
+	CHECK_EQ(146, feed(&c, SIDE_IN, ACK, 101, 501), TCPTRACK_PASS);
+	/* Genuine: the responder has closed, too. The numbers may be those of the old connection. */
+	for (uint32_t seq = 100; seq < 900100; seq += 900000 - 1) {
+		CHECK_EQ(147, feed(&c, SIDE_IN, RST, 101, 0),
+			 c.f.flags & FP_RF_RESET ? TCPTRACK_PASS : TCPTRACK_CHANGED);
+		CHECK_EQ(148, feed(&c, SIDE_IN, SYN, seq, 0), TCPTRACK_PASS);
+		CHECK_EQ(149, feed(&c, SIDE_OUT, SYN | ACK, 700000, seq + 1), TCPTRACK_REOPEN);
+	}
 }
 
 /* Two answers to one SYN that differ: SYN cookies. Nobody knows which one the opener has taken. */
@@ -350,11 +397,13 @@ int main(void)
 {
 	check_flags();
 	check_life();
+	check_forged_fin();
 	check_simultaneous();
 	check_refused();
 	check_reset();
 	check_syn_again();
 	check_inbound();
+	check_inbound_reset();
 	check_two_answers();
 	check_imported();
 	check_rules();

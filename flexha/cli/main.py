@@ -18,7 +18,7 @@ import typer
 from rich.console import RenderableType
 
 from flexha.cli import client, render
-from flexha.errors import FlexhaError
+from flexha.errors import ConfigError, FlexhaError
 from flexha.version import flexha_version
 
 LIMIT_MAX = 100_000
@@ -33,6 +33,8 @@ app = typer.Typer(
 )
 ha = typer.Typer(help="High availability: role and decisions.", no_args_is_help=True)
 app.add_typer(ha, name="ha")
+pair_app = typer.Typer(help="The keys that the two nodes know each other by.", no_args_is_help=True)
+app.add_typer(pair_app, name="pair")
 
 
 @dataclass(slots=True)
@@ -251,6 +253,36 @@ def failover(context: typer.Context, as_json: Json = False) -> None:
     target = _target(context, as_json)
     result = target.ask("failover")
     target.show(result, str(result.get("text", "")))
+
+
+@pair_app.command("init")
+def pair_init(
+    context: typer.Context,
+    config: Annotated[Path | None, typer.Option(help="The pair's configuration.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Directory for a/ and b/; by default where each node looks for its keys."),
+    ] = None,
+    days: Annotated[int, typer.Option(min=1, max=36500, help="How long the certificates are valid.")] = 3650,
+    as_json: Json = False,
+) -> None:
+    """Make the keys of both nodes, once, on one machine; then carry each node's directory to its box."""
+    from flexha.cli import pair_init as making
+
+    target = _target(context, as_json)
+    path = config or target.config
+    if path is None:
+        raise ConfigError("flexhactl pair init", ["--config is missing; name the pair's TOML file"])
+    result = making.run(path, out, days)
+    target.show(result, str(result["text"]))
+
+
+@pair_app.command("show")
+def pair_show(context: typer.Context, as_json: Json = False) -> None:
+    """Certificates and keys of the node: which, until when, and how it speaks with its peer now."""
+    target = _target(context, as_json)
+    result = target.ask("pair_show")
+    target.show(result, render.pair_show(result))
 
 
 class Mode(StrEnum):

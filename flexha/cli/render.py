@@ -123,9 +123,10 @@ def _peer(peer: Result) -> RenderableType:
             ("peer may take over", _yes(peer.get("ready"))),
         ]
     )
-    table = _table("path", "heard", "ms ago", "sent", "received", "lost", "bad")
+    table = _table("path", "heard", "ms ago", "sent", "received", "lost", "bad", "replayed")
     for name, path in (peer.get("paths") or {}).items():
-        numbers = (_shown(path.get(key)) for key in ("last_heard_ms", "sent", "received", "lost", "bad"))
+        keys = ("last_heard_ms", "sent", "received", "lost", "bad", "replayed")
+        numbers = (_shown(path.get(key)) for key in keys)
         table.add_row(name, _yes(path.get("alive")), *numbers)
     return Group("", facts, table)
 
@@ -328,3 +329,27 @@ def history(result: Result) -> RenderableType:
         )
         table.add_row(stamp, f"{record['t_ms']:.1f}", str(record["node"]), str(record["event"]), why)
     return table
+
+
+def pair_show(result: Result) -> RenderableType:
+    """``flexhactl pair show``"""
+    connection = result.get("connection") or {}
+    table = _table("certificate", "SHA-256", "valid until", "days left", "in use now")
+    rows = [("own", result.get("own")), ("next own", result.get("next"))]
+    rows += [("peer", certificate) for certificate in result.get("peers", [])]
+    for whose, certificate in rows:
+        if certificate:
+            used = certificate["sha256"] in (connection.get("own"), connection.get("peer"))
+            table.add_row(
+                whose,
+                certificate["sha256"],
+                certificate["ends"],
+                _shown(certificate["days_left"]),
+                _yes(used),
+            )
+    lines = [
+        f"keys in {result.get('directory')}",
+        f"connection: {connection.get('cipher', 'none with TLS')}",
+        f"heartbeat keys (the first signs): {_shown(result.get('heartbeat_keys'))}",
+    ]
+    return Group(*map(Text, lines), table)

@@ -54,7 +54,7 @@ class View:
     node_ports: Mapping[tuple[NodeName, str], NodePort]
     xcs: Mapping[NodeName, Xc]
     xcs_named: frozenset[NodeName]
-    paths: Mapping[NodeName, tuple[object, object]]
+    paths: Mapping[NodeName, tuple[object, object, object]]
     threads: Mapping[NodeName, tuple[object, object]]
     """Number of workers, and their CPUs."""
 
@@ -90,7 +90,10 @@ class View:
             node_ports=node_ports,
             xcs=_valid_pieces(Xc, ((node, nodes[node].get("xc")) for node in node_names)),
             xcs_named=frozenset(node for node in node_names if "xc" in nodes[node]),
-            paths={node: (nodes[node].get("control"), nodes[node].get("state_dir")) for node in node_names},
+            paths={
+                node: (nodes[node].get("control"), nodes[node].get("state_dir"), nodes[node].get("keys"))
+                for node in node_names
+            },
             threads={
                 node: (nodes[node].get("workers", workers), nodes[node].get("cpus")) for node in node_names
             },
@@ -307,7 +310,8 @@ def _check_xc(view: View) -> Findings:
 
 def _check_paths(view: View) -> Findings:
     if len(view.paths) == len(NODE_NAMES):
-        for field, a, b in zip(("control", "state_dir"), view.paths["a"], view.paths["b"], strict=True):
+        fields = ("control", "state_dir", "keys")
+        for field, a, b in zip(fields, view.paths["a"], view.paths["b"], strict=True):
             if a is not None and a == b:
                 yield f"nodes.b.{field}: {b!r} is nodes.a.{field} too; give each node its own"
 

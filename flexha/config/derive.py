@@ -9,7 +9,6 @@ these numbers, so both nodes must derive the same ones. Port ``i`` is heartbeat 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
@@ -18,6 +17,7 @@ from pathlib import Path
 from flexha.config.naming import (
     control_path,
     default_host_dev,
+    keys_path,
     pair_id,
     peer_name,
     port_driver,
@@ -52,6 +52,8 @@ class Draw:
     """16 bytes: key of the flow table's hash, never shared."""
     flow_id_base: int
     """Flow ids made in this life start above, so that ids never recur."""
+    mac_key: bytes
+    """16 bytes: signs heartbeats; of the node's keys, or, without a peer, anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,15 @@ class XcPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class KeysPlan:
+    """What the node authenticates itself with."""
+
+    directory: Path
+    tls: bool
+    """False: sync is neither encrypted nor authenticated; heartbeats have their keys in any case."""
+
+
+@dataclass(frozen=True, slots=True)
 class NodePlan:
     """All that ``flexha.shell`` needs to run one node."""
 
@@ -119,6 +130,8 @@ class NodePlan:
     plugs: tuple[PlugPlan, ...]
     routes: tuple[StaticRoute, ...]
     xc: XcPlan | None
+    keys: KeysPlan | None
+    """None: there is no peer."""
     control: Path
     state_dir: Path
     metrics: tuple[str, int] | None
@@ -199,11 +212,6 @@ def node_config(config: Config, name: NodeName) -> NodeConfig:
     )
 
 
-def heartbeat_key(secret: bytes) -> bytes:
-    """The key of the heartbeats' MAC: like the pair's secret, but no use of one helps against the other."""
-    return hashlib.blake2s(secret, person=b"flexhahb", digest_size=16).digest()
-
-
 def pools(config: Config, name: NodeName) -> tuple[PoolPlan, ...]:
     """The pools, "interface" replaced by the node's own address."""
     return tuple(
@@ -226,7 +234,6 @@ def fastpath_config(config: Config, name: NodeName, draw: Draw) -> fp.FastpathCo
     """What the C fast path must know."""
     node, peer = config.nodes[name], config.nodes.get(peer_name(name))
     names = _ports(config)
-    secret = bytes.fromhex(config.pair.secret)
     ports = []
     for port in names:
         shared, own = config.ports[port], node.ports[port]
@@ -269,14 +276,14 @@ def fastpath_config(config: Config, name: NodeName, draw: Draw) -> fp.FastpathCo
             pair_id=pair_id(config.pair.name),
             node_index=NODE_NAMES.index(name),
             incarnation=draw.incarnation,
-            mac_key=heartbeat_key(secret),
+            mac_key=draw.mac_key,
             interval_ms=config.ha.interval_ms,
             dead_after=config.ha.dead_after,
             udp_port=config.ha.heartbeat_port,
             xc_address=node.xc.address if node.xc and peer else None,
             xc_peer_address=peer.xc.address if node.xc and peer and peer.xc else None,
         ),
-        shard_key=secret,
+        shard_key=bytes.fromhex(config.pair.secret),
         table_key=draw.table_key,
         flow_id_base=draw.flow_id_base,
         n_workers=node.workers or config.fastpath.workers,
@@ -367,6 +374,7 @@ def node_plan(config: Config, name: NodeName) -> NodePlan:
             for route in config.routes
         ),
         xc=xc,
+        keys=KeysPlan(keys_path(config, name), config.sync.tls) if peer else None,
         control=control_path(config, name),
         state_dir=state_path(config, name),
         metrics=metrics,

@@ -59,6 +59,11 @@ def state_path(config: Config, name: NodeName) -> Path:
     return Path(config.nodes[name].state_dir or f"/var/lib/flexha/{config.pair.name}-{name}")
 
 
+def keys_path(config: Config, name: NodeName) -> Path:
+    """Where the node's keys are (``flexha.config.keyfiles``)."""
+    return Path(config.nodes[name].keys or f"/etc/flexha/{config.pair.name}-{name}")
+
+
 def peer_name(name: NodeName) -> NodeName:
     """The other node."""
     return "b" if name == "a" else "a"

@@ -240,8 +240,8 @@ class Pair(Section):
         description="name of the pair; heartbeats and sync peers of another pair are refused"
     )
     secret: HexKey = Field(
-        description="secret of the pair, 16 bytes in hex (openssl rand -hex 16): authenticates heartbeats, "
-        "and both nodes compute the same shard"
+        description="secret of the pair, 16 bytes in hex (openssl rand -hex 16): both nodes compute the same "
+        "shard, and nobody else can; the keys that authenticate are in nodes.X.keys"
     )
 
 
@@ -550,6 +550,11 @@ class Sync(Section):
         le=60,
         description="how often the digests of the tables are compared, seconds",
     )
+    tls: bool = Field(
+        default=True,
+        description="encrypt sync, and let only the peer's certificate in (TLS 1.3, both ends verified); "
+        "false: a cable in a lab",
+    )
 
 
 # ---- what each node has of its own ------------------------------------------------------------------------
@@ -619,6 +624,10 @@ class Node(Section):
     state_dir: AbsolutePath | None = Field(
         default=None,
         description="directory of what must outlive the daemon; default /var/lib/flexha/PAIR-NODE",
+    )
+    keys: AbsolutePath | None = Field(
+        default=None,
+        description="directory of the node's keys (flexhactl pair init); default /etc/flexha/PAIR-NODE",
     )
     metrics: Listen | None = Field(
         default=None, description="address:port of the Prometheus endpoint; none by default"

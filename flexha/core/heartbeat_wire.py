@@ -4,11 +4,11 @@
 The C pulse thread sends and receives heartbeats (``csrc/heartbeat_wire.h``); this codec is its executable
 specification, which tests hold against the C one, and what the simulator uses.
 
-64 bytes of UDP payload, network order, no padding between fields::
+72 bytes of UDP payload, network order, no padding between fields::
 
     offset  size  field
          0     4  magic         "FXHB"
-         4     1  version       1
+         4     1  version       2
          5     1  node          0 = node a, 1 = node b
          6     1  role          enum fp_role
          7     1  flags         FP_HB_*: 1 ready, 2 bye, 4 LAN up, 8 WAN up; others zero, ignored on receipt
@@ -20,16 +20,19 @@ specification, which tests hold against the C one, and what the simulator uses.
         40     4  priority      the sender's configured priority
         44     4  control_beat  liveness counter of the sender's control plane
         48     8  t_ns          the sender's CLOCK_BOOTTIME when it sent, ns
-        56     8  mac           SipHash-2-4 over bytes 0..55 and one more: the path's number
+        56     8  echo          the incarnation of the receiver, as the sender has heard it; 0: not heard yet
+        64     8  mac           SipHash-2-4 over bytes 0..63 and one more: the path's number
 
-The MAC's key is made of the pair's secret (``flexha.config.derive.heartbeat_key``). Paths have the same
-numbers on both nodes, 0 for xc and 1 + i for port i: a heartbeat recorded on one path is worth nothing on
-another. Against replays on the same path, ``seq`` and ``incarnation`` must grow (``csrc/pulse.h``).
+The MAC's key is one of the pair's heartbeat keys (``flexha.config.keyfiles``). Paths have the same numbers
+on both nodes, 0 for xc and 1 + i for port i: a heartbeat recorded on one path is worth nothing on another.
+Against replays on the same path, ``echo`` must be the receiver's own incarnation, and ``seq`` and
+``incarnation`` must grow (``csrc/pulse.h``).
 
-A receiver drops, and counts as ``bad``, what is shorter than 64 bytes or does not bear the MAC, before it
+A receiver drops, and counts as ``bad``, what is shorter than 72 bytes or does not bear the MAC, before it
 looks at anything else; then what has another magic, version or pair_id, its own node number, a role that does
-not exist, an interval of 0, or a term above the limit. Longer payloads are fine: fields are only ever added
-behind byte 64, with a MAC of their own, without a new version.
+not exist, an interval or a seq of 0, or a term above the limit. What is authentic but not new is counted as
+``replayed``. Longer payloads are fine: fields are only ever added behind byte 72, with a MAC of their own,
+without a new version.
 """
 
 from __future__ import annotations
@@ -44,14 +47,14 @@ from flexha.core.events import PeerInfo, Role
 from flexha.units import TERM_MAX, Ns, Term
 
 MAGIC: Final = b"FXHB"
-VERSION: Final = 1
-SIZE: Final = 64
+VERSION: Final = 2
+SIZE: Final = 72
 FLAG_READY: Final = 1
 FLAG_BYE: Final = 2
 FLAG_LAN_UP: Final = 4
 FLAG_WAN_UP: Final = 8
 
-_LAYOUT: Final = struct.Struct("!4sBBBBIIQQQIIQ")
+_LAYOUT: Final = struct.Struct("!4sBBBBIIQQQIIQQ")
 _MAC: Final = struct.Struct("!Q")
 assert _LAYOUT.size + _MAC.size == SIZE
 
@@ -73,6 +76,7 @@ class Heartbeat:
     priority: int
     control_beat: int
     t_ns: Ns
+    echo: int = 0
 
     @property
     def peer_info(self) -> PeerInfo:
@@ -108,6 +112,7 @@ def encode(beat: Heartbeat, *, key: bytes, path: int) -> bytes:
         beat.priority,
         beat.control_beat,
         beat.t_ns,
+        beat.echo,
     )
     return covered + _mac(covered, key, path)
 
@@ -151,9 +156,9 @@ def decode(payload: bytes, *, own_node: int, own_pair_id: int, key: bytes, path:
         raise RemoteProtocolError("bad_length", f"{len(payload)} bytes")
     if payload[_LAYOUT.size : SIZE] != _mac(payload[: _LAYOUT.size], key, path):
         raise RemoteProtocolError("bad_mac", f"path {path}")
-    (magic, version, node, role, flags, pair, interval_ms, incarnation, term, seq, priority, beat, t_ns) = (
-        _LAYOUT.unpack_from(payload)
-    )
+    said = _LAYOUT.unpack_from(payload)
+    magic, version, node, role, flags, pair, interval_ms = said[:7]
+    incarnation, term, seq, priority, beat, t_ns, echo = said[7:]
     if magic != MAGIC:
         raise RemoteProtocolError("bad_magic", magic.hex())
     if version != VERSION:
@@ -166,6 +171,8 @@ def decode(payload: bytes, *, own_node: int, own_pair_id: int, key: bytes, path:
         raise RemoteProtocolError("bad_role", str(role))
     if interval_ms == 0:
         raise RemoteProtocolError("bad_interval", "0 ms")
+    if seq == 0:
+        raise RemoteProtocolError("bad_seq", "0")
     if term > TERM_MAX:
         raise RemoteProtocolError("bad_term", str(term))
     return Heartbeat(
@@ -180,4 +187,5 @@ def decode(payload: bytes, *, own_node: int, own_pair_id: int, key: bytes, path:
         priority=priority,
         control_beat=beat,
         t_ns=Ns(t_ns),
+        echo=echo,
     )

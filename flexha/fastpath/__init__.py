@@ -39,6 +39,7 @@ from flexha.fastpath.records import (
     HeartbeatFlag,
     Limits,
     Neighbour,
+    NeighbourMoved,
     NeighbourWanted,
     Op,
     Out,
@@ -101,6 +102,7 @@ __all__ = [
     "HeartbeatFlag",
     "Limits",
     "Neighbour",
+    "NeighbourMoved",
     "NeighbourWanted",
     "Op",
     "Out",
@@ -270,6 +272,14 @@ class Fastpath:
         """Set what our heartbeats say beside role and term."""
         _ensure(clib.fp_pulse_set(self._dp, int(flags), priority), "fp_pulse_set")
 
+    def set_pulse_keys(self, keys: Sequence[bytes]) -> None:
+        """Sign heartbeats with the first key, and believe all of them.
+
+        Raises: FastpathError EBUSY while the keys given last are not in use yet.
+        """
+        given = ffi.new("uint8_t[][16]", list(keys))
+        _ensure(clib.fp_pulse_keys(self._dp, given, len(keys)), "fp_pulse_keys")
+
     def burst_pulse(self) -> None:
         """Send one heartbeat on every path at once."""
         _ensure(clib.fp_pulse_burst(self._dp), "fp_pulse_burst")
@@ -407,8 +417,8 @@ class Fastpath:
     def drain(self, limit: int = 1024) -> list[Drained]:
         """Take at most ``limit`` changes of all workers, as batches in the order of the stream.
 
-        An empty list means that nothing waits. The marks stand in the batch that has the records: once the peer has
-        it live, it has all up to them.
+        An empty list means that nothing waits. The marks stand in the batch that has the records: once the peer
+        has it live, it has all up to them.
         """
         limit = min(limit, BATCH_MAX)
         n_workers = self._config.n_workers

@@ -19,6 +19,7 @@ from flexha.fastpath.records import (
     FastpathConfig,
     HeartbeatFlag,
     Neighbour,
+    NeighbourMoved,
     NeighbourWanted,
     Network,
     Out,
@@ -52,6 +53,7 @@ BURST_MAX: Final = 64
 _V4_MAPPED: Final = b"\0" * 10 + b"\xff\xff"
 _NONE: Final = b"\0" * 16
 _PUNT_FRAME: Final = 0
+_PUNT_NEIGH_MOVED: Final = 2
 
 
 def text(cdata: CData) -> str:
@@ -237,7 +239,10 @@ def punt(cdata: CData) -> Punt:
     """A ``struct fp_punt``."""
     if cdata.kind == _PUNT_FRAME:
         return PuntedFrame(int(cdata.t_ns), int(cdata.port), bytes(ffi.buffer(cdata.data, cdata.len)))
-    return NeighbourWanted(int(cdata.t_ns), int(cdata.port), _cdata_addr(cdata.addr))
+    t_ns, port, address = int(cdata.t_ns), int(cdata.port), _cdata_addr(cdata.addr)
+    if cdata.kind == _PUNT_NEIGH_MOVED:
+        return NeighbourMoved(t_ns, port, address, bytes(ffi.buffer(cdata.data, cdata.len)))
+    return NeighbourWanted(t_ns, port, address)
 
 
 def session_line(cdata: CData) -> SessionLine:
@@ -285,6 +290,7 @@ def path_stats(cdata: CData) -> PathStats:
         received=int(cdata.received),
         lost=int(cdata.lost),
         bad=int(cdata.bad),
+        replayed=int(cdata.replayed),
         last_heard_ns=int(cdata.last_heard_ns),
         alive=bool(cdata.alive),
     )

@@ -422,7 +422,17 @@ class NeighbourWanted:
     address: Address
 
 
-Punt = PuntedFrame | NeighbourWanted
+@dataclass(frozen=True, slots=True)
+class NeighbourMoved:
+    """``address``, a neighbour that the snapshot has, says that its link-layer address is another one."""
+
+    t_ns: int
+    port: int
+    address: Address
+    mac: bytes
+
+
+Punt = PuntedFrame | NeighbourWanted | NeighbourMoved
 
 
 class PulseKind(IntEnum):
@@ -464,6 +474,7 @@ class PathStats:
     received: int
     lost: int
     bad: int
+    replayed: int
     last_heard_ns: int
     alive: bool
 
@@ -472,7 +483,7 @@ class PathStats:
 class Part:
     """A section of a sync batch: ``n`` records of one op and one address family.
 
-    Columns are named as in ``struct fp_cols``. One with exactly one element's length has that value in all records.
+    Columns are named as in ``struct fp_cols``. One as long as one element has that value in all records.
     """
 
     op: Op
@@ -483,7 +494,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Digests:
-    """Digests of ``shards`` (a bit each): a u64 sum and a u32 count for each, little-endian, in the order of shards.
+    """Digests of ``shards`` (a bit each): u64 sums and u32 counts, little-endian, in the order of shards.
 
     ``of``: the shards that were asked for; of those that are lost, or being swept, nothing can be said.
     """
@@ -500,8 +511,8 @@ class Drained:
 
     ``marks``: per worker, the ``ev_seq`` up to which its changes are in this batch or an earlier one.
     ``lost``: shards (a bit each) whose changes could not be tracked: a sweep of them is due.
-    ``swept``: not None: with this batch the sweep is complete on every worker, for these shards; those that were
-    lost meanwhile are not among them.
+    ``swept``: not None: with this batch the sweep is complete on every worker, for these shards; those that
+    were lost meanwhile are not among them.
     ``digests``: of the records that both nodes know once this batch is live.
     ``more``: records were left behind because ``limit`` was reached.
     """

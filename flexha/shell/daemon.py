@@ -27,8 +27,8 @@ from flexha.config.derive import Draw, NodePlan, fastpath_config, inside_routes,
 from flexha.config.schema import Config, NodeName
 from flexha.core.events import PortChanged, Role, Started, StopRequested
 from flexha.errors import EXIT_OK, EXIT_RUNTIME, StartError
-from flexha.fastpath import Fastpath, FastpathConfig, FastpathError, HeartbeatFlag, Zone
-from flexha.shell import address_probe, clock, log, memory, plug, preflight, scheduling, systemd
+from flexha.fastpath import Fastpath, FastpathError, HeartbeatFlag, Zone
+from flexha.shell import address_probe, clock, incarnations, log, memory, plug, preflight, scheduling, systemd
 from flexha.shell.capture_io import CaptureIo
 from flexha.shell.control import Control
 from flexha.shell.counters import Counters
@@ -37,8 +37,10 @@ from flexha.shell.flows_io import FlowsIo
 from flexha.shell.heartbeat_io import HeartbeatIo
 from flexha.shell.history import History
 from flexha.shell.inspector import Inspector
+from flexha.shell.keyring import Keyring
 from flexha.shell.metrics import MetricsServer, families
 from flexha.shell.netlink import Mirror
+from flexha.shell.pair_io import PairIo
 from flexha.shell.plug import PluggedPort
 from flexha.shell.policy_io import PolicyIo
 from flexha.shell.port_watch import PortWatch
@@ -55,13 +57,14 @@ STOP_TIMEOUT_S = 5.0
 STATUS_INTERVAL_S = 1.0
 
 
-def draw() -> Draw:
-    """What differs from start to start."""
+def draw(incarnation: int, mac_key: bytes | None) -> Draw:
+    """What differs from start to start. Nobody hears the heartbeats of a node without a peer."""
     return Draw(
-        incarnation=clock.start_number(),
+        incarnation=incarnation,
         table_key=secrets.token_bytes(16),
         # Some 2^40 ids fit between two draws that differ, which they do but for one start in 2^23.
         flow_id_base=secrets.randbits(23) << 40,
+        mac_key=mac_key or secrets.token_bytes(16),
     )
 
 
@@ -69,13 +72,18 @@ class Daemon:
     """Owns everything; ``run`` returns the exit code."""
 
     def __init__(
-        self, config: Config, name: NodeName, ready_fd: int | None = None, path: Path | None = None
+        self,
+        config: Config,
+        name: NodeName,
+        ready_fd: int | None = None,
+        path: Path | None = None,
+        keylog: Path | None = None,
     ) -> None:
-        self._draw = draw()
         self._config = config
+        self._name = name
         self._path = path
+        self._keylog = keylog
         self._plan: NodePlan = node_plan(config, name)
-        self._fastpath_config: FastpathConfig = fastpath_config(config, name, self._draw)
         self._ready_fd = ready_fd
         self._counters = Counters()
         self._history = History(name)
@@ -99,11 +107,15 @@ class Daemon:
             stack.callback(state_dir.release)
             terms = TermFile(state_dir.path)
             term = terms.read()
-            ports = await self._open_ports(stack, rtnl)
-            driver = await self._wire(stack, rtnl, terms, ports, started)
+            incarnation = incarnations.begin(state_dir.path, clock.start_number())
+            keyring = Keyring.load(self._plan, self._keylog)
+            drawn = draw(incarnation, keyring.keys.heartbeat[0] if keyring else None)
+            self._fastpath_config = fastpath_config(self._config, self._name, drawn)
+            ports = await self._open_ports(stack, rtnl, keyring)
+            driver = await self._wire(stack, rtnl, terms, ports, started, keyring)
             gc.collect()
             gc.freeze()  # what lives as long as the daemon is never scanned again
-            driver.begin(Started(term=term, incarnation=self._draw.incarnation))
+            driver.begin(Started(term=term, incarnation=incarnation))
             self._announce_ready(loop)
             code = await self._done
             systemd.notify("STOPPING=1")
@@ -112,7 +124,9 @@ class Daemon:
         return code
 
     # ---- start ----
-    async def _open_ports(self, stack: AsyncExitStack, rtnl: Rtnl) -> list[PluggedPort]:
+    async def _open_ports(
+        self, stack: AsyncExitStack, rtnl: Rtnl, keyring: Keyring | None
+    ) -> list[PluggedPort]:
         """Fast path and ports, up to where packets can flow."""
         if self._plan.xc:
             plug.bring_up_xc(self._plan.xc, rtnl)
@@ -126,6 +140,8 @@ class Daemon:
         memory.report_tables(before, memory.Anonymous.now())
         stack.callback(self._forget_fastpath)
         ports = [plug.plug(plan, rtnl) for plan in self._plan.plugs]
+        if keyring:
+            fastpath.set_pulse_keys(keyring.keys.heartbeat)
         # The first heartbeat already carries our priority.
         fastpath.set_pulse(HeartbeatFlag.LAN_UP | HeartbeatFlag.WAN_UP, self._plan.core.priority)
         try:
@@ -142,7 +158,13 @@ class Daemon:
         return ports
 
     async def _wire(
-        self, stack: AsyncExitStack, rtnl: Rtnl, terms: TermFile, ports: list[PluggedPort], started: Ns
+        self,
+        stack: AsyncExitStack,
+        rtnl: Rtnl,
+        terms: TermFile,
+        ports: list[PluggedPort],
+        started: Ns,
+        keyring: Keyring | None,
     ) -> Driver:
         """Everything around the core."""
         plan, counters, fastpath = self._plan, self._counters, self._fastpath
@@ -158,12 +180,14 @@ class Daemon:
             inside_routes(self._config),
         )
         heartbeat = HeartbeatIo(fastpath, plan.core.paths, plan.core.priority, driver.post, counters)
-        vrrp = VrrpIo(fastpath, plan.port_names, driver.post, mirror.want, counters)
+        vrrp = VrrpIo(fastpath, plan.port_names, driver.post, mirror.want, mirror.moved, counters)
         policy = PolicyIo(fastpath, plan, self._config, self._path, counters)
         policy.start()
         stack.callback(policy.stop)
         flows = FlowsIo(fastpath, plan.core.sync.batch_records, driver.post, counters)
-        sync = SyncIo(plan.xc, driver.post, counters) if plan.xc else None
+        tls = keyring.tls if keyring else None
+        sync = SyncIo(plan.xc, driver.post, counters, tls) if plan.xc else None
+        pair = PairIo(keyring, sync)
         watches = [PortWatch(port, fastpath, self._on_port_changed) for port in ports]
         inspector = Inspector(
             plan,
@@ -189,6 +213,7 @@ class Daemon:
                 "reload": policy.reload,
                 "rules": policy.rules,
                 "pools": policy.pools,
+                "pair_show": pair.show,
                 "capture": CaptureIo(fastpath, plan, counters).capture,
             },
             driver.post,

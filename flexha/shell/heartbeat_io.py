@@ -119,4 +119,5 @@ def _path(stat: PathStats, now: Ns) -> dict[str, object]:
         "received": stat.received,
         "lost": stat.lost,
         "bad": stat.bad,
+        "replayed": stat.replayed,
     }

@@ -99,11 +99,19 @@ def _paths(status: Mapping[str, object]) -> Iterable[Metric]:
     alive = GaugeMetricFamily(
         "flexha_peer_path_alive", "1 while the peer is heard on the path", labels=["path"]
     )
+    heartbeats = CounterMetricFamily(
+        "flexha_peer_path_heartbeats",
+        "Heartbeats on the path, by what became of them; replayed: authentic, but not new",
+        labels=["path", "fate"],
+    )
     peer = status.get("peer")
     paths = peer.get("paths") if isinstance(peer, Mapping) else None
     for name, path in (paths if isinstance(paths, Mapping) else {}).items():
         alive.add_metric([str(name)], float(bool(path["alive"])))
+        for fate in ("sent", "received", "lost", "bad", "replayed"):
+            heartbeats.add_metric([str(name), fate], float(path[fate]))
     yield alive
+    yield heartbeats
 
 
 def _control(values: Mapping[str, int]) -> Metric:

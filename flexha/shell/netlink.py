@@ -6,6 +6,9 @@ configuration, an operator, FRR or BIRD). We listen, and commit an immutable sna
 the first change of a burst. Nothing is forwarded by that kernel, so it would neither resolve nor refresh our
 next hops by itself: we install them as *managed* neighbours, which it keeps resolved.
 
+One thing the kernel cannot hear: who asks by ARP for a VIP, which the fast path answers for. A host that has
+got another MAC address often says so nowhere else, so workers tell us, and we tell the kernel.
+
 A neighbour that a worker asked for and that does not answer is deleted again (NUD_FAILED), so that the kernel
 does not probe for absent hosts for ever; gateways of routes stay.
 """
@@ -26,6 +29,7 @@ from flexha.shell.rtnl import (
     GROUP_LINK,
     GROUP_NEIGH,
     NUD_FAILED,
+    NUD_STATIC,
     Change,
     KernelNeighbour,
     KernelRoute,
@@ -67,6 +71,7 @@ class Mirror:
         self._counters = counters
         self._routes: set[KernelRoute] = set()
         self._neighbours: dict[tuple[int, IPv4Address], bytes] = {}
+        self._static: set[tuple[int, IPv4Address]] = set()
         self._managed: set[tuple[int, IPv4Address]] = set()
         self._gateways: set[tuple[int, IPv4Address]] = set()
         self._up: dict[int, bool] = {}
@@ -103,6 +108,7 @@ class Mirror:
             return
         self._routes = {route for route in routes if route.ifindex in self._ports}
         self._neighbours = {}
+        self._static = set()
         for neighbour in neighbours:
             self._note(neighbour, gone=False)
         self._commit()
@@ -114,6 +120,29 @@ class Mirror:
             self._counters.add("neighbour.family_unsupported")
             return
         self._manage((self._devices[port], address))
+
+    def moved(self, port: int, address: Address, mac: bytes) -> None:
+        """A neighbour has said that its MAC address is another one: the kernel takes it, and verifies it.
+
+        As the kernel does with requests for its own address, but without its second between two changes.
+        """
+        if not isinstance(address, IPv4Address):
+            self._counters.add("neighbour.family_unsupported")
+            return
+        key = (self._devices[port], address)
+        if key in self._static or self._neighbours.get(key, mac) == mac:
+            return
+        try:
+            self._rtnl.move_neighbour(*key, mac)
+        except NetlinkError as error:
+            if error.errno != errno.ENOENT:  # it has gone meanwhile
+                self._counters.add("neighbour.refused")
+                log.warning("neighbour.refused", address=address, error=error)
+            return
+        self._counters.add("neighbour.moved")
+        log.info("neighbour.moved", address=address, mac=mac.hex(":"))
+        if key in self._managed or key in self._gateways:
+            self._manage(key)
 
     def _manage(self, key: tuple[int, IPv4Address]) -> None:
         if key not in self._managed and len(self._managed) >= MANAGED_MAX:
@@ -184,6 +213,10 @@ class Mirror:
         key = (neighbour.ifindex, neighbour.address)
         if neighbour.ifindex not in self._ports or neighbour.address.is_multicast:
             return False
+        if not gone and neighbour.state & NUD_STATIC:
+            self._static.add(key)
+        else:
+            self._static.discard(key)
         if not gone and neighbour.usable and neighbour.mac is not None:
             if self._neighbours.get(key) == neighbour.mac:
                 return False

@@ -13,7 +13,9 @@ or one end of a veth pair where /dev/net/tun is closed.
 What must be so, and why:
 
 * The wire TAP keeps the random MAC that the kernel gave it: a bridge swallows frames for the addresses of its
-  own ports, so that MAC must be neither the port's nor the virtual one.
+  own ports, so that MAC must be neither the port's nor the virtual one. But it begins with fe: a bridge that
+  was given no MAC takes the lowest of its ports', and if that were ours, the box's own would change whenever
+  the daemon comes and goes.
 * The wire TAP has no IPv6 address: the kernel of that namespace must not speak on our wire.
 * On a bridge, a NIC beside the wire TAP (``uplink``) learns no addresses: else the bridge would learn the
   virtual MAC there when the peer announces it, and never hand us such a frame.
@@ -38,6 +40,9 @@ from flexha.shell.rtnl import DEVCONF_ARP_ANNOUNCE, DEVCONF_ARP_IGNORE, Link, Rt
 
 VRRP_GROUP = IPv4Address("224.0.0.18")
 """RFC 9568 §5.1.1.2."""
+
+WIRE_MAC_HEAD = b"\xfe"
+"""Unicast, locally administered, and above what NICs have."""
 
 QUEUE_FRAMES = 4096
 """Room of a TAP's queue: what arrives at line rate while a worker waits some 10 ms for a CPU."""
@@ -105,15 +110,17 @@ def plug_wire(plan: PlugPlan, rtnl: Rtnl) -> int:
     if plan.driver == "packet":
         with Rtnl(plan.netns) as there:
             return _device(there, plan.wire_dev, f"in netns {plan.netns}").index
-    index = _device(rtnl, plan.wire_dev, "before it was plugged").index
+    link = _device(rtnl, plan.wire_dev, "before it was plugged")
     if plan.netns is None:
-        return _dress_wire(plan, rtnl, index)
-    rtnl.move(index, plan.netns)
+        return _dress_wire(plan, rtnl, link)
+    rtnl.move(link.index, plan.netns)
     with Rtnl(plan.netns) as there:
-        return _dress_wire(plan, there, _device(there, plan.wire_dev, f"in netns {plan.netns}").index)
+        return _dress_wire(plan, there, _device(there, plan.wire_dev, f"in netns {plan.netns}"))
 
 
-def _dress_wire(plan: PlugPlan, there: Rtnl, index: int) -> int:
+def _dress_wire(plan: PlugPlan, there: Rtnl, link: Link) -> int:
+    index = link.index
+    there.set_mac(index, WIRE_MAC_HEAD + bytes.fromhex(link.mac.replace(":", ""))[len(WIRE_MAC_HEAD) :])
     there.no_ipv6_addresses(index)
     there.dress(index, mtu=plan.mtu, queue_frames=QUEUE_FRAMES)
     if plan.bridge is not None:

@@ -111,6 +111,7 @@ class PolicyIo:
 
     async def _apply(self, config: Config) -> Mapping[str, object]:
         policy = policy_of(config, [rule.name for rule in self._config.rules])
+        self.collect()  # while the numbers of rules still have their names
         try:
             self._fastpath.commit_policy(policy)
         except FastpathError as error:

@@ -7,8 +7,10 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
+from flexha.config import keyfiles
 from flexha.config.derive import NodePlan, PlugPlan, PoolPlan
 from flexha.errors import StartError
 from flexha.shell import netns
@@ -32,6 +34,7 @@ def check(plan: NodePlan, rtnl: Rtnl) -> None:
         raise StartError("\n".join(problems))
     links = _links_once_gone(plan, rtnl)
     problems = [*_cpus(plan), *_own_devices(plan, links), *_addresses(plan, rtnl), *own_ports(plan)]
+    problems += _keys(plan)
     for plug in plan.plugs:
         problems += _packet_device(plan, plug) if plug.driver == "packet" else _wire(plug, links)
     if problems:
@@ -82,6 +85,13 @@ def _cpus(plan: NodePlan) -> Iterator[str]:
             f"process, which may use {', '.join(map(str, sorted(usable)))}; name some of these, or widen "
             "its affinity (systemd: CPUAffinity=)"
         )
+
+
+def _keys(plan: NodePlan) -> Iterator[str]:
+    """What keeps it from proving to the peer who it is."""
+    if plan.keys:
+        now = datetime.now(UTC)
+        yield from keyfiles.problems(plan.keys.directory, plan.name, now, tls=plan.keys.tls)
 
 
 def _links_once_gone(plan: NodePlan, rtnl: Rtnl) -> dict[str, Link]:

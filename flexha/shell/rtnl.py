@@ -38,7 +38,9 @@ GROUP_LINK, GROUP_NEIGH, GROUP_IPV4_IFADDR, GROUP_IPV4_ROUTE = 0x1, 0x4, 0x10, 0
 
 IFF_UP, IFF_LOWER_UP = 0x1, 0x10000
 
-NUD_FAILED = 0x20
+NUD_STALE, NUD_FAILED = 0x04, 0x20
+NUD_STATIC = 0x40 | 0x80
+"""NOARP, PERMANENT: states in which no station says what the link-layer address is."""
 NUD_USABLE = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80
 """REACHABLE, STALE, DELAY, PROBE, NOARP, PERMANENT: states whose link-layer address may be used."""
 
@@ -327,6 +329,13 @@ class Rtnl:
         message["attrs"] = [("NDA_DST", str(address)), ("NDA_FLAGS_EXT", NTF_EXT_MANAGED)]
         flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
         self._request(message, RTM_NEWNEIGH, flags, f"resolve neighbour {address}")
+
+    def move_neighbour(self, index: int, address: IPv4Address, mac: bytes) -> None:
+        """Give a neighbour another link-layer address, to be verified (STALE); it is managed no more."""
+        message = ndmsg()
+        message["family"], message["ifindex"], message["state"] = socket.AF_INET, index, NUD_STALE
+        message["attrs"] = [("NDA_DST", str(address)), ("NDA_LLADDR", mac.hex(":"))]
+        self._request(message, RTM_NEWNEIGH, NLM_F_ACK | NLM_F_REPLACE, f"move neighbour {address}")
 
     def forget_neighbour(self, index: int, address: IPv4Address) -> None:
         """Delete a neighbour entry; none is no error."""

@@ -9,10 +9,10 @@ The file holds one line: ``flexha-term 1 <term> <CRC-32 of what stands before it
 
 from __future__ import annotations
 
-import os
 import zlib
 from pathlib import Path
 
+from flexha import files
 from flexha.errors import StartError
 from flexha.units import TERM_MAX, Term
 
@@ -25,7 +25,6 @@ class TermFile:
     """``state_dir/term``."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
         self._path = directory / FILE_NAME
 
     def read(self) -> Term:
@@ -57,19 +56,7 @@ class TermFile:
     def write(self, term: Term) -> None:
         """Replace the file; returns once it is on disk, its name included. May take milliseconds."""
         text = f"{_MAGIC} {term}"
-        temporary = self._path.with_suffix(".new")
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(fd, f"{text} {_checksum(text)}\n".encode())
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        temporary.replace(self._path)
-        directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        files.replace(self._path, f"{text} {_checksum(text)}\n".encode())
 
 
 def _checksum(text: str) -> str:

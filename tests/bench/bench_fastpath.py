@@ -15,32 +15,17 @@ import platform
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPOSITORY / "tests"), str(REPOSITORY / "csrc")]
 
+from bench.bar import Bar  # noqa: E402
 from bench.results import HERE, compile_program, write  # noqa: E402
 from ffi_build import BASELINE  # noqa: E402
 
 MIXED = "mixed"
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """What a figure should reach: at least or at most ``value``."""
-
-    value: float
-    at_least: bool
-
-    def __str__(self) -> str:
-        return f"{'>=' if self.at_least else '<='} {self.value:,g}"
-
-    def met(self, figure: float) -> bool:
-        """Whether the figure reaches it."""
-        return figure >= self.value if self.at_least else figure <= self.value
 
 
 PACKET_BARS = {(1000, "random", 64): Bar(50, False), (1_000_000, "random", 64): Bar(90, False)}

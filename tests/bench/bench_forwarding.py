@@ -30,7 +30,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPOSITORY / "netns-lab"), str(REPOSITORY / "tests")]
 
 import topo  # noqa: E402
-from bench.gateways import SETTLE_S, BareTap, Gateway, Nft, NftSync, Ours, printing, read  # noqa: E402
+from bench.gateways import SETTLE_S, BareTap, Gateway, Nft, NftSync, Ours, Tapped, printing, read  # noqa: E402
 from bench.results import BUILD, HERE, compile_program, write  # noqa: E402
 from sandbox import LabError, wait_until  # noqa: E402
 
@@ -47,7 +47,7 @@ Figures = dict[str, float]
 # ---- measurements --------------------------------------------------------------------------------------
 def udp(gateway: Gateway, flows: int, seconds: float) -> Figures:
     """Small packets, one sender at full speed: those that arrive in a second, and CPU time of each."""
-    lab, tapped = gateway.lab, not isinstance(gateway, Nft)
+    lab = gateway.lab
     sink = [str(BUILD / "udp_blast"), "recv", str(UDP_PORT), f"{seconds:g}"]
     program, there = str(BUILD / "udp_blast"), [topo.SERVER_ADDRESS, str(UDP_PORT), str(flows)]
     if flows not in gateway.opened:
@@ -55,17 +55,22 @@ def udp(gateway: Gateway, flows: int, seconds: float) -> Figures:
         gateway.opened.add(flows)
     with printing(lab, "server", sink, f"sink-{gateway.name}") as (process, output):
         wait_until(lambda: "ready" in read(output), SETTLE_S, "the sink is ready")
-        before = (gateway.cpu_ns(), gateway.frames_taken()) if tapped else (0, 0)
+        before = spent(gateway)
         lab.run("client", [program, "send", *there, f"{seconds + 0.3:g}"], timeout_s=seconds + 30)
-        after = (gateway.cpu_ns(), gateway.frames_taken()) if tapped else (0, 0)
+        after = spent(gateway)
         process.wait(seconds + 30)
         result = json.loads(read(output).splitlines()[-1])
     if not result["received"]:
         raise LabError(f"no UDP packet arrived through {gateway.name}")
     figures = {"pps": result["received"] / result["seconds"]}
-    if tapped:
+    if after != before:
         figures["cpu"] = (after[0] - before[0]) / (after[1] - before[1])
     return figures
+
+
+def spent(gateway: Gateway) -> tuple[int, int]:
+    """CPU time of its threads and frames that they took; nothing of a gateway that is the kernel."""
+    return (gateway.cpu_ns(), gateway.frames_taken()) if isinstance(gateway, Tapped) else (0, 0)
 
 
 def tcp(gateway: Gateway, seconds: float) -> Figures:

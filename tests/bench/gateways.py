@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import IO
 
 import topo
+from bench.meters import thread_cpu_ns
 from bench.results import BUILD
 from pair import Pair
 from sandbox import Lab, LabError, Process, wait_until
@@ -27,8 +29,8 @@ NODE = "a"
 SETTLE_S = 30.0
 
 
-class Gateway:
-    """What stands between LAN and WAN. ``build`` leaves it ready to forward."""
+class Gateway(ABC):
+    """What stands between LAN and WAN."""
 
     name = ""
     lan_wire = "tap-lan"
@@ -49,21 +51,9 @@ class Gateway:
                 await_forwarding(lab, cls.name)
                 yield gateway
 
-    @contextlib.contextmanager
-    def built(self) -> Iterator[None]:
-        """The gateway, for the length of the block."""
-        raise NotImplementedError(self.name)
-
-    def cpu_ns(self) -> int:
-        """CPU time that the threads which move frames have used so far."""
-        raise NotImplementedError(self.name)
-
-    def _cpu_of(self, pid: int, threads: str) -> int:
-        total = 0
-        for task in self.lab.path(f"/proc/{pid}/task").iterdir():
-            if (task / "comm").read_text().startswith(threads):
-                total += int((task / "schedstat").read_text().split()[0])
-        return total
+    @abstractmethod
+    def built(self) -> contextlib.AbstractContextManager[None]:
+        """The gateway, for the length of the block; it is ready to forward then."""
 
     def frames_taken(self) -> int:
         """Frames that were read from the LAN's TAP so far."""
@@ -71,7 +61,18 @@ class Gateway:
         return int(link["stats64"]["tx"]["packets"])
 
 
-class Ours(Gateway):
+class Tapped(Gateway):
+    """One whose threads move the frames: their CPU time is told."""
+
+    @abstractmethod
+    def cpu_ns(self) -> int:
+        """CPU time that the threads which move frames have used so far."""
+
+    def _cpu_of(self, pid: int, threads: str) -> int:
+        return sum(ns for name, ns in thread_cpu_ns(self.lab, pid).values() if name.startswith(threads))
+
+
+class Ours(Tapped):
     """The pair, as the lab's own configuration has it."""
 
     name = "ours"
@@ -92,7 +93,7 @@ class Ours(Gateway):
         return self._cpu_of(pid, WORKER_THREADS)
 
 
-class BareTap(Gateway):
+class BareTap(Tapped):
     """Two TAPs and a copy. The hosts are told the addresses: nobody answers ARP here."""
 
     name = "bare_tap"

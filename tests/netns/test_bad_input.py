@@ -12,6 +12,7 @@ import msgpack
 import pytest
 import topo
 from netns.conftest import settle
+from netns.tls import SYNC_PORT, as_node_b, wait_closed
 from netns.wire import BROADCAST, VRRP_GROUP, VRRP_MAC, advert, mac_of, sender
 from pair import Node, Pair
 from sandbox import Lab, wait_until
@@ -29,7 +30,6 @@ from flexha.units import Ns, Term
 FLOWS = 50
 COUNT_S = 5.0
 FOREIGN_ROUTER = "203.0.113.6"
-SYNC_PORT = 47851
 HEARTBEAT_PORT = 47850
 JUMBO_MTU = 3000
 
@@ -405,30 +405,13 @@ SYNC_BYTES: dict[str, tuple[bytes, str]] = {
 }
 
 
-def connect_to_a(lab: Lab) -> socket.socket:
-    """A connection to node a's sync port, from node b's namespace: the peer's own address."""
-    connection = lab.open_socket("b", socket.AF_INET, socket.SOCK_STREAM)
-    connection.settimeout(COUNT_S)
-    connection.connect(("169.254.100.1", SYNC_PORT))
-    return connection
-
-
-def wait_closed(connection: socket.socket) -> None:
-    """Read until the other end has closed."""
-    try:
-        while connection.recv(65536):
-            pass
-    except ConnectionResetError:
-        return
-
-
 @pytest.mark.parametrize("kind", SYNC_BYTES)
 def test_sync_peer_that_breaks_the_protocol(lab: Lab, pair: Pair, kind: str) -> None:
     """The connection of a peer that speaks nonsense ends, counted; the true peer is back. Spec: R20, R22."""
     data, counter = SYNC_BYTES[kind]
     node = pair["a"]
     before = node.counter(counter)
-    with connect_to_a(lab) as connection:
+    with as_node_b(lab) as connection:
         connection.sendall(data)
         wait_counted(node, counter, before)
         wait_closed(connection)
@@ -438,7 +421,7 @@ def test_sync_peer_that_breaks_the_protocol(lab: Lab, pair: Pair, kind: str) -> 
 def test_sync_peer_that_stops_mid_frame(lab: Lab, pair: Pair) -> None:
     """Half a frame, then nothing: the true peer's newer connection takes the place. Spec: R22."""
     connections = pair["a"].counter("sync.connections")
-    with connect_to_a(lab) as connection:
+    with as_node_b(lab) as connection:
         connection.sendall(struct.pack("!I", 1000) + b"half")
         wait_counted(pair["a"], "sync.connections", connections, 2)
         wait_closed(connection)
@@ -448,7 +431,7 @@ def test_sync_peer_that_stops_mid_frame(lab: Lab, pair: Pair) -> None:
 def test_sync_peer_that_leaves_mid_frame(lab: Lab, pair: Pair) -> None:
     """Half a frame, then the end of the connection. Spec: R22."""
     connections = pair["a"].counter("sync.connections")
-    with connect_to_a(lab) as connection:
+    with as_node_b(lab) as connection:
         connection.sendall(framed(msgpack.packb(HELLO))[:20])
     wait_counted(pair["a"], "sync.connections", connections)
     pair.wait_settled()

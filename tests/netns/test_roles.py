@@ -20,10 +20,11 @@ HEARTBEATS = 20
 
 
 @contextlib.contextmanager
-def probe(lab: Lab, run: int) -> Iterator[UdpProbe]:
-    """A UDP flow, a datagram every millisecond, through the pair."""
+def probe(lab: Lab, pair: Pair, run: int) -> Iterator[UdpProbe]:
+    """A UDP flow, a datagram every millisecond, through the pair; both nodes have its session."""
     flow = UdpProbe(lab, run)
     try:
+        wait_until(lambda: pair.holds(flow.source), 10, "both nodes have its session")
         yield flow
     finally:
         flow.close()
@@ -58,7 +59,7 @@ def test_xc_cut_alone_changes_no_role(lab: Lab, pair: Pair, cut: Any) -> None:
     """Death is silence on all paths: with the cross-connect gone, LAN and WAN still speak. Spec: R4, R13."""
     before = reigns(pair)
     active = pair.active()
-    with probe(lab, 350) as udp:
+    with probe(lab, pair, 350) as udp:
         with cut(lab):
             for node in pair.nodes.values():
                 wait_path(node, "xc", alive=False)
@@ -99,7 +100,7 @@ def test_failover_by_command(lab: Lab, pair: Pair) -> None:
     old = pair.active()
     new = pair.peer(old)
     term = reigns(pair)[old.name][1]
-    with probe(lab, 352) as udp:
+    with probe(lab, pair, 352) as udp:
         old.ctl("failover")
         wait_until(lambda: new.role() == "ACTIVE", 10, "the peer is ACTIVE")
         assert pair.wait_settled() is new
@@ -131,7 +132,7 @@ def test_signalled_active_hands_over(lab: Lab, pair: Pair, number: signal.Signal
     old = pair.active()
     new = pair.peer(old)
     assert leftovers(lab, old)
-    with probe(lab, 353) as udp:
+    with probe(lab, pair, 353) as udp:
         assert old.stop(number=number) == 0
         wait_until(lambda: new.role() == "ACTIVE", 10, "the peer is ACTIVE")
         wait_heartbeat_silence(new)
@@ -151,7 +152,7 @@ def test_sigterm_of_passive_changes_nothing(lab: Lab, pair: Pair) -> None:
     active = pair.active()
     passive = pair.peer(active)
     reign = reigns(pair)[active.name]
-    with probe(lab, 354) as udp:
+    with probe(lab, pair, 354) as udp:
         assert passive.stop() == 0
         wait_heartbeat_silence(active)
         assert reigns(pair) == {active.name: reign}

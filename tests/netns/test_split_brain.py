@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 import topo
+from netns.test_roles import probe
 from pair import Node, Pair
 from sandbox import Lab, now_ns, wait_until
-from traffic import UdpProbe
 
 SWITCHES = tuple(topo.SWITCHES.values())
 GAP_MS_MAX = 300
@@ -45,16 +45,6 @@ def heartbeats_cut(lab: Lab, *hosts: str) -> contextlib.AbstractContextManager[N
 def adverts_cut(lab: Lab) -> contextlib.AbstractContextManager[None]:
     """No advertisement reaches the other node; bridges still learn from them."""
     return dropped(lab, "adverts", "ip protocol 112", SWITCHES)
-
-
-@contextlib.contextmanager
-def probe(lab: Lab, run: int) -> Iterator[UdpProbe]:
-    """A UDP flow, a datagram every millisecond, through the pair."""
-    flow = UdpProbe(lab, run)
-    try:
-        yield flow
-    finally:
-        flow.close()
 
 
 def make_active(pair: Pair, name: str) -> Node:
@@ -105,7 +95,7 @@ def test_a_false_takeover_is_undone_at_once(lab: Lab, pair: Pair) -> None:
     The switches, misled by its few frames, know better long before the next regular advert. Spec: R1, R13.
     """
     a, b = make_active(pair, "a"), pair["b"]
-    with probe(lab, 360) as udp:
+    with probe(lab, pair, 360) as udp:
         start_ns = now_ns()
         with heartbeats_cut(lab, *topo.NODES, *SWITCHES):
             wait_until(
@@ -135,7 +125,7 @@ def test_a_split_brain_heals(lab: Lab, pair: Pair, name: str) -> None:
     """
     old = make_active(pair, name)
     new = pair.peer(old)
-    with probe(lab, 361 + topo.NODES.index(name)) as udp:
+    with probe(lab, pair, 361 + topo.NODES.index(name)) as udp:
         start_ns = now_ns()
         with adverts_cut(lab):
             with heartbeats_cut(lab, new.name, *SWITCHES):
@@ -166,7 +156,7 @@ def test_a_frozen_active_wakes_up_as_passive(lab: Lab, pair: Pair) -> None:
     before = term(old)
     pid = old.pid
     assert pid is not None
-    with probe(lab, 363) as udp:
+    with probe(lab, pair, 363) as udp:
         start_ns = lab.signal(pid, signal.SIGSTOP)
         try:
             wait_until(lambda: new.role() == "ACTIVE", 10, "the peer takes over")

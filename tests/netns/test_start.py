@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sandbox import Lab, Process, wait_until
+from netns.wire import mac_of
+from sandbox import KEYS_DIR, Lab, Process, wait_until
 
 HOST = "server"
 SETTINGS: dict[str, Any] = {
@@ -51,6 +52,7 @@ class Bench:
             [nodes.a]
             control = "{self.control}"
             state_dir = "{self.directory / "state"}"
+            keys = "{KEYS_DIR}/a"
             {f'metrics = "{values["metrics"]}"' if "metrics" in values else ""}
             xc = {_inline(values["xc"])}
             {ports}
@@ -231,6 +233,20 @@ def test_a_port_is_up_while_its_uplink_is(bench: Bench) -> None:
             assert port_up()
             lab.run("lansw", ["ip", "link", "set", "t-lan", "nomaster"])
             wait_until(lambda: not carrier(), 5, "a wire TAP that left its bridge is no wire")
+    finally:
+        lab.run("lansw", ["ip", "link", "del", "up0"])
+
+
+def test_a_bridge_keeps_the_mac_of_its_nic(bench: Bench) -> None:
+    """It takes the lowest of its ports', which is never a wire TAP's."""
+    lab, nic = bench.lab, "02:00:00:00:00:01"
+    lab.run("lansw", ["ip", "link", "add", "up0", "address", nic, "type", "veth", "peer", "name", "up1"])
+    try:
+        lab.run("lansw", ["ip", "link", "set", "up0", "master", "br0"])
+        assert mac_of(lab, "lansw", "br0") == nic
+        with bench.running():
+            assert mac_of(lab, "lansw", "br0") == nic
+            assert mac_of(lab, "lansw", "t-lan").startswith("fe:")
     finally:
         lab.run("lansw", ["ip", "link", "del", "up0"])
 

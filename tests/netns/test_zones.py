@@ -17,6 +17,7 @@ from sandbox import Lab, wait_until
 
 WAIT_S = 15
 DMZ, DMZ_HOST, DMZ_VIP = "dmz", "10.9.0.10", "10.9.0.1"
+DMZ_MAC = "02:09:00:00:00:10"
 WEB = (DMZ_HOST, 80)
 ZONES = f"""
 [ports.dmz]
@@ -52,13 +53,17 @@ def in_the_labs_run(lab: Lab, *argv: str) -> None:
 
 @pytest.fixture
 def dmz(lab: Lab) -> Iterator[None]:
-    """A host that is its own switch: its address is on the bridge to which the nodes' TAPs come."""
+    """A host that is its own switch: its address is on the bridge to which the nodes' TAPs come.
+
+    Its MAC is its own as well: left to itself, a bridge takes the lowest of its ports', and the host's MAC
+    would change whenever the node dies whose TAP that was.
+    """
     if topo.driver() != "tap":
         pytest.skip("a second inside port has no device in this lab; TAPs make their own")
     in_the_labs_run(lab, "ip", "netns", "add", DMZ)
     for command in (
         "link set lo up",
-        f"link add {topo.BRIDGE} type bridge stp_state 0",
+        f"link add {topo.BRIDGE} address {DMZ_MAC} type bridge stp_state 0",
         f"address add {DMZ_HOST}/24 dev {topo.BRIDGE}",
         f"link set {topo.BRIDGE} up",
         f"route add default via {DMZ_VIP}",

@@ -95,6 +95,25 @@ def test_identification_is_unique_outside(node: NatNode) -> None:
     assert len(seen) == len(packets.CLIENTS)
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_identification_of_what_is_cut_is_unique_outside(workers: int) -> None:
+    """Spec: RFC 7857 §10, RFC 6864 section 5.3.1: whole until here, in fragments from here on."""
+    config = packets.node_config()
+    narrow = replace(config.ports[WAN], mtu=1280)
+    with nat_node(replace(config, ports=(config.ports[LAN], narrow)), n_workers=workers) as node:
+        seen = []
+        for client in packets.CLIENTS:
+            for size, forbidden in ((1300, False), (1000, False), (1000, True)):
+                frame = replace(QUERY, src=client, payload=bytes(size)).from_lan()
+                frame = packets.patch_ip(packets.patch_ip(frame, 4, 42), 6, 0x4000 * forbidden)
+                out = node.step(frame, LAN)
+                assert out.verdict == "snat"
+                assert packets.checksum(out.data[14:34]) == 0
+                seen.append(int.from_bytes(out.data[18:20], "big"))
+        assert len(set(seen[::3]) - {42}) == len(packets.CLIENTS)
+        assert set(seen[1::3] + seen[2::3]) == {42}
+
+
 def test_held_for_five_seconds(node: NatNode) -> None:
     """RFC 4787 section 11: bounded in time as well."""
     first, second = packets.fragments(QUERY.from_lan(), 104)

@@ -169,6 +169,20 @@ def test_req5_half_closed_connections_live_like_open_ones(node: NatNode) -> None
     assert state(node) is FlowState.FIN_WAIT
 
 
+@pytest.mark.parametrize("offset", [-5000, -1, 300], ids=["below", "just below", "ahead"])
+def test_req5_a_forged_fin_does_not_close_what_is_half_closed(node: NatNode, offset: int) -> None:
+    """Spec: RFC 5382 REQ-5: the client has closed its half; the download takes longer than four minutes."""
+    server = connect(node).reply(flags=ACK, seq=SERVER_ISN + 1, ack=CLIENT_ISN + 1)
+    node.receive(replace(server, flags=FIN | ACK, seq=server.seq + offset))
+    node.send(replace(OPEN, flags=FIN | ACK, seq=CLIENT_ISN + 1, ack=SERVER_ISN + 1))
+    server = replace(server, ack=CLIENT_ISN + 2, payload=bytes(400))
+    for piece in range(10):
+        node.receive(replace(server, seq=server.seq + 400 * piece))
+        node.send(replace(OPEN, flags=ACK, seq=CLIENT_ISN + 2, ack=server.seq + 400 * (piece + 1)))
+        node.wait(30)
+    assert state(node) is not FlowState.TIME_WAIT
+
+
 def test_closing_connections_become_transitory(node: NatNode) -> None:
     """Spec: RFC 5382 §5, RFC 7857 §2.1: FINs both ways and their ACKs, then the transitory timeout."""
     seen = connect(node)

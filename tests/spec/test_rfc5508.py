@@ -200,6 +200,19 @@ def test_req8_not_too_often() -> None:
         assert 10 <= told <= 60
 
 
+@pytest.mark.parametrize("flooded", ["inside", "outside"])
+def test_neither_side_takes_the_others_share_of_errors(flooded: str) -> None:
+    """Spec: RFC 1812 §4.3.2.8, RFC 4787 REQ-13: or who floods a forward silences "too big" inside."""
+    forward = Forward(pool=0, external_port=53, inside=CLIENT, inside_port=53, proto=UDP)
+    with nat_node(policy=Policy(forwards=(forward,))) as node:
+        call = Packet(UDP, SERVER, packets.WAN_VIP, 5000, 53, ttl=1)
+        send = {LAN: replace(SEND, ttl=1).from_lan(), WAN: call.from_wan()}
+        first, then = (LAN, WAN) if flooded == "inside" else (WAN, LAN)
+        verdicts = [node.step(send[first], first).verdict for _ in range(60)]
+        assert set(verdicts[:10] + verdicts[-1:]) == {"ttl_exceeded_sent", "icmp_limited"}
+        assert node.step(send[then], then).verdict == "ttl_exceeded_sent"
+
+
 def test_req8_nobody_outside_is_told() -> None:
     """A flood of a forward has senders that were made up."""
     forward = Forward(pool=0, external_port=53, inside=CLIENT, inside_port=53, proto=UDP)

@@ -17,6 +17,7 @@ from flexha.fastpath import (
     FlowFlag,
     FlowRecord,
     FlowState,
+    Forward,
     Policy,
     PoolConfig,
     Rule,
@@ -150,6 +151,33 @@ def test_sec2_2_a_lucky_reset_is_undone_by_the_challenge(node: NatNode) -> None:
     assert is_reset(node)
     node.send(IN_THE_MIDDLE)
     assert not is_reset(node)
+
+
+@pytest.mark.parametrize("distance", [0, 99_999])
+def test_sec2_2_a_blind_reset_and_a_blind_syn_end_no_forwarded_session(distance: int) -> None:
+    """Spec: RFC 7857 §2.2, RFC 5961 §3, §4: from outside both may be forged; the server decides."""
+    forward = Forward(0, 80, packets.CLIENTS[0], 8080, TCP)
+    with nat_node(policy=Policy(forwards=(forward,))) as node:
+        call = Packet(TCP, packets.SERVERS[0], packets.WAN_VIP, 50000, 80, SYN, seq=CLIENT_ISN)
+        answer = node.receive(call).reply(flags=SYN | ACK, seq=SERVER_ISN, ack=CLIENT_ISN + 1)
+        node.send(answer)
+        genuine = replace(call, flags=ACK, seq=CLIENT_ISN + 1, ack=SERVER_ISN + 1)
+        node.receive(genuine)
+        node.receive(replace(call, flags=RST, seq=CLIENT_ISN + 700))
+        assert is_reset(node)
+        node.receive(replace(call, seq=CLIENT_ISN + distance))
+        assert session(node).state is FlowState.ESTABLISHED
+        node.send(replace(answer, flags=ACK, seq=SERVER_ISN + 1))
+        assert not is_reset(node)
+        node.receive(replace(genuine, payload=b"still here"))
+        # The client has indeed gone, and comes back: the server has no connection, and opens one.
+        node.receive(replace(genuine, flags=RST, seq=CLIENT_ISN + 11))
+        again = replace(call, seq=CLIENT_ISN + distance)
+        node.receive(again)
+        node.send(replace(answer, seq=SERVER_ISN + 500_000, ack=again.seq + 1))
+        assert session(node).state is FlowState.SYN_RECV
+        node.receive(replace(genuine, seq=again.seq + 1, ack=SERVER_ISN + 500_001))
+        assert session(node).state is FlowState.ESTABLISHED
 
 
 def test_sec2_2_a_refused_connection(node: NatNode) -> None:

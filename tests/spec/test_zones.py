@@ -108,3 +108,26 @@ def test_another_way_inside_is_taken_and_another_outside_only_if_it_is_said() ->
         assert sent(node, probe, LAN) == ("zone_unreachable", None)
         routed(node, (Route(BEHIND, 16, WAN, packets.ISP),))
         assert sent(node, probe, LAN) == ("snat", WAN)
+
+
+@pytest.mark.parametrize("n_workers", [1, 3])
+@pytest.mark.parametrize("form", [Form.SNAT, Form.NONE])
+def test_a_host_of_another_zone_has_no_part_in_a_session(n_workers: int, form: Form) -> None:
+    """Spec: RFC 2827: the DMZ may not go out, nor by the LAN's sessions, whatever source it claims."""
+    rules = (
+        Rule(Action.ALLOW, form=form, in_ports=(LAN,), out_ports=(WAN,)),
+        Rule(Action.DENY, in_ports=(DMZ,)),
+    )
+    passes = ("snat" if form is Form.SNAT else "routed", WAN)
+    with two_zones(n_workers) as node:
+        node.fastpath.commit_policy(Policy(rules=rules))
+        probe = Packet(UDP, CLIENT, packets.SERVERS[0], 4000, 53, payload=b"?")
+        for port in range(4000, 4008):  # other shards
+            probe = replace(probe, sport=port)
+            assert sent(node, probe, LAN) == passes
+            assert sent(node, probe, DMZ) == ("spoofed_session", None)
+            error = packets.icmp_error(CLIENT, probe.reply().ip(), 3, 3)
+            assert sent(node, error, DMZ)[1] is None
+            assert sent(node, probe, LAN) == passes
+        routed(node, (*TO_DMZ, Route(CLIENT, 32, DMZ, ROUTER)))
+        assert sent(node, probe, DMZ) == passes, "its host is there now"

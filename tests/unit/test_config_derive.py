@@ -18,7 +18,7 @@ from flexha.fastpath import Fastpath, FastpathError
 from flexha.fastpath import records as fp
 
 PAIR = Path(__file__).resolve().parents[2] / "netns-lab" / "pair.toml"
-DRAW = Draw(incarnation=7, table_key=bytes(16), flow_id_base=1 << 40)
+DRAW = Draw(incarnation=7, table_key=bytes(16), flow_id_base=1 << 40, mac_key=bytes(range(16)))
 
 
 @pytest.fixture(scope="module")

@@ -174,7 +174,7 @@ def test_a_forward_is_tcp_to_the_same_port_unless_it_says_otherwise() -> None:
 def test_the_interface_pool_has_each_nodes_own_address() -> None:
     """Spec: R11."""
     config = with_policy("")
-    draw = Draw(incarnation=7, table_key=bytes(16), flow_id_base=1 << 40)
+    draw = Draw(incarnation=7, table_key=bytes(16), flow_id_base=1 << 40, mac_key=bytes(16))
     for name, address in (("a", "203.0.113.4"), ("b", "203.0.113.5")):
         vip, own = fastpath_config(config, name, draw).pools  # type: ignore[arg-type]
         assert (vip.survives, vip.filtering) == (True, Filtering.ADF)

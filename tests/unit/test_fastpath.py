@@ -26,10 +26,12 @@ from flexha.fastpath import (
     FlowState,
     Form,
     HeartbeatFlag,
+    NeighbourMoved,
     NeighbourWanted,
     Op,
     Out,
     PulseKind,
+    Punt,
     Source,
     verdict_table,
 )
@@ -233,6 +235,24 @@ def test_missing_neighbour_is_asked_for_once(active: Fastpath) -> None:
     active.commit_fib(packets.ROUTES, packets.NEIGHBOURS)
     assert active.worker_stats(0).neigh_waiting == 0
     assert active.port_stats(WAN).tx_frames == 3
+
+
+def test_a_neighbour_that_asks_from_another_mac_is_told_of(active: Fastpath) -> None:
+    """RFC 826 "merge": the kernel never sees who asks for a VIP."""
+    client, mac = packets.CLIENTS[0], bytes.fromhex("02aabbccddee")
+
+    def ask(sender_mac: bytes) -> list[Punt]:
+        arp = (
+            bytes.fromhex("0001080006040001") + sender_mac + client.packed + bytes(6) + packets.LAN_VIP.packed
+        )
+        frame = (b"\xff" * 6 + sender_mac + b"\x08\x06" + arp).ljust(60, b"\0")
+        (out,) = active.test_step([frame], port=LAN, now_ns=NOW)
+        assert out.verdict == "arp_vip"
+        return active.punts()
+
+    assert ask(packets.CLIENT_MAC) == []
+    assert ask(mac) == [NeighbourMoved(NOW, LAN, client, mac)]
+    assert ask(mac) == []
 
 
 def test_fib_is_validated(active: Fastpath) -> None:

@@ -21,6 +21,7 @@ from flexha.fastpath import (
     Fastpath,
     FastpathError,
     HeartbeatFlag,
+    NeighbourMoved,
     NeighbourWanted,
     Op,
     Part,
@@ -65,7 +66,7 @@ class FakeFastpath:
         return self.waiting_punts
 
     def path_stats(self) -> list[PathStats]:
-        return [PathStats(5, 4, 1, 0, 7_000_000, alive=True), PathStats(5, 0, 0, 0, 0, alive=False)]
+        return [PathStats(5, 4, 1, 0, 6, 7_000_000, alive=True), PathStats(5, 0, 0, 0, 0, 0, alive=False)]
 
     def drain(self, limit: int) -> list[Drained]:
         self.limits.append(limit)
@@ -168,18 +169,25 @@ def test_paths_as_status_shows_them(heartbeat: HeartbeatIo) -> None:
 # ---- frames ------------------------------------------------------------------------------------------------
 def test_punts_and_frames(bench: Bench) -> None:
     wanted: list[tuple[int, object]] = []
+    moved: list[tuple[int, object, bytes]] = []
     vrrp = VrrpIo(
         bench.fastpath,
         ("lan", "wan"),
         bench.events.append,
         lambda port, address: wanted.append((port, address)),
+        lambda port, address, mac: moved.append((port, address, mac)),
         bench.counters,
     )
     address = IPv4Address("192.0.2.1")
-    bench.fake.waiting_punts = [PuntedFrame(1, 1, b"advert"), NeighbourWanted(2, 0, address)]
+    bench.fake.waiting_punts = [
+        PuntedFrame(1, 1, b"advert"),
+        NeighbourWanted(2, 0, address),
+        NeighbourMoved(3, 1, address, b"mac"),
+    ]
     vrrp.collect()
     assert bench.events == [ev.VrrpFrameReceived("wan", b"advert")]
     assert wanted == [(0, address)]
+    assert moved == [(1, address, b"mac")]
     vrrp.perform(act.SendFrame("wan", b"garp"))
     assert bench.fake.did == [("inject", 1, b"garp", True)]
     bench.fake.refusal = errno.ENOBUFS

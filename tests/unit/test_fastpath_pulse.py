@@ -18,6 +18,7 @@ from flexha.units import TERM_MAX, Ns, Term
 
 MS = 1_000_000
 NOW = 5000 * MS
+OWN_INCARNATION = 1000
 
 
 @pytest.fixture
@@ -41,6 +42,7 @@ def heartbeat(**changes: object) -> heartbeat_wire.Heartbeat:
         priority=100,
         control_beat=3,
         t_ns=Ns(NOW),
+        echo=OWN_INCARNATION,
     )
     return replace(said, **changes)  # type: ignore[arg-type]
 
@@ -130,7 +132,7 @@ def test_higher_term_fences_at_once(node: Fastpath) -> None:
 def test_counters(node: Fastpath) -> None:
     hear(node, seq=10)
     hear(node, seq=14)
-    for damage in (b"", b"FXHB", bytes(64), encode(node=0, seq=20), encode(2, seq=20)):
+    for damage in (b"", b"FXHB", bytes(72), encode(node=0, seq=20), encode(2, seq=20)):
         with pytest.raises(FastpathError) as caught:
             node.test_pulse_rx(1, damage, NOW)
         assert caught.value.errno == errno.EBADMSG
@@ -143,8 +145,8 @@ def test_counters(node: Fastpath) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"pair_id": 8}, {"node": 0}, {"interval_ms": 0}, {"term": TERM_MAX + 1}],
-    ids=["another pair", "ourselves", "interval 0", "term above the limit"],
+    [{"pair_id": 8}, {"node": 0}, {"interval_ms": 0}, {"term": TERM_MAX + 1}, {"seq": 0}],
+    ids=["another pair", "ourselves", "interval 0", "term above the limit", "number 0"],
 )
 def test_refused_by_both(node: Fastpath, changes: dict[str, int]) -> None:
     with pytest.raises(FastpathError):
@@ -166,6 +168,54 @@ def test_forged(node: Fastpath) -> None:
     assert node.fence() == Fence(Role.ACTIVE, 4)
     assert node.path_stats()[1].bad == 2
     assert hear(node, seq=2) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seq": 1},
+        {"seq": 9, "incarnation": 76},
+        {"seq": 9, "echo": OWN_INCARNATION - 1},
+        {"seq": 9, "echo": 0},
+    ],
+    ids=["a number heard", "a past life of the peer", "a past life of ours", "heard nobody"],
+)
+def test_replayed(node: Fastpath, changes: dict[str, int]) -> None:
+    """Authentic, and not new: counted, and nothing else. Spec: R4."""
+    hear(node)
+    with pytest.raises(FastpathError) as caught:
+        hear(node, role=Role.ACTIVE, term=Term(9), **changes)
+    assert caught.value.errno == errno.ESTALE
+    assert (node.path_stats()[1].received, node.path_stats()[1].replayed) == (1, 1)
+    assert node.pulse_events() == []
+    assert len(hear(node, seq=2, term=Term(6))) == 1
+
+
+def test_an_introduction_is_answered_and_then_believed(node: Fastpath) -> None:
+    """Each of the two proves that it has heard the other one. Spec: R4."""
+    with pytest.raises(FastpathError):
+        hear(node, echo=0)
+    assert not node.path_stats()[1].alive
+    assert node.path_stats()[1].replayed == 0
+    assert decode(node.test_heartbeat(), own_node=1, path=0).echo == 0  # introduced elsewhere
+    assert [event.kind for event in hear(node, seq=2)] == [PulseKind.PATH_UP, PulseKind.PEER]
+    assert decode(node.test_heartbeat(), own_node=1, path=0).echo == 77
+
+
+def test_keys_are_changed(node: Fastpath) -> None:
+    old, new = packets.MAC_KEY, bytes(range(1, 17))
+    node.set_pulse_keys([old, new])
+    assert hear(node)
+    assert decode(node.test_heartbeat(), own_node=1, path=0).node == 0
+    node.test_pulse_rx(1, heartbeat_wire.encode(heartbeat(seq=2), key=new, path=1), NOW)
+    node.set_pulse_keys([new])
+    with pytest.raises(FastpathError) as caught:
+        hear(node, seq=3)
+    assert caught.value.errno == errno.EBADMSG
+    for wrong in ([], [old, new, old], [bytes(16)]):
+        with pytest.raises(FastpathError) as caught:
+            node.set_pulse_keys(wrong)
+        assert caught.value.errno == errno.EINVAL
 
 
 def test_the_highest_term_can_be_followed(node: Fastpath) -> None:

@@ -30,10 +30,11 @@ BEAT = Heartbeat(
     priority=100,
     control_beat=9,
     t_ns=Ns(0x0102030405060708),
+    echo=0x8877665544332211,
 )
 GOLDEN = bytes.fromhex(
     "46584842"
-    "01010201"
+    "02010201"
     "61d6b1c4"
     "00000032"
     "1122334455667788"
@@ -42,7 +43,8 @@ GOLDEN = bytes.fromhex(
     "00000064"
     "00000009"
     "0102030405060708"
-    "93490fc8d5473117"
+    "8877665544332211"
+    "c04c8038237997d1"
 )
 
 
@@ -56,14 +58,14 @@ def decode(payload: bytes, *, own_node: int = 0, key: bytes = KEY, path: int = L
 
 def signed(payload: bytes) -> bytes:
     """The payload with the right MAC."""
-    covered = payload[:56]
-    return covered + heartbeat_wire.siphash24(KEY, covered + bytes((LAN,))).to_bytes(8, "big") + payload[64:]
+    covered = payload[:64]
+    return covered + heartbeat_wire.siphash24(KEY, covered + bytes((LAN,))).to_bytes(8, "big") + payload[72:]
 
 
 def test_golden() -> None:
     assert encode() == GOLDEN
     assert decode(GOLDEN) == BEAT
-    assert len(GOLDEN) == heartbeat_wire.SIZE == 64
+    assert len(GOLDEN) == heartbeat_wire.SIZE == 72
 
 
 def test_pair_id_is_the_crc32_of_the_name() -> None:
@@ -75,7 +77,7 @@ def test_pair_id_is_the_crc32_of_the_name() -> None:
     st.sampled_from(Role),
     st.integers(0, 255),
     st.integers(1, 2**32 - 1),
-    st.integers(0, 2**64 - 1),
+    st.integers(1, 2**64 - 1),
     st.integers(0, TERM_MAX),
 )
 def test_round_trip(node: int, role: Role, flags: int, interval_ms: int, big: int, term: int) -> None:
@@ -88,6 +90,7 @@ def test_round_trip(node: int, role: Role, flags: int, interval_ms: int, big: in
         incarnation=big,
         term=Term(term),
         seq=big,
+        echo=big,
     )
     assert decode(encode(beat), own_node=1 - node) == beat
 
@@ -100,12 +103,13 @@ def test_longer_payloads_are_fine() -> None:
     ("reason", "at", "value"),
     [
         ("bad_magic", 0, b"FXHC"),
-        ("bad_version", 4, b"\x02"),
+        ("bad_version", 4, b"\x01"),
         ("bad_node", 5, b"\x00"),
         ("bad_node", 5, b"\x02"),
         ("bad_role", 6, b"\x06"),
         ("other_pair", 8, b"\0\0\0\0"),
         ("bad_interval", 12, b"\0\0\0\0"),
+        ("bad_seq", 32, bytes(8)),
         ("bad_term", 24, (TERM_MAX + 1).to_bytes(8, "big")),
     ],
 )
@@ -116,7 +120,7 @@ def test_what_a_receiver_drops(reason: str, at: int, value: bytes) -> None:
         decode(signed(bytes(payload)))
 
 
-@given(st.binary(max_size=63))
+@given(st.binary(max_size=71))
 def test_short_payloads_are_dropped(payload: bytes) -> None:
     with pytest.raises(RemoteProtocolError, match="bad_length"):
         decode(payload)
@@ -135,7 +139,7 @@ def test_a_mac_of_another_key_or_path_or_none_is_bad() -> None:
     for payload, key, path in (
         (encode(), KEY, 2),
         (encode(), bytes(16), LAN),
-        (encode()[:56] + bytes(8), KEY, LAN),
+        (encode()[:64] + bytes(8), KEY, LAN),
     ):
         with pytest.raises(RemoteProtocolError, match="bad_mac"):
             decode(payload, key=key, path=path)

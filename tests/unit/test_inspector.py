@@ -80,7 +80,7 @@ NUMBERS = {"flows": 3, "mappings": 4, "tombstones": 5}
 class FakeFastpath:
     """A table that does not change."""
 
-    config = fastpath_config(CONFIG, "a", Draw(1, bytes(16), 0))
+    config = fastpath_config(CONFIG, "a", Draw(1, bytes(16), 0, bytes(16)))
 
     def flows(self, page: int) -> Iterator[FlowRecord]:
         del page
@@ -93,7 +93,7 @@ class FakeFastpath:
         return PortStats(**{field.name: 0 for field in fields(PortStats)})
 
     def path_stats(self) -> list[PathStats]:
-        return [PathStats(1, 2, 3, 4, 5_000_000, alive=True)] * 3
+        return [PathStats(1, 2, 3, 4, 6, 5_000_000, alive=True)] * 3
 
     def policy_hits(self) -> list[int]:
         return [12]
@@ -264,7 +264,9 @@ def test_the_keys_of_status(shown: Inspector) -> None:
     assert {"version", "uptime_s"} <= set(status)
     assert status["peer"]["alive"]
     assert set(status["peer"]["paths"]) == {"xc", "lan", "wan"}
-    assert set(status["peer"]["paths"]["xc"]) == {"alive", "last_heard_ms", "sent", "received", "lost", "bad"}
+    assert set(status["peer"]["paths"]["xc"]) == {
+        *("alive", "last_heard_ms", "sent", "received", "lost", "bad", "replayed"),
+    }
     assert status["sync"] == {
         "pending": 0,
         "connected": False,

@@ -32,7 +32,8 @@ from flexha.shell.rtnl import (
 LAN, WAN, OTHER = 11, 12, 13
 """Device indices: the first two are host TAPs, of port 0 and port 1."""
 MAC = bytes.fromhex("020000000001")
-REACHABLE, STALE, INCOMPLETE, FAILED = 0x02, 0x04, 0x01, 0x20
+OTHER_MAC = bytes.fromhex("020000000002")
+REACHABLE, STALE, INCOMPLETE, FAILED, NOARP, PERMANENT = 0x02, 0x04, 0x01, 0x20, 0x40, 0x80
 
 DEFAULT = IPv4Network("0.0.0.0/0")
 NET = IPv4Network("10.0.0.0/8")
@@ -57,6 +58,7 @@ class FakeRtnl:
         self.kernel_neighbours: list[KernelNeighbour] = []
         self.managed: list[tuple[int, IPv4Address]] = []
         self.forgotten: list[tuple[int, IPv4Address]] = []
+        self.moved: list[tuple[int, IPv4Address, bytes]] = []
         self.refusal: int | None = None
 
     def routes(self) -> list[KernelRoute]:
@@ -73,6 +75,10 @@ class FakeRtnl:
     def forget_neighbour(self, index: int, address: IPv4Address) -> None:
         self._maybe_refuse(f"forget neighbour {address}")
         self.forgotten.append((index, address))
+
+    def move_neighbour(self, index: int, address: IPv4Address, mac: bytes) -> None:
+        self._maybe_refuse(f"move neighbour {address}")
+        self.moved.append((index, address, mac))
 
     def _maybe_refuse(self, what: str) -> None:
         if self.refusal is not None:
@@ -255,6 +261,66 @@ def test_a_host_that_does_not_answer_is_not_probed_for_ever() -> None:
         assert bench.rtnl.forgotten == [(LAN, HOST)]
         bench.mirror.want(0, HOST)  # it may come back
         assert bench.rtnl.managed == [(LAN, HOST)] * 2
+
+    run(story)
+
+
+def test_a_neighbour_that_moved_is_told_to_the_kernel_and_stays_managed() -> None:
+    async def story(bench: Bench) -> None:
+        bench.mirror.want(0, HOST)
+        bench.change(heard(REACHABLE))
+        bench.mirror.moved(0, HOST, OTHER_MAC)
+        assert bench.rtnl.moved == [(LAN, HOST, OTHER_MAC)]
+        assert bench.rtnl.managed == [(LAN, HOST)] * 2
+        bench.change(heard(STALE, mac=OTHER_MAC))
+        await bench.settle()
+        assert bench.neighbours == [Neighbour(HOST, OTHER_MAC, 0)]
+        bench.mirror.moved(0, HOST, OTHER_MAC)  # another worker has heard it, too
+        assert len(bench.rtnl.moved) == 1
+
+    run(story)
+
+
+def test_a_gateway_that_moved_stays_managed_and_what_others_resolved_does_not_become_it() -> None:
+    async def story(bench: Bench) -> None:
+        bench.change(added(route(DEFAULT, GATEWAY, WAN)))
+        bench.change(heard(REACHABLE, address=GATEWAY, index=WAN), heard(REACHABLE))
+        await bench.settle()
+        bench.mirror.moved(1, GATEWAY, OTHER_MAC)
+        bench.mirror.moved(0, HOST, OTHER_MAC)
+        assert bench.rtnl.moved == [(WAN, GATEWAY, OTHER_MAC), (LAN, HOST, OTHER_MAC)]
+        assert bench.rtnl.managed == [(WAN, GATEWAY)] * 2
+
+    run(story)
+
+
+@pytest.mark.parametrize("state", [NOARP, PERMANENT])
+def test_a_static_neighbour_does_not_move(state: int) -> None:
+    async def story(bench: Bench) -> None:
+        bench.change(heard(state))
+        bench.mirror.moved(0, HOST, OTHER_MAC)
+        assert not bench.rtnl.moved
+        bench.change(heard(REACHABLE))
+        bench.mirror.moved(0, HOST, OTHER_MAC)
+        assert len(bench.rtnl.moved) == 1
+
+    run(story)
+
+
+@pytest.mark.parametrize(("refusal", "refused"), [(errno.ENOENT, 0), (errno.ENOBUFS, 1)])
+def test_an_unknown_neighbour_does_not_move(refusal: int, refused: int) -> None:
+    async def story(bench: Bench) -> None:
+        bench.mirror.moved(0, HOST, OTHER_MAC)
+        assert not bench.rtnl.moved
+        bench.change(heard(REACHABLE))
+        bench.rtnl.refusal = refusal  # ENOENT: the kernel has dropped it, and we have not heard of that yet
+        bench.mirror.moved(0, HOST, OTHER_MAC)
+        bench.mirror.moved(0, IPv6Address("2001:db8::1"), OTHER_MAC)
+        counts = bench.counters.values()
+        assert counts.get("neighbour.refused", 0) == refused
+        assert counts["neighbour.family_unsupported"] == 1
+        assert "neighbour.moved" not in counts
+        bench.rtnl.refusal = None
 
     run(story)
 

@@ -32,6 +32,7 @@ from flexha.fastpath import (
     Rule,
     Service,
 )
+from flexha.shell import log
 from flexha.shell.control import RequestError
 from flexha.shell.counters import Counters
 from flexha.shell.policy_io import PolicyIo, changes
@@ -184,6 +185,23 @@ def test_reload_applies_rules_and_says_what_it_closed(daemon: Reloaded, node: Fa
     }
     assert set(sessions(node)) == {40000}
     assert daemon.part.rule_name(sessions(node)[40000].rule) == "web"
+
+
+def test_a_line_of_before_a_reload_has_the_rule_of_before(
+    daemon: Reloaded, node: Fastpath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C tells of rules by their number, and numbers move."""
+    lines: list[tuple[str, Any]] = []
+    monkeypatch.setattr(log, "info", lambda name, /, **fields: lines.append((name, fields.get("rule"))))
+    daemon.file(NO_DNS.replace("\naction", "\nlog = true\naction"))
+    daemon.reload()
+    query = replace(DNS, sport=40009)
+    (out,) = node.test_step([query.from_lan()], port=LAN, now_ns=NOW)
+    assert out.verdict == "rule_denied"
+    daemon.file(NO_DNS.replace("no-dns", "another").replace("53", "54") + NO_DNS)
+    daemon.reload()
+    daemon.part.collect()
+    assert [line for line in lines if line[0] == "session.refused"] == [("session.refused", "no-dns")]
 
 
 def test_reload_of_the_same_file_closes_nothing(daemon: Reloaded, node: Fastpath) -> None:

@@ -169,11 +169,10 @@ def test_a_connection_that_stands_when_the_time_is_up(monkeypatch: pytest.Monkey
         monkeypatch.setattr(asyncio, "timeout", remembered)
         made = b.io.made
 
-        def late(connection: sync_io._Connection, remote: str) -> bool:
-            wanted = made(connection, remote)
+        def late(connection: sync_io._Connection) -> None:
+            made(connection)
             if len(connecting) == 1:
                 connecting[0].reschedule(asyncio.get_running_loop().time())
-            return wanted
 
         monkeypatch.setattr(b.io, "made", late)
         await a.io.start()

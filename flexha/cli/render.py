@@ -215,6 +215,10 @@ def sessions(result: Result) -> RenderableType:
     return Group(table, Text(foot, style="dim"))
 
 
+def _without_histograms(stats: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in stats.items() if not isinstance(value, list)}
+
+
 def counters(result: Result, *, everything: bool) -> RenderableType:
     """``flexhactl counters``; zeros are left out unless ``everything``."""
     verdicts = _table("verdict", "packets", "", "meaning", title="Packets")
@@ -225,6 +229,10 @@ def counters(result: Result, *, everything: bool) -> RenderableType:
     for title, groups in (
         ("Ports", result.get("ports") or {}),
         ("Workers", {f"worker {i}": stats for i, stats in enumerate(result.get("workers") or [])}),
+        (
+            "Sync",
+            {f"worker {i}": _without_histograms(stats) for i, stats in enumerate(result.get("sync") or [])},
+        ),
     ):
         table = _table("of", "counter", "value", title=title)
         for group, values in groups.items():

@@ -30,6 +30,7 @@ from flexha.errors import EXIT_OK, EXIT_RUNTIME, StartError
 from flexha.fastpath import Fastpath, FastpathError, HeartbeatFlag, Zone
 from flexha.shell import address_probe, clock, incarnations, log, memory, plug, preflight, scheduling, systemd
 from flexha.shell.capture_io import CaptureIo
+from flexha.shell.commit_watch import CommitWatch
 from flexha.shell.control import Control
 from flexha.shell.counters import Counters
 from flexha.shell.driver import Driver, Hands
@@ -248,6 +249,9 @@ class Daemon:
         stack.callback(mirror.stop)
         heartbeat.start()
         stack.callback(heartbeat.stop)
+        commit_watch = CommitWatch(fastpath)
+        commit_watch.start()
+        stack.callback(commit_watch.stop)
         for watch in watches:
             watch.start()
             stack.callback(watch.stop)

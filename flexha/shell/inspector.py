@@ -26,6 +26,7 @@ from flexha.fastpath import (
     Form,
     Verdict,
     WorkerStats,
+    lag_bounds_us,
     verdict_table,
 )
 from flexha.shell import clock
@@ -171,6 +172,11 @@ class Inspector:
                 for verdict, value in self.verdicts()
             },
             "workers": [dataclasses.asdict(stats) for stats in self.worker_stats()],
+            "sync": [
+                dataclasses.asdict(self.fastpath.sync_stats(worker))
+                for worker in range(self.fastpath.config.n_workers)
+            ],
+            "lag_bounds_us": lag_bounds_us(),
             "ports": {
                 self.plan.plugs[port].port: dataclasses.asdict(self.fastpath.port_stats(port))
                 for port in ports

@@ -23,6 +23,7 @@ from flexha.fastpath import (
     PathStats,
     PoolUse,
     PortStats,
+    SyncStats,
     WorkerStats,
     verdict_table,
 )
@@ -88,6 +89,14 @@ class FakeFastpath:
 
     def worker_stats(self, _: int) -> WorkerStats:
         return WorkerStats(**{field.name: NUMBERS.get(field.name, 1) for field in fields(WorkerStats)})
+
+    def sync_stats(self, _: int) -> SyncStats:
+        return SyncStats(
+            **{
+                field.name: (1, 2) if field.name in {"lag", "hold"} else 3  # type: ignore[arg-type]
+                for field in fields(SyncStats)
+            }
+        )
 
     def port_stats(self, _: int) -> PortStats:
         return PortStats(**{field.name: 0 for field in fields(PortStats)})
@@ -282,7 +291,10 @@ def test_the_keys_of_status(shown: Inspector) -> None:
 
 def test_the_keys_of_counters(shown: Inspector) -> None:
     counters = ask(shown, "show_counters")
-    assert set(counters) == {"verdicts", "workers", "ports", "control"}
+    assert set(counters) == {"verdicts", "workers", "sync", "lag_bounds_us", "ports", "control"}
+    assert counters["sync"][0]["hold_dropped"] == 3
+    assert counters["sync"][0]["lag"] == [1, 2]
+    assert counters["lag_bounds_us"][:2] == [32, 40]
     assert all(set(row) == {"value", "help", "drop"} for row in counters["verdicts"].values())
     assert counters["ports"]["wan"]["rx_frames"] == 0
     assert counters["control"] == {"fib.commits": 2}

@@ -417,8 +417,8 @@ class Fastpath:
     def drain(self, limit: int = 1024) -> list[Drained]:
         """Take at most ``limit`` changes of all workers, as batches in the order of the stream.
 
-        An empty list means that nothing waits. The marks stand in the batch that has the records: once the peer
-        has it live, it has all up to them.
+        An empty list means that nothing waits. The marks stand in the batch that has the records: once the
+        peer has it live, it has all up to them.
         """
         limit = min(limit, BATCH_MAX)
         n_workers = self._config.n_workers
@@ -492,7 +492,7 @@ class Fastpath:
         return lost
 
     def ack(self, marks: Mapping[int, int]) -> None:
-        """The peer has all up to ``marks`` (worker -> ``ev_seq``) live: tombstones, and what waits, may go."""
+        """The peer has all up to ``marks`` (worker -> ``ev_seq``) live: tombstones and what waits may go."""
         for worker, ev_seq in marks.items():
             _ensure(clib.fp_events_ack(self._dp, worker, ev_seq), "fp_events_ack")
 

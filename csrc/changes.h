@@ -36,7 +36,9 @@ struct changes_lazy {
  * @digest_asked: FP_OP_DIGEST is due when nothing waits any more
  * @ev_seq:       number of the last event drained
  * @lost:         a bit for each shard that is lost
+ * @sweep_asked:  shards of a sweep that is to begin with the next event
  * @sweep:        shards that a walk tells all records of; 0 while there is none
+ * @asked:        a sweep is to begin, perhaps of no shard of ours
  * @sweeping:     a walk is under way
  * @sweep_slot:   its next record
  * @sweep_no:     its number: how often core_sweep_start() was called
@@ -51,9 +53,9 @@ struct changes_lazy {
  * @tombs_max:    beyond it a delete makes its shard a lost one
  */
 struct changes {
-	bool track, digest_asked, sweeping;
+	bool track, digest_asked, asked, sweeping;
 	uint64_t ev_seq;
-	uint64_t lost, sweep;
+	uint64_t lost, sweep_asked, sweep;
 	uint32_t sweep_slot, sweep_no;
 	uint32_t *dirty;
 	uint32_t dirty_cap, dirty_head, n_dirty;

@@ -174,6 +174,7 @@ enum fp_op {                  /* what is told of a session; cols.c has the colum
 	FP_OP_DELETE,
 	FP_OP_STATE,              /* version, state and flags of one that the peer has */
 	FP_OP_REST,               /* the same, and rule, windows, counters, remaining time */
+	FP_OP_SWEEP,              /* marker: from here on this worker tells all records of these shards anew; id: shards, version: number of the sweep */
 	FP_OP_SWEPT,              /* marker: this worker's walk is complete; id: shards walked, version: number of the sweep */
 	FP_OP_DIGEST              /* marker: fp_digest_read() has the digests as of here */
 };
@@ -569,7 +570,7 @@ int fp_policy_hits(const fp_dp *dp, uint64_t *out, uint32_t cap); /* by rule id;
 
 /* ---- sync: changes out ---- */
 int fp_sync_track(fp_dp *dp, uint32_t on); /* off: changes are forgotten, tombstones freed at once, nothing is known to the peer */
-int fp_sweep_start(fp_dp *dp, uint64_t shards); /* each worker tells all records of these shards, then FP_OP_SWEPT */
+int fp_sweep_start(fp_dp *dp, uint64_t shards); /* each worker: FP_OP_SWEEP, all records of these shards, FP_OP_SWEPT */
 int fp_events_drain(fp_dp *dp, uint32_t worker, struct fp_flow_rec *out, uint32_t cap, uint64_t *lost); /* lost: its shards that a sweep is due for, now */
 int fp_commit_set(fp_dp *dp, uint32_t on); /* a peer is in sync: hold packets of sessions that it does not have; off: let all go at once, hold nothing */
 int fp_events_ack(fp_dp *dp, uint32_t worker, uint64_t ev_seq); /* live in the peer's table: frees tombstones */

@@ -364,7 +364,8 @@ uint32_t core_drain(struct core *c, struct fp_flow_rec *out, uint32_t cap, uint3
  */
 static inline bool core_has_more(const struct core *c)
 {
-	return c->changes.n_dirty || c->changes.sweeping || c->changes.digest_asked || c->tour.more;
+	return c->changes.n_dirty || c->changes.asked || c->changes.sweeping || c->changes.digest_asked ||
+	       c->tour.more;
 }
 
 /**
@@ -379,7 +380,7 @@ void core_ack(struct core *c, uint64_t ev_seq);
 void core_forget_changes(struct core *c);
 
 /**
- * core_sweep_start() - Tell all records of these shards, then FP_OP_SWEPT; changes are tracked from now on
+ * core_sweep_start() - FP_OP_SWEEP, all records of these shards, FP_OP_SWEPT; changes are tracked from now on
  * @shards: a bit each; those of other workers are ignored
  *
  * While another one is under way, both become one, which begins anew.

@@ -14,8 +14,8 @@
  *
  *   A record that was never told needs no delete. One whose rule has changed is told anew.
  *
- *   A sweep tells all records of some shards; a bulk is a sweep of all of them. It begins with a new epoch
- *   (digest.h), in which the peer knows nothing of them; then a walk tells what is not queued anyway, when no
+ *   A sweep tells all records of some shards; a bulk is a sweep of all of them. It begins with FP_OP_SWEEP and a new
+ *   epoch (digest.h), in which the peer knows nothing of them; then a walk tells what is not queued anyway, when no
  *   change is waiting, and FP_OP_SWEPT says that it is through. A shard that is lost meanwhile is left out: the
  *   peer must not forget what this sweep has not told it of.
  *
@@ -176,7 +176,8 @@ static uint32_t drain_lazy(struct core *c, struct fp_flow_rec *out, uint32_t cap
 			break;
 		idx = changes_pop_lazy(ch);
 		c->table.rec[idx].cold.admin &= (uint8_t)~ADMIN_LAZY;
-		if (!(c->table.rec[idx].cold.admin & ADMIN_QUEUED))
+		/* A tombstone has been queued as urgent, or told already. */
+		if (is_live(c, idx) && !(c->table.rec[idx].cold.admin & ADMIN_QUEUED))
 			n += tell_change(c, idx, &out[n]);
 	}
 	return n;
@@ -215,8 +216,8 @@ void core_forget_changes(struct core *c)
 		if (c->table.rec[idx].hot.kind == REC_TOMB)
 			free_tomb(c, idx);
 	}
-	ch->sweeping = ch->digest_asked = false;
-	ch->sweep = ch->lost = 0;
+	ch->asked = ch->sweeping = ch->digest_asked = false;
+	ch->sweep_asked = ch->sweep = ch->lost = 0;
 	counter_set(&c->stat.lost_shards, 0);
 	count_queued(c);
 }
@@ -235,19 +236,28 @@ void core_track(struct core *c, bool on)
 
 void core_sweep_start(struct core *c, uint64_t shards)
 {
+	core_track(c, true);
+	c->changes.sweep_asked |= shards & digest_own(c);
+	c->changes.sweep_no++;
+	c->changes.asked = true;
+}
+
+/* From here on, in the stream of events as in the epochs, the peer knows nothing of these shards. */
+static void begin_sweep(struct core *c, struct fp_flow_rec *out)
+{
 	struct changes *ch = &c->changes;
 
-	core_track(c, true);
-	shards &= digest_own(c);
-	digest_forget(c, shards);
-	ch->lost &= ~shards;
-	ch->sweep |= shards;
-	ch->sweep_no++;
+	digest_forget(c, ch->sweep_asked);
+	mark(c, FP_OP_SWEEP, out);
+	out->id = ch->sweep_asked;
+	out->version = ch->sweep_no;
+	ch->lost &= ~ch->sweep_asked;
+	ch->sweep |= ch->sweep_asked;
+	ch->sweep_asked = 0;
+	ch->asked = false;
 	ch->sweeping = true;
 	ch->sweep_slot = 1;
 	counter_set(&c->stat.lost_shards, ch->lost);
-	counter_set(&c->stat.sweep_done, 0);
-	counter_set(&c->stat.sweep_total, max_u32(c->table.n_fresh, 1));
 }
 
 static bool wants_sweep(const struct core *c, uint32_t idx)
@@ -317,7 +327,10 @@ uint32_t core_drain(struct core *c, struct fp_flow_rec *out, uint32_t cap, uint3
 	uint32_t n;
 
 	c->now_ns = now_ns;
-	n = drain_urgent(c, out, cap);
+	n = 0;
+	if (ch->asked && cap)
+		begin_sweep(c, &out[n++]);
+	n += drain_urgent(c, out + n, cap - n);
 	n += drain_lazy(c, out + n, cap - n);
 	if (ch->digest_asked && n < cap && !changes_pending(ch))
 		mark_digest(c, &out[n++]);

@@ -2,6 +2,7 @@
 /**
  * check_cols.c - records to columns and back; what no peer sends is refused
  */
+#include "../cols.h"
 #include "check.h"
 #include "frames.h"
 
@@ -9,8 +10,8 @@ enum { N = 50, ADDR_MAX = 16 };
 
 /* Columns of N records at most. */
 struct store {
-	uint8_t id[N * 8], op[N], form[N], proto[N], state[N], flags[N], in_port[N], out_port[N];
-	uint8_t origin[N * 2], version[N * 4], remaining_ms[N * 4], pool[N * 4], rule[N * 4];
+	uint8_t id[N * 8], form[N], proto[N], state[N], flags[N], in_port[N], out_port[N];
+	uint8_t origin[N * 2], version[N * 4], remaining_ms[N * 4], rule[N * 2];
 	uint8_t inside[N * ADDR_MAX], remote[N * ADDR_MAX], external[N * ADDR_MAX];
 	uint8_t inside_port[N * 2], remote_port[N * 2], external_port[N * 2], win[N * 28], counters[N * 32];
 };
@@ -19,7 +20,6 @@ static struct fp_cols cols_of(struct store *s)
 {
 	return (struct fp_cols){
 		.id = s->id,
-		.op = s->op,
 		.form = s->form,
 		.proto = s->proto,
 		.state = s->state,
@@ -29,7 +29,6 @@ static struct fp_cols cols_of(struct store *s)
 		.origin = s->origin,
 		.version = s->version,
 		.remaining_ms = s->remaining_ms,
-		.pool = s->pool,
 		.rule = s->rule,
 		.inside = s->inside,
 		.remote = s->remote,
@@ -52,11 +51,11 @@ static struct fp_flow_rec record(uint32_t i, bool is_v6)
 	struct fp_flow_rec rec = {
 		.id = UINT64_C(0x123456789a) + i,
 		.origin = 1,
-		.op = FP_OP_UPSERT,
+		.op = FP_OP_OPEN,
 		.form = FP_FORM_STATIC,
 		.proto = IPPROTO_NUM_TCP,
 		.state = FP_ST_ESTABLISHED,
-		.flags = FP_RF_IMPORTED,
+		.flags = FP_RF_INBOUND,
 		.version = i + 7,
 		.remaining_ms = 1000 * i,
 		.inside = is_v6 ? v6(1) : addr_from_v4(CLIENT),
@@ -76,61 +75,146 @@ static struct fp_flow_rec record(uint32_t i, bool is_v6)
 	return rec;
 }
 
+/* What of a record the columns of its op carry. */
+static struct fp_flow_rec carried(struct fp_flow_rec r, uint32_t has)
+{
+	const struct fp_flow_rec all = r;
+
+#define KEEP(member, col)                                       \
+	do {                                                    \
+		if (!(has & COL_BIT(col)))                      \
+			memset(&r.member, 0, sizeof(r.member)); \
+	} while (0)
+	KEEP(version, COL_VERSION);
+	KEEP(state, COL_STATE);
+	KEEP(flags, COL_FLAGS);
+	KEEP(in_port, COL_IN_PORT);
+	KEEP(out_port, COL_OUT_PORT);
+	KEEP(rule, COL_RULE);
+	KEEP(external, COL_EXTERNAL);
+	KEEP(external_port, COL_EXTERNAL_PORT);
+	KEEP(remaining_ms, COL_REMAINING_MS);
+	KEEP(win, COL_WIN);
+	KEEP(packets, COL_COUNTERS);
+	KEEP(bytes, COL_COUNTERS);
+#undef KEEP
+	r.op = all.op;
+	r.has = has;
+	return r;
+}
+
 static bool same(const struct fp_flow_rec *a, const struct fp_flow_rec *b)
 {
 	return memcmp(a, b, sizeof(*a)) == 0;
 }
 
-static void check_round_trip(int base, uint32_t family)
+static void check_round_trip(int base, uint32_t family, enum fp_op op)
 {
 	static struct fp_flow_rec in[N], out[N];
 	static struct store store;
 	struct fp_cols cols = cols_of(&store);
+	uint32_t constant;
 
-	for (uint32_t i = 0; i < N; i++)
+	for (uint32_t i = 0; i < N; i++) {
 		in[i] = record(i, family == 6);
+		in[i].op = (uint8_t)op;
+	}
 	CHECK_EQ(base, fp_rec_family(&in[0]), family);
-	CHECK_EQ(base + 1, fp_cols_pack(in, N, family, &cols), N);
-	CHECK_EQ(base + 2, fp_cols_unpack(&cols, N, family, out), N);
-	for (uint32_t i = 0; i < N; i++)
-		CHECK(base + 3, same(&in[i], &out[i]));
+	CHECK_EQ(base + 1, fp_cols_pack(in, N, family, op, &cols, &constant), N);
+	CHECK_EQ(base + 2, fp_cols_unpack(&cols, N, family, op, constant, out), N);
+	for (uint32_t i = 0; i < N; i++) {
+		const struct fp_flow_rec want = carried(in[i], (uint32_t)fp_cols_of(op, 0));
+
+		CHECK(base + 3, same(&want, &out[i]));
+	}
+	/* What is the same for all says so once; identities are not. */
+	CHECK_EQ(base + 4, constant & (COL_BIT(COL_ORIGIN) | COL_BIT(COL_REMOTE_PORT)),
+		 COL_BIT(COL_ORIGIN) | COL_BIT(COL_REMOTE_PORT));
+	CHECK_EQ(base + 5, constant & (COL_BIT(COL_ID) | COL_BIT(COL_INSIDE_PORT)), 0);
+	CHECK_EQ(base + 6, constant & ~(uint32_t)fp_cols_of(op, 0), 0);
 	/* Ports lie in the column as on the wire. */
-	CHECK_EQ(base + 4, store.remote_port[0], 443 >> 8);
-	CHECK_EQ(base + 5, store.remote_port[1], 443 & 0xff);
+	CHECK_EQ(base + 7, store.remote_port[0], 443 >> 8);
+	CHECK_EQ(base + 8, store.remote_port[1], 443 & 0xff);
 }
 
-static void check_families_and_markers_part(void)
+/* One that differs in the last record only, or in one that is of another section, is told from one that does not. */
+static void check_constants(void)
 {
 	static struct store store;
-	struct fp_flow_rec in[4] = {
-		record(0, false), record(1, true), record(2, false), { .op = FP_OP_BULK_END }
+	struct fp_flow_rec in[4] = { record(0, false), record(0, false), record(0, false), record(0, true) };
+	struct fp_flow_rec out[4];
+	struct fp_cols cols = cols_of(&store);
+	uint32_t constant;
+
+	in[1].op = FP_OP_DELETE;
+	in[1].origin = 7;
+	CHECK_EQ(100, fp_cols_pack(in, 4, 4, FP_OP_OPEN, &cols, &constant), 2);
+	CHECK_EQ(101, constant, fp_cols_of(FP_OP_OPEN, 0));
+	in[2].out_port = 0;
+	CHECK_EQ(102, fp_cols_pack(in, 4, 4, FP_OP_OPEN, &cols, &constant), 2);
+	CHECK_EQ(103, constant, (uint32_t)fp_cols_of(FP_OP_OPEN, 0) & ~COL_BIT(COL_OUT_PORT));
+	CHECK_EQ(104, fp_cols_unpack(&cols, 2, 4, FP_OP_OPEN, constant, out), 2);
+	CHECK(105, out[0].out_port == WAN && out[1].out_port == 0 && out[1].id == in[0].id);
+	CHECK_EQ(106, fp_cols_pack(in, 4, 4, FP_OP_REST, &cols, &constant), 0);
+	CHECK_EQ(107, fp_cols_unpack(&cols, 0, 4, FP_OP_REST, constant, out), 0);
+}
+
+static void check_sections_part(void)
+{
+	static struct store store;
+	struct fp_flow_rec in[5] = {
+		record(0, false), record(1, true), record(2, false), { .op = FP_OP_SWEPT }
 	};
 	struct fp_flow_rec out[4];
 	struct fp_cols cols = cols_of(&store);
+	uint32_t constant, counts[8];
 
-	CHECK_EQ(30, fp_cols_pack(in, 4, 4, &cols), 2);
-	CHECK_EQ(31, fp_cols_unpack(&cols, 2, 4, out), 2);
-	CHECK(32, same(&in[0], &out[0]) && same(&in[2], &out[1]));
-	CHECK_EQ(33, fp_cols_pack(in, 4, 6, &cols), 1);
-	CHECK_EQ(34, fp_cols_unpack(&cols, 1, 6, out), 1);
-	CHECK(35, same(&in[1], &out[0]));
+	in[2].op = FP_OP_DELETE;
+	CHECK_EQ(30, fp_cols_pack(in, 3, 4, FP_OP_OPEN, &cols, &constant), 1);
+	CHECK_EQ(31, fp_cols_unpack(&cols, 1, 4, FP_OP_OPEN, constant, out), 1);
+	CHECK_EQ(32, out[0].id, in[0].id);
+	CHECK_EQ(33, fp_cols_pack(in, 3, 6, FP_OP_OPEN, &cols, &constant), 1);
+	CHECK_EQ(34, fp_cols_unpack(&cols, 1, 6, FP_OP_OPEN, constant, out), 1);
+	CHECK_EQ(35, out[0].id, in[1].id);
+	CHECK_EQ(36, fp_rec_census(in, 5, counts), 3);
+	CHECK(37, counts[FP_OP_OPEN * 2] == 1 && counts[FP_OP_OPEN * 2 + 1] == 1 &&
+			  counts[FP_OP_DELETE * 2] == 1);
+	CHECK_EQ(38, counts[FP_OP_STATE * 2] + counts[FP_OP_REST * 2] + counts[FP_OP_DELETE * 2 + 1], 0);
+	CHECK_EQ(39, fp_rec_census(in + 3, 1, counts), 0);
 }
 
-static void check_missing_columns_read_as_zero(void)
+/* Optional ones may be missing, and it is known that they are; without a required one there is no record. */
+static void check_missing_columns(void)
 {
+	static const enum fp_op ops[] = { FP_OP_OPEN, FP_OP_DELETE, FP_OP_STATE, FP_OP_REST };
 	static struct store store;
-	struct fp_flow_rec in = record(3, false), out;
-	struct fp_cols cols = cols_of(&store);
 
-	cols.win = cols.counters = cols.rule = NULL;
-	CHECK_EQ(40, fp_cols_pack(&in, 1, 4, &cols), 1);
-	CHECK_EQ(41, fp_cols_unpack(&cols, 1, 4, &out), 1);
-	CHECK_EQ(42, out.rule, 0);
-	CHECK_EQ(43, out.win[0].end, 0);
-	CHECK_EQ(44, out.bytes[0], 0);
-	CHECK_EQ(45, out.id, in.id);
-	cols.inside = NULL; /* without it there is no session */
-	CHECK_EQ(46, fp_cols_unpack(&cols, 1, 4, &out), (uint64_t)-22);
+	for (uint32_t i = 0; i < ARRAY_SIZE(ops); i++) {
+		const uint32_t all = (uint32_t)fp_cols_of(ops[i], 0),
+			       required = (uint32_t)fp_cols_of(ops[i], 1);
+		struct fp_flow_rec in = record(3, false), out;
+		uint32_t constant;
+
+		in.op = (uint8_t)ops[i];
+		CHECK_EQ(40, required & ~all, 0);
+		for (uint32_t left = all; left; left &= left - 1) {
+			struct fp_cols cols = cols_of(&store);
+			uint8_t *at[19];
+
+			CHECK_EQ(41, fp_cols_pack(&in, 1, 4, ops[i], &cols, &constant), 1);
+			memcpy(at, &cols, sizeof(at));
+			at[__builtin_ctz(left)] = NULL;
+			memcpy(&cols, at, sizeof(at));
+			CHECK_EQ(42, fp_cols_unpack(&cols, 1, 4, ops[i], constant, &out),
+				 required & left & -left ? (uint64_t)-22 : 1);
+			if (!(required & left & -left)) {
+				const struct fp_flow_rec want = carried(in, all & ~(left & -left));
+
+				CHECK(43, same(&want, &out));
+			}
+		}
+	}
+	CHECK_EQ(44, fp_cols_of(FP_OP_SWEEP, 0), (uint64_t)-22);
 }
 
 static void refuse(int n, struct fp_flow_rec rec)
@@ -138,9 +222,10 @@ static void refuse(int n, struct fp_flow_rec rec)
 	static struct store store;
 	struct fp_flow_rec out;
 	struct fp_cols cols = cols_of(&store);
+	uint32_t constant;
 
-	CHECK_EQ(n, fp_cols_pack(&rec, 1, 4, &cols), 1);
-	CHECK_EQ(n, fp_cols_unpack(&cols, 1, 4, &out), (uint64_t)-22);
+	CHECK_EQ(n, fp_cols_pack(&rec, 1, 4, rec.op, &cols, &constant), 1);
+	CHECK_EQ(n, fp_cols_unpack(&cols, 1, 4, rec.op, constant, &out), (uint64_t)-22);
 }
 
 static void check_what_no_peer_sends(void)
@@ -156,14 +241,16 @@ static void check_what_no_peer_sends(void)
 	BAD(55, origin, 0);
 	BAD(56, in_port, FP_PORTS_MAX);
 	BAD(57, out_port, FP_PORTS_MAX);
-	BAD(58, pool, FP_POOLS_MAX);
-	BAD(59, remaining_ms, UINT32_MAX);
 	BAD(60, remote, (struct fp_addr){ 0 });
 	BAD(61, external, (struct fp_addr){ 0 });
-	BAD(62, win[1].scale, 15);
-	BAD(63, form, FP_FORM_NONE); /* with a pool */
-	BAD(65, pool, FP_POOL_NONE); /* translated, but to what? */
-	BAD(64, op, FP_OP_BULK_END + 1);
+#undef BAD
+#define BAD(n, how, member, value) rec = record(0, false), rec.op = how, rec.member = (value), refuse(n, rec)
+	BAD(59, FP_OP_REST, remaining_ms, UINT32_MAX);
+	BAD(62, FP_OP_REST, win[1].scale, 15);
+	BAD(63, FP_OP_STATE, state, FP_ST_COUNT);
+	BAD(64, FP_OP_DELETE, id, 0);
+	BAD(65, FP_OP_DELETE, proto, 0);
+	BAD(66, FP_OP_DELETE, remote, (struct fp_addr){ 0 });
 #undef BAD
 }
 
@@ -172,20 +259,30 @@ static void check_arguments(void)
 	static struct store store;
 	struct fp_flow_rec rec = record(0, false);
 	struct fp_cols cols = cols_of(&store);
+	uint32_t constant, counts[8];
 
-	CHECK_EQ(70, fp_cols_pack(&rec, 1, 5, &cols), (uint64_t)-22);
-	CHECK_EQ(71, fp_cols_pack(NULL, 1, 4, &cols), (uint64_t)-22);
-	CHECK_EQ(72, fp_cols_unpack(&cols, 1, 0, &rec), (uint64_t)-22);
-	CHECK_EQ(73, fp_cols_unpack(NULL, 1, 4, &rec), (uint64_t)-22);
-	CHECK_EQ(74, fp_cols_pack(NULL, 0, 4, &cols), 0);
+	CHECK_EQ(70, fp_cols_pack(&rec, 1, 5, FP_OP_OPEN, &cols, &constant), (uint64_t)-22);
+	CHECK_EQ(71, fp_cols_pack(NULL, 1, 4, FP_OP_OPEN, &cols, &constant), (uint64_t)-22);
+	CHECK_EQ(72, fp_cols_unpack(&cols, 1, 0, FP_OP_OPEN, 0, &rec), (uint64_t)-22);
+	CHECK_EQ(73, fp_cols_unpack(NULL, 1, 4, FP_OP_OPEN, 0, &rec), (uint64_t)-22);
+	CHECK_EQ(74, fp_cols_pack(NULL, 0, 4, FP_OP_OPEN, &cols, &constant), 0);
+	CHECK_EQ(75, fp_cols_pack(&rec, 1, 4, FP_OP_SWEEP, &cols, &constant), (uint64_t)-22);
+	CHECK_EQ(76, fp_cols_unpack(&cols, 1, 4, FP_OP_DIGEST, 0, &rec), (uint64_t)-22);
+	CHECK_EQ(77, fp_rec_census(NULL, 1, counts), (uint64_t)-22);
+	CHECK_EQ(78, fp_rec_census(&rec, 1, NULL), (uint64_t)-22);
 }
 
 int main(void)
 {
-	check_round_trip(10, 4);
-	check_round_trip(20, 6);
-	check_families_and_markers_part();
-	check_missing_columns_read_as_zero();
+	static const enum fp_op ops[] = { FP_OP_OPEN, FP_OP_DELETE, FP_OP_STATE, FP_OP_REST };
+
+	for (uint32_t i = 0; i < ARRAY_SIZE(ops); i++) {
+		check_round_trip(10, 4, ops[i]);
+		check_round_trip(20, 6, ops[i]);
+	}
+	check_constants();
+	check_sections_part();
+	check_missing_columns();
 	check_what_no_peer_sends();
 	check_arguments();
 	return check_done("cols");

@@ -239,6 +239,8 @@ static void meddle(fp_dp *dp, uint32_t round)
 	struct fp_cursor cursor = { 0 };
 	struct fp_punt punts[8];
 	struct fp_pulse_event events[8];
+	struct fp_digest digests[FP_SHARDS];
+	struct fp_sync_stats sync;
 	struct fp_worker_stats ws;
 	struct fp_port_stats ps;
 	struct fp_path_stats paths[3];
@@ -248,7 +250,7 @@ static void meddle(fp_dp *dp, uint32_t round)
 	capture(dp, round);
 	change_rules(dp, round);
 	if (round % 8 == 0)
-		REQUIRE(fp_bulk_start(dp) == 0);
+		REQUIRE(fp_sweep_start(dp, UINT64_MAX) == 0 && fp_digest_ask(dp) == 0);
 	if (round % 32 == 31)
 		REQUIRE(fp_sync_track(dp, round % 64 == 63) == 0);
 	for (uint32_t i = 0; i < N_WORKERS; i++) {
@@ -257,10 +259,14 @@ static void meddle(fp_dp *dp, uint32_t round)
 		REQUIRE(n >= 0);
 		if (n > 0)
 			REQUIRE(fp_events_ack(dp, i, recs[n - 1].ev_seq) == 0);
+		for (int k = 0; k < n; k++)
+			REQUIRE(recs[k].op != FP_OP_DIGEST || fp_digest_read(dp, i, digests) == 0);
+		REQUIRE(fp_sync_stats_read(dp, i, &sync) == 0);
 		REQUIRE(fp_worker_stats_read(dp, i, &ws) == 0);
 	}
 	REQUIRE(fp_flows_walk(dp, &cursor, recs, ARRAY_SIZE(recs)) >= 0);
 	REQUIRE(fp_flows_import(dp, recs, 1) == -EPERM); /* while ACTIVE */
+	REQUIRE(fp_digests(dp, digests) == 0);
 	REQUIRE(fp_punts_drain(dp, punts, ARRAY_SIZE(punts)) >= 0);
 	REQUIRE(fp_pulse_set(dp, round & FP_HB_READY, 100) == 0 && fp_pulse_burst(dp) == 0 &&
 		fp_control_beat(dp) == 0);
@@ -474,11 +480,11 @@ static void check_transfer(void)
 		n += taken;
 	}
 	CHECK_EQ(20, n, 60);
-	CHECK_EQ(21, fp_import_begin(b), 0);
+	CHECK_EQ(21, fp_import_begin(b, UINT64_MAX, 0), 0);
 	CHECK_EQ(22, fp_flows_import(b, recs, (uint32_t)n), (uint64_t)n);
-	CHECK_EQ(23, fp_import_end(b), 0); /* all of it was refreshed */
-	CHECK_EQ(24, fp_import_begin(b), 0);
-	CHECK_EQ(25, fp_import_end(b), (uint64_t)n); /* ... and now none of it */
+	CHECK_EQ(23, fp_import_end(b, UINT64_MAX), 0); /* all of it was refreshed */
+	CHECK_EQ(24, fp_import_begin(b, UINT64_MAX, 0), 0);
+	CHECK_EQ(25, fp_import_end(b, UINT64_MAX), (uint64_t)n); /* ... and now none of it */
 	fp_close(a);
 	fp_close(b);
 }

@@ -54,6 +54,7 @@ static inline struct fp_config frames_config(uint32_t n_workers, uint32_t flow_c
 		.shard_key = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16 },
 		.table_key = { 9, 8, 7, 6, 5, 4, 3, 2, 1, 2, 3, 4, 5, 6, 7, 8 },
 		.flow_id_base = 1000,
+		.sync = { .lazy_ms = 100, .refresh_s = 30 },
 		.timeouts = { .tcp_transitory_s = 240,
 			      .tcp_established_s = 7440,
 			      .tcp_closing_s = 240,

@@ -191,8 +191,8 @@ static void housekeeping(uint8_t how, uint64_t now_ns)
 	if (how & 0x10)
 		core_track(&z.core, how & 0x20);
 	if (how & 0x40)
-		core_bulk_start(&z.core);
-	n = core_drain(&z.core, recs, ARRAY_SIZE(recs), now_ns);
+		core_sweep_start(&z.core, UINT64_MAX);
+	n = core_drain(&z.core, recs, ARRAY_SIZE(recs), UINT32_MAX, now_ns);
 	if (n > 0)
 		core_ack(&z.core, recs[n - 1].ev_seq);
 }

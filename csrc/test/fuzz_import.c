@@ -2,9 +2,11 @@
 /**
  * fuzz_import.c - a sync peer that sends anything: columns to records, records into the table, and then traffic
  *
- * The first byte: bit 0 columns or raw records, bit 1 address family 6, bit 2 a bulk around the import, bit 3 that
- * the node was busy before. The rest is the columns one after the other, or the records.
+ * The first byte: bit 0 sections of columns or raw records, bit 1 half of the shards only, bit 2 a sweep around the
+ * import, bit 3 that the node was busy before, bit 4 that the sweep is a repair. The rest is the sections, or the
+ * records.
  */
+#include "../digest.h"
 #include "fuzz_core.h"
 
 enum { N_MAX = 64 };
@@ -37,39 +39,70 @@ static void traffic(uint64_t now_ns)
 	}
 }
 
-/* Cut the input into columns; each record takes a slice of every column. */
-static uint32_t unpack(const uint8_t *data, size_t size, uint32_t family, struct fp_flow_rec *recs)
+/* Cut the input into sections: op and family, columns that say a value once, and the columns one after the other. */
+static uint32_t unpack(const uint8_t *data, size_t size, struct fp_flow_rec *recs)
 {
-	const uint32_t addr = family == 4 ? 4 : 16;
-	const uint32_t per_record = 8 + 7 + 2 + 4 * 4 + 3 * addr + 3 * 2 + 28 + 32;
-	const uint32_t n = min_u32((uint32_t)(size / per_record), N_MAX);
-	const uint8_t *p = data;
-	struct fp_cols cols;
+	static const uint8_t widths[] = { 8, 2, 4, 1, 1, 1, 1, 1, 1, 2, 0, 0, 0, 2, 2, 2, 4, 28, 32 };
+	const uint8_t *end = data + size;
+	uint32_t total = 0;
 
-#define COLUMN(name, width) (cols.name = (uint8_t *)(uintptr_t)p, p += (size_t)n * (width))
-	COLUMN(id, 8);
-	COLUMN(op, 1);
-	COLUMN(form, 1);
-	COLUMN(proto, 1);
-	COLUMN(state, 1);
-	COLUMN(flags, 1);
-	COLUMN(in_port, 1);
-	COLUMN(out_port, 1);
-	COLUMN(origin, 2);
-	COLUMN(version, 4);
-	COLUMN(remaining_ms, 4);
-	COLUMN(pool, 4);
-	COLUMN(rule, 4);
-	COLUMN(inside, addr);
-	COLUMN(remote, addr);
-	COLUMN(external, addr);
-	COLUMN(inside_port, 2);
-	COLUMN(remote_port, 2);
-	COLUMN(external_port, 2);
-	COLUMN(win, 28);
-	COLUMN(counters, 32);
-#undef COLUMN
-	return fp_cols_unpack(&cols, n, family, recs) < 0 ? 0 : n;
+	while (end - data >= 6 && total < N_MAX) {
+		const uint32_t op = data[0] & 3, family = data[0] & 4 ? 6 : 4;
+		const uint32_t n = min_u32(data[1] % 16, N_MAX - total);
+		const uint32_t constant = data[2] | (uint32_t)data[3] << 8 | (uint32_t)data[4] << 16;
+		/* One column may be missing. */
+		const uint32_t columns = (uint32_t)fp_cols_of(op, 0) & ~(1u << data[5] % 32);
+		uint8_t *at[ARRAY_SIZE(widths)] = { 0 };
+		struct fp_cols cols;
+
+		data += 6;
+		for (uint32_t left = columns; left; left &= left - 1) {
+			const uint32_t col = (uint32_t)__builtin_ctz(left);
+			const uint32_t width = widths[col] ? widths[col] : family == 4 ? 4 : 16;
+			const size_t len = (size_t)width * (constant & 1u << col ? 1 : n);
+
+			if ((size_t)(end - data) < len)
+				return total;
+			at[col] = (uint8_t *)(uintptr_t)data;
+			data += len;
+		}
+		memcpy(&cols, at, sizeof(cols));
+		if (fp_cols_unpack(&cols, n, family, op, constant, recs + total) >= 0)
+			total += n;
+	}
+	return total;
+}
+
+/* The digests are those of the records, whatever came. */
+static void judge_digests(void)
+{
+	struct digest count[FP_SHARDS] = { { 0 } };
+	const struct core *c = &z.core;
+
+	for (uint32_t idx = 1; idx <= c->table.n_fresh; idx++) {
+		const struct flow_rec *rec = &c->table.rec[idx];
+
+		if (rec->hot.kind != REC_FLOW || !digest_knows(c, idx) || rec->cold.dirty)
+			continue;
+		count[rec->cold.shard].sum += digest_hash(c, idx, session_was(&rec->hot));
+		count[rec->cold.shard].n++;
+	}
+	for (uint32_t i = 0; i < FP_SHARDS; i++)
+		REQUIRE(count[i].sum == c->digest[i].sum && count[i].n == c->digest[i].n);
+}
+
+static void judge(void)
+{
+	fuzz_core_judge(&z);
+	judge_digests();
+}
+
+static void drain(uint64_t now_ns)
+{
+	static struct fp_flow_rec told[N_MAX];
+
+	while (core_drain(&z.core, told, N_MAX, UINT32_MAX, now_ns) || core_has_more(&z.core))
+		;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -77,6 +110,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	static struct fp_flow_rec recs[N_MAX];
 	uint64_t now_ns = 1000 * NS_PER_S;
 	uint32_t n, slot = 0;
+	uint64_t shards;
 	uint8_t how;
 	bool done = false;
 
@@ -84,6 +118,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	how = *data++;
 	size--;
+	shards = how & 2 ? UINT64_C(0x5555555555555555) : UINT64_MAX;
 	fuzz_core_reset(&z);
 	if (how & 8) {
 		core_set_role(&z.core, FP_ROLE_ACTIVE, 2, now_ns);
@@ -95,26 +130,28 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		n = min_u32((uint32_t)(size / sizeof(*recs)), N_MAX);
 		memcpy(recs, data, n * sizeof(*recs));
 	} else {
-		n = unpack(data, size, how & 2 ? 6 : 4, recs);
+		n = unpack(data, size, recs);
 	}
 	if (how & 4)
-		REQUIRE(core_import_begin(&z.core) == 0);
+		REQUIRE(core_import_begin(&z.core, shards, how & 16) == 0);
 	REQUIRE(core_import(&z.core, recs, n, now_ns) <= (int)n);
 	REQUIRE(core_import(&z.core, recs, n, now_ns) <= (int)n); /* the same again: a resent batch */
-	fuzz_core_judge(&z);
+	judge();
 	if (how & 4)
-		REQUIRE(core_import_end(&z.core) >= 0);
-	fuzz_core_judge(&z);
+		REQUIRE(core_import_end(&z.core, shards) >= 0);
+	judge();
 	while (!done)
 		REQUIRE(core_walk(&z.core, &slot, recs, N_MAX, &done, now_ns) <= N_MAX);
 	core_track(&z.core, true);
-	core_bulk_start(&z.core);
-	while (core_drain(&z.core, recs, N_MAX, now_ns) == N_MAX)
-		;
+	core_sweep_start(&z.core, UINT64_MAX);
+	drain(now_ns);
+	judge();
 	core_set_role(&z.core, FP_ROLE_ACTIVE, 6, now_ns);
 	traffic(now_ns);
-	fuzz_core_judge(&z);
+	judge();
+	drain(now_ns);
+	judge();
 	core_expire(&z.core, now_ns + 10000 * NS_PER_S, 1024);
-	fuzz_core_judge(&z);
+	judge();
 	return 0;
 }

@@ -134,6 +134,21 @@ static inline uint16_t out_dport(const struct fp_frame *f)
 	return be16_host(be16_load(f->data + ETH_LEN + IPV4_LEN + L4_DPORT));
 }
 
+/* Take events, with walks that go on as far as they may. */
+static inline uint32_t rig_drain(struct rig *r, struct fp_flow_rec *out, uint32_t cap)
+{
+	return core_drain(&r->core, out, cap, UINT32_MAX, r->now_ns);
+}
+
+/* The peer has been told all, and has said nothing yet. */
+static inline void rig_tell_all(struct rig *r)
+{
+	struct fp_flow_rec out[64];
+
+	while (rig_drain(r, out, 64) || core_has_more(&r->core))
+		;
+}
+
 /* Walk all records. */
 static inline uint32_t rig_walk(struct rig *r, struct fp_flow_rec *out, uint32_t cap)
 {

@@ -12,7 +12,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 from flexha.fastpath import marshal
 from flexha.fastpath.batch import COLUMN_WIDTHS, OP_COLUMNS, RecordBatch, column_width
@@ -150,7 +150,10 @@ HELD_MAX: Final = 16
 REPAIRS_MAX: Final = 64
 ALL_SHARDS: Final = (1 << 64) - 1
 _N_SHARDS: Final = marshal.lib_constant("FP_SHARDS")
+_OP_SWEEP: Final = marshal.lib_constant("FP_OP_SWEEP")
 _OP_DIGEST: Final = marshal.lib_constant("FP_OP_DIGEST")
+_Mark: TypeAlias = tuple[int | None, int | None, Digests | None]
+_NO_MARKER: Final[_Mark] = (None, None, None)
 
 
 def lag_bounds_us() -> tuple[int, ...]:
@@ -196,6 +199,7 @@ class Fastpath:
         self._sweeps = 0
         self._swept = 0
         self._swept_again = 0
+        self._sweeping = 0
         self._lost_of = [0] * config.n_workers
         self._n_rules = 0
         self._drain_from = 0
@@ -396,7 +400,7 @@ class Fastpath:
     def track_changes(self, *, on: bool) -> None:
         """On: changes are queued for ``drain``. Off: they are forgotten, tombstones are freed at once."""
         _ensure(clib.fp_sync_track(self._dp, int(on)), "fp_sync_track")
-        self._walkers_left = self._swept = 0
+        self._walkers_left = self._swept = self._sweeping = 0
         self._lost_of = [0] * self._config.n_workers
 
     def sweep_start(self, shards: int = ALL_SHARDS) -> None:
@@ -405,6 +409,7 @@ class Fastpath:
         While another one is under way, both become one, which begins anew.
         """
         _ensure(clib.fp_sweep_start(self._dp, shards), "fp_sweep_start")
+        self._sweeping |= shards
         self._swept &= ~shards
         self._swept_again = shards if self._walkers_left == 0 else self._swept_again | shards
         self._sweeps += 1
@@ -457,31 +462,33 @@ class Fastpath:
                 for worker, first, last in spans
                 if first < at and last > begin
             }
-            swept, digests = None, None
+            mark = _NO_MARKER
             if at < end:
                 worker = next(worker for worker, first, last in spans if first <= at < last)
                 marks[worker] = self._batch.ev_seq(at)
-                swept, digests = self._marker(worker, self._batch.at(at))
+                mark = self._marker(worker, self._batch.at(at))
                 at += 1
-            batches.append(Drained(parts, marks, lost, swept, digests, more=more or at < end))
+            batches.append(Drained(parts, marks, lost, *mark, more=more or at < end))
         return batches
 
-    def _marker(self, worker: int, record: CData) -> tuple[int | None, Digests | None]:
-        """What a marker means: the sweep is complete, or here are digests."""
+    def _marker(self, worker: int, record: CData) -> _Mark:
+        """What a marker means: a sweep begins, it is complete, or here are digests."""
         if record.op == _OP_DIGEST:
             out = ffi.new("struct fp_digest[]", _N_SHARDS)
             _ensure(clib.fp_digest_read(self._dp, worker, out), "fp_digest_read")
-            own = range(worker, _N_SHARDS, self._config.n_workers)
-            return None, marshal.digests(out, sum(1 << shard for shard in own))
+            own = sum(1 << shard for shard in range(worker, _N_SHARDS, self._config.n_workers))
+            return None, None, marshal.digests(out, own, without=self._sweeping)
+        if record.op == _OP_SWEEP:
+            return int(record.id), None, None
         if record.version != self._sweeps & 0xFFFFFFFF:
             self._swept |= int(record.id) & ~self._swept_again  # of a walk that has begun anew since
-            return None, None
+            return _NO_MARKER
         self._swept |= int(record.id)
         self._walkers_left -= 1
         if self._walkers_left:
-            return None, None
-        swept, self._swept = self._swept, 0
-        return swept, None
+            return _NO_MARKER
+        swept, self._swept, self._sweeping = self._swept, 0, 0
+        return None, swept, None
 
     @property
     def lost_shards(self) -> int:
@@ -492,7 +499,7 @@ class Fastpath:
         return lost
 
     def ack(self, marks: Mapping[int, int]) -> None:
-        """The peer has all up to ``marks`` (worker -> ``ev_seq``) live: tombstones and what waits may go."""
+        """The peer has all up to ``marks`` (worker: ``ev_seq``) live: tombstones, and what waits, may go."""
         for worker, ev_seq in marks.items():
             _ensure(clib.fp_events_ack(self._dp, worker, ev_seq), "fp_events_ack")
 

@@ -301,9 +301,9 @@ def worker_stats(cdata: CData) -> WorkerStats:
     return WorkerStats(*(int(getattr(cdata, field.name)) for field in fields(WorkerStats)))
 
 
-def digests(cdata: CData, of: int) -> Digests:
-    """An array of FP_SHARDS ``struct fp_digest``: those of the shards ``of`` that are comparable."""
-    known = [(1 << i, row.sum, row.n) for i, row in enumerate(cdata) if row.known]
+def digests(cdata: CData, of: int, without: int = 0) -> Digests:
+    """An array of FP_SHARDS ``struct fp_digest``: of the shards ``of`` those that are comparable."""
+    known = [(1 << i, row.sum, row.n) for i, row in enumerate(cdata) if row.known and not without >> i & 1]
     return Digests(
         of=of,
         shards=sum(bit for bit, _, _ in known),

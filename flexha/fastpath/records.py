@@ -483,7 +483,7 @@ class PathStats:
 class Part:
     """A section of a sync batch: ``n`` records of one op and one address family.
 
-    Columns are named as in ``struct fp_cols``. One as long as one element has that value in all records.
+    Columns are named as in ``struct fp_cols``. One of one element's length has that value in all records.
     """
 
     op: Op
@@ -494,7 +494,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Digests:
-    """Digests of ``shards`` (a bit each): u64 sums and u32 counts, little-endian, in the order of shards.
+    """Digests of ``shards`` (a bit each): a u64 sum and a u32 count for each in their order, little-endian.
 
     ``of``: the shards that were asked for; of those that are lost, or being swept, nothing can be said.
     """
@@ -511,6 +511,7 @@ class Drained:
 
     ``marks``: per worker, the ``ev_seq`` up to which its changes are in this batch or an earlier one.
     ``lost``: shards (a bit each) whose changes could not be tracked: a sweep of them is due.
+    ``sweep``: not None: behind this batch a worker tells all records of these shards of its anew.
     ``swept``: not None: with this batch the sweep is complete on every worker, for these shards; those that
     were lost meanwhile are not among them.
     ``digests``: of the records that both nodes know once this batch is live.
@@ -520,6 +521,7 @@ class Drained:
     parts: tuple[Part, ...]
     marks: Mapping[int, int]
     lost: int = 0
+    sweep: int | None = None
     swept: int | None = None
     digests: Digests | None = None
     more: bool = False

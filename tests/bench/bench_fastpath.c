@@ -425,7 +425,7 @@ static void drain(struct lane *l)
 	uint32_t n;
 
 	do {
-		n = core_drain(&l->core, told, ARRAY_SIZE(told), l->now_ns);
+		n = core_drain(&l->core, told, ARRAY_SIZE(told), FP_BURST_MAX, l->now_ns);
 		if (n)
 			core_ack(&l->core, told[n - 1].ev_seq);
 	} while (n == ARRAY_SIZE(told));

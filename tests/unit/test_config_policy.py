@@ -104,9 +104,9 @@ def test_who_does_not_survive_waits_for_nothing() -> None:
 def test_the_default_of_what_waits() -> None:
     """Spec: B1."""
     text = '[sync]\ncommit = "strict"\nhold_ms = 7\nlazy_ms = 0\nrefresh_s = 60'
-    made = fastpath_config(with_policy(text), "a", Draw(1, b"t" * 16, 1)).sync
+    made = fastpath_config(with_policy(text), "a", Draw(1, b"t" * 16, 1, bytes(16))).sync
     assert made == SyncConfig(lazy_ms=0, refresh_s=60, hold_ms=7, commit=Commit.STRICT)
-    made = fastpath_config(with_policy(""), "a", Draw(1, b"t" * 16, 1)).sync
+    made = fastpath_config(with_policy(""), "a", Draw(1, b"t" * 16, 1, bytes(16))).sync
     assert (made.commit, made.hold_ms) == (Commit.BOUNDED, 20)
 
 

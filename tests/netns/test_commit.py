@@ -172,7 +172,7 @@ def test_a_slow_peer_delays_nobody_for_long(lab: Lab, commit_pair: Pair, traffic
 
 
 def test_a_frozen_peer_is_waited_for_until_it_is_dead(lab: Lab, commit_pair: Pair, traffic: Traffic) -> None:
-    """What waits leaves as soon as there is no peer any more; then nothing waits until it is back. Spec: B1."""
+    """What waits leaves as soon as there is no peer; then nothing waits until it is back. Spec: B1."""
     active = commit_pair.active()
     passive = commit_pair.peer(active)
     pid = passive.pid

@@ -844,6 +844,31 @@ static void check_woken(void)
 	fp_close(dp);
 }
 
+/* Who looks by himself is not woken; whoever waits again finds what came before, and is woken for what comes. */
+static void check_awaited(void)
+{
+	fp_dp *dp = open_committed(FP_COMMIT_ASYNC, 20);
+	struct side side = { .dp = dp };
+	struct pollfd born = { .fd = fp_events_fd(dp), .events = POLLIN };
+	uint64_t seen;
+
+	for (uint16_t i = 0; i < 20; i++) {
+		while (poll(&born, 1, 0) > 0)
+			REQUIRE(read(born.fd, &seen, sizeof(seen)) == sizeof(seen));
+		REQUIRE(fp_events_await(dp, 0) == 0);
+		put_numbered(&side, (uint16_t)(1 + 2 * i), 0);
+		while (total(dp, V_SNAT) < 2u * i + 1)
+			usleep(500);
+		CHECK_EQ(90, poll(&born, 1, 10), 0);
+		REQUIRE(fp_events_await(dp, 1) == 0);
+		CHECK_EQ(91, acknowledge(dp, 0), 1);
+		put_numbered(&side, (uint16_t)(2 + 2 * i), 0);
+		REQUIRE(poll(&born, 1, RUN_LIMIT_S * 1000) == 1);
+		CHECK_EQ(92, acknowledge(dp, 0), 1);
+	}
+	fp_close(dp);
+}
+
 /* An idle worker lets go what has waited hold_ms, and drops what a strict session has waited for in vain. */
 static void check_deadlines(enum fp_commit mode)
 {
@@ -927,6 +952,7 @@ int main(void)
 	check_late_worker();
 	check_hops();
 	check_woken();
+	check_awaited();
 	check_deadlines(FP_COMMIT_BOUNDED);
 	check_deadlines(FP_COMMIT_STRICT);
 	check_held_order();

@@ -491,6 +491,13 @@ class Fastpath:
             lost |= mask
         return lost
 
+    def await_events(self, *, on: bool) -> None:
+        """On (as at first): a change of a session makes ``events_fd`` readable, an earlier one does not: look again.
+
+        Off: whoever drains looks by himself, and nobody is woken for it.
+        """
+        _ensure(clib.fp_events_await(self._dp, int(on)), "fp_events_await")
+
     def ack(self, marks: Mapping[int, int]) -> None:
         """The peer has all up to ``marks`` (worker: ``ev_seq``) live: tombstones, and what waits, may go."""
         for worker, ev_seq in marks.items():

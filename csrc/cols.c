@@ -160,9 +160,9 @@ static bool gather_windows(uint8_t *to, const uint8_t *first, const struct fp_fl
 {
 	bool same = true;
 
-	for (uint32_t i = 0; i < n; i++, to += 2 * WIN_LEN) {
+	for (uint32_t i = 0; i < n; i++, to += (size_t)2 * WIN_LEN) {
 		put_win(to, rec[which[i]].win);
-		same &= memcmp(first, to, 2 * WIN_LEN) == 0;
+		same &= memcmp(first, to, (size_t)2 * WIN_LEN) == 0;
 	}
 	return same;
 }

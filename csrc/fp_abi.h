@@ -573,6 +573,7 @@ int fp_sync_track(fp_dp *dp, uint32_t on); /* off: changes are forgotten, tombst
 int fp_sweep_start(fp_dp *dp, uint64_t shards); /* each worker: FP_OP_SWEEP, all records of these shards, FP_OP_SWEPT */
 int fp_events_drain(fp_dp *dp, uint32_t worker, struct fp_flow_rec *out, uint32_t cap, uint64_t *lost); /* lost: its shards that a sweep is due for, now */
 int fp_commit_set(fp_dp *dp, uint32_t on); /* a peer is in sync: hold packets of sessions that it does not have; off: let all go at once, hold nothing */
+int fp_events_await(fp_dp *dp, uint32_t on); /* 1: changes signal the eventfd, as at first; drain once more after it. 0: control looks by itself */
 int fp_events_ack(fp_dp *dp, uint32_t worker, uint64_t ev_seq); /* live in the peer's table: frees tombstones */
 int fp_digest_ask(fp_dp *dp);         /* each worker drains all that waits, then FP_OP_DIGEST; one that has not been read yet is not asked again */
 int fp_digest_read(fp_dp *dp, uint32_t worker, struct fp_digest *out); /* [FP_SHARDS]; as of the marker that was drained last */

@@ -54,6 +54,15 @@ int fp_events_drain(fp_dp *dp, uint32_t worker, struct fp_flow_rec *out, uint32_
 	return n;
 }
 
+int fp_events_await(fp_dp *dp, uint32_t on)
+{
+	if (!dp)
+		return -EINVAL;
+	atomic_store(&dp->plane.events_awaited,
+		     on != 0); /* pairs with worker_drain(): published, then looked */
+	return 0;
+}
+
 int fp_commit_set(fp_dp *dp, uint32_t on)
 {
 	const struct request req = { .kind = REQ_COMMIT, .on = on != 0 };

@@ -191,6 +191,7 @@ int plane_open(struct plane *pl, const struct fp_config *cfg, struct fp_error *e
 	pl->cfg = cfg;
 	pl->n_workers = cfg->n_workers;
 	sem_init(&pl->answered, 0, 0);
+	atomic_store(&pl->events_awaited, true);
 	pl->workers = aligned_alloc(CACHE_LINE, sizeof(struct worker) * cfg->n_workers);
 	if (!pl->workers)
 		return -ENOMEM;

@@ -44,6 +44,7 @@ struct handoff_frame {
  * @pulse:     where heartbeats go
  * @quota:     sessions and ports of each source
  * @events_fd: wakes control
+ * @events_awaited: ... when a change of a session comes; else control looks by itself
  * @answered:  posted when a mailbox is DONE or a fence word obeyed
  * @stop:      the threads shall end
  * @running:   the threads run; control's own
@@ -59,6 +60,7 @@ struct plane {
 	struct pulse *pulse;
 	struct quota quota;
 	int events_fd;
+	_Atomic bool events_awaited;
 	sem_t answered;
 	_Atomic bool stop;
 	bool running;

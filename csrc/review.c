@@ -138,6 +138,8 @@ static bool review(struct core *c, uint32_t idx)
 	session_set_rule(c, idx, d.rule);
 	if (changed)
 		session_changed(c, idx, session_was(f), false);
+	else if (f->epoch == EPOCH_NEVER)
+		session_tell(c, idx, true); /* the rule may say another thing of the peer */
 	return true;
 }
 

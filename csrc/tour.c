@@ -40,13 +40,13 @@ bool tour_of_age(const struct core *c, uint32_t idx, uint32_t after_s)
 
 /* ---- one record ---- */
 
-/* Packets since the last full round, and the peer has all else of it. */
+/* Packets since the last full round came by, a tick or so ago more or less. */
 static bool is_due(const struct core *c, uint32_t idx)
 {
 	const struct flow_hot *f = &c->table.rec[idx].hot;
 	const uint32_t touched = f->deadline_tick - session_timeout(c, f);
 
-	return !tcptrack_is_over(f) && (int32_t)(touched - c->tour.last_tick) >= 0;
+	return !tcptrack_is_over(f) && c->tour.tick - touched <= c->tour.full_tick - c->tour.last_tick + 1;
 }
 
 static uint32_t visit_full(struct core *c, uint32_t idx, struct fp_flow_rec *out)

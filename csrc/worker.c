@@ -414,7 +414,8 @@ bool worker_drain(struct worker *w, uint64_t now_ns)
 	}
 	got = core_drain(&w->core, out, n, w->traffic ? WALK_BUSY : WALK_IDLE, now_ns);
 	w->traffic = false;
-	w->signal |= ring_submit(&w->events, got);
+	w->signal |= ring_submit(&w->events, got) &&
+		     atomic_load(&w->plane->events_awaited); /* pairs with fp_events_await() */
 	return got == n || core_has_more(&w->core);
 }
 

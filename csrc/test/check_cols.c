@@ -159,6 +159,11 @@ static void check_constants(void)
 	CHECK_EQ(107, fp_cols_unpack(&cols, 0, 4, FP_OP_REST, constant, out), 0);
 }
 
+static uint32_t count_of(const uint32_t *counts, size_t op, size_t is_v6)
+{
+	return counts[2 * op + is_v6];
+}
+
 static void check_sections_part(void)
 {
 	static struct store store;
@@ -177,9 +182,12 @@ static void check_sections_part(void)
 	CHECK_EQ(34, fp_cols_unpack(&cols, 1, 6, FP_OP_OPEN, constant, out), 1);
 	CHECK_EQ(35, out[0].id, in[1].id);
 	CHECK_EQ(36, fp_rec_census(in, 5, counts), 3);
-	CHECK(37, counts[FP_OP_OPEN * 2] == 1 && counts[FP_OP_OPEN * 2 + 1] == 1 &&
-			  counts[FP_OP_DELETE * 2] == 1);
-	CHECK_EQ(38, counts[FP_OP_STATE * 2] + counts[FP_OP_REST * 2] + counts[FP_OP_DELETE * 2 + 1], 0);
+	CHECK(37, count_of(counts, FP_OP_OPEN, 0) == 1 && count_of(counts, FP_OP_OPEN, 1) == 1 &&
+			  count_of(counts, FP_OP_DELETE, 0) == 1);
+	CHECK_EQ(38,
+		 count_of(counts, FP_OP_STATE, 0) + count_of(counts, FP_OP_REST, 0) +
+			 count_of(counts, FP_OP_DELETE, 1),
+		 0);
 	CHECK_EQ(39, fp_rec_census(in + 3, 1, counts), 0);
 }
 

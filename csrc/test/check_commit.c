@@ -8,7 +8,14 @@
 #include "datagram.h"
 #include "estate.h"
 
-enum { HOLD_MS = 20, HOLD_FRAMES = 64, OUT_MAX = 256 };
+enum {
+	HOLD_MS = 20,
+	HOLD_US = HOLD_MS * 1000,
+	RECOVER_US = COMMIT_RECOVER_MS * 1000,
+	STRICT_US = COMMIT_STRICT_S * 1000000,
+	HOLD_FRAMES = 64,
+	OUT_MAX = 256
+};
 
 /* What left, in order: which session, which of its packets, when, and as what. */
 struct sent {
@@ -183,9 +190,9 @@ static void check_degraded(void)
 	uint64_t seq;
 
 	packet(r, 1, 1);
-	seq = tell(r);
+	tell(r);
 	CHECK_EQ(30, commit_deadline(&r->core), r->now_ns + HOLD_MS * NS_PER_MS);
-	later(r, HOLD_MS * 1000 - 1);
+	later(r, HOLD_US - 1);
 	CHECK_EQ(31, release(r), 0);
 	CHECK_EQ(32, packet(r, 2, 1).verdict, V_HELD);
 	later(r, 1);
@@ -199,7 +206,7 @@ static void check_degraded(void)
 	CHECK_EQ(39, packet(r, 2, 2).verdict, V_HELD);
 	CHECK_EQ(40, packet(r, 3, 1).verdict, V_SNAT);
 	CHECK_EQ(41, counter_read(&r->core.commit.unheld), 1);
-	later(r, HOLD_MS * 1000);
+	later(r, HOLD_US);
 	CHECK_EQ(42, release(r), 2);
 	CHECK_EQ(43, commit_deadline(&r->core), UINT64_MAX);
 	/* The peer is back: its old acknowledgements say how late they are; a new one is in time. */
@@ -211,14 +218,14 @@ static void check_degraded(void)
 	later(r, 1000);
 	ack(r, tell(r));
 	CHECK_EQ(46, counter_read(&r->core.commit.degraded), 1); /* too soon after the last bad one */
-	later(r, COMMIT_RECOVER_MS * 1000);
+	later(r, RECOVER_US);
 	packet(r, 5, 1);
-	later(r, HOLD_MS * 500);
+	later(r, HOLD_US / 2);
 	ack(r, tell(r));
 	CHECK_EQ(47, counter_read(&r->core.commit.degraded), 1); /* half of hold_ms is too long */
-	later(r, COMMIT_RECOVER_MS * 1000);
+	later(r, RECOVER_US);
 	packet(r, 6, 1);
-	later(r, HOLD_MS * 500 - 1);
+	later(r, HOLD_US / 2 - 1);
 	ack(r, tell(r));
 	CHECK_EQ(48, counter_read(&r->core.commit.degraded), 0);
 	CHECK_EQ(49, packet(r, 7, 1).verdict, V_HELD);
@@ -234,7 +241,7 @@ static void check_strict(void)
 	packet(r, 1, 1);
 	packet(r, 1, 2);
 	seq = tell(r);
-	later(r, COMMIT_STRICT_S * 1000000 - 1);
+	later(r, STRICT_US - 1);
 	CHECK_EQ(60, release(r), 0);
 	CHECK_EQ(61, packet(r, 1, 3).verdict, V_HELD);
 	later(r, 1);
@@ -272,7 +279,7 @@ static void check_rules(void)
 	CHECK_EQ(81, packet(r, 101, 1).verdict, V_HELD);
 	CHECK_EQ(82, packet(r, 102, 1).verdict, V_HELD);
 	CHECK_EQ(83, packet(r, 103, 1).verdict, V_HELD);
-	later(r, HOLD_MS * 1000);
+	later(r, HOLD_US);
 	CHECK_EQ(84, release(r), 2);
 	CHECK_EQ(85, counter_read(&r->core.commit.holding), 1);
 	CHECK_EQ(86, ack(r, tell(r)), 1);
@@ -347,8 +354,8 @@ static void check_frames_full(void)
 	for (uint32_t i = 0; i < each; i++)
 		CHECK_EQ(120, packet(r, 1, (uint16_t)i).verdict, V_HELD);
 	CHECK_EQ(121, packet(r, 1, (uint16_t)each).verdict, V_HOLD_FULL);
-	for (uint16_t session = 2; session < 2 + HOLD_FRAMES - each; session++)
-		CHECK_EQ(122, packet(r, session, 0).verdict, V_HELD);
+	for (uint32_t session = 2; session < 2 + HOLD_FRAMES - each; session++)
+		CHECK_EQ(122, packet(r, (uint16_t)session, 0).verdict, V_HELD);
 	/* All slots are taken: who is new passes, who waits already cannot. */
 	CHECK_EQ(123, packet(r, 1000, 0).verdict, V_SNAT);
 	CHECK_EQ(124, packet(r, 1000, 1).verdict, V_SNAT);
@@ -363,8 +370,8 @@ static void check_strict_full(void)
 {
 	struct rig *r = make_as(FP_COMMIT_STRICT);
 
-	for (uint16_t session = 1; session <= HOLD_FRAMES; session++)
-		packet(r, session, 0);
+	for (uint32_t session = 1; session <= HOLD_FRAMES; session++)
+		packet(r, (uint16_t)session, 0);
 	/* The session is there, its packets wait for room. */
 	CHECK_EQ(130, packet(r, 1000, 0).verdict, V_HOLD_FULL);
 	CHECK_EQ(131, ack(r, tell(r)), HOLD_FRAMES);
@@ -384,8 +391,8 @@ static void check_births_full(enum fp_commit mode)
 	r = make(&cfg);
 	cap = r->core.commit.cap;
 	CHECK_EQ(140, cap, COMMIT_BIRTHS);
-	for (uint16_t session = 1; session <= cap + 10; session++) {
-		const struct fp_frame f = packet(r, session, 0);
+	for (uint32_t session = 1; session <= cap + 10; session++) {
+		const struct fp_frame f = packet(r, (uint16_t)session, 0);
 
 		refused += f.verdict == V_HOLD_FULL;
 		unheld += f.verdict == V_SNAT;
@@ -413,8 +420,8 @@ static void check_births_of_async(void)
 	cfg.flow_cap = 20000;
 	r = make(&cfg);
 	n_sent = 0;
-	for (uint16_t session = 1; session <= COMMIT_BIRTHS; session++, n_sent = 0)
-		packet(r, session, 0);
+	for (uint32_t session = 1; session <= COMMIT_BIRTHS; session++, n_sent = 0)
+		packet(r, (uint16_t)session, 0);
 	CHECK_EQ(150, counter_read(&r->core.commit.pending), COMMIT_BIRTHS / 2);
 	rig_free(r);
 }
@@ -657,7 +664,8 @@ static void check_offload(void)
 		/* One slot in four is one session's. */
 		CHECK_EQ(220, rig_step(r, &f), i < HOLD_FRAMES / HOLD_EACH_SHARE - 1 ? V_HELD : V_HOLD_FULL);
 	}
-	CHECK(221, counter_read(&r->core.commit.hold.bytes) > (HOLD_FRAMES / HOLD_EACH_SHARE - 1) * 30000u);
+	CHECK(221, counter_read(&r->core.commit.hold.bytes) >
+			   (uint64_t)(HOLD_FRAMES / HOLD_EACH_SHARE - 1) * 30000);
 	CHECK_EQ(222, ack(r, tell(r)), HOLD_FRAMES / HOLD_EACH_SHARE);
 	CHECK_EQ(223, counter_read(&r->core.commit.hold.bytes), 0);
 	rig_free(r);
@@ -697,8 +705,9 @@ static void *rules_by_number(struct rig *r)
 		rules.rules[kind].id = kind + 1;
 		rules.rules[kind].commit = (uint8_t)mode_of((uint16_t)kind);
 		rules.rules[kind].first_service = n;
-		for (uint16_t session = (uint16_t)kind; session < SESSIONS + KINDS; session += KINDS)
-			services[n++] = (struct fp_service){ IPPROTO_NUM_UDP, 0, session, session };
+		for (uint32_t session = kind; session < SESSIONS + KINDS; session += KINDS)
+			services[n++] = (struct fp_service){ IPPROTO_NUM_UDP, 0, (uint16_t)session,
+							     (uint16_t)session };
 		rules.rules[kind].n_services = n - rules.rules[kind].first_service;
 	}
 	cfg.n_rules = KINDS;

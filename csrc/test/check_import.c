@@ -424,6 +424,154 @@ static void check_owners(void)
 		rig_free(w[j]);
 }
 
+/* ---- news ---- */
+
+static int news(struct rig *r, struct fp_flow_rec rec, enum fp_op op)
+{
+	rec.op = (uint8_t)op;
+	rec.has = (uint32_t)fp_cols_of(op, 0);
+	return core_import(&r->core, &rec, 1, r->now_ns);
+}
+
+static uint64_t unknown(struct rig *r)
+{
+	return counter_read(&r->core.stat.import_unknown);
+}
+
+/* STATE and REST of what is not here, or of another session, change nothing and are counted. */
+static void check_news(void)
+{
+	struct rig *a = rig_active(), *b = rig_passive(1000);
+	struct fp_flow_rec rec = tcp_record(a, 40001), other, out;
+	struct fp_digest before[FP_SHARDS], after[FP_SHARDS];
+
+	CHECK_EQ(360, news(b, rec, FP_OP_STATE), 0);
+	CHECK_EQ(361, news(b, rec, FP_OP_REST), 0);
+	CHECK_EQ(362, unknown(b), 2);
+	CHECK_EQ(363, news(b, rec, FP_OP_DELETE), 1);
+	CHECK_EQ(364, rig_stats(b).flows, 0);
+	rec.state = FP_ST_SYN_SENT;
+	CHECK_EQ(365, news(b, rec, FP_OP_OPEN), 1);
+	core_digests(&b->core, before);
+	other = rec;
+	other.id++;
+	CHECK_EQ(366, news(b, other, FP_OP_STATE), 0);
+	CHECK_EQ(367, unknown(b), 3);
+	/* Contradictions are refused: a form, a side, or a past that it cannot have. */
+	other = rec;
+	other.form = FP_FORM_NONE;
+	CHECK_EQ(368, news(b, other, FP_OP_STATE), 0);
+	other = rec;
+	other.flags |= FP_RF_INBOUND;
+	CHECK_EQ(369, news(b, other, FP_OP_STATE), 0);
+	other = rec;
+	other.version--;
+	CHECK_EQ(370, news(b, other, FP_OP_STATE), 0);
+	other = rec;
+	other.state = FP_ST_NEW;
+	CHECK_EQ(371, news(b, other, FP_OP_STATE), 0);
+	CHECK_EQ(372, rig_stats(b).import_refused, 4);
+	core_digests(&b->core, after);
+	CHECK(373, memcmp(before, after, sizeof(before)) == 0);
+	/* Progress. */
+	rec.state = FP_ST_FIN_WAIT;
+	rec.flags |= FP_RF_FIN_REPLY;
+	rec.version++;
+	CHECK_EQ(374, news(b, rec, FP_OP_STATE), 1);
+	rig_walk(b, &out, 1);
+	CHECK(375, out.state == FP_ST_FIN_WAIT && out.version == rec.version && out.rule == 0);
+	CHECK_EQ(376, out.flags, FP_RF_IMPORTED | FP_RF_FIN_REPLY);
+	rec.state = FP_ST_ESTABLISHED; /* never backwards */
+	rec.version++;
+	CHECK_EQ(377, news(b, rec, FP_OP_STATE), 0);
+	/* The rest: rule, windows, counters, time; what did not come stays. */
+	rec.state = FP_ST_FIN_WAIT;
+	rec.version--;
+	rec.rule = 7;
+	rec.remaining_ms = 5000;
+	rec.packets[1] = 99;
+	rec.win[0].end = 4711;
+	CHECK_EQ(378, news(b, rec, FP_OP_REST), 1);
+	rig_walk(b, &out, 1);
+	CHECK(379, out.rule == 7 && out.packets[1] == 99 && out.win[0].end == 4711);
+	rec.op = FP_OP_REST;
+	rec.has = (uint32_t)fp_cols_of(FP_OP_REST, 1);
+	rec.rule = 0;
+	rec.packets[1] = 0;
+	rec.win[0].end = 0;
+	CHECK_EQ(380, core_import(&b->core, &rec, 1, b->now_ns), 1);
+	rig_walk(b, &out, 1);
+	CHECK(381, out.rule == 7 && out.packets[1] == 99 && out.win[0].end == 4711);
+	rig_free(a);
+	rig_free(b);
+}
+
+/* ---- survivors: what was told of a session, and how it went on, may differ by all that was still to be told ---- */
+
+enum { AT_SYN, AT_SYN_ACK, AT_ACK, AT_DATA, AT_FIN, N_POINTS };
+
+/* The packets of a connection, in order; side by side with the state that its record had been told in. */
+static struct spec conversation(uint32_t point, uint16_t external, bool *from_wan)
+{
+	static const struct {
+		uint8_t flags;
+		bool reply;
+		uint32_t seq, ack, payload;
+	} packets[N_POINTS] = {
+		{ TCP_SYN, false, 100, 0, 0 },
+		{ TCP_SYN | TCP_ACK_FLAG, true, 500, 101, 0 },
+		{ TCP_ACK_FLAG, false, 101, 501, 0 },
+		{ TCP_ACK_FLAG, true, 501, 101, 200 },
+		{ TCP_ACK_FLAG | TCP_FIN, false, 101, 701, 0 },
+	};
+	struct spec s = packets[point].reply ? rig_reply(&spec_syn, external) : spec_syn;
+
+	s.tcp_flags = packets[point].flags;
+	s.seq = packets[point].seq;
+	s.ack = packets[point].ack;
+	s.payload = (uint16_t)packets[point].payload;
+	*from_wan = packets[point].reply;
+	return s;
+}
+
+/*
+ * ACTIVE dies between any two packets of a connection, of which the peer had heard up to any earlier one: whatever
+ * comes next passes, from either side, and all after it. Spec: R13, R18, B1
+ */
+static void check_survivors(void)
+{
+	for (uint32_t told = AT_SYN; told < N_POINTS; told++) {
+		for (uint32_t next = AT_SYN; next < N_POINTS; next++) {
+			struct rig *a = rig_tracking(1000), *b = rig_passive(1000);
+			uint16_t external = 0;
+			bool wan;
+
+			for (uint32_t i = AT_SYN; i <= told; i++) {
+				struct spec s = conversation(i, external, &wan);
+				struct fp_frame f = rig_in(a, wan ? WAN : LAN, &s);
+
+				if (i == AT_SYN)
+					external = out_sport(&f);
+			}
+			while (rig_drain(a, recs, RECS))
+				core_import(&b->core, recs, 1, b->now_ns);
+			CHECK_EQ(390, rig_stats(b).flows, 1);
+			core_set_role(&b->core, FP_ROLE_ACTIVE, 4, b->now_ns);
+			/* Retransmissions of what came before, and all that may follow. */
+			for (uint32_t i = next; i < N_POINTS; i++) {
+				struct spec s = conversation(i, external, &wan);
+				struct fp_frame f = rig_in(b, wan ? WAN : LAN, &s);
+
+				CHECK_EQ(391, f.verdict, wan ? V_REVERSE : V_SNAT);
+			}
+			rig_walk(b, recs, 1);
+			CHECK_EQ(392, recs[0].state, FP_ST_FIN_WAIT);
+			rig_free(a);
+			rig_free(b);
+		}
+	}
+}
+
 int main(void)
 {
 	check_merge();
@@ -436,5 +584,7 @@ int main(void)
 	check_forms();
 	check_forms_refused();
 	check_owners();
+	check_news();
+	check_survivors();
 	return check_done("import");
 }

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``flexhactl``: asks a node, over its control socket only.
 
-Exit codes: 0 done, 1 the daemon says no, 2 bad arguments or configuration, 3 the daemon cannot be reached.
+Exit codes: 0 done, 1 the daemon says no (or ``ha readiness`` does), 2 bad arguments or configuration, 3 the
+daemon cannot be reached.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from flexha.version import flexha_version
 
 LIMIT_MAX = 100_000
 """Sessions in one answer."""
+NOT_LOSSLESS = 1
+"""Exit code of ``ha readiness`` when the answer is no."""
 
 app = typer.Typer(
     name="flexhactl",
@@ -113,6 +116,27 @@ def ha_history(
     target = _target(context, as_json)
     result = target.ask("ha_history", limit=limit)
     target.show(result, render.history(result))
+
+
+@ha.command("readiness")
+def ha_readiness(
+    context: typer.Context,
+    sessions: Annotated[bool, typer.Option("--sessions", help="List the sessions that would die.")] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=LIMIT_MAX, help="List at most so many; 100, or with --json all.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Would a failover now be lossless? If not, why, and which sessions die. Exit code 0: yes, 1: no."""
+    target = _target(context, as_json)
+    wants_list = sessions or limit is not None
+    most = limit or (LIMIT_MAX if target.json else None)
+    result = target.ask(
+        "ha_readiness", sessions=True if wants_list else None, limit=most if wants_list else None
+    )
+    target.show(result, render.readiness(result))
+    if not result.get("lossless"):
+        raise typer.Exit(NOT_LOSSLESS)
 
 
 @app.command()

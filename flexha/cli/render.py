@@ -169,9 +169,157 @@ def _ports(ports: list[Result]) -> RenderableType:
 
 
 def _sync(sync: Result) -> RenderableType:
-    rows: list[tuple[str, RenderableType]] = [("sync", _yes(sync.get("connected")))]
-    rows += [(f"  {key}", _shown(value)) for key, value in sync.items() if key != "connected"]
+    """What matters first; ``--json`` has every number."""
+    audit, commit = sync.get("audit") or {}, sync.get("commit") or {}
+    bulk, sweep = sync.get("bulk") or {}, sync.get("sweep") or {}
+    told, queued = sync.get("told") or {}, sync.get("queued") or {}
+    rows: list[tuple[str, RenderableType]] = [
+        ("sync", _connection(sync)),
+        ("  stream", _shown(sync.get("stream"))),
+        (
+            "  numbers",
+            (
+                f"sent {_shown(sync.get('sent_seq'))}, acknowledged {_shown(sync.get('acked_seq'))}, "
+                f"received {_shown(sync.get('received_seq'))}"
+            ),
+        ),
+        (
+            "  waiting",
+            (
+                f"{_shown(sync.get('pending'))} batches ({_shown(sync.get('pending_bytes'))} bytes) for an "
+                f"acknowledgement, {_shown(queued.get('now'))} records and {_shown(queued.get('lazy'))} that "
+                "have time to be told"
+            ),
+        ),
+        ("  tables", _agreement(audit)),
+        ("  whole table", _sweeping(bulk, sweep, sync.get("lost_shards"))),
+        (
+            "  told",
+            (
+                f"{_shown(told.get('open'))} opened, {_shown(told.get('state'))} changed, "
+                f"{_shown(told.get('rest'))} refreshed, {_shown(told.get('delete'))} ended"
+            ),
+        ),
+        ("  commit", _commit(commit)),
+        ("  lag", _times(sync.get("lag_ms") or {})),
+        ("  held for", _times(sync.get("hold_ms") or {})),
+        (
+            "  traffic",
+            f"{_shown(sync.get('bytes_sent'))} bytes sent, {_shown(sync.get('bytes_received'))} received",
+        ),
+    ]
+    if tls := sync.get("tls"):
+        rows.append(("  peer's key", f"SHA-256 {tls['peer']}, valid until {tls['ends']}"))
+    for key, text in (
+        ("import_unknown", "news of sessions that are not held here"),
+        ("repaired_records", "records repaired"),
+        ("scrub_errors", "shards whose digest was wrong"),
+    ):
+        if sync.get(key):
+            rows.append(("  warning", Text(f"{_shown(sync[key])} {text}", style="yellow")))
     return _facts(rows)
+
+
+def _connection(sync: Result) -> Text:
+    if sync.get("connected"):
+        return Text(str(sync.get("state")), style="green")
+    return Text(f"no: {sync['refused']}" if sync.get("refused") else "no", style="yellow")
+
+
+def _agreement(audit: Result) -> Text:
+    if unrepaired := audit.get("unrepaired"):
+        return Text(f"differ in shards {_shown(unrepaired)}, and repairs do not help", style="bold red")
+    if differing := audit.get("differing"):
+        return Text(f"differ in shards {_shown(differing)}, a repair is under way", style="yellow")
+    if not audit.get("in_sync"):
+        return Text("have not been found equal yet", style="yellow")
+    repaired = f"; {_shown(audit['repaired'])} shards repaired so far" if audit.get("repaired") else ""
+    return Text(f"equal {duration(audit.get('age_s'))} ago{repaired}", style="green")
+
+
+def _sweeping(bulk: Result, sweep: Result, lost: object) -> Text:
+    percent = f", {sweep['percent']:.0f} %" if sweep.get("total") else ""
+    if bulk.get("in_progress"):
+        return Text(f"under way{percent}", style="yellow")
+    if sweep.get("shards") or lost:
+        shards = f"{_shown(sweep.get('shards'))} shards again{percent}, {_shown(lost)} lost"
+        return Text(shards, style="yellow")
+    return Text(f"sent {_shown(bulk.get('sent'))} times")
+
+
+def _commit(commit: Result) -> Text:
+    text = f"{commit.get('mode')}, " + ("on" if commit.get("on") else "off: no peer is in sync")
+    if commit.get("held_sessions"):
+        text += (
+            f"; {_shown(commit['held_sessions'])} sessions hold {_shown(commit.get('held_frames'))} packets"
+        )
+    for key, what in (
+        ("expired", "left late"),
+        ("full", "found no room"),
+        ("dropped", "dropped"),
+    ):
+        if commit.get(key):
+            text += f"; {_shown(commit[key])} packets {what}"
+    if commit.get("unheld"):
+        text += f"; {_shown(commit['unheld'])} sessions not held"
+    return Text(text + "; the peer is slow", style="yellow") if commit.get("degraded") else Text(text)
+
+
+def _times(times: Result) -> str:
+    if not times.get("count"):
+        return "-"
+    shares = (("half", "p50"), ("99 %", "p99"))
+    within = ", ".join(
+        f"{share} within {times[key]:g} ms" if times.get(key) is not None else f"{share} longer than 2 s"
+        for share, key in shares
+    )
+    return f"{within} ({_shown(times['count'])})"
+
+
+def readiness(result: Result) -> RenderableType:
+    """``flexhactl ha readiness``."""
+    sessions = result.get("sessions") or {}
+    lossless = bool(result.get("lossless"))
+    agreed = result.get("agreed_s")
+    most = "" if sessions.get("exact") or result.get("role") != "ACTIVE" else "at least "
+    rows: list[tuple[str, RenderableType]] = [
+        (
+            "a failover now",
+            Text("loses nothing", style="bold green")
+            if lossless
+            else Text("loses sessions", style="bold red"),
+        ),
+        ("node", f"{result.get('pair')}/{result.get('node')}, {result.get('role')}"),
+        ("tables equal", f"{duration(agreed)} ago" if agreed is not None else "never found so"),
+        (
+            "sessions",
+            (
+                f"{_shown(sessions.get('total'))}: {_shown(sessions.get('live'))} live on, "
+                f"{most}{_shown(sessions.get('die'))} would die, {_shown(sessions.get('waiting'))} wait with "
+                "their packets"
+            ),
+        ),
+    ]
+    rows += [("because", Text(reason["text"], style="red")) for reason in result.get("reasons") or []]
+    rows += [
+        ("because", Text(f"{_shown(why['sessions'])} sessions: {why['text']}", style="red"))
+        for why in sessions.get("why") or []
+    ]
+    rows += [("note", Text(note["text"], style="yellow")) for note in result.get("warnings") or []]
+    parts: list[RenderableType] = [_facts(rows)]
+    if "listed" in result:
+        table = _table("why", "of", "proto", "state", "inside", "remote", "external", "rule")
+        for session in result["listed"]:
+            table.add_row(
+                str(session["why"]),
+                _shown(session.get("why_name")),
+                *(_shown(session[key]) for key in ("proto", "state", "inside", "remote", "external")),
+                _shown(session.get("rule_name")),
+            )
+        parts.append(table)
+        if result.get("truncated"):
+            parts.append(Text("more would die; see them with --limit", style="dim"))
+    return Group(*parts)
 
 
 def sessions(result: Result) -> RenderableType:
@@ -189,6 +337,7 @@ def sessions(result: Result) -> RenderableType:
         "packets out/in",
         "bytes out/in",
         "from",
+        "fate",
     )
     for session in result.get("sessions") or []:
         packets, size = session["packets"], session["bytes"]
@@ -205,6 +354,7 @@ def sessions(result: Result) -> RenderableType:
             f"{packets[0]:,}/{packets[1]:,}",
             f"{size[0]:,}/{size[1]:,}",
             "peer" if session["imported"] else "here",
+            f"{session['fate']}, waits" if session["held"] else str(session["fate"]),
         )
     shown, count = len(result.get("sessions") or []), result.get("count", 0)
     foot = (

@@ -21,10 +21,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from flexha.core import heartbeat, role, role_state, shards, sync, vrrp
-from flexha.core.actions import Action, Count, Level, Record, Stop
+from flexha.core.actions import (
+    AckFlows,
+    Action,
+    Count,
+    ImportFlows,
+    Level,
+    Record,
+    SendSync,
+    SetDrainCredit,
+    Stop,
+)
 from flexha.core.events import (
     DigestDrained,
     DigestsRead,
@@ -50,6 +60,7 @@ from flexha.core.events import (
     TimerFired,
     VrrpFrameReceived,
 )
+from flexha.core.evolve import replace
 from flexha.core.heartbeat import Liveness, PeerChanged, PeerFound, PeerLost
 from flexha.core.role_state import (
     IsolationChanged,
@@ -110,7 +121,7 @@ class NodeConfig:
     sync: SyncLimits = field(default_factory=SyncLimits)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class NodeState:
     """Everything that a node knows. Opaque to callers: use ``status``."""
 
@@ -178,6 +189,7 @@ class _Turn:
     def __init__(self, state: NodeState, now: Ns) -> None:
         self.state = state
         self._now = now
+        self._looked_at = (state.routers, state.liveness)
         self._facts: deque[role_state.Input] = deque()
         self._urgent: list[Action] = []
         self._records: list[Action] = []
@@ -199,6 +211,8 @@ class _Turn:
     # ---- events --------------------------------------------------------------------------------------
     def _deliver(self, event: Event) -> None:
         match event:
+            case SyncReceived() | FlowsDrained() | FlowsImported():  # some hundred of each a second
+                self._sync(event)
             case Started():
                 self._replace(session=replace(self.state.session, incarnation=event.incarnation))
                 self._routers(vrrp.Startup())
@@ -217,13 +231,10 @@ class _Turn:
                 self._vrrp_frame(event)
             case (
                 SyncConnected()
-                | SyncReceived()
                 | SyncClosed()
-                | FlowsDrained()
                 | ShardsLost()
                 | SweepWalked()
                 | DigestDrained()
-                | FlowsImported()
                 | DigestsRead()
             ):
                 self._sync(event)
@@ -271,6 +282,11 @@ class _Turn:
             self._sync(sync.PeerGone(fact.reason))
 
     def _look_at_wire(self) -> None:
+        """The wire is what routers and liveness make of it; most steps, those of sync, change neither."""
+        routers, liveness = self._looked_at
+        if self.state.routers is routers and self.state.liveness is liveness:
+            return
+        self._looked_at = (self.state.routers, self.state.liveness)
         wire = self._wire()
         if wire is not self.state.role.wire:
             self._facts.append(WireChanged(wire))
@@ -294,7 +310,8 @@ class _Turn:
 
     def _sync(self, event: sync.Input) -> None:
         session, outputs = sync.step(self.state.session, event, self._now)
-        self._replace(session=session)
+        if session is not self.state.session:
+            self._replace(session=session)
         self._emit(outputs)
 
     def _routers(self, event: vrrp.Input) -> None:
@@ -308,6 +325,8 @@ class _Turn:
     ) -> None:
         for output in outputs:
             match output:
+                case SendSync() | SetDrainCredit() | AckFlows() | ImportFlows():  # the most frequent ones
+                    self._urgent.append(output)
                 case RaiseRouters():
                     self._routers(vrrp.Raise())
                 case LowerRouters():

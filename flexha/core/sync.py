@@ -18,7 +18,7 @@ it never raises out of this module, and it has no effect on traffic.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -38,6 +38,7 @@ from flexha.core.events import (
     SyncReceived,
     TimerFired,
 )
+from flexha.core.evolve import replace
 from flexha.core.sync_receiver import IMPORT_FAILURES_MAX, Receiver
 from flexha.core.sync_sender import Drained, Sender, SyncLimits
 from flexha.core.sync_wire import (
@@ -159,7 +160,7 @@ Fact = SyncedChanged | Drained | DrainFailed | GoReceived | ImportBroken
 Output = Action | Fact
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Session:
     """State of the session, connected or not."""
 

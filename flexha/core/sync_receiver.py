@@ -12,7 +12,7 @@ is complete and every shard has been found equal on this connection does this no
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from flexha.core import shards as sets
@@ -30,6 +30,7 @@ from flexha.core.actions import (
 )
 from flexha.core.errors import RemoteProtocolError
 from flexha.core.events import DigestsRead, FlowsImported
+from flexha.core.evolve import replace
 from flexha.core.shards import ALL, NONE, Shards
 from flexha.core.sync_wire import Ack, Audit, Batch, Digest, Resume, Stream, SweepBegin, SweepEnd, Want
 from flexha.units import Ns
@@ -38,7 +39,7 @@ IMPORT_FAILURES_MAX: Final = 3
 """So many batches refused in a row, with a fresh bulk each time: this fast path is broken, not that batch."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Receiver:
     """State of the receiving half."""
 

@@ -21,7 +21,7 @@ workers. What is due meanwhile waits, but a bulk begins it anew.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from flexha.core import audit as audits
 from flexha.core import shards as sets
@@ -41,6 +41,7 @@ from flexha.core.actions import (
 from flexha.core.audit import Audit
 from flexha.core.errors import RemoteProtocolError
 from flexha.core.events import DigestDrained, FlowsDrained
+from flexha.core.evolve import replace
 from flexha.core.shards import ALL, NONE, Shards
 from flexha.core.sync_wire import Batch, Resume, Stream, SweepBegin, SweepEnd
 from flexha.units import NS_PER_S, Ns
@@ -97,7 +98,7 @@ class Drain:
     """Settling: the digests were asked for behind the fence."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Sender:
     """State of the sending half; ``stream`` is None unless this node reigns."""
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeAlias
 from flexha.fastpath import marshal
 from flexha.fastpath.batch import COLUMN_WIDTHS, OP_COLUMNS, RecordBatch, column_width
 from flexha.fastpath.errors import FastpathError, FastpathMismatchError
+from flexha.fastpath.fates import FateKey, FatePage
 from flexha.fastpath.lib import ffi
 from flexha.fastpath.lib import lib as clib  # `lib` stays the name of the submodule
 from flexha.fastpath.records import (
@@ -92,6 +93,8 @@ __all__ = [
     "FastpathError",
     "FastpathMismatchError",
     "Fate",
+    "FateKey",
+    "FatePage",
     "Fence",
     "Filtering",
     "FlowFlag",
@@ -498,6 +501,13 @@ class Fastpath:
             lost |= mask
         return lost
 
+    def await_events(self, *, on: bool) -> None:
+        """On (as at first): a change of a session makes ``events_fd`` readable, an earlier one does not: look again.
+
+        Off: whoever drains looks by himself, and nobody is woken for it.
+        """
+        _ensure(clib.fp_events_await(self._dp, int(on)), "fp_events_await")
+
     def ack(self, marks: Mapping[int, int]) -> None:
         """The peer has all up to ``marks`` (worker: ``ev_seq``) live: tombstones, and what waits, may go."""
         for worker, ev_seq in marks.items():
@@ -555,6 +565,14 @@ class Fastpath:
             n = _ensure(clib.fp_flows_walk(self._dp, cursor, self._batch.at(0), page), "fp_flows_walk")
             # The batch is shared with drain and import: take the page out before anybody else runs.
             yield from self._batch.flow_records(n)
+
+    def fates(self, page: int = 512) -> Iterator[FatePage]:
+        """Walk all tables for what becomes of each session if this node dies now."""
+        page = min(page, BATCH_MAX)
+        cursor = ffi.new("struct fp_cursor *")
+        while not cursor.done:
+            n = _ensure(clib.fp_flows_walk(self._dp, cursor, self._batch.at(0), page), "fp_flows_walk")
+            yield self._batch.fate_page(n)
 
     def verdict_counts(self, worker: int | None = None) -> list[int]:
         """Packets per verdict, of one worker or of all, in the order of ``verdict_table``."""

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Final
 
 from flexha.fastpath.errors import FastpathError
+from flexha.fastpath.fates import FatePage
 from flexha.fastpath.lib import STRUCT_SIZES, CData, ffi, lib
 from flexha.fastpath.marshal import addr_of
 from flexha.fastpath.records import Fate, FlowFlag, FlowRecord, FlowState, Form, Op, Part
@@ -181,6 +182,10 @@ class RecordBatch:
     def flow_records(self, n: int) -> list[FlowRecord]:
         """The first ``n`` records, for people."""
         return [self._flow_record(i) for i in range(n)]
+
+    def fate_page(self, n: int) -> FatePage:
+        """The first ``n`` records, by what decides about them if this node dies."""
+        return FatePage(memoryview(self._raw)[: n * _RECORD_SIZE], self._flow_record)
 
     def _flow_record(self, index: int) -> FlowRecord:
         base = index * _RECORD_SIZE

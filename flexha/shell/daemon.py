@@ -46,6 +46,7 @@ from flexha.shell.plug import PluggedPort
 from flexha.shell.policy_io import PolicyIo
 from flexha.shell.port_watch import PortWatch
 from flexha.shell.preflight import StateDir
+from flexha.shell.readiness import Readiness
 from flexha.shell.rtnl import Rtnl
 from flexha.shell.sync_io import SyncIo
 from flexha.shell.terms import TermFile
@@ -211,6 +212,7 @@ class Daemon:
                 "counters": inspector.show_counters,
                 "workers": inspector.show_workers,
                 "ha_history": inspector.ha_history,
+                "ha_readiness": Readiness(inspector).ask,
                 "reload": policy.reload,
                 "rules": policy.rules,
                 "pools": policy.pools,
@@ -249,7 +251,7 @@ class Daemon:
         stack.callback(mirror.stop)
         heartbeat.start()
         stack.callback(heartbeat.stop)
-        commit_watch = CommitWatch(fastpath)
+        commit_watch = CommitWatch(fastpath, self._history)
         commit_watch.start()
         stack.callback(commit_watch.stop)
         for watch in watches:

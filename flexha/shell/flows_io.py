@@ -3,7 +3,8 @@
 
 What is not drained stays in C as one bit a flow; so the credit is the whole flow control. Draining pauses for
 two milliseconds between batches that are not full, so that a busy node sends few large ones instead of many
-small; a lone change leaves at once.
+small; a lone change leaves at once. The fast path wakes us for a change only when a look at the end of such
+a pause has found nothing.
 
 What is imported in one step of the core is told in one event, so that one acknowledgement answers for all of
 it.
@@ -55,6 +56,8 @@ class FlowsIo:
         self._credit = 0
         self._timer: asyncio.Handle | None = None
         self._pause_until = 0.0
+        self._awaited = True
+        """Changes make the fast path's eventfd readable."""
         self._imported: int | None = None
         self._refused: FlowsImported | None = None
 
@@ -87,15 +90,33 @@ class FlowsIo:
             return
         more = False
         lost = NONE
-        for drained in self._fastpath.drain(min(self._credit, self._batch_records)):
+        batches = self._look()
+        for drained in batches:
             more, lost = drained.more, drained.lost
             self._take(drained)
         if more:
             self.wake()
             return
         self._pause_until = asyncio.get_running_loop().time() + PAUSE_S
+        if batches:
+            self.wake()
         if lost:  # and what was told before has left the rings: nothing of it comes behind the sweep
             self._post(ShardsLost(lost))
+
+    def _look(self) -> list[Drained]:
+        """What waits; if that is nothing, we shall be woken for what comes."""
+        limit = min(self._credit, self._batch_records)
+        batches = self._fastpath.drain(limit)
+        if not batches and not self._awaited:
+            self._await(on=True)
+            batches = self._fastpath.drain(limit)  # what came before this word
+        if batches and self._awaited:
+            self._await(on=False)
+        return batches
+
+    def _await(self, *, on: bool) -> None:
+        self._awaited = on
+        self._fastpath.await_events(on=on)
 
     def _take(self, drained: Drained) -> None:
         """One batch, and the marker that ends it."""

@@ -24,12 +24,12 @@ from flexha.fastpath import (
     FlowRecord,
     FlowState,
     Form,
+    SyncStats,
     Verdict,
     WorkerStats,
-    lag_bounds_us,
     verdict_table,
 )
-from flexha.shell import clock
+from flexha.shell import clock, sync_report
 from flexha.shell.control import Args, RequestError, only
 from flexha.shell.counters import Counters
 from flexha.shell.driver import Driver
@@ -79,6 +79,7 @@ class Inspector:
         now = clock.now()
         core = dict(self.driver.status())
         peer, sync = _mapping(core.pop("peer", None)), _mapping(core.pop("sync", None))
+        totals = sync_report.Totals.of(self.sync_stats())
         known = _mapping(peer.get("paths"))
         paths = {
             name: {**_mapping(known.get(name)), **path}
@@ -89,7 +90,7 @@ class Inspector:
             "node": self.plan.name,
             **core,
             "peer": {**peer, "paths": paths},
-            "sync": {**sync, **self._sync_io()},
+            "sync": {**sync_report.report(sync, totals, self.policy.commit_of(0)), **self._sync_io()},
             "flows": self.flow_gauges(),
             "fib": self.mirror.sizes,
             "warnings": [
@@ -122,6 +123,22 @@ class Inspector:
             "bytes_received": self.sync.bytes_received,
             "unsent_bytes": self.sync.unsent_bytes,
         }
+
+    def role(self) -> str:
+        """As in ``status``."""
+        return str(self.driver.status().get("role"))
+
+    def peer_alive(self) -> bool:
+        """Is the peer heard on some path?"""
+        return bool(_mapping(self.driver.status().get("peer")).get("alive"))
+
+    def lost_shards(self) -> int:
+        """Shards (a bit each) of which changes were lost; a sweep of them is due."""
+        return sync_report.Totals.of(self.sync_stats()).lost_shards
+
+    def sync_stats(self) -> list[SyncStats]:
+        """Of each worker."""
+        return [self.fastpath.sync_stats(worker) for worker in range(self.fastpath.config.n_workers)]
 
     def worker_stats(self) -> list[WorkerStats]:
         """Of each worker."""
@@ -172,11 +189,8 @@ class Inspector:
                 for verdict, value in self.verdicts()
             },
             "workers": [dataclasses.asdict(stats) for stats in self.worker_stats()],
-            "sync": [
-                dataclasses.asdict(self.fastpath.sync_stats(worker))
-                for worker in range(self.fastpath.config.n_workers)
-            ],
-            "lag_bounds_us": lag_bounds_us(),
+            "sync": [dataclasses.asdict(stats) for stats in self.sync_stats()],
+            "lag_bounds_us": sync_report.bounds_us(),
             "ports": {
                 self.plan.plugs[port].port: dataclasses.asdict(self.fastpath.port_stats(port))
                 for port in ports
@@ -193,7 +207,7 @@ class Inspector:
         """What was decided, and why."""
         only(args, "limit")
         return json.dumps(
-            {"events": self.history.records(_integer(args, "limit", RECORDS_MAX, 1, RECORDS_MAX))}
+            {"events": self.history.records(integer(args, "limit", RECORDS_MAX, 1, RECORDS_MAX))}
         )
 
     # ---- sessions ----
@@ -201,11 +215,9 @@ class Inspector:
         """Records of the tables that pass the filters, or their number only."""
         only(args, "form", "proto", "inside", "remote", "external", "state", "limit", "cursor", "count_only")
         wanted = Filter.of(args)
-        limit = _integer(args, "limit", LIMIT_DEFAULT, 1, LIMIT_MAX)
-        cursor = _integer(args, "cursor", 0, 0, 1 << 40)
-        count_only = args.get("count_only", False)
-        if not isinstance(count_only, bool):
-            raise RequestError("count_only is no boolean; send true or false")
+        limit = integer(args, "limit", LIMIT_DEFAULT, 1, LIMIT_MAX)
+        cursor = integer(args, "cursor", 0, 0, 1 << 40)
+        count_only = boolean(args, "count_only")
         pieces = ['{"sessions":[']
         shown = count = seen = 0
         next_cursor: int | None = None
@@ -221,7 +233,7 @@ class Inspector:
                 if count_only:
                     continue
                 if shown < limit:
-                    text = json.dumps(self._session(record))
+                    text = json.dumps(self.session(record))
                     lines.append(f",{text}" if shown else text)
                     shown += 1
                 elif next_cursor is None:
@@ -232,7 +244,8 @@ class Inspector:
         pieces.append("]," + json.dumps(foot).removeprefix("{"))
         return pieces
 
-    def _session(self, record: FlowRecord) -> dict[str, object]:
+    def session(self, record: FlowRecord) -> dict[str, object]:
+        """A record as ``sessions`` has it."""
         names = self.plan.port_names
         return {
             "form": record.form.name.lower(),
@@ -257,6 +270,8 @@ class Inspector:
             "hairpin": bool(record.flags & FlowFlag.HAIRPIN),
             "reset": bool(record.flags & FlowFlag.RESET),
             "imported": bool(record.flags & FlowFlag.IMPORTED),
+            "held": bool(record.flags & FlowFlag.HELD),
+            "fate": record.fate.name.lower(),
         }
 
 
@@ -354,7 +369,16 @@ def _text(args: Args, key: str) -> str | None:
     return value
 
 
-def _integer(args: Args, key: str, default: int, low: int, high: int) -> int:
+def boolean(args: Args, key: str) -> bool:
+    """A flag of a request; false unless it is sent."""
+    value = args.get(key, False)
+    if not isinstance(value, bool):
+        raise RequestError(f"{key} is no boolean; send true or false")
+    return value
+
+
+def integer(args: Args, key: str, default: int, low: int, high: int) -> int:
+    """A number of a request."""
     value = args.get(key)
     if value is None:
         return default

@@ -8,17 +8,21 @@ so that a scrape of many lines does not delay a heartbeat.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import accumulate, pairwise
+from typing import Any
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from flexha.core.events import Role
 from flexha.errors import StartError
+from flexha.fastpath import Commit
 from flexha.shell.inspector import Inspector
 from flexha.shell.policy_io import BUILT_IN
+from flexha.shell.sync_report import bounds_us
 
 REQUEST_TIMEOUT_S = 5.0
 REQUEST_BYTES_MAX = 8192
@@ -31,6 +35,29 @@ _WORKER_HELP = {
     "handed_on": "frames given to the worker that owns their session",
     "taken_over": "frames taken from other workers",
 }
+_SYNC_GAUGES = {
+    "queued": "Records that wait to be told",
+    "queued_lazy": "Records whose change waits to be told with later ones",
+    "sweep_done": "Slots of the table that the sweep under way has walked",
+    "sweep_total": "Slots of the table that it has to walk",
+    "held_frames": "Packets that wait for the peer's word",
+    "held_bytes": "Bytes of packets that wait for the peer's word",
+    "held_sessions": "Sessions whose packets wait for the peer's word",
+    "unacked_sessions": "New sessions that the peer has not acknowledged",
+    "degraded": "1 while the peer is too slow for new sessions to wait for it",
+}
+_SYNC_COUNTERS = {
+    "repaired": "Records that a repair found to differ",
+    "import_unknown": "News of sessions that are not held here",
+    "scrub_errors": "Shards whose digest was not that of their records",
+    "hold_released": "Held packets that left with the peer's word, or for want of a peer",
+    "hold_expired": "Held packets that left without it after hold_ms",
+    "hold_full": "Packets that found no room to be held: dropped",
+    "hold_dropped": "Held packets that were dropped",
+    "hold_unheld": "New sessions of commit bounded that were not held",
+    "degraded_times": "Times that the peer became too slow",
+}
+_TOLD = ("open", "state", "rest", "delete")
 _WORKER_GAUGES = frozenset({"flows", "mappings", "tombstones", "dirty", "neigh_waiting", "frags_held"})
 
 
@@ -41,6 +68,7 @@ def families(inspector: Inspector) -> list[Metric]:
         *_role(status),
         *_fastpath(inspector),
         *_policy(inspector),
+        *_sync(inspector, status),
         *_paths(status),
         _control(inspector.counters.values()),
     ]
@@ -77,6 +105,79 @@ def _fastpath(inspector: Inspector) -> Iterable[Metric]:
             metric = CounterMetricFamily(f"flexha_port_{name}", f"Port: {name}", labels=["port"])
             metric.add_metric([plug.port], value)
             yield metric
+
+
+def _sync(inspector: Inspector, status: Mapping[str, Any]) -> Iterable[Metric]:
+    yield from _sync_session(status["sync"])
+    told = CounterMetricFamily(
+        "flexha_sync_told", "Records told to the peer, by what is told", labels=["worker", "op"]
+    )
+    for worker, stats in enumerate(inspector.sync_stats()):
+        label = [str(worker)]
+        for name, text in _SYNC_GAUGES.items():
+            gauge = GaugeMetricFamily(f"flexha_sync_{name}", text, labels=["worker"])
+            gauge.add_metric(label, getattr(stats, name))
+            yield gauge
+        for name, text in _SYNC_COUNTERS.items():
+            counter = CounterMetricFamily(f"flexha_sync_{name}", text, labels=["worker"])
+            counter.add_metric(label, getattr(stats, name))
+            yield counter
+        for op in _TOLD:
+            told.add_metric([*label, op], getattr(stats, f"told_{op}"))
+        yield _histogram("lag", "From a session's first packet to the peer's word for it", label, stats.lag)
+        yield _histogram("hold", "How long held packets waited", label, stats.hold)
+    yield told
+
+
+def _sync_session(sync: Mapping[str, Any]) -> Iterable[Metric]:
+    """What the session with the peer says of itself: none of it is a worker's."""
+    audit, commit, bulk = sync["audit"], sync["commit"], sync["bulk"]
+    for name, text, value in (
+        ("connected", "1 while there is a sync connection", sync["connected"]),
+        ("sent_seq", "Last number sent in this stream", sync["sent_seq"]),
+        ("acked_seq", "Last number that the peer has live", sync["acked_seq"]),
+        ("received_seq", "Last number of the peer's stream that is live here", sync["received_seq"]),
+        ("pending_batches", "Numbers sent and not acknowledged", sync["pending"]),
+        ("pending_bytes", "Bytes sent and not acknowledged", sync["pending_bytes"]),
+        ("unsent_bytes", "Bytes that wait in the connection", sync["unsent_bytes"]),
+        ("lost_shards", "Shards whose changes were lost and wait for a sweep", sync["lost_shards"]),
+        ("bulk_in_progress", "1 while the whole table is being told", bulk["in_progress"]),
+        ("sweeping_shards", "Shards being told once more, or about to be", sync["sweep"]["shards"]),
+        ("committing", "1 while packets of new sessions may wait for the peer's word", commit["on"]),
+        ("in_sync", "1 once the digests of both tables have agreed on this connection", audit["in_sync"]),
+        ("differing_shards", "Shards whose digests differ", len(audit["differing"])),
+        ("unrepaired_shards", "Shards that repairs do not help: an alarm", len(audit["unrepaired"])),
+    ):
+        yield _gauge(f"flexha_sync_{name}", text, value)
+    if audit["age_s"] is not None:
+        yield _gauge("flexha_sync_agreed_age_seconds", "Since the digests last agreed", audit["age_s"])
+    mode = GaugeMetricFamily("flexha_sync_commit_mode", "1 for the default mode of commit", labels=["mode"])
+    for known in Commit:
+        mode.add_metric([known.name.lower()], float(known.name.lower() == commit["mode"]))
+    yield mode
+    for name, text, value in (
+        ("bulks", "Whole tables sent", bulk["sent"]),
+        ("repaired_shards", "Shards that a repair made equal", audit["repaired"]),
+        ("sent_bytes", "Bytes sent to the peer", sync["bytes_sent"]),
+        ("received_bytes", "Bytes received from the peer", sync["bytes_received"]),
+        ("sent_records", "Records sent to the peer", sync["records_sent"]),
+        ("received_records", "Records received from the peer", sync["records_received"]),
+    ):
+        yield CounterMetricFamily(f"flexha_sync_{name}", text, value=value)
+
+
+def _histogram(name: str, text: str, label: list[str], counts: Sequence[int]) -> Metric:
+    """The workers keep no sum of the times; it is made of the buckets' middles, 9 % off at most."""
+    bounds_s = [bound / 1e6 for bound in bounds_us()]
+    seen = list(accumulate(counts))
+    buckets = [(repr(bound), float(n)) for bound, n in zip(bounds_s, seen, strict=False)]
+    middles = [(low + high) / 2 for low, high in pairwise([0.0, *bounds_s])] + [bounds_s[-1]]
+    total_s = sum(middle * n for middle, n in zip(middles, counts, strict=True))
+    metric = HistogramMetricFamily(
+        f"flexha_sync_{name}_seconds", f"{text}; the sum is estimated", labels=["worker"]
+    )
+    metric.add_metric(label, [*buckets, ("+Inf", float(seen[-1]))], total_s)
+    return metric
 
 
 def _policy(inspector: Inspector) -> Iterable[Metric]:

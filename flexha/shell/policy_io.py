@@ -159,7 +159,21 @@ class PolicyIo:
         """Name of a rule by its number."""
         if number == 0:
             return BUILT_IN
-        return self._config.rules[number - 1].name if number <= len(self._config.rules) else None
+        rule = self._rule(number)
+        return rule.name if rule else None
+
+    def commit_of(self, number: int) -> str:
+        """``commit`` of a rule's sessions."""
+        rule = self._rule(number)
+        return (rule and rule.commit) or self._config.sync.commit
+
+    def sync_of(self, number: int) -> str:
+        """``sync`` of a rule's sessions: now, no or after SECONDS."""
+        rule = self._rule(number)
+        return str(rule.sync) if rule and rule.sync else "now"
+
+    def _rule(self, number: int) -> Rule | None:
+        return self._config.rules[number - 1] if 0 < number <= len(self._config.rules) else None
 
     async def rules(self, args: Args) -> str:
         """Rules with their hits, in their order, and forwards."""

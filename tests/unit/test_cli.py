@@ -22,6 +22,74 @@ from flexha.core.events import Event, OperatorAsked
 from flexha.shell.control import Control, RequestError
 from flexha.shell.counters import Counters
 
+SYNC: dict[str, Any] = {
+    "connected": True,
+    "state": "sending",
+    "stream": "1f/4",
+    "sent_seq": 4711,
+    "acked_seq": 4710,
+    "received_seq": 0,
+    "pending": 1,
+    "pending_bytes": 8192,
+    "bulk": {"in_progress": True, "sent": 1, "synced": False},
+    "sweep": {"shards": 64, "repairs": 0, "done": 42, "total": 100, "percent": 42.0},
+    "audit": {
+        "in_sync": True,
+        "agreed_at": 9.0,
+        "age_s": 0.4,
+        "differing": [],
+        "repaired": 3,
+        "unrepaired": [],
+    },
+    "lost_shards": 0,
+    "committing": True,
+    "commit": {
+        "mode": "bounded",
+        "on": True,
+        "degraded": True,
+        "degraded_times": 1,
+        "unacked_sessions": 2,
+        "held_sessions": 17,
+        "held_frames": 19,
+        "held_bytes": 1234,
+        "released": 5,
+        "expired": 6,
+        "full": 7,
+        "dropped": 8,
+        "unheld": 9,
+    },
+    "queued": {"now": 21, "lazy": 22},
+    "told": {"open": 31, "state": 32, "rest": 33, "delete": 34},
+    "repaired_records": 2,
+    "import_unknown": 0,
+    "scrub_errors": 0,
+    "lag_ms": {"count": 5000, "p50": 0.512, "p99": 2.435},
+    "hold_ms": {"count": 0, "p50": None, "p99": None},
+    "bytes_sent": 65536,
+    "bytes_received": 1024,
+    "unsent_bytes": 0,
+}
+READINESS: dict[str, Any] = {
+    "lossless": False,
+    "pair": "lab",
+    "node": "a",
+    "role": "ACTIVE",
+    "peer": {"alive": True, "role": "PASSIVE", "ready": True},
+    "agreed_s": 0.7,
+    "commit": "async",
+    "reasons": [{"code": "differ", "text": "the tables differ in shards 3, a repair is under way"}],
+    "warnings": [{"code": "async", "text": "commit is async"}],
+    "sessions": {
+        "total": 1000,
+        "live": 900,
+        "waiting": 2,
+        "die": 98,
+        "exact": False,
+        "why": [
+            {"code": "pool", "name": "own", "sessions": 98, "text": "pool own is on an address of this node"}
+        ],
+    },
+}
 STATUS: dict[str, Any] = {
     "pair": "lab",
     "node": "a",
@@ -50,7 +118,7 @@ STATUS: dict[str, Any] = {
             "active_router": "203.0.113.4",
         }
     ],
-    "sync": {"connected": True, "pending": 0},
+    "sync": SYNC,
     "flows": {"flows": 1000, "mappings": 900, "tombstones": 0, "capacity": 131072},
     "ports": [{"name": "wan", "up": True, "mac": "02:00:00:00:00:01", "address": "203.0.113.4/29"}],
     "version": "0.1.0",
@@ -67,10 +135,13 @@ SESSION = {
     "packets": [10, 12],
     "bytes": [1000, 20000],
     "rule": 0,
+    "rule_name": "default",
     "inbound": False,
     "hairpin": False,
     "reset": False,
     "imported": True,
+    "held": True,
+    "fate": "unacked",
 }
 COUNTERS = {
     "verdicts": {
@@ -175,6 +246,7 @@ class Daemon:
                 ("counters", COUNTERS),
                 ("workers", WORKERS),
                 ("ha_history", HISTORY),
+                ("ha_readiness", READINESS),
                 ("rules", RULES),
                 ("pools", POOLS),
                 ("reload", RELOAD),
@@ -286,7 +358,7 @@ def test_sessions_for_people(daemon: Daemon, ctl: Any) -> None:
     options = ["--proto", "tcp", "--inside", "198.51.100.10", "--limit", 5]
     run = ctl("--socket", daemon.path, "sessions", *options)
     endpoints = ("198.51.100.10:40000", "203.0.113.3:50000")
-    for text in (*endpoints, "tcp", "established", "2h", "peer", "1 sessions"):
+    for text in (*endpoints, "tcp", "established", "2h", "peer", "unacked, waits", "1 sessions"):
         assert text in run.out
     assert daemon.requests == [("sessions", {"proto": "tcp", "inside": "198.51.100.10", "limit": 5})]
 
@@ -294,6 +366,84 @@ def test_sessions_for_people(daemon: Daemon, ctl: Any) -> None:
 def test_scripts_get_all_sessions(daemon: Daemon, ctl: Any) -> None:
     ctl("--socket", daemon.path, "sessions", "--json")
     assert daemon.requests == [("sessions", {"limit": 100_000})]
+
+
+def test_sync_for_people(daemon: Daemon, ctl: Any) -> None:
+    """Spec: R25. What matters of sync is said in words."""
+    out = ctl("--socket", daemon.path, "status").out
+    for text in (
+        "sending",
+        "sent 4,711, acknowledged 4,710",
+        "equal 0.4s ago; 3 shards repaired so far",
+        "under way, 42 %",
+        "31 opened, 32 changed, 33 refreshed, 34 ended",
+        "17 sessions hold 19 packets",
+        "6 packets left late",
+        "8 packets dropped",
+        "9 sessions not held",
+        "the peer is slow",
+        "half within 0.512 ms, 99 % within 2.435 ms (5,000)",
+        "2 records repaired",
+    ):
+        assert text in out, text
+    assert "news of sessions" not in out
+
+
+@pytest.mark.parametrize(
+    ("audit", "text"),
+    [
+        ({"unrepaired": [5]}, "differ in shards 5, and repairs do not help"),
+        ({"differing": [5, 6]}, "differ in shards 5, 6, a repair is under way"),
+        ({"in_sync": False}, "have not been found equal yet"),
+    ],
+)
+def test_tables_that_differ_are_said(
+    daemon: Daemon, ctl: Any, monkeypatch: pytest.MonkeyPatch, audit: dict[str, object], text: str
+) -> None:
+    """Spec: B5."""
+    monkeypatch.setitem(SYNC, "audit", {**SYNC["audit"], **audit})
+    assert text in ctl("--socket", daemon.path, "status").out
+
+
+def test_readiness_is_a_no(daemon: Daemon, ctl: Any) -> None:
+    """Spec: B5."""
+    run = ctl("--socket", daemon.path, "ha", "readiness")
+    assert run.code == 1
+    for text in (
+        "loses sessions",
+        "lab/a, ACTIVE",
+        "0.7s ago",
+        "1,000: 900 live on, at least 98 would die, 2 wait",
+        "differ in shards 3",
+        "98 sessions: pool own",
+        "commit is async",
+    ):
+        assert text in run.out, text
+    assert daemon.requests == [("ha_readiness", {})]
+    assert json.loads(ctl("--socket", daemon.path, "ha", "readiness", "--json").out) == READINESS
+
+
+def test_readiness_is_a_yes(daemon: Daemon, ctl: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spec: B5."""
+    monkeypatch.setitem(READINESS, "lossless", True)
+    run = ctl("--socket", daemon.path, "ha", "readiness")
+    assert run.code == 0
+    assert "loses nothing" in run.out
+
+
+def test_readiness_lists_sessions(daemon: Daemon, ctl: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spec: B5."""
+    listed = [{**SESSION, "why": "pool", "why_name": "own"}]
+    monkeypatch.setitem(READINESS, "listed", listed)
+    monkeypatch.setitem(READINESS, "truncated", True)
+    out = ctl("--socket", daemon.path, "ha", "readiness", "--sessions", "--limit", 5).out
+    for text in ("pool", "own", "198.51.100.10:40000", "more would die"):
+        assert text in out, text
+    ctl("--socket", daemon.path, "ha", "readiness", "--sessions", "--json")
+    assert daemon.requests == [
+        ("ha_readiness", {"sessions": True, "limit": 5}),
+        ("ha_readiness", {"sessions": True, "limit": 100_000}),
+    ]
 
 
 def test_sessions_counted(daemon: Daemon, ctl: Any) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from flexha.fastpath import SyncStats
 from flexha.shell.commit_watch import BURST_S, CommitWatch
+from flexha.shell.history import History
 
 NOTHING = {field.name: () if field.name in {"lag", "hold"} else 0 for field in fields(SyncStats)}
 
@@ -22,7 +23,8 @@ class Watched:
     """The watch, and the lines that it has logged."""
 
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
-        self._watch = CommitWatch(None)  # type: ignore[arg-type]
+        self.history = History("a")
+        self._watch = CommitWatch(None, self.history)  # type: ignore[arg-type]
         self._caplog = caplog
         self._now_s = 100.0
 
@@ -47,6 +49,8 @@ def test_degrading_and_recovering_are_said_once(watched: Watched) -> None:
     assert watched.look(stats(), slow) == []
     assert watched.look(stats(), stats(degraded_times=1)) == [("commit.recovered", {"workers": [1]})]
     assert watched.look(stats(), stats(degraded_times=1)) == []
+    events = [record["event"] for record in watched.history.records()]
+    assert events == ["commit-degraded", "commit-recovered"]
 
 
 def test_what_was_over_before_anybody_looked_is_said_as_well(watched: Watched) -> None:
@@ -62,3 +66,19 @@ def test_drops_are_said_once_a_burst_and_all_are_counted(watched: Watched) -> No
     later = watched.look(stats(hold_dropped=10), stats(hold_full=2), later_s=BURST_S)
     assert later == [("commit.dropped", {"waited_in_vain": 7, "no_room": 1})]
     assert watched.look(stats(hold_dropped=10), stats(hold_full=2), later_s=BURST_S) == []
+
+
+def test_packets_that_left_late_are_said_once_a_burst(watched: Watched) -> None:
+    """Spec: B1."""
+    first = watched.look(stats(hold_expired=2, hold_unheld=5))
+    assert first == [("commit.late", {"packets": 2, "sessions_not_held": 5})]
+    assert watched.look(stats(hold_expired=4, hold_unheld=5)) == []
+    later = watched.look(stats(hold_expired=4, hold_unheld=6), later_s=BURST_S)
+    assert later == [("commit.late", {"packets": 2, "sessions_not_held": 1})]
+
+
+def test_a_digest_that_was_wrong_is_an_event_of_the_history(watched: Watched) -> None:
+    """Spec: B5."""
+    assert watched.look(stats(scrub_errors=1)) == [("audit.scrub_error", {"shards": 1})]
+    (record,) = watched.history.records()
+    assert (record["event"], record["shards"]) == ("audit-scrub-error", 1)

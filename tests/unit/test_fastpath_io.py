@@ -296,6 +296,24 @@ def test_small_batches_are_gathered_for_a_moment(monkeypatch: pytest.MonkeyPatch
     run(story)
 
 
+def test_nobody_is_woken_while_draining_goes_on() -> None:
+    """Only when a look has found nothing; and what came before that word is looked for once more."""
+
+    async def story(bench: Bench, flows: FlowsIo) -> None:
+        bench.fake.waiting_batches = [drained(5), drained(6)]
+        flows.set_credit(1000)
+        await settle()
+        assert bench.events == [told(5), told(6)]
+        assert bench.fake.did == [("await_events", False), ("await_events", True)]
+        assert len(bench.fake.limits) == 4
+        bench.fake.waiting_batches = [drained(7)]
+        flows.wake()
+        await settle()
+        assert bench.fake.did[2:] == [("await_events", False), ("await_events", True)]
+
+    run(story)
+
+
 def incoming(seq: int, n: int) -> act.ImportFlows:
     return act.ImportFlows(seq, (ev.Part(ev.Op.OPEN, n, 4, {}),))
 

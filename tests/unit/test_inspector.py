@@ -15,6 +15,7 @@ import pytest
 
 from flexha.config.derive import Draw, fastpath_config, node_plan
 from flexha.config.load import load
+from flexha.core import node
 from flexha.fastpath import (
     FlowFlag,
     FlowRecord,
@@ -35,6 +36,7 @@ from flexha.shell.history import History
 from flexha.shell.inspector import EndpointFilter, Inspector, endpoint
 from flexha.shell.metrics import families, render
 from flexha.shell.policy_io import PolicyIo
+from flexha.shell.sync_report import quantile_ms
 from flexha.units import Ns
 
 PAIR = Path(__file__).resolve().parents[2] / "netns-lab" / "pair.toml"
@@ -93,7 +95,7 @@ class FakeFastpath:
     def sync_stats(self, _: int) -> SyncStats:
         return SyncStats(
             **{
-                field.name: (1, 2) if field.name in {"lag", "hold"} else 3  # type: ignore[arg-type]
+                field.name: (1, 2, *[0] * 61, 5) if field.name in {"lag", "hold"} else 3  # type: ignore[arg-type]
                 for field in fields(SyncStats)
             }
         )
@@ -124,7 +126,8 @@ class Part:
         return {"routes": 1}
 
     def status(self) -> dict[str, object]:
-        return {"role": "ACTIVE", "term": 4, "ready": True, "peer": {"alive": True}, "sync": {"pending": 0}}
+        core = dict(node.status(node.initial(node_plan(CONFIG, "a").core), Ns(0)))
+        return {**core, "role": "ACTIVE", "term": 4, "ready": True, "peer": {"alive": True}}
 
 
 @pytest.fixture
@@ -242,6 +245,8 @@ def test_the_keys_of_a_session(shown: Inspector) -> None:
         "hairpin": False,
         "reset": False,
         "imported": True,
+        "held": False,
+        "fate": "lives",
     }
     (forwarded,) = ask(shown, "sessions", form="static")["sessions"]
     assert (forwarded["inbound"], forwarded["hairpin"], forwarded["rule"]) == (True, True, 7)
@@ -265,6 +270,14 @@ def test_the_loop_turns_while_a_table_is_walked(shown: Inspector) -> None:
     assert asyncio.run(story()) >= len(RECORDS) // module.PAGE
 
 
+SYNC_KEYS = {
+    *("connected", "state", "stream", "sent_seq", "acked_seq", "received_seq", "pending", "pending_bytes"),
+    *("bulk", "sweep", "audit", "lost_shards", "committing", "commit", "queued", "told", "lag_ms", "hold_ms"),
+    *("repaired_records", "import_unknown", "scrub_errors"),
+    *("records_sent", "records_received", "bytes_sent", "bytes_received", "unsent_bytes"),
+}
+
+
 # ---- the rest ----------------------------------------------------------------------------------------------
 def test_the_keys_of_status(shown: Inspector) -> None:
     """Spec: R25."""
@@ -276,13 +289,18 @@ def test_the_keys_of_status(shown: Inspector) -> None:
     assert set(status["peer"]["paths"]["xc"]) == {
         *("alive", "last_heard_ms", "sent", "received", "lost", "bad", "replayed"),
     }
-    assert status["sync"] == {
-        "pending": 0,
-        "connected": False,
-        "bytes_sent": 0,
-        "bytes_received": 0,
-        "unsent_bytes": 0,
+    assert set(status["sync"]) == SYNC_KEYS
+    assert set(status["sync"]["commit"]) == {
+        *("mode", "on", "degraded", "degraded_times", "unacked_sessions"),
+        *("held_sessions", "held_frames", "held_bytes"),
+        *("released", "expired", "full", "dropped", "unheld"),
     }
+    assert set(status["sync"]["sweep"]) == {"shards", "repairs", "done", "total", "percent"}
+    assert set(status["sync"]["audit"]) == {
+        *("in_sync", "agreed_at", "age_s", "differing", "repaired", "unrepaired"),
+    }
+    assert status["sync"]["lag_ms"] == {"count": 8, "p50": None, "p99": None}, "most are in the last bucket"
+    assert status["sync"]["lost_shards"] == 2, "shards 0 and 1: bits of the workers' masks"
     assert status["flows"] == {**NUMBERS, "capacity": 131072}
     assert status["ports"][1]["host_dev"] == "wan0"
     with pytest.raises(RequestError, match="unknown args"):
@@ -293,7 +311,8 @@ def test_the_keys_of_counters(shown: Inspector) -> None:
     counters = ask(shown, "show_counters")
     assert set(counters) == {"verdicts", "workers", "sync", "lag_bounds_us", "ports", "control"}
     assert counters["sync"][0]["hold_dropped"] == 3
-    assert counters["sync"][0]["lag"] == [1, 2]
+    assert counters["sync"][0]["lag"][:3] == [1, 2, 0]
+    assert len(counters["lag_bounds_us"]) + 1 == len(counters["sync"][0]["lag"])
     assert counters["lag_bounds_us"][:2] == [32, 40]
     assert all(set(row) == {"value", "help", "drop"} for row in counters["verdicts"].values())
     assert counters["ports"]["wan"]["rx_frames"] == 0
@@ -319,6 +338,38 @@ def test_metrics_name_verdicts_as_the_counters_do(shown: Inspector) -> None:
     assert 'flexha_peer_path_alive{path="xc"} 1.0' in text
     assert text.count("# TYPE flexha_port_rx_frames_total counter") == 1
     assert text.count("flexha_port_rx_frames_total{") == 2
+
+
+def test_metrics_of_sync(shown: Inspector) -> None:
+    """Spec: R25. Each number of sync has a name, and delays are histograms in seconds."""
+    text = render(families(shown)).decode()
+    for line in (
+        'flexha_sync_told_total{op="open",worker="0"} 3.0',
+        'flexha_sync_hold_expired_total{worker="0"} 3.0',
+        'flexha_sync_held_sessions{worker="0"} 3.0',
+        'flexha_sync_lag_seconds_bucket{le="3.2e-05",worker="0"} 1.0',
+        'flexha_sync_lag_seconds_bucket{le="4e-05",worker="0"} 3.0',
+        'flexha_sync_lag_seconds_bucket{le="+Inf",worker="0"} 8.0',
+        'flexha_sync_lag_seconds_count{worker="0"} 8.0',
+        'flexha_sync_hold_seconds_count{worker="0"} 8.0',
+        'flexha_sync_commit_mode{mode="bounded"} 1.0',
+        'flexha_sync_commit_mode{mode="async"} 0.0',
+        "flexha_sync_lost_shards 2.0",
+        "flexha_sync_connected 0.0",
+        "flexha_sync_unrepaired_shards 0.0",
+    ):
+        assert line in text, line
+    assert "# TYPE flexha_sync_lag_seconds histogram" in text
+    assert "flexha_sync_agreed_age_seconds" not in text, "tables that were never equal have no age"
+    sent = {name for name in SYNC_KEYS if name.endswith("_seq")}
+    assert all(f"flexha_sync_{name} 0.0" in text for name in sent)
+
+
+def test_quantiles_of_histograms() -> None:
+    assert quantile_ms((0, 0), 0.5) is None
+    assert quantile_ms((1, 99), 0.01) == 0.032
+    assert quantile_ms((1, 99), 0.5) == 0.04
+    assert quantile_ms((*[0] * 63, 1), 0.5) is None, "the last bucket has no end"
 
 
 def test_endpoints_in_text() -> None:

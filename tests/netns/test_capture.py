@@ -119,6 +119,7 @@ def test_both_sides_of_a_connection(lab: Lab, pair: Pair, tmp_path: Path) -> Non
         assert why_in.startswith("snat → out wan, worker ")
         assert why_out.startswith("snat ← in lan, worker ")
         assert why_in.partition("id ")[2].split(",")[0] == why_out.partition("id ")[2].split(",")[0]
+    came = next(frame for *_, frame in frames if frame[TCP].flags == "A")
     (answer, delivered) = [row for row in frames if row[3][TCP].flags == "SA"][:2]
     assert (answer[0], answer[3][IP].dst) == ("wan", topo.WAN_VIP)
     assert (delivered[0], delivered[3][IP].dst) == ("lan", came[IP].src)

@@ -28,7 +28,8 @@
 
 enum {
 	PREFETCH = 8,
-	POPS = 1024 /* entries taken from the queues in one call, stale ones included */
+	POPS = 1024, /* entries taken from the queues in one call, stale ones included */
+	WALK_SLOTS = 4096 /* looked at in one call for people: they may be empty, and packets wait */
 };
 
 /* ---- records ---- */
@@ -359,10 +360,10 @@ static enum fp_fate fate_of(const struct core *c, uint32_t idx)
 uint32_t core_walk(struct core *c, uint32_t *slot, struct fp_flow_rec *out, uint32_t cap, bool *done,
 		   uint64_t now_ns)
 {
-	uint32_t n = 0;
+	uint32_t n = 0, left = WALK_SLOTS;
 
 	c->now_ns = now_ns;
-	for (*slot = max_u32(*slot, 1); n < cap && *slot <= c->table.n_fresh; ++*slot) {
+	for (*slot = max_u32(*slot, 1); n < cap && left && *slot <= c->table.n_fresh; ++*slot, left--) {
 		if (!is_live(c, *slot))
 			continue;
 		export_record(c, *slot, FP_OP_OPEN, &out[n]);

@@ -502,7 +502,7 @@ class Fastpath:
         return lost
 
     def await_events(self, *, on: bool) -> None:
-        """On (as at first): a change of a session makes ``events_fd`` readable; an earlier one does not.
+        """On (as at first): a change makes ``events_fd`` readable, an earlier one does not: look again.
 
         Off: whoever drains looks by himself, and nobody is woken for it.
         """

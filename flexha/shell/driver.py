@@ -190,7 +190,7 @@ class Driver:
             case TrackChanges(on):
                 hands.fastpath.track_changes(on=on)
             case StartSweep(shards):
-                hands.fastpath.sweep_start(shards)
+                hands.flows.start_sweep(shards)
             case AskDigest():
                 hands.fastpath.digest_ask()
             case SetCommit(on):

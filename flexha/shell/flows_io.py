@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from flexha import fastpath
 from flexha.core import shards as sets
@@ -39,6 +40,15 @@ PAUSE_S = 0.002
 _SUM_BYTES, _COUNT_BYTES = 8, 4
 
 
+@dataclass(frozen=True, slots=True)
+class _Sweep:
+    """One that is under way. ``drained``: records that had been drained before it."""
+
+    shards: Shards
+    began_s: float
+    drained: int
+
+
 class FlowsIo:
     """Changes out, imports in."""
 
@@ -58,6 +68,8 @@ class FlowsIo:
         self._pause_until = 0.0
         self._awaited = True
         """Changes make the fast path's eventfd readable."""
+        self._sweep: _Sweep | None = None
+        self._drained = 0
         self._imported: int | None = None
         self._refused: FlowsImported | None = None
 
@@ -124,13 +136,36 @@ class FlowsIo:
             n = drained.n
             self._credit = max(0, self._credit - n)
             self._counters.add("sync.drained_records", n)
+            self._drained += n
             parts = tuple(Part(Op(part.op), part.n, part.family, part.columns) for part in drained.parts)
             self._post(FlowsDrained(parts, drained.marks))
         if drained.swept is not None:
+            self._sweep_ended(drained.swept)
             self._post(SweepWalked(drained.swept))
         if drained.digests is not None:
             told = drained.digests
             self._post(DigestDrained(told.shards, told.sums, told.counts, of=told.of))
+
+    def start_sweep(self, shards: Shards) -> None:
+        """Let the workers tell all records of these shards."""
+        self._fastpath.sweep_start(shards)
+        now_s = asyncio.get_running_loop().time()
+        if self._sweep is not None:  # both become one
+            shards |= self._sweep.shards
+        self._sweep = _Sweep(shards, now_s, self._drained)
+        log.info("sync.sweep_begun", shards=shards.bit_count())
+
+    def _sweep_ended(self, walked: Shards) -> None:
+        sweep, self._sweep = self._sweep, None
+        if sweep is None:
+            return
+        log.info(
+            "sync.sweep_ended",
+            shards=walked.bit_count(),
+            lost_meanwhile=(sweep.shards & ~walked).bit_count(),
+            records=self._drained - sweep.drained,
+            took_s=round(asyncio.get_running_loop().time() - sweep.began_s, 3),
+        )
 
     def ack(self, action: AckFlows) -> None:
         """Free the tombstones of what the peer has live."""

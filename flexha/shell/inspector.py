@@ -18,6 +18,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from flexha.config.derive import NodePlan
+from flexha.config.keyfiles import fingerprint, validity
 from flexha.fastpath import (
     Fastpath,
     FlowFlag,
@@ -39,6 +40,7 @@ from flexha.shell.netlink import Mirror
 from flexha.shell.policy_io import PolicyIo
 from flexha.shell.port_watch import PortWatch
 from flexha.shell.sync_io import SyncIo
+from flexha.shell.tls import TlsConnection
 from flexha.units import NS_PER_S, Ns
 from flexha.version import flexha_version
 
@@ -115,13 +117,17 @@ class Inspector:
         }
 
     def _sync_io(self) -> dict[str, object]:
-        if self.sync is None:
-            return {"connected": False, "bytes_sent": 0, "bytes_received": 0, "unsent_bytes": 0}
+        sync = self.sync
+        if sync is None:
+            nothing = dict.fromkeys(("bytes_sent", "bytes_received", "unsent_bytes"), 0)
+            return {"connected": False, **nothing, "refused": None, "tls": None}
         return {
-            "connected": self.sync.connected,
-            "bytes_sent": self.sync.bytes_sent,
-            "bytes_received": self.sync.bytes_received,
-            "unsent_bytes": self.sync.unsent_bytes,
+            "connected": sync.connected,
+            "bytes_sent": sync.bytes_sent,
+            "bytes_received": sync.bytes_received,
+            "unsent_bytes": sync.unsent_bytes,
+            "refused": str(sync.refusal) if sync.refusal and not sync.connected else None,
+            "tls": _tls(sync.tls),
         }
 
     def role(self) -> str:
@@ -385,6 +391,14 @@ def integer(args: Args, key: str, default: int, low: int, high: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise RequestError(f"{key} is {value!r}; send a number in {low}..{high}")
     return value
+
+
+def _tls(tls: TlsConnection | None) -> dict[str, object] | None:
+    """Who the peer has proven to be; None: nobody has, or not by TLS."""
+    if tls is None or tls.peer is None:
+        return None
+    _, ends = validity(tls.peer)
+    return {"peer": fingerprint(tls.peer), "ends": f"{ends:%Y-%m-%dT%H:%M:%SZ}", "ends_s": ends.timestamp()}
 
 
 def _mapping(value: object) -> dict[str, object]:

@@ -151,6 +151,15 @@ def _sync_session(sync: Mapping[str, Any]) -> Iterable[Metric]:
         yield _gauge(f"flexha_sync_{name}", text, value)
     if audit["age_s"] is not None:
         yield _gauge("flexha_sync_agreed_age_seconds", "Since the digests last agreed", audit["age_s"])
+    if tls := sync["tls"]:
+        yield _gauge(
+            "flexha_sync_tls_peer_expiry_timestamp_seconds",
+            "Until when the peer's certificate is valid, seconds since 1970",
+            tls["ends_s"],
+        )
+        peer = GaugeMetricFamily("flexha_sync_tls_peer", "1 for the peer's certificate", labels=["sha256"])
+        peer.add_metric([tls["peer"]], 1.0)
+        yield peer
     mode = GaugeMetricFamily("flexha_sync_commit_mode", "1 for the default mode of commit", labels=["mode"])
     for known in Commit:
         mode.add_metric([known.name.lower()], float(known.name.lower() == commit["mode"]))

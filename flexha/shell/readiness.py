@@ -114,7 +114,8 @@ def _sync_reasons(sync: Mapping[str, Any], role: str, audit_s: float) -> Iterato
 def _progress(sync: Mapping[str, Any], role: str) -> str:
     sweep = sync["sweep"]
     if role == "ACTIVE":
-        return f"{sweep['percent']:.0f} %" if sweep["total"] else "about to begin, or about to end"
+        walked = f"{sweep['percent']:.0f} %" if sweep["total"] else "all"
+        return f"{walked} walked, {sync['pending']} batches under way"
     return f"{sync['records_received']:,} records so far"
 
 

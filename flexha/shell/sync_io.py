@@ -69,6 +69,8 @@ class SyncIo:
         self._bursts = Bursts(time.monotonic)
         self.bytes_sent = 0
         self.bytes_received = 0
+        self.refusal: Refusal | None = None
+        """Of the last connection, if it was refused."""
 
     # ---- life ----
     async def start(self) -> None:
@@ -170,6 +172,7 @@ class SyncIo:
         if self._current is not None:
             self.close("replaced by a newer connection")
         self._current = connection
+        self.refusal = None
         self._counters.add("sync.connections")
         log.info("sync.connected", peer=self._xc.peer, **connection.described())
         self._post(SyncConnected())
@@ -185,6 +188,7 @@ class SyncIo:
         if self._bursts.begins(why.reason):
             log.warning("sync.tls_refused", peer=self._xc.peer, reason=why.reason, detail=why.detail)
         self.lost(connection, str(why))
+        self.refusal = why
 
     def lost(self, connection: _Connection, reason: str) -> None:
         """A connection has ended."""
@@ -195,6 +199,7 @@ class SyncIo:
 
     def _forget(self, reason: str) -> None:
         self._current = None
+        self.refusal = None
         log.info("sync.closed", reason=reason)
         self._post(SyncClosed(reason))
 

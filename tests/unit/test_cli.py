@@ -68,6 +68,8 @@ SYNC: dict[str, Any] = {
     "bytes_sent": 65536,
     "bytes_received": 1024,
     "unsent_bytes": 0,
+    "refused": None,
+    "tls": {"peer": "c0ffee", "ends": "2036-01-01T00:00:00Z", "ends_s": 2082758400.0},
 }
 READINESS: dict[str, Any] = {
     "lossless": False,
@@ -384,6 +386,7 @@ def test_sync_for_people(daemon: Daemon, ctl: Any) -> None:
         "the peer is slow",
         "half within 0.512 ms, 99 % within 2.435 ms (5,000)",
         "2 records repaired",
+        "SHA-256 c0ffee, valid until 2036-01-01T00:00:00Z",
     ):
         assert text in out, text
     assert "news of sessions" not in out

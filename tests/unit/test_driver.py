@@ -133,7 +133,7 @@ EVERY_ACTION: list[tuple[act.Action, object]] = [
     (act.SendSync(b"y"), ("send", b"y")),
     (act.CloseSync("why"), ("close", "why")),
     (act.TrackChanges(on=True), ("track_changes", True)),
-    (act.StartSweep(5), ("sweep_start", 5)),
+    (act.StartSweep(5), ("start_sweep", 5)),
     (act.AskDigest(), ("digest_ask",)),
     (act.SetDrainCredit(5), ("set_credit", 5)),
     (act.SetCommit(on=True), ("set_commit", True)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -265,6 +266,31 @@ def test_markers_follow_their_batch() -> None:
         ]
 
     run(story)
+
+
+def test_a_sweep_is_logged_when_it_begins_and_when_it_ends(caplog: pytest.LogCaptureFixture) -> None:
+    """Spec: R25. How many shards, how many records were told meanwhile, how long it took."""
+
+    async def story(bench: Bench, flows: FlowsIo) -> None:
+        bench.fake.waiting_batches = [drained(2)]
+        flows.set_credit(100)
+        await settle()
+        flows.start_sweep(0b110)
+        flows.start_sweep(0b1001)
+        assert bench.fake.did[-1] == ("sweep_start", 0b1001)
+        bench.fake.waiting_batches = [drained(3), drained(4, swept=0b1011)]
+        for _ in range(2):
+            flows.wake()
+            await settle()
+
+    with caplog.at_level(logging.INFO, logger="flexha"):
+        run(story)
+    lines = [(record.getMessage(), vars(record)["fields"]) for record in caplog.records]
+    begun = [fields for name, fields in lines if name == "sync.sweep_begun"]
+    assert begun == [{"shards": 2}, {"shards": 4}]
+    ((_, ended),) = [line for line in lines if line[0] == "sync.sweep_ended"]
+    assert ended.pop("took_s") >= 0
+    assert ended == {"shards": 3, "lost_meanwhile": 1, "records": 7}
 
 
 def test_a_loss_is_told_when_the_rings_are_empty() -> None:

@@ -274,7 +274,7 @@ SYNC_KEYS = {
     *("connected", "state", "stream", "sent_seq", "acked_seq", "received_seq", "pending", "pending_bytes"),
     *("bulk", "sweep", "audit", "lost_shards", "committing", "commit", "queued", "told", "lag_ms", "hold_ms"),
     *("repaired_records", "import_unknown", "scrub_errors"),
-    *("records_sent", "records_received", "bytes_sent", "bytes_received", "unsent_bytes"),
+    *("records_sent", "records_received", "bytes_sent", "bytes_received", "unsent_bytes", "refused", "tls"),
 }
 
 

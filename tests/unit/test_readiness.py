@@ -33,6 +33,7 @@ STATUS: dict[str, Any] = {
         "lost_shards": 0,
         "committing": True,
         "records_received": 0,
+        "pending": 2,
         "commit": {"mode": "bounded", "degraded": False},
     },
 }
@@ -89,13 +90,13 @@ def test_a_pair_that_is_ready_has_no_reason_on_either_node() -> None:
                 "sync__sweep": {"shards": 64, "done": 42, "total": 100, "percent": 42.0},
             },
             "bulk",
-            "whole table: 42 %",
+            "whole table: 42 % walked, 2 batches under way",
         ),
         ({"sync__lost_shards": 3, "sync__sweep__shards": 3}, "lost", "changes of 3 shards were lost"),
         (
             {"sync__sweep": {"shards": 2, "done": 1, "total": 2, "percent": 50.0}},
             "sweep",
-            "2 shards are told once more: 50 %",
+            "2 shards are told once more: 50 % walked",
         ),
         ({"sync__audit__differing": [3, 7]}, "differ", "differ in shards 3, 7"),
         (

@@ -16,6 +16,17 @@ static const struct heartbeat_keys *keys_of(const struct pulse *p)
 	return &p->keys[atomic_load_explicit(&p->keys_seen, memory_order_relaxed)];
 }
 
+/*
+ * Whom a path answers: the peer as we know it, or who introduced himself. While the former is heard there, by turns,
+ * so that a lie costs the peer no more than every other heartbeat.
+ */
+static uint64_t echo_of(const struct pulse *p, const struct pulse_path *pp)
+{
+	if (pp->introduced && (!pp->alive || pp->tx_seq % 2))
+		return pp->introduced;
+	return p->peer.incarnation;
+}
+
 void pulse_compose(const struct pulse *p, uint32_t path, uint64_t now_ns, uint8_t *out)
 {
 	const struct fp_pulse_cfg *cfg = &p->cfg->pulse;
@@ -34,7 +45,7 @@ void pulse_compose(const struct pulse *p, uint32_t path, uint64_t now_ns, uint8_
 		.term = fence_term(word),
 		.seq = pp->tx_seq + 1,
 		.t_ns = now_ns,
-		.echo = pp->introduced ? pp->introduced : p->peer.incarnation,
+		.echo = echo_of(p, pp),
 	};
 
 	heartbeat_encode(&hb, keys_of(p)->key[0], path, out);
@@ -94,11 +105,11 @@ static bool is_new(struct pulse *p, uint32_t path, const struct heartbeat *hb)
 			   (!newer && (hb->incarnation != p->peer.incarnation || hb->seq <= pp->rx_seq));
 
 	if (stale) {
-		/* A stranger's first word is an introduction, which we answer; repeated, it is a replay. */
-		if (newer && pp->introduced != hb->incarnation)
-			pp->introduced = hb->incarnation;
-		else
+		/* In silence a stranger's first word is an introduction; else, or repeated, it may be a replay. */
+		if (!newer || pp->alive || pp->introduced == hb->incarnation)
 			counter_add(&pp->replayed, 1);
+		if (newer)
+			pp->introduced = hb->incarnation;
 		return false;
 	}
 	if (newer)
@@ -113,6 +124,7 @@ static void mark_heard(struct pulse *p, struct pulse_path *pp, uint64_t seq, uin
 	if (pp->rx_seq != 0)
 		counter_add(&pp->lost, seq - pp->rx_seq - 1);
 	pp->rx_seq = seq;
+	pp->introduced = 0; /* the peer lives: nobody else has its name now */
 	pp->alive = true;
 	pp->quiet_since_ns = now_ns;
 	counter_add(&pp->received, 1);

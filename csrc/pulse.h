@@ -31,7 +31,8 @@
  *
  * All else counts as replayed, and changes nothing: it does not even break a silence. A peer that we do not know
  * introduces itself by a heartbeat whose echo is not ours yet; we answer by echoing its incarnation on that path,
- * and believe what it says next. So two nodes know each other after one heartbeat each way, and no recording
+ * and believe what it says next. While the known peer is heard there, every other heartbeat answers it, and its
+ * next word ends the introduction: who lies about being the peer's next life breaks no path. So two nodes know each other after one heartbeat each way, and no recording
  * does, whatever it is of: to be heard, one has to hear.
  *
  * An incarnation is the wall clock at the start, in nanoseconds, or one more than the last one of this node if

@@ -413,6 +413,14 @@ static void check_replays(void)
 	CHECK_EQ(137, hear_life(b, 1, 31, self, 2, t), 0);
 	CHECK_EQ(138, hear_life(b, 1, 30, self, 99, t), (uint64_t)-ESTALE);
 	CHECK_EQ(139, counter_read(&paths[1].bad), 0);
+	/* A lie about a next life, while this one is heard: answered every other time, until it is heard again. */
+	CHECK_EQ(150, hear_life(b, 1, 40, 0, 1, t), (uint64_t)-ESTALE);
+	b->pulse.paths[1].tx_seq = 6;
+	CHECK_EQ(151, echoed(b, 1), 31);
+	b->pulse.paths[1].tx_seq = 7;
+	CHECK_EQ(152, echoed(b, 1), 40);
+	CHECK_EQ(153, hear_life(b, 1, 31, self, 3, t), 0);
+	CHECK_EQ(154, echoed(b, 1), 31);
 	bench_close(b);
 }
 

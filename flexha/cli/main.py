@@ -309,6 +309,14 @@ def pair_show(context: typer.Context, as_json: Json = False) -> None:
     target.show(result, render.pair_show(result))
 
 
+@pair_app.command("rotate")
+def pair_rotate(context: typer.Context, as_json: Json = False) -> None:
+    """Change this node's key and certificate, and the heartbeats' key, while both nodes run."""
+    target = _target(context, as_json)
+    result = target.ask("pair_rotate")
+    target.show(result, str(result.get("text", "")))
+
+
 class Mode(StrEnum):
     """Of ``flexhactl maintenance``."""
 

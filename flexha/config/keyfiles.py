@@ -87,13 +87,20 @@ class Keys:
 def make_identity(name: str, now: datetime, *, days: int = DAYS) -> Identity:
     """A new Ed25519 key, and a certificate for it that says no more than whose it is."""
     key = ed25519.Ed25519PrivateKey.generate()
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    serial = x509.random_serial_number()
+    # No two have the same name: OpenSSL looks for a pinned certificate by its name, and takes the first one.
+    subject = x509.Name(
+        [
+            x509.NameAttribute(NameOID.COMMON_NAME, name),
+            x509.NameAttribute(NameOID.SERIAL_NUMBER, f"{serial:x}"),
+        ]
+    )
     certificate = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(subject)
         .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
+        .serial_number(serial)
         .not_valid_before(now - CLOCK_SLACK)
         .not_valid_after(now + timedelta(days=days))
         # It signs itself, and nothing else.

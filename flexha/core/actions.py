@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from flexha.core.events import Part, Role
+from flexha.core.keys_wire import Keys, KeysAck
 from flexha.core.shards import Shards
 from flexha.units import Term
 
@@ -58,6 +59,13 @@ class SendSync:
     """Write bytes to the sync connection."""
 
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HearKeys:
+    """The peer changes keys: for the shell."""
+
+    message: Keys | KeysAck
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +204,7 @@ Action = (
     | SendFrame
     | SendSync
     | CloseSync
+    | HearKeys
     | TrackChanges
     | StartSweep
     | AskDigest

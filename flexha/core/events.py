@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
+from flexha.core.keys_wire import Keys, KeysAck
 from flexha.core.shards import NONE, Shards
 from flexha.units import Term
 
@@ -156,6 +157,13 @@ class SyncReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class SayKeys:
+    """The shell changes keys: tell the peer."""
+
+    message: Keys | KeysAck
+
+
+@dataclass(frozen=True, slots=True)
 class SyncClosed:
     """The sync connection ended."""
 
@@ -267,6 +275,7 @@ Event = (
     | SyncConnected
     | SyncReceived
     | SyncClosed
+    | SayKeys
     | FlowsDrained
     | ShardsLost
     | SweepWalked

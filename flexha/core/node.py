@@ -48,6 +48,7 @@ from flexha.core.events import (
     PeerHeard,
     PortChanged,
     RoleSet,
+    SayKeys,
     ShardsLost,
     Started,
     StopRequested,
@@ -232,6 +233,7 @@ class _Turn:
             case (
                 SyncConnected()
                 | SyncClosed()
+                | SayKeys()
                 | ShardsLost()
                 | SweepWalked()
                 | DigestDrained()

@@ -23,7 +23,7 @@ from enum import StrEnum
 from typing import Final
 
 from flexha.core import sync_receiver, sync_sender, sync_wire
-from flexha.core.actions import Action, CloseSync, Count, Level, Record, SendSync
+from flexha.core.actions import Action, CloseSync, Count, HearKeys, Level, Record, SendSync
 from flexha.core.errors import RemoteProtocolError
 from flexha.core.events import (
     DigestDrained,
@@ -31,6 +31,7 @@ from flexha.core.events import (
     FlowsDrained,
     FlowsImported,
     Role,
+    SayKeys,
     ShardsLost,
     SweepWalked,
     SyncClosed,
@@ -39,6 +40,7 @@ from flexha.core.events import (
     TimerFired,
 )
 from flexha.core.evolve import replace
+from flexha.core.keys_wire import Keys, KeysAck
 from flexha.core.sync_receiver import IMPORT_FAILURES_MAX, Receiver
 from flexha.core.sync_sender import Drained, Sender, SyncLimits
 from flexha.core.sync_wire import (
@@ -155,6 +157,7 @@ Input = (
     | Settle
     | SendGo
     | PeerGone
+    | SayKeys
 )
 Fact = SyncedChanged | Drained | DrainFailed | GoReceived | ImportBroken
 Output = Action | Fact
@@ -213,7 +216,7 @@ def next_deadline(session: Session) -> Ns | None:
     return min((t for t in deadlines if t is not None), default=None)
 
 
-def _dispatch(session: Session, event: Input, now: Ns) -> Result:
+def _dispatch(session: Session, event: Input, now: Ns) -> Result:  # noqa: C901 - one arm for each input
     match event:
         case SyncConnected():
             return _connected(session, now)
@@ -239,6 +242,10 @@ def _dispatch(session: Session, event: Input, now: Ns) -> Result:
             return _drains((replace(session, sender=sync_sender.settle(session.sender)), ()), now)
         case SendGo(term):
             return session, (SendSync(sync_wire.encode(Go(term))),)
+        case SayKeys(message):
+            # Behind our hello, which stands first in each connection.
+            said = () if session.mode is Mode.DOWN else (SendSync(sync_wire.encode(message)),)
+            return session, said
         case PeerGone(reason):
             return _close(session, now, reason)
 
@@ -407,6 +414,10 @@ def _on_go(session: Session, message: Go, _now: Ns) -> Result:
     return session, (GoReceived(message.term),)
 
 
+def _on_keys(session: Session, message: Keys | KeysAck, _now: Ns) -> Result:
+    return session, (HearKeys(message),)
+
+
 def _on_beat(session: Session, _message: Beat, _now: Ns) -> Result:
     return session, ()
 
@@ -416,12 +427,29 @@ def _on_close(session: Session, message: Close, now: Ns) -> Result:
     return session, (CloseSync("closed by the peer"), *outputs)
 
 
+_GREETED: Final = (Mode.IDLE, Mode.SENDING, Mode.RECEIVING)
 _EARLY: Final = Offence("no_hello", "the first message is hello")
 _NOT_SENDING: Final = Ignore("sent before it heard of our present role")
 
 MESSAGES: Final = TransitionTable(
     (Mode.GREETING, Mode.IDLE, Mode.SENDING, Mode.RECEIVING),
-    (Hello, Want, SweepBegin, Resume, Batch, SweepEnd, Ack, Digest, Audit, Go, Beat, Close, Unknown),
+    (
+        Hello,
+        Want,
+        SweepBegin,
+        Resume,
+        Batch,
+        SweepEnd,
+        Ack,
+        Digest,
+        Audit,
+        Go,
+        Beat,
+        Close,
+        Keys,
+        KeysAck,
+        Unknown,
+    ),
     {
         Hello: {m: _on_hello for m in Mode if m is not Mode.DOWN},
         Want: {
@@ -481,6 +509,8 @@ MESSAGES: Final = TransitionTable(
             Mode.RECEIVING: _on_go,
         },
         Beat: {m: _on_beat for m in Mode if m is not Mode.DOWN},
+        Keys: {Mode.GREETING: _EARLY} | dict.fromkeys(_GREETED, _on_keys),
+        KeysAck: {Mode.GREETING: _EARLY} | dict.fromkeys(_GREETED, _on_keys),
         Close: {m: _on_close for m in Mode if m is not Mode.DOWN},
         Unknown: {
             Mode.GREETING: _EARLY,

@@ -20,6 +20,7 @@ import msgpack
 
 from flexha.core.errors import RemoteProtocolError
 from flexha.core.events import Op, Part, Role
+from flexha.core.keys_wire import Keys, KeysAck, decode_keys, decode_keys_ack
 from flexha.core.shards import ALL, Shards
 from flexha.units import TERM_MAX, Term
 
@@ -218,7 +219,21 @@ class Unknown:
 
 
 Message = (
-    Hello | Want | SweepBegin | Resume | Batch | SweepEnd | Ack | Digest | Audit | Go | Beat | Close | Unknown
+    Hello
+    | Want
+    | SweepBegin
+    | Resume
+    | Batch
+    | SweepEnd
+    | Ack
+    | Digest
+    | Audit
+    | Go
+    | Beat
+    | Close
+    | Keys
+    | KeysAck
+    | Unknown
 )
 
 
@@ -229,7 +244,7 @@ def encode(message: Message) -> bytes:
     return len(payload).to_bytes(LENGTH_BYTES, "big") + payload
 
 
-def _as_map(message: Message) -> dict[str, object]:
+def _as_map(message: Message) -> dict[str, object]:  # noqa: C901 - one arm for each message
     match message:
         case Hello():
             return {
@@ -269,6 +284,8 @@ def _as_map(message: Message) -> dict[str, object]:
             return {"t": "audit", "seq": seq, "shards": shards, "differ": differ}
         case Go(term):
             return {"t": "go", "term": term}
+        case Keys() | KeysAck():
+            return message.fields()
         case Beat():
             return {"t": "beat"}
         case Close(reason):
@@ -499,5 +516,7 @@ _DECODERS: Final[Mapping[str, Callable[[Fields], Message]]] = {
     "audit": _decode_audit,
     "go": lambda f: Go(Term(_unsigned(f, "term", TERM_MAX))),
     "beat": lambda _: Beat(),
+    "keys": decode_keys,
+    "keys_ack": decode_keys_ack,
     "close": lambda f: Close(_text(f, "reason")),
 }

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from flexha.config.derive import Draw, NodePlan, fastpath_config, inside_routes, node_plan
 from flexha.config.schema import Config, NodeName
-from flexha.core.events import PortChanged, Role, Started, StopRequested
+from flexha.core.events import PortChanged, Role, SayKeys, Started, StopRequested
 from flexha.errors import EXIT_OK, EXIT_RUNTIME, StartError
 from flexha.fastpath import Fastpath, FastpathError, HeartbeatFlag, Zone
 from flexha.shell import address_probe, clock, incarnations, log, memory, plug, preflight, scheduling, systemd
@@ -47,6 +47,7 @@ from flexha.shell.policy_io import PolicyIo
 from flexha.shell.port_watch import PortWatch
 from flexha.shell.preflight import StateDir
 from flexha.shell.readiness import Readiness
+from flexha.shell.rotation import Rotation
 from flexha.shell.rtnl import Rtnl
 from flexha.shell.sync_io import SyncIo
 from flexha.shell.terms import TermFile
@@ -189,7 +190,14 @@ class Daemon:
         flows = FlowsIo(fastpath, plan.core.sync.batch_records, driver.post, counters)
         tls = keyring.tls if keyring else None
         sync = SyncIo(plan.xc, driver.post, counters, tls) if plan.xc else None
-        pair = PairIo(keyring, sync)
+        rotation = None
+        if keyring and sync:
+            rotation = Rotation(
+                plan.name, keyring, sync, fastpath, lambda said: driver.post(SayKeys(said)), counters
+            )
+            rotation.start()
+            stack.callback(rotation.stop)
+        pair = PairIo(keyring, sync, rotation)
         watches = [PortWatch(port, fastpath, self._on_port_changed) for port in ports]
         inspector = Inspector(
             plan,
@@ -217,6 +225,7 @@ class Daemon:
                 "rules": policy.rules,
                 "pools": policy.pools,
                 "pair_show": pair.show,
+                "pair_rotate": pair.rotate,
                 "capture": CaptureIo(fastpath, plan, counters).capture,
             },
             driver.post,
@@ -234,6 +243,7 @@ class Daemon:
             control.reply,
             self._on_stop,
             policy.role_set,
+            rotation,
         )
         self._heartbeat = heartbeat
 

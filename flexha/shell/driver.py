@@ -31,6 +31,7 @@ from flexha.core.actions import (
     CompareDigests,
     Count,
     EndImport,
+    HearKeys,
     ImportFlows,
     PersistTerm,
     Record,
@@ -53,6 +54,7 @@ from flexha.shell.counters import Counters
 from flexha.shell.flows_io import FlowsIo
 from flexha.shell.heartbeat_io import HeartbeatIo
 from flexha.shell.history import History
+from flexha.shell.rotation import Rotation
 from flexha.shell.sync_io import SyncIo
 from flexha.shell.terms import TermFile
 from flexha.shell.vrrp_io import VrrpIo
@@ -74,6 +76,7 @@ class Hands:
     reply: Callable[[Reply], None]
     stop: Callable[[], None]
     role_set: Callable[[Role], None]
+    rotation: Rotation | None = None
 
 
 class Driver:
@@ -184,6 +187,9 @@ class Driver:
                 hands.heartbeat.perform(action)
             case SendFrame():
                 hands.vrrp.perform(action)
+            case HearKeys(message):
+                if hands.rotation:
+                    hands.rotation.hear(message)
             case CloseSync(reason):
                 if hands.sync:
                     hands.sync.close(reason)

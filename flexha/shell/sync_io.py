@@ -67,6 +67,8 @@ class SyncIo:
         self._current: _Connection | None = None
         self._pending: list[_Connection] = []
         self._bursts = Bursts(time.monotonic)
+        self.standing: Callable[[], None] | None = None
+        """Called when a connection stands, after the core was told."""
         self.bytes_sent = 0
         self.bytes_received = 0
         self.refusal: Refusal | None = None
@@ -176,6 +178,8 @@ class SyncIo:
         self._counters.add("sync.connections")
         log.info("sync.connected", peer=self._xc.peer, **connection.described())
         self._post(SyncConnected())
+        if self.standing:
+            self.standing()
 
     def received(self, connection: _Connection, data: bytes) -> None:
         """Bytes of the current connection; of a former one they are ignored."""

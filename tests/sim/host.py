@@ -25,6 +25,7 @@ from flexha.core.actions import (
     CompareDigests,
     Count,
     EndImport,
+    HearKeys,
     ImportFlows,
     PersistTerm,
     Record,
@@ -262,6 +263,8 @@ class Process:
                     self.history.append((self.world.clock.now, event, fields))
             case Count(name, n):
                 self.counters[name] = self.counters.get(name, 0) + n
+            case HearKeys():
+                raise SimulationError(f"{self.name}: nobody changes keys here")
             case Stop():
                 self.crash()
             case _:

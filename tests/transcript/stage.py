@@ -53,6 +53,7 @@ from flexha.core.actions import (
     TrackChanges,
 )
 from flexha.core.events import Command, Event, VrrpFrameReceived
+from flexha.core.keys_wire import Keys, KeysAck
 from flexha.core.shards import ALL, Shards
 from flexha.core.sync_wire import (
     Ack,
@@ -284,7 +285,7 @@ def told_message(message: sync_wire.Message) -> list[str]:
             return [f"sync: close, {reason}"]
         case Unknown(kind):
             return [f"sync: unknown {kind}"]
-        case Ack() | Beat() | Digest():
+        case Ack() | Beat() | Keys() | KeysAck() | Digest():
             return []
 
 

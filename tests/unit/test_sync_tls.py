@@ -9,6 +9,7 @@ import gc
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import keys as testkeys
@@ -306,9 +307,9 @@ def test_a_burst_is_one_line(pair: dict[str, Path], caplog: pytest.LogCaptureFix
 
 def test_new_keys_hold_from_the_next_connection_on(pair: dict[str, Path]) -> None:
     async def story(a: Keyed, b: Keyed) -> None:
-        following = testkeys.stranger()
         before = testkeys.load(pair["b"]).own
         assert before
+        following = keyfiles.make_identity("flexha test b", datetime.now(UTC))  # the name of the old one
         testkeys.pin(pair["a"], before, following)
         testkeys.give(pair["b"], following)
         a.io.set_tls(Tls.of(testkeys.load(pair["a"])))

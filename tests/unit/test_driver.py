@@ -13,6 +13,7 @@ import pytest
 
 from flexha.core import actions as act
 from flexha.core import events as ev
+from flexha.core.keys_wire import KeysAck, KeysStep
 from flexha.core.node import NodeConfig
 from flexha.fastpath import FastpathError
 from flexha.shell import clock, driver
@@ -87,7 +88,7 @@ def run(
         part: Any = hand
         under_test.hands = Hands(
             part, part, part, part, part, part, History("a"), Counters(), hand.did.append,
-            lambda: hand.did.append("stopped"), lambda _: None,
+            lambda: hand.did.append("stopped"), lambda _: None, part,
         )  # fmt: skip
         try:
             await story(under_test, core, hand, fatal)
@@ -126,6 +127,7 @@ def test_started_comes_first_whatever_was_posted_before(monkeypatch: pytest.Monk
     run(monkeypatch, lambda _: (), story)
 
 
+KEYS_ACK = KeysAck(KeysStep.ADD, "")
 EVERY_ACTION: list[tuple[act.Action, object]] = [
     (act.SetRole(ev.Role.PASSIVE, Term(2)), ("role", 2, 2)),
     (act.SetPulse(ready=True), act.SetPulse(ready=True)),
@@ -142,6 +144,7 @@ EVERY_ACTION: list[tuple[act.Action, object]] = [
     (act.EndImport(2, 5), ("end_import", act.EndImport(2, 5))),
     (act.CompareDigests(2, 0, b"", b""), ("compare", act.CompareDigests(2, 0, b"", b""))),
     (act.AckFlows({0: 9}), ("ack", act.AckFlows({0: 9}))),
+    (act.HearKeys(KEYS_ACK), ("hear", KEYS_ACK)),
     (act.Reply(1, ok=True, text="t"), act.Reply(1, ok=True, text="t")),
     (act.Stop(), "stopped"),
 ]

@@ -6,7 +6,7 @@
 PYTHON ?= python3
 RUNS ?= 1
 NODE ?= a
-MODES ?= async
+MODES ?= async bounded strict
 BOUNDARIES ?=
 SEED ?=
 DRIVER ?=

@@ -28,14 +28,15 @@ from faults import sync_unheard
 from kills import (
     MODES,
     STAGES,
+    TOLD,
+    UNHEARD,
     WHENS,
     Case,
     Kill,
     as_json,
+    cases_of,
     describe,
-    heard_cases,
     print_kills,
-    unheard_cases,
 )
 from pair import Node, Pair, configuration_text
 from relay import PLACES, Relay, spliced
@@ -59,15 +60,20 @@ STORM_CONNS = 12_000
 STORM_KILL_AT = 5_000
 END_S = 12.0
 """What has begun has so long from the takeover on: SYN retransmissions come after 1, 3 and 7 s."""
-END_LOST_S = 3.0
-"""Where all are to be lost: four retransmissions of data, and none is answered."""
+END_LOST_S = 2.0
+"""Where all are to be lost: three retransmissions of data, and none is answered."""
 
 
 # ---- one kill ------------------------------------------------------------------------------------------
 def configuration_with(directory: Path, mode: str) -> Path:
-    """The pair's file for a mode."""
+    """The pair's file with a mode of output commit."""
+    text, line = configuration_text(), f'commit = "{mode}"\n'
+    if "[sync]\n" in text:
+        text = text.replace("[sync]\n", f"[sync]\n{line}")
+    else:
+        text = text.replace("[nodes.a]\n", f"[sync]\n{line}\n[nodes.a]\n", 1)
     written = directory / f"pair-{mode}.toml"
-    written.write_text(configuration_text())
+    written.write_text(text)
     return written
 
 
@@ -81,6 +87,7 @@ class Death:
     port: int
     start_ns: int
     unknown: int
+    degraded: bool = False
     at_kill: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
 
@@ -88,6 +95,7 @@ class Death:
         """The relay kills, and the survivor takes over."""
         self.at_kill = self.relay.wait_event("killed", 60)
         self.victim.wait_gone()
+        self.degraded = was_degraded(self.victim)
         wait_until(lambda: self.survivor.role() == "ACTIVE", 10, f"node {self.survivor.name} takes over")
         self.history = self.survivor.history()
 
@@ -112,25 +120,25 @@ class Bench:
         """Bring ``conns`` connections to the packet, kill, and see what becomes of them."""
         death = self._prepare(case.where)
         relay = death.relay
-        # What has been told is certain: before the kill the survivor has every session. With output commit
-        # there is nothing to wait for, since what has not been acknowledged has not been let go.
-        told_first = case.mode == "async" and case.heard
+        waits = case.heard == TOLD or (case.heard == UNHEARD and case.mode != "async")
         # What was in flight at the moment of the kill is held until the peer has taken over (keep), so that
         # it is the first that the peer sees; what follows a packet that was let go is lost with the node.
         keep = case.when == "before"
+        let_go = frames_let_go(death.victim) if waits else 0
         with contextlib.ExitStack() as stack, contextlib.ExitStack() as unheard:
-            if not case.heard:
+            if case.heard == UNHEARD:
                 unheard.enter_context(sync_unheard(self.lab, death.survivor.name))
-            relay.step(case.stage, case.when, conns, wait=told_first or case.withheld, keep=keep)
+            relay.step(case.stage, case.when, conns, wait=waits, keep=keep)
             first_port = FIRST_SOURCE_PORT + SOURCE_PORTS * self.number
             traffic = ShortConns(self.lab, death.port, first_port, conns=conns)
             stack.callback(traffic.close)
             if case.withheld:
                 wait_until(lambda: held_sessions(death.victim) >= conns, 5, "the node holds all of them")
                 relay.command("kill")
-            elif told_first:
+            elif waits:
                 relay.wait_event("full", 20)
-                if (case.where, case.stage) != ("client", "syn"):
+                let_go = frames_let_go(death.victim) - let_go
+                if case.heard == TOLD and (case.where, case.stage) != ("client", "syn"):
                     wait_until(lambda: told(death.survivor, death.port) >= conns, 5, "all have been told")
                 relay.command("go")
             death.wait_takeover()
@@ -140,7 +148,7 @@ class Bench:
             traffic.end(end_s)
             death.victim.start()
             result = traffic.finish(end_s + 10)
-        return self._add(death, case, conns, 0, result, death.at_kill)
+        return self._add(death, case, conns, 0, result, death.at_kill, let_go=let_go)
 
     def storm(
         self,
@@ -185,6 +193,8 @@ class Bench:
         delay_ms: int,
         result: ShortResult,
         relay: dict[str, Any],
+        *,
+        let_go: int = 0,
     ) -> Kill:
         killed_ns = int(relay["killed_ns"])
         kill = Kill(
@@ -198,6 +208,8 @@ class Bench:
             result=result,
             relay={key: value for key, value in relay.items() if key not in {"event", "full"}},
             unknown=unknown_dropped(death.survivor) - death.unknown,
+            let_go=let_go,
+            degraded=death.degraded,
             takeover=takeover_of(death.history, killed_ns, death.survivor),
             moments=moments_of(death.history, death.start_ns, killed_ns, death.victim),
         )
@@ -210,10 +222,25 @@ def told(node: Node, port: int) -> int:
     return int(node.request("sessions", remote=f":{port}", count_only=True)["count"])
 
 
+def sync_figure(node: Node, name: str) -> int:
+    """A field of ``struct fp_sync_stats``, over all workers."""
+    return sum(int(worker[name]) for worker in node.request("counters")["sync"])
+
+
 def held_sessions(node: Node) -> int:
     """Sessions whose packets wait for an acknowledgement."""
-    status = node.status()
-    return 0 if status is None else int(status["sync"]["commit"]["held_sessions"])
+    return sync_figure(node, "held_sessions")
+
+
+def frames_let_go(node: Node) -> int:
+    """Packets that left since their time was up."""
+    return sync_figure(node, "hold_expired")
+
+
+def was_degraded(node: Node) -> bool:
+    """What the node's log said last about output commit, in its last life."""
+    life = node.log.read_text().rpartition(" daemon.starting ")[2]
+    return life.rfind(" commit.degraded ") > life.rfind(" commit.recovered ")
 
 
 def unknown_dropped(node: Node) -> int:
@@ -254,12 +281,11 @@ def check_words(modes: Sequence[str], boundaries: Sequence[str]) -> None:
 
 def plan(mode: str, boundaries: Sequence[str], runs: int) -> list[Case]:
     """Cases of a mode; ``boundaries`` are parts of their names, such as ``syn-ack`` or ``wire``."""
-    cases = heard_cases(mode) + unheard_cases(mode)
+    wanted = set(boundaries)
     chosen = [
         case
-        for case in cases
-        if not boundaries
-        or {case.stage, case.when, case.where, f"{case.when}-{case.stage}"} & set(boundaries)
+        for case in cases_of(mode)
+        if not wanted or wanted & {case.stage, case.when, case.where, f"{case.when}-{case.stage}"}
     ]
     return chosen * runs
 

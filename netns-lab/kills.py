@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from traffic import ShortResult
 
-MODES = ("async",)
+MODES = ("async", "bounded", "strict")
 STAGES = ("syn", "syn-ack", "ack", "data", "answer", "fin")
 ORDER = (
     *("syn", "syn-ack", "ack", "data", "data-ack", "answer", "answer-ack"),
@@ -29,11 +29,17 @@ ORDER = (
 """Every stage that the relay tells apart, in order (stage.h)."""
 WHENS = ("before", "after")
 STORM_RATE_MIN = 2000.0
+SLOW = "; it had degraded to async, since its peer was slower than hold_ms"
 LOST = ("overflow", "missed", "dropped", "unsent")
 """Figures of the relay that must be 0: it loses nothing of its own accord."""
 
 
 # ---- what is tried, and what may come of it ----------------------------------------------------------
+TOLD, RACING, UNHEARD = "told", "racing", "unheard"
+"""What the survivor knows at the kill: it was waited for until it had every session; or it has what had come
+to it by then, and nobody waited; or nothing has come to it since before the first packet."""
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """A kill at a packet of every connection."""
@@ -42,33 +48,37 @@ class Case:
     where: str
     when: str
     stage: str
-    heard: bool = True
-    """The survivor got what its peer had to say until then; else nothing since before the first packet."""
+    heard: str = RACING
 
     @property
     def boundary(self) -> str:
         """In words."""
-        return f"{self.when} {self.stage} at the {self.where}'s side"
+        return f"{self.when} {self.stage}, {self.where}'s side"
 
     @property
     def withheld(self) -> bool:
         """``strict`` and nobody to acknowledge: the first packet never reaches the wire."""
-        return self.mode == "strict" and not self.heard
+        return self.mode == "strict" and self.heard == UNHEARD
 
     def legal(self, conns: int) -> tuple[int, int]:
         """Fewest and most connections that may survive.
 
-        All, wherever the survivor has the session: what was told before a packet is enough to go on from
-        it. All, too, where the client never gets the SYN-ACK: its kernel sends the SYN again (R17). None
-        where the client is connected and the survivor never heard of it: only a SYN opens a session (R18).
-        A SYN-ACK that is held at the client's side has passed the node: the client is connected by it.
+        All, where the survivor has the session: what was told before a packet is enough to go on from it.
+        With output commit it has, without waiting. All, too, where the client never gets the SYN-ACK: its
+        kernel sends the SYN again (R17). None where the client is connected and the survivor never heard of
+        it: only a SYN opens a session (R18). A SYN-ACK that is held at the client's side has passed the node:
+        the client is connected by it. In a race, anything between none and all.
+
+        ``bounded`` whose peer does not answer lets go after hold_ms, and is then as ``async``.
         """
-        if self.heard or self.withheld or self.stage == "syn":
+        commits = self.mode != "async" and self.heard != UNHEARD
+        if commits or self.heard == TOLD or self.withheld or self.stage == "syn":
             return conns, conns
-        if (self.where, self.stage) != ("wire", "syn-ack"):
-            return 0, 0
-        # Passed to the node, which is killed at once: some of them may have come through it.
-        return (conns, conns) if self.when == "before" else (0, conns)
+        at_the_node = (self.where, self.stage) == ("wire", "syn-ack")
+        if at_the_node and self.when == "before":
+            return conns, conns
+        # After it, the node is killed at once: some of them may have come through it.
+        return (0, conns) if at_the_node or self.heard == RACING else (0, 0)
 
 
 def through_wanted(case: Case, conns: int) -> dict[str, int]:
@@ -79,20 +89,24 @@ def through_wanted(case: Case, conns: int) -> dict[str, int]:
     return wanted
 
 
-def heard_cases(mode: str) -> list[Case]:
+def boundaries(mode: str, heard: str) -> list[Case]:
     """Every boundary at both sides."""
-    return [Case(mode, where, when, stage) for where in PLACES for stage in STAGES for when in WHENS]
+    return [Case(mode, where, when, stage, heard) for where in PLACES for stage in STAGES for when in WHENS]
 
 
-def unheard_cases(mode: str) -> list[Case]:
-    """What output commit is for: ACTIVE dies before its peer heard of the session."""
-    if mode == "strict":
-        return [Case(mode, "wire", "before", "syn", heard=False)]
-    if mode == "bounded":  # it lets go after hold_ms, says so, and is then as async
-        return []
-    return [
-        Case(mode, where, when, stage, heard=False) for where in PLACES for stage in STAGES for when in WHENS
-    ]
+def cases_of(mode: str) -> list[Case]:
+    """What is tried with a mode. With output commit nothing is waited for, ever."""
+    cases = boundaries(mode, RACING)
+    if mode == "async":
+        unheard = boundaries(mode, UNHEARD)
+        early = ("syn", "syn-ack")
+        cases += boundaries(mode, TOLD)
+        cases += [case for case in unheard if case.when == "before" or case.stage in early]
+    elif mode == "bounded":
+        cases.append(Case(mode, "client", "before", "ack", UNHEARD))
+    else:
+        cases.append(Case(mode, "wire", "before", "syn", UNHEARD))
+    return cases
 
 
 # ---- what came of it -----------------------------------------------------------------------------------
@@ -113,7 +127,11 @@ class Kill:
     relay: dict[str, Any]
     """Figures of the relay just after the kill."""
     unknown: int
-    """Packets that the survivor dropped since it belonged to no session of its own."""
+    """Packets that the survivor dropped since they belonged to no session of its own."""
+    let_go: int
+    """``bounded`` and unheard: packets that the node let go since their time was up."""
+    degraded: bool
+    """The node's log says that its peer was slower than hold_ms, and that it held no longer."""
     takeover: Takeover
     moments: tuple[Moment, ...]
 
@@ -121,8 +139,14 @@ class Kill:
     def name(self) -> str:
         """In words."""
         if self.case is None:
-            return f"at a SYN of a storm, the far end {2 * self.delay_ms} ms away"
-        return self.case.boundary + ("" if self.case.heard else ", the record unheard")
+            return f"storm, far end {2 * self.delay_ms} ms away"
+        return self.case.boundary
+
+    @property
+    def column(self) -> str:
+        """In the table."""
+        racing = self.case is None or self.case.heard == RACING
+        return self.mode if racing or self.case is None else f"{self.mode} {self.case.heard}"
 
     @property
     def legal(self) -> tuple[int, int]:
@@ -143,7 +167,7 @@ class Kill:
         lost_in = ", ".join(f"{n} in {phase}" for phase, n in r.lost_in.items() if n)
         tellings = {
             f"{r.survived} of {self.conns} survived, not {low if low == high else f'{low} to {high}'}; "
-            f"lost: {lost_in or 'none'}": not low <= r.survived <= high,
+            f"lost: {lost_in or 'none'}{SLOW if self.degraded else ''}": not low <= r.survived <= high,
             f"{r.begun} connections were begun, not {self.conns}": r.begun != self.conns,
             f"{r.corrupt} corrupt": r.corrupt > 0,
             f"the server saw {r.second} connections twice": r.second > 0,
@@ -161,11 +185,15 @@ class Kill:
         elif self.case.withheld:
             syns = self.relay["arrived"]["syn"]
             tellings[f"{syns} SYN reached the wire that nobody had acknowledged"] = syns > 0
-        if self.case == Case("async", "wire", "before", "syn-ack", heard=False):
+        if self.case == Case("bounded", "client", "before", "ack", UNHEARD):
+            tellings[f"{self.let_go} packets were counted as let go, not {self.conns}"] = (
+                self.let_go < self.conns
+            )
+        if self.case == Case("async", "wire", "before", "syn-ack", UNHEARD):
             tellings[f"{self.unknown} SYN-ACK were dropped by the survivor, not {self.conns}"] = (
                 self.unknown < self.conns
             )
-        return [f"{self.mode}: {self.name}: {telling}" for telling, wrong in tellings.items() if wrong]
+        return [f"{self.column}: {self.name}: {telling}" for telling, wrong in tellings.items() if wrong]
 
     def as_json(self) -> dict[str, Any]:
         """As ``embryonic.json`` has it."""
@@ -193,6 +221,8 @@ class Kill:
             },
             "relay": self.relay,
             "unknown_dropped": self.unknown,
+            "let_go": self.let_go,
+            "degraded": self.degraded,
             "takeover": {
                 "reason": self.takeover.reason,
                 "detected_ms": self.takeover.detected_ms,
@@ -207,12 +237,10 @@ class Kill:
 
 
 def totals(kills: Sequence[Kill]) -> dict[str, dict[str, int]]:
-    """By mode: connections whose kill the survivor had been told of, in the steps and in the storms."""
+    """By mode, and what the survivor had heard."""
     found: dict[str, dict[str, int]] = {}
     for kill in kills:
-        if kill.case is not None and not kill.case.heard:
-            continue
-        row = found.setdefault(kill.mode, {"kills": 0, "opened": 0, "survived": 0, "lost": 0})
+        row = found.setdefault(kill.column, {"kills": 0, "opened": 0, "survived": 0, "lost": 0})
         row["kills"] += 1
         row["opened"] += kill.result.begun
         row["survived"] += kill.result.survived
@@ -236,14 +264,13 @@ def as_json(kills: Sequence[Kill], timers: dict[str, int], failed: Sequence[str]
 def describe(kill: Kill) -> str:
     """One line while the scenario runs."""
     return (
-        f"{kill.mode:>7}: {kill.name}: {kill.result.survived} of {kill.conns} survived, "
+        f"{kill.column}: {kill.name}: {kill.result.survived} of {kill.conns} survived, "
         f"forwarding after {format_ms(kill.takeover.forwarding_ms)} ms"
     )
 
 
 def print_kills(console: Console, kills: Sequence[Kill], failed: Sequence[str]) -> None:
     """A row for each boundary, a column for each mode; then the verdict."""
-    modes = list(dict.fromkeys(kill.mode for kill in kills))
     table = Table(
         title="connections that survived, by the packet at which ACTIVE died",
         box=box.SIMPLE_HEAD,
@@ -251,20 +278,16 @@ def print_kills(console: Console, kills: Sequence[Kill], failed: Sequence[str]) 
         padding=(0, 1, 0, 0),
     )
     table.add_column("killed")
-    for mode in modes:
-        table.add_column(mode, justify="right")
-        table.add_column("resent", justify="right")
+    columns = list(dict.fromkeys(kill.column for kill in kills))
+    for column in columns:
+        table.add_column(column.replace(" ", "\n"), justify="right")
     for name in dict.fromkeys(kill.name for kill in kills):
-        row = [name]
-        for mode in modes:
-            mine = [kill for kill in kills if (kill.mode, kill.name) == (mode, name)]
-            row.append(_cell(mine))
-            row.append(str(sum(k.result.repeated for k in mine)) if mine else "-")
-        table.add_row(*row)
+        cells = [[kill for kill in kills if (kill.column, kill.name) == (column, name)] for column in columns]
+        table.add_row(name, *(_cell(cell) for cell in cells))
     console.print(table)
-    for mode, sums in totals(kills).items():
+    for column, sums in totals(kills).items():
         console.print(
-            f"{mode}: {sums['lost']} of {sums['opened']} connections lost in {sums['kills']} kills",
+            f"{column}: {sums['lost']} of {sums['opened']} connections lost in {sums['kills']} kills",
             highlight=False,
         )
     if failed:

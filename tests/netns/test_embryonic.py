@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import topo
 from embryonic import Bench, configuration_with
-from kills import Case
+from kills import TOLD, UNHEARD, Case
 from pair import Pair
 from relay import PLACES, Relay, spliced
 from sandbox import Lab
@@ -151,11 +151,11 @@ def bench(
 @pytest.mark.parametrize(
     "case",
     [
-        Case("async", "wire", "before", "syn-ack", heard=False),
-        Case("async", "client", "before", "ack", heard=False),
-        Case("async", "client", "after", "ack"),
+        Case("async", "wire", "before", "syn-ack", UNHEARD),
+        Case("async", "client", "before", "ack", UNHEARD),
+        Case("async", "client", "after", "ack", TOLD),
     ],
-    ids=lambda case: f"{case.boundary}{'' if case.heard else ', unheard'}",
+    ids=lambda case: f"{case.boundary}, {case.heard}",
 )
 def test_async_loses_what_was_not_told(bench: Callable[[str], Bench], case: Case) -> None:
     """A SYN-ACK of a session that the survivor never heard of is dropped, and the client's next SYN makes it
@@ -165,3 +165,38 @@ def test_async_loses_what_was_not_told(bench: Callable[[str], Bench], case: Case
     """
     kill = bench(case.mode).kill_at(case, CONNS)
     assert not kill.findings()
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("bounded", "wire", "before", "syn"),
+        Case("bounded", "client", "before", "data"),
+        Case("bounded", "wire", "after", "data"),
+        Case("strict", "client", "before", "syn-ack"),
+        Case("strict", "wire", "before", "fin"),
+    ],
+    ids=lambda case: f"{case.mode}, {case.boundary}",
+)
+def test_output_commit_loses_nothing(bench: Callable[[str], Bench], case: Case) -> None:
+    """Nobody waits for the survivor: a packet that the node let go belongs to a session that it has.
+
+    Spec: B1, R17, R18.
+    """
+    kill = bench(case.mode).kill_at(case, CONNS)
+    assert not kill.findings()
+    assert kill.result.survived == CONNS
+
+
+def test_strict_withholds_what_nobody_acknowledges(bench: Callable[[str], Bench]) -> None:
+    """No SYN reaches the wire while the peer is deaf; all connections come about by the peer. Spec: B1."""
+    kill = bench("strict").kill_at(Case("strict", "wire", "before", "syn", UNHEARD), CONNS)
+    assert not kill.findings()
+    assert kill.relay["frames"]["syn"] == 0
+
+
+def test_output_commit_in_a_storm(bench: Callable[[str], Bench]) -> None:
+    """New connections all the time while ACTIVE dies: each that was begun goes through. Spec: B1."""
+    kill = bench("strict").storm(10, conns=6000, kill_at=3000)
+    assert not kill.findings()
+    assert kill.result.survived == 6000

@@ -39,7 +39,7 @@ from bench.bar import Bar  # noqa: E402
 from bench.meters import Carried, Cpu, rss_mib  # noqa: E402
 from bench.results import write  # noqa: E402
 from bench.sync_lab import Conntrackd, Settings, sync_lab, sync_pair, traffic_of  # noqa: E402
-from bench.sync_traffic import check_lives, compile_generators  # noqa: E402
+from bench.sync_traffic import LivesLostError, check_lives, compile_generators  # noqa: E402
 from bench.sync_window import Window, pid_of, spend, window  # noqa: E402
 from pair import Node, Pair  # noqa: E402
 from sandbox import Lab, LabError, wait_until  # noqa: E402
@@ -237,6 +237,24 @@ STAGES: dict[str, Callable[[int], Figures]] = {
 }
 
 
+TRIES = 3
+
+
+def measure(stage: str, per_s: int) -> Figures:
+    """A stage's figures. It is repeated when connections were lost: then it has measured something else."""
+    for left in reversed(range(TRIES)):
+        began = time.monotonic()
+        try:
+            return STAGES[stage](per_s)
+        except LivesLostError as error:
+            if not left:
+                raise
+            print(f"  stage {stage} again: {error}", flush=True)
+        finally:
+            print(f"  stage {stage}: {time.monotonic() - began:.0f} s", flush=True)
+    raise AssertionError("the last try returns or raises")
+
+
 # ---- rows ----------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Meaning:
@@ -345,9 +363,7 @@ def main() -> int:
     figures: Figures = {}
     try:
         for name in args.only or STAGES:
-            began = time.monotonic()
-            figures |= STAGES[name](args.per_s)
-            print(f"  stage {name}: {time.monotonic() - began:.0f} s", flush=True)
+            figures |= measure(name, args.per_s)
     except LabError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1

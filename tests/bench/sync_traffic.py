@@ -14,7 +14,7 @@ from bench.results import BUILD, HERE, compile_program
 from sandbox import Lab, LabError, Process
 
 PROGRAMS = ("udp_sessions", "tcp_lives")
-LOST_MAX = 0.002
+LOST_MAX = 0.01
 """Share of connections that may have lost a packet (a TAP's queue is full for a moment)."""
 RATE_MIN = 0.99
 """Share of its rate that a generator must reach."""
@@ -76,10 +76,14 @@ class Traffic:
             yield Run(process, output, seconds + 20)
 
 
+class LivesLostError(LabError):
+    """Too many; the machine may have been busy with something else."""
+
+
 def check_lives(result: dict[str, Any], per_s: int, *, whole: bool) -> None:
     """A run in which connections were lost, or not begun in time, measures something else."""
     done = result["finished" if whole else "opened"]
     if done < result["begun"] * (1 - LOST_MAX) or result["foreign"]:
-        raise LabError(f"of {result['begun']} connections {done} came to their end: {result}")
+        raise LivesLostError(f"of {result['begun']} connections {done} came to their end: {result}")
     if result["begun"] < per_s * result["seconds"] * RATE_MIN:
-        raise LabError(f"the generator did not keep its rate of {per_s}/s: {result}")
+        raise LivesLostError(f"the generator did not keep its rate of {per_s}/s: {result}")

@@ -32,7 +32,7 @@ PY_ALL    := flexha netns-lab tests csrc
 
 .DEFAULT_GOAL := help
 .PHONY: help dev build check fmt test test-netns test-packet sim fuzz asan tsan bench bench-fastpath bench-policy bench-capture \
-	bench-forwarding lab-up lab-down lab-shell lab-status lab-failover lab-embryonic docs ci clean FORCE
+	bench-forwarding bench-sync lab-up lab-down lab-shell lab-status lab-failover lab-embryonic docs ci clean FORCE
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -117,7 +117,7 @@ ci: check test test-packet ## what .ci/run runs
 
 # ---- benchmarks --------------------------------------------------------------------------------------
 
-bench: bench-fastpath bench-policy bench-capture bench-forwarding ## every benchmark; results in build/bench
+bench: bench-fastpath bench-policy bench-capture bench-forwarding bench-sync ## every benchmark; results in build/bench
 
 bench-fastpath: build ## ns per packet, sessions per second and bytes per session of the fast path, without I/O
 	$(BIN)/python tests/bench/bench_fastpath.py
@@ -138,6 +138,9 @@ build/bench/bench_capture: csrc/test/bench_capture.c $(filter %.c,$(C_SOURCES)) 
 
 bench-forwarding: build packages-bench ## the pair beside a bare TAP copy, kernel nft, and nft with conntrackd
 	$(BIN)/python tests/bench/bench_forwarding.py
+
+bench-sync: build packages-bench ## two daemons: a million sessions at once, 50,000 a second, bytes and CPU; beside conntrackd
+	$(BIN)/python tests/bench/bench_sync.py
 
 # ---- the lab -----------------------------------------------------------------------------------------
 

@@ -132,6 +132,8 @@ class NodeState:
     session: Session
     routers: Mapping[str, Router]
     ports_up: Mapping[str, bool]
+    others_due: Ns | None = None
+    """When anything but sync wants to be woken: found anew where role or routers change."""
 
 
 def initial(cfg: NodeConfig) -> NodeState:
@@ -169,14 +171,24 @@ def step(state: NodeState, event: Event, now: Ns) -> tuple[NodeState, tuple[Acti
     """
     turn = _Turn(state, now)
     turn.take(event)
-    return turn.state, turn.actions()
+    after = turn.state
+    if after.role is not state.role or after.routers is not state.routers:
+        after = replace(after, others_due=_others_due(after))
+    return after, turn.actions()
 
 
 def next_deadline(state: NodeState) -> Ns | None:
     """When ``TimerFired`` is due at the latest; None: only events can change anything."""
     if state.role.stopped:
         return None
-    deadlines = [role_state.next_deadline(state.role), sync.next_deadline(state.session)]
+    others_due, sync_due = state.others_due, sync.next_deadline(state.session)
+    if others_due is None or sync_due is None:
+        return sync_due if others_due is None else others_due
+    return min(others_due, sync_due)
+
+
+def _others_due(state: NodeState) -> Ns | None:
+    deadlines = [role_state.next_deadline(state.role)]
     deadlines += [vrrp.next_deadline(router) for router in state.routers.values()]
     return min((t for t in deadlines if t is not None), default=None)
 

@@ -129,8 +129,8 @@ class TlsConnection:
             except ssl.SSLError as error:
                 raise refusal(error) from None
             yield data
-            if not data:
-                return
+            if not data or not (self._incoming.pending or self._object.pending()):
+                return  # there is no more, and to be told so by an exception is not free
 
     def write(self, data: bytes) -> bytes:
         """What goes to the socket for it; only after the handshake."""

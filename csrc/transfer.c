@@ -28,7 +28,7 @@
 
 enum {
 	PREFETCH = 8,
-	POPS = 1024, /* entries taken from the queues in one call, stale ones included */
+	POPS = 1024,      /* entries taken from the queues in one call, stale ones included */
 	WALK_SLOTS = 4096 /* looked at in one call for people: they may be empty, and packets wait */
 };
 

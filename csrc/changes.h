@@ -51,6 +51,7 @@ struct changes_lazy {
  * @grave_last:   youngest
  * @n_tombs:      tombstones in all: waiting to be drained, or to be acknowledged
  * @tombs_max:    beyond it a delete makes its shard a lost one
+ * @tombs_ns:     the peer's last acknowledgement, or the first tombstone since there was none, if that is later
  */
 struct changes {
 	bool track, digest_asked, asked, sweeping;
@@ -63,7 +64,18 @@ struct changes {
 	uint32_t lazy_cap, lazy_head, n_lazy;
 	uint32_t grave_first, grave_last;
 	uint32_t n_tombs, tombs_max;
+	uint64_t tombs_ns;
 };
+
+enum { CHANGES_AWAY_MS = 1000 };
+
+/**
+ * changes_unheard() - Tombstones wait for a peer that has acknowledged nothing for so long that it may be away
+ */
+static inline bool changes_unheard(const struct changes *ch, uint64_t now_ns)
+{
+	return ch->n_tombs && now_ns > ch->tombs_ns + CHANGES_AWAY_MS * NS_PER_MS;
+}
 
 static inline uint32_t changes_pending(const struct changes *ch)
 {

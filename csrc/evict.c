@@ -143,7 +143,10 @@ static bool evict_one_closed(struct core *c)
 
 bool evict_one(struct core *c)
 {
-	if (in_reserve(c) < max_u32(c->table.cap / EMBRYONIC_SHARE, 1) && !evict_one_closed(c))
+	const bool room_comes = in_reserve(c) >= max_u32(c->table.cap / EMBRYONIC_SHARE, 1);
+
+	/* Who waits for a peer that is away waits for nothing: then one goes without a tombstone. */
+	if ((!room_comes || changes_unheard(&c->changes, c->now_ns)) && !evict_one_closed(c))
 		evict_embryo(c, BIRTHS_MAX);
 	return c->table.n_free > 0;
 }

@@ -9,7 +9,7 @@
  * What the peer knows leaves a tombstone, which makes room only when the peer has acknowledged it. Hence a
  * reserve: below 1/16 of free slots closed sessions go, below 1/64 embryonic ones. When the last slot is
  * taken nevertheless, one goes for each session that wants in, as long as fewer tombstones than the reserve
- * are under way.
+ * are under way; and without one, its shard being lost, while the peer has acknowledged nothing for a second.
  */
 #ifndef EVICT_H
 #define EVICT_H

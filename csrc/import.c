@@ -293,7 +293,8 @@ static bool import_open(struct core *c, const struct fp_flow_rec *r, const struc
 			uint32_t shard)
 {
 	const bool check = r->flags & FP_RF_BULK && is_repair(c, shard);
-	uint32_t idx = record_find(c, want, SIDE_OUT, KEY_FLOW);
+	const uint32_t here = record_find(c, want, SIDE_OUT, KEY_FLOW);
+	uint32_t idx = here;
 	uint64_t hash = 0;
 	bool is_new;
 
@@ -320,7 +321,7 @@ static bool import_open(struct core *c, const struct fp_flow_rec *r, const struc
 	take_rest(c, idx, r);
 	digest_enter(c, idx);
 	if (check && is_new)
-		log_repair(c, want, shard, FP_REPAIR_MISSING);
+		log_repair(c, want, shard, here ? FP_REPAIR_DIFFERED : FP_REPAIR_MISSING);
 	else if (check && hash != digest_hash(c, idx, session_was(&c->table.rec[idx].hot)))
 		log_repair(c, want, shard, FP_REPAIR_DIFFERED);
 	warm_neighbours(c, idx);

@@ -527,14 +527,20 @@ static bool bury(struct core *c, uint32_t idx)
 
 	if (rec->hot.epoch == EPOCH_NEVER || !session_is_told(c, idx))
 		return false;
-	/* What the peer has under these ends is another session: a delete of this one would not remove it. */
+	/*
+	 * What the peer has under these ends is another session: a delete of this one would not remove it. And a
+	 * full table has no slot to spare for a peer that is away.
+	 */
 	if (rec->hot.epoch == EPOCH_REPLACED || c->changes.n_tombs >= c->changes.tombs_max ||
+	    (!c->table.n_free && changes_unheard(&c->changes, c->now_ns)) ||
 	    (!(rec->cold.admin & ADMIN_QUEUED) && !changes_push(&c->changes, idx))) {
 		digest_lose(c, rec->cold.shard);
 		return false;
 	}
 	rec->cold.admin |= ADMIN_QUEUED;
 	rec->hot.kind = REC_TOMB;
+	if (!c->changes.n_tombs)
+		c->changes.tombs_ns = c->now_ns;
 	counter_set(&c->stat.tombstones, ++c->changes.n_tombs);
 	counter_set(&c->stat.dirty, changes_pending(&c->changes));
 	return true;

@@ -200,6 +200,7 @@ void core_ack(struct core *c, uint64_t ev_seq)
 		ch->grave_first = c->table.link[idx].wheel_next;
 		free_tomb(c, idx);
 	}
+	ch->tombs_ns = c->now_ns;
 	commit_acked(c, ev_seq);
 }
 

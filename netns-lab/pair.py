@@ -67,6 +67,8 @@ class Node:
         self.config = config
         self.log = log_dir / f"{name}.log"
         self.process: Process | None = None
+        self.program: tuple[str, ...] = ("-m", "flexha")
+        """What Python runs, and options beside those that every daemon gets."""
         text = tomllib.loads(config.read_text())
         default = f"/run/flexha/{text['pair']['name']}-{name}.sock"
         self._control = text["nodes"][name].get("control", default)
@@ -80,7 +82,7 @@ class Node:
         """Start the daemon with its links up; its log is appended to."""
         self.set_xc(up=True)
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        argv = [sys.executable, "-m", "flexha", "--config", str(self.config), "--node", self.name]
+        argv = [sys.executable, *self.program, "--config", str(self.config), "--node", self.name]
         with self.log.open("ab") as log:
             self.process = self.lab.spawn(
                 self.name, argv, stdout=log, stderr=log, name=self.service, detach=detach

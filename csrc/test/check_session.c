@@ -435,6 +435,34 @@ static void check_embryonic(bool tracked)
 	rig_free(r);
 }
 
+/* While the peer is away, what makes room leaves no tombstone: the shards are lost, and whoever comes gets in. */
+static void check_embryonic_alone(void)
+{
+	struct rig *r = rig_new(0, 1, 128);
+
+	core_set_role(&r->core, FP_ROLE_ACTIVE, 2, r->now_ns);
+	core_track(&r->core, true);
+	for (uint16_t i = 0; i < 128; i++)
+		opened(r, TCP, outbound(CLIENT, (uint16_t)(20000 + i), SERVER, 80));
+	rig_tell_all(r);
+	core_ack(&r->core, UINT64_MAX);
+	while (rig_stats(r).tombstones < 2)
+		CHECK_EQ(212, try_open(r, TCP, outbound(CLIENT, 30000, SERVER, 80)), V_TABLE_FULL);
+	r->now_ns += CHANGES_AWAY_MS * NS_PER_MS;
+	CHECK_EQ(213, try_open(r, TCP, outbound(CLIENT, 30000, SERVER, 80)), V_TABLE_FULL);
+	r->now_ns++;
+	for (uint16_t i = 0; i < 500; i++)
+		CHECK_EQ(214, try_open(r, TCP, outbound(CLIENT, (uint16_t)(30000 + i), SERVER, 80)), V_GO_ON);
+	CHECK_EQ(215, rig_stats(r).tombstones, 2);
+	CHECK(216, r->core.changes.lost != 0);
+	CHECK_EQ(217, rig_stats(r).flows, 126);
+	/* It is back, and hears of what had a tombstone. */
+	rig_tell_all(r);
+	core_ack(&r->core, UINT64_MAX);
+	CHECK_EQ(218, rig_stats(r).tombstones, 0);
+	rig_free(r);
+}
+
 /* A closed one goes before any that is opening. */
 static void check_closed_first(void)
 {
@@ -545,6 +573,7 @@ int main(void)
 	check_imported_count();
 	check_embryonic(false);
 	check_embryonic(true);
+	check_embryonic_alone();
 	check_closed_first();
 	check_births();
 	check_port_of_the_closed(false);

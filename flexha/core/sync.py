@@ -62,10 +62,12 @@ from flexha.core.sync_wire import (
     Want,
 )
 from flexha.core.table import Ignore, Offence, TransitionTable
-from flexha.units import EPOCH, NO_TERM, Ns, Term, ms
+from flexha.units import EPOCH, NO_TERM, NS_PER_S, Ns, Term, ms
 
 __all__ = ["SyncLimits"]
 
+COMPLAINT_S: Final = 60
+"""A connection that ends for the reason that ended the last one is a warning again only after so long."""
 RECEIVING_ROLES: Final = (Role.JOINING, Role.PASSIVE)
 
 
@@ -181,6 +183,9 @@ class Session:
     """A message of a later version came on this connection, and was recorded."""
     heard_at: Ns = EPOCH
     said_at: Ns = EPOCH
+    closed_for: str = ""
+    """Why the last connection ended."""
+    closed_at: Ns = EPOCH
     sender: Sender
     receiver: Receiver = field(default_factory=Receiver)
     bytes_sent: int = 0
@@ -273,7 +278,10 @@ def _disconnected(session: Session, now: Ns, reason: str) -> Result:
         receiver=sync_receiver.disconnected(session.receiver),
     )
     facts = (DrainFailed(f"the sync connection closed: {reason}"),) if drain is not None else ()
-    return session, (*outputs, Record(Level.WARNING, "sync-closed", {"reason": reason}), *facts)
+    again = reason == session.closed_for and now < session.closed_at + COMPLAINT_S * NS_PER_S
+    session = replace(session, closed_for=reason, closed_at=now)
+    level = Level.INFO if again else Level.WARNING
+    return session, (*outputs, Record(level, "sync-closed", {"reason": reason}), *facts)
 
 
 def _close(session: Session, now: Ns, reason: str) -> Result:
@@ -323,6 +331,8 @@ def _received(session: Session, data: bytes, now: Ns) -> Result:
             if session.mode is Mode.DOWN:
                 break
     except RemoteProtocolError as error:
+        if session.mode is Mode.RECEIVING:  # a resume would bring the same again
+            session = replace(session, receiver=sync_receiver.forget(session.receiver))
         session, more = _close(session, now, str(error))
         outputs = (*outputs, Count(f"sync.{error.reason}"), *more)
     return session, outputs

@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Peers that are not as we are: of another version, hostile, or with a bit that flipped. Spec: B5, B10, R22.
+
+The odd one is node b, a test build of flexhad (``odd_daemon.py``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import topo
+from failover import compare_tables
+from netns.conftest import settle
+from pair import Node, Pair, configuration_text
+from sandbox import Lab, wait_until
+from traffic import TcpFlows, UdpProbe
+
+from flexha.core import sync_wire
+
+pytestmark = pytest.mark.timeout(300)
+ODD_DAEMON = Path(__file__).with_name("odd_daemon.py")
+FLOWS = 50
+WAIT_S = 20
+REPAIR_S = 3.0
+ADDRESS = topo.CLIENT_ADDRESSES[4]
+PORT = 9191
+
+
+class OddPair:
+    """Node a is as ever, node b is odd."""
+
+    def __init__(self, lab: Lab, directory: Path, nature: str) -> None:
+        self.lab = lab
+        self.orders = directory / "orders"
+        config = directory / "pair.toml"
+        config.write_text(configuration_text())
+        self.pair = Pair(lab, directory, config)
+        self.a, self.b = self.pair["a"], self.pair["b"]
+        self.b.program = (str(ODD_DAEMON), nature, str(self.orders))
+        self.tcp: TcpFlows
+        """Connections that nothing may disturb."""
+        self._ports = iter(range(32000, 40000, 2))
+        self._runs = iter(range(430, 440))
+        self._probe: UdpProbe | None = None
+
+    def begin(self) -> str:
+        """A new UDP session, of one datagram; its inside endpoint."""
+        port = next(self._ports)
+        with self.lab.open_socket("client", socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.bind((ADDRESS, port))
+            sender.sendto(b"hello", (topo.SERVER_ADDRESS, PORT))
+        return f"{ADDRESS}:{port}"
+
+    def order(self, word: str) -> None:
+        """The next message that it fits is odd."""
+        self.orders.write_text(word)
+
+    def obeyed(self) -> bool:
+        return not self.orders.exists()
+
+    def reign(self, node: Node) -> None:
+        """This node is to be ACTIVE, the other one ready. The probe does not see the role move."""
+        if self.pair.wait_settled() is not node:
+            self.check_probe()
+            self.pair.active().ctl("failover")
+            wait_until(lambda: node.role() == "ACTIVE", WAIT_S, f"node {node.name} has the role")
+            self.pair.wait_settled()
+
+    def probe(self) -> None:
+        """A UDP flow runs from now on, if none does."""
+        if self._probe is None:
+            self._probe = UdpProbe(self.lab, next(self._runs))
+
+    def check_probe(self) -> None:
+        """Nothing of it was lost; it ends."""
+        if self._probe is not None:
+            probed = self._probe.finish()
+            self.close()
+            assert (probed.lost, probed.foreign) == (0, 0)
+
+    def close(self) -> None:
+        if self._probe is not None:
+            self._probe.close()
+            self._probe = None
+
+
+@contextlib.contextmanager
+def odd_pair(lab: Lab, session_pair: Pair, directory: Path, nature: str) -> Iterator[OddPair]:
+    session_pair.stop_all()
+    odd = OddPair(lab, directory, nature)
+    odd.pair.start()
+    try:
+        yield odd
+    finally:
+        odd.pair.stop_all()
+
+
+def row(node: Node, inside: str) -> dict[str, Any] | None:
+    """A session as a node shows it, but for what is its own."""
+    for session in node.sessions(proto="udp"):
+        if session["inside"] == inside:
+            return {key: session[key] for key in ("proto", "inside", "remote", "external", "state")}
+    return None
+
+
+def audit_of(node: Node) -> dict[str, Any]:
+    status = node.status()
+    assert status is not None
+    audit: dict[str, Any] = status["sync"]["audit"]
+    return audit
+
+
+def in_sync(node: Node) -> bool:
+    return bool(audit_of(node)["in_sync"])
+
+
+def reigns(node: Node) -> bool:
+    return node.role() == "ACTIVE"
+
+
+# ---- other versions --------------------------------------------------------------------------------
+@pytest.mark.parametrize("nature", ["later", "bare"])
+def test_what_is_not_known_is_skipped_and_what_may_be_missing_is_missed_by_nobody(
+    lab: Lab, session_pair: Pair, tmp_path: Path, nature: str
+) -> None:
+    """Each follows the other, and takes over all connections when it dies. Spec: B10."""
+    run = 420 + ["later", "bare"].index(nature)
+    with contextlib.ExitStack() as stack:
+        odd = stack.enter_context(odd_pair(lab, session_pair, tmp_path, nature))
+        odd.pair.wait_settled()
+        tcp = stack.enter_context(contextlib.closing(TcpFlows(lab, run, flows=FLOWS)))
+        tcp.wait_open()
+        for dying, survivor in ((odd.a, odd.b), (odd.b, odd.a)):
+            odd.reign(dying)
+            source = odd.begin()
+            wait_until(partial(odd.pair.holds, source), WAIT_S, "the other one has the session")
+            wait_until(partial(in_sync, dying), WAIT_S, "the digests agree")
+            assert audit_of(dying)["unrepaired"] == audit_of(survivor)["differing"] == []
+            before = dying.sessions(state="established")
+            dying.die()
+            wait_until(partial(reigns, survivor), WAIT_S, "the other one reigns")
+            tcp.mark()
+            wait_until(tcp.recovered, WAIT_S, "each connection has an answer")
+            problems = compare_tables(before, survivor.sessions(state="established"))
+            assert (problems.missing, problems.different) == ((), ())
+            if nature == "later" and survivor is odd.a:
+                assert odd.a.counter("sync.unknown_message") > 0
+                assert odd.a.counter("sync.unknown_columns") > 0
+            dying.start()
+            odd.pair.wait_settled()
+        result = tcp.finish()
+    assert (result.survived, result.reset, result.stalled) == (result.opened, 0, 0)
+
+
+@pytest.mark.parametrize("nature", ["newer", "older"])
+def test_no_version_in_common(lab: Lab, session_pair: Pair, tmp_path: Path, nature: str) -> None:
+    """Both say so, each goes on alone: nobody's role moves, and who is left takes over. Spec: B10."""
+    ours = f"{sync_wire.VERSION_MIN}..{sync_wire.VERSION_MAX}"
+    most, least = sync_wire.VERSION_MAX, sync_wire.VERSION_MIN
+    theirs = {"newer": f"{most + 1}..{most + 2}", "older": f"0..{least - 1}"}[nature]
+    with odd_pair(lab, session_pair, tmp_path, nature) as odd:
+        nodes = (odd.a, odd.b)
+
+        def refused(times: int) -> bool:
+            return all(node.status() and node.counter("sync.version") >= times for node in nodes)
+
+        wait_until(lambda: odd.a.role() == "ACTIVE", WAIT_S, "node a has the role")
+        wait_until(lambda: refused(2), WAIT_S, "both refuse")
+        roles = [(node.role(), (node.status() or {})["term"]) for node in nodes]
+        with contextlib.closing(TcpFlows(lab, 424 + (nature == "older"), flows=FLOWS)) as tcp:
+            tcp.wait_open()
+            more = 4 + max(node.counter("sync.version") for node in nodes)
+            wait_until(lambda: refused(more), WAIT_S, "both refuse again and again")
+            assert [(node.role(), (node.status() or {})["term"]) for node in nodes] == roles
+            assert tcp.finish().survived == FLOWS
+        assert f"the peer speaks sync {theirs}, this node {ours}" in odd.a.log.read_text()
+        assert f"the peer speaks sync {ours}, this node {theirs}" in odd.b.log.read_text()
+        odd.a.die()
+        wait_until(lambda: odd.b.role() == "ACTIVE", WAIT_S, "who is left takes over")
+        odd.begin()
+        wait_until(lambda: bool(odd.b.sessions(proto="udp")), WAIT_S, "and forwards")
+
+
+# ---- one of the pair goes wrong for a moment -------------------------------------------------------------
+@pytest.fixture(scope="module")
+def odd(lab: Lab, session_pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OddPair]:
+    """A pair whose node b takes orders, with connections that nothing may disturb."""
+    directory = tmp_path_factory.mktemp("odd")
+    with odd_pair(lab, session_pair, directory, "-") as made:
+        made.pair.wait_settled()
+        made.tcp = TcpFlows(lab, 426, flows=FLOWS)
+        with contextlib.closing(made.tcp) as tcp, contextlib.closing(made):
+            tcp.wait_open()
+            yield made
+            made.check_probe()
+            flows = tcp.finish()
+        assert flows.survived == flows.opened == FLOWS
+    settle(session_pair)
+
+
+@pytest.fixture
+def undisturbed(odd: OddPair) -> Iterator[None]:
+    """After a test every connection gets one more answer, and the pair comes to rest in sync."""
+    yield
+    rounds = int(odd.tcp.progress()["rounds"])
+    wait_until(lambda: int(odd.tcp.progress()["rounds"]) > rounds, WAIT_S, "each connection has an answer")
+    assert (odd.tcp.progress()["reset"], odd.tcp.progress()["stalled"]) == (0, 0)
+    odd.pair.wait_settled()
+    wait_until(lambda: audit_of(odd.pair.active())["in_sync"], WAIT_S, "the digests agree")
+    assert audit_of(odd.pair.active())["unrepaired"] == []
+
+
+FLIPS = {
+    "flip-state": {"differed"},
+    "flip-port": {"differed"},
+    "flip-version": {"differed"},
+    "flip-remote": {"missing", "extra"},
+    "drop": {"missing"},
+    "add": {"extra"},
+}
+
+
+@pytest.mark.parametrize("flip", FLIPS)
+def test_what_flips_in_one_record_is_found_and_repaired(odd: OddPair, undisturbed: None, flip: str) -> None:
+    """Within 3 seconds; the log names the session, counters tell what it was. Spec: B5, R22."""
+    odd.reign(odd.a)
+    odd.probe()
+    wait_until(lambda: audit_of(odd.a)["in_sync"] and audit_of(odd.b)["in_sync"], WAIT_S, "both agree")
+    repaired = audit_of(odd.a)["repaired"]
+    counted = {kind: odd.b.counter(f"audit.{kind}_records") for kind in ("differed", "missing", "extra")}
+    differing = odd.b.counter("audit.differing")
+    log_size = odd.b.log.stat().st_size
+    odd.order(flip)
+    source = odd.begin()
+    wait_until(odd.obeyed, WAIT_S, "node b has taken the record in, wrong")
+    since = time.monotonic()
+
+    def is_repaired() -> bool:
+        audit = audit_of(odd.a)
+        return audit["repaired"] > repaired and not audit["differing"]
+
+    wait_until(is_repaired, WAIT_S, "the digests agree again")
+    took_s = time.monotonic() - since
+    assert took_s <= REPAIR_S, f"{flip}: repaired after {took_s:.2f} s"
+    assert row(odd.a, source) == row(odd.b, source) is not None
+    assert {s["inside"] for s in odd.a.sessions()} == {s["inside"] for s in odd.b.sessions()}
+    assert odd.b.counter("audit.differing") > differing
+    was = {kind for kind, n in counted.items() if odd.b.counter(f"audit.{kind}_records") > n}
+    assert was == FLIPS[flip], f"{flip}: repaired after {took_s:.2f} s as {was}"
+    with odd.b.log.open() as log:
+        log.seek(log_size)
+        lines = [line for line in log if "audit.repaired" in line]
+    host, _, port = source.partition(":")
+    named = f"{host}:{int(port) + 1}" if flip == "add" else source
+    assert any(named in line for line in lines), lines
+
+
+def closed_for(odd: OddPair, victim: Node, counter: str, word: str) -> None:
+    """Node b says it once: the other one counts it, and ends this connection; the next one is good again."""
+    before, connections = victim.counter(counter), victim.counter("sync.connections")
+    odd.order(word)
+    odd.begin()
+    wait_until(odd.obeyed, WAIT_S, f"node b says it ({word})")
+    wait_until(lambda: victim.counter(counter) == before + 1, WAIT_S, f"{counter} counts")
+    wait_until(lambda: victim.counter("sync.connections") > connections, WAIT_S, "they are connected again")
+
+
+BY_PASSIVE = {"ack-of-the-future": "sync.bad_ack", "audit-of-the-future": "sync.bad_audit"}
+BY_ACTIVE = {
+    "gap": "sync.gap",
+    "truncated": "sync.garbage",
+    "deep": "sync.garbage",
+    "huge-array": "sync.garbage",
+    "huge-map": "sync.garbage",
+    "huge-bin": "sync.garbage",
+    "extension": "sync.garbage",
+    "text-for-a-number": "sync.bad_field",
+    "negative": "sync.bad_field",
+    "sections-of-nothing": "sync.bad_field",
+    "huge-count": "sync.bad_field",
+    "no-required-column": "sync.bad_column",
+    "long-column": "sync.bad_column",
+    "impossible-state": "sync.import_refused",
+    "impossible-form": "sync.import_refused",
+}
+SKIPPED = ("port-outside-of-the-pool", "address-of-no-pool", "another-shard")
+
+
+@pytest.mark.parametrize("word", BY_PASSIVE)
+def test_passive_says_what_it_cannot_know(odd: OddPair, undisturbed: None, word: str) -> None:
+    """ACTIVE gives up nothing for it. Spec: R22."""
+    odd.reign(odd.a)
+    odd.probe()
+    closed_for(odd, odd.a, BY_PASSIVE[word], word)
+
+
+@pytest.mark.parametrize("word", BY_ACTIVE)
+def test_active_says_what_nobody_says(odd: OddPair, undisturbed: None, word: str) -> None:
+    """The session ends, nothing of the message is used, and the next one brings what was lost. Spec: R22."""
+    odd.reign(odd.b)
+    odd.probe()
+    closed_for(odd, odd.a, BY_ACTIVE[word], word)
+
+
+@pytest.mark.parametrize("word", SKIPPED)
+def test_record_that_this_node_cannot_have(odd: OddPair, undisturbed: None, word: str) -> None:
+    """It is left out and counted, the others of its batch are taken; the audit brings it when it is true."""
+    odd.reign(odd.b)
+    odd.probe()
+    before = odd.a.counter("sync.import_refused_records")
+    odd.order(word)
+    source = odd.begin()
+    wait_until(odd.obeyed, WAIT_S, f"node b says it ({word})")
+    wait_until(lambda: odd.a.counter("sync.import_refused_records") > before, WAIT_S, "it is counted")
+    wait_until(lambda: row(odd.a, source) == row(odd.b, source) is not None, WAIT_S, "it is repaired")

@@ -200,15 +200,23 @@ static void import_time(struct core *c, uint32_t idx, uint32_t remaining)
 	wheel_schedule(&c->wheel, &c->table, idx, f->deadline_tick);
 }
 
-/* What any op but DELETE says. The record is out of the digest. */
+/*
+ * What any op but DELETE says. The record is out of the digest. Flags go as they come, for ACTIVE takes an RST, or a
+ * FIN that was forged, back (tcptrack.h); what this node saw acknowledged of such a FIN, when it was ACTIVE, goes too.
+ */
 static void take_news(struct core *c, uint32_t idx, const struct fp_flow_rec *r)
 {
 	const uint8_t said = FLOW_FLAGS_TOLD & ~FP_RF_INBOUND;
+	struct flow_cold *cold = &c->table.rec[idx].cold;
 	struct flow_hot *f = &c->table.rec[idx].hot;
 
 	f->state = r->state;
 	f->flags = (uint8_t)((f->flags & ~said) | (r->flags & said) | FP_RF_IMPORTED);
 	f->version = r->version;
+	if (!(f->flags & FP_RF_FIN_ORIG))
+		cold->admin &= (uint8_t)~ADMIN_FIN_ACKED_ORIG;
+	if (!(f->flags & FP_RF_FIN_REPLY))
+		cold->admin &= (uint8_t)~ADMIN_FIN_ACKED_REPLY;
 }
 
 /* What may have come besides. */

@@ -506,6 +506,47 @@ static void check_news(void)
 	rig_free(b);
 }
 
+/*
+ * A FIN that nobody sent (a forged one) is told, and taken back once its side goes on: PASSIVE takes it back too, with
+ * what it had seen acknowledged of it, and the digests are equal at each step.
+ */
+static void check_fin_taken_back(void)
+{
+	struct rig *a = rig_active(), *b = rig_passive(1000);
+	struct spec s = spec_syn;
+	struct fp_digest ours[FP_SHARDS], theirs[FP_SHARDS];
+	struct fp_flow_rec out;
+	uint16_t external;
+
+	core_track(&a->core, true);
+	external = rig_connect(a, 40001);
+	a->now_ns += NS_PER_S;
+	CHECK(440, rig_drain(a, recs, RECS) == 1 && core_import(&b->core, recs, 1, b->now_ns) == 1);
+	for (uint32_t step = 0; step < 2; step++) {
+		s = rig_reply(&spec_syn, external);
+		s.tcp_flags = step ? TCP_ACK_FLAG : TCP_ACK_FLAG | TCP_FIN;
+		s.seq = step ? 501
+			     : 801; /* the FIN is beyond what the server has sent; it sends more than that then */
+		s.ack = 101;
+		s.payload = step ? 400 : 0;
+		CHECK_EQ(441, rig_in(a, WAN, &s).verdict, V_REVERSE);
+		a->now_ns += NS_PER_S; /* it is a change that can wait */
+		CHECK_EQ(442, rig_drain(a, recs, RECS), 1);
+		CHECK_EQ(443, recs[0].op, FP_OP_STATE);
+		CHECK_EQ(444, recs[0].flags, step ? 0 : FP_RF_FIN_REPLY);
+		CHECK_EQ(445, core_import(&b->core, recs, 1, b->now_ns), 1);
+		rig_walk(b, &out, 1);
+		CHECK_EQ(446, out.flags, FP_RF_IMPORTED | (step ? 0 : FP_RF_FIN_REPLY));
+		core_digests(&a->core, ours);
+		core_digests(&b->core, theirs);
+		CHECK(447, memcmp(ours, theirs, sizeof(ours)) == 0);
+		CHECK(448, !step || !(b->core.table.rec[1].cold.admin & ADMIN_FIN_ACKED_REPLY));
+		b->core.table.rec[1].cold.admin |= ADMIN_FIN_ACKED_REPLY; /* as seen when it was ACTIVE */
+	}
+	rig_free(a);
+	rig_free(b);
+}
+
 /* ---- survivors: what was told of a session, and how it went on, may differ by all that was still to be told ---- */
 
 enum { AT_SYN, AT_SYN_ACK, AT_ACK, AT_DATA, AT_FIN, N_POINTS };
@@ -585,6 +626,7 @@ int main(void)
 	check_forms_refused();
 	check_owners();
 	check_news();
+	check_fin_taken_back();
 	check_survivors();
 	return check_done("import");
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import signal
 import socket
 import sys
@@ -16,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import faults
+import keys as testkeys
 import pytest
 import topo
 from pair import Node, Pair, configuration_text
-from sandbox import Lab, wait_until
+from sandbox import KEYS_DIR, Lab, wait_until
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -255,6 +257,28 @@ def test_a_pair_without_its_cross_connect_says_so(lab: Lab, ready_pair: Pair) ->
             wait_reason(node, "connecting")
     for node in ready_pair.nodes.values():
         wait_lossless(node)
+
+
+def test_a_peer_whose_key_is_not_pinned_is_said_to_be_refused(
+    lab: Lab, ready_pair: Pair, tmp_path: Path
+) -> None:
+    """Heartbeats are heard, sync is refused, and the reason is TLS. Spec: R22, B5."""
+    active = ready_pair.active()
+    passive = ready_pair.peer(active)
+    passive.stop()
+    keys = f"{KEYS_DIR}/{passive.name}"
+    foreign = f"{keys}-foreign"
+    shutil.copytree(lab.path(keys), lab.path(foreign), dirs_exist_ok=True)
+    testkeys.give(lab.path(foreign), testkeys.stranger())
+    own, passive.config = passive.config, tmp_path / "foreign.toml"
+    passive.config.write_text(own.read_text().replace(f'"{keys}"', f'"{foreign}"'))
+    passive.start()
+    wait_reason(active, "tls_refused", "foreign")
+    passive.stop()
+    passive.config = own
+    passive.start()
+    ready_pair.wait_settled()
+    wait_lossless(active)
 
 
 def test_a_node_that_is_getting_the_table_is_not_ready(lab: Lab, ready_pair: Pair) -> None:

@@ -252,7 +252,8 @@ static void check_what_no_peer_sends(void)
 	BAD(60, remote, (struct fp_addr){ 0 });
 	BAD(61, external, (struct fp_addr){ 0 });
 #undef BAD
-#define BAD(n, how, member, value) rec = record(0, false), rec.op = how, rec.member = (value), refuse(n, rec)
+#define BAD(n, how, member, value) \
+	rec = record(0, false), rec.op = (how), rec.member = (value), refuse(n, rec)
 	BAD(59, FP_OP_REST, remaining_ms, UINT32_MAX);
 	BAD(62, FP_OP_REST, win[1].scale, 15);
 	BAD(63, FP_OP_STATE, state, FP_ST_COUNT);

@@ -193,11 +193,23 @@ static void set_degraded(struct commit *m, bool degraded)
 	counter_set(&m->degraded, degraded);
 }
 
+/* A session was let go. One hiccup of the peer exposes those whom it met, and nobody who comes after it. */
+static void judge_late(struct commit *m, uint64_t now_ns)
+{
+	m->bad_ns = now_ns;
+	if (!m->late_ns)
+		m->late_ns = now_ns;
+	else if (now_ns - m->late_ns >= COMMIT_DEGRADE_MS * NS_PER_MS)
+		set_degraded(m, true);
+}
+
 /* A lag was measured: it must have been short for a while, or the two states would take turns. */
 static void judge_lag(struct core *c, uint64_t lag_ns)
 {
 	struct commit *m = &c->commit;
 
+	if (lag_ns < c->cfg->sync.hold_ms * NS_PER_MS)
+		m->late_ns = 0;
 	if (!m->is_degraded)
 		return;
 	if (lag_ns >= c->cfg->sync.hold_ms * NS_PER_MS / 2)
@@ -244,6 +256,7 @@ void commit_set(struct core *c, bool on)
 	if (on == m->on)
 		return;
 	m->on = on;
+	m->late_ns = 0;
 	set_degraded(m, false);
 	for (uint32_t i = 0; i < m->cap; i++)
 		let_go(c, &m->births[i], &m->released);
@@ -371,8 +384,7 @@ void commit_due(struct core *c, uint64_t now_ns)
 	c->now_ns = now_ns;
 	while ((b = overdue(c, FP_COMMIT_BOUNDED))) {
 		let_go(c, b, &m->expired);
-		set_degraded(m, true);
-		m->bad_ns = now_ns;
+		judge_late(m, now_ns);
 	}
 	while ((b = overdue(c, FP_COMMIT_STRICT)))
 		drop_frames(c, b);

@@ -9,8 +9,9 @@
  *
  *   mode      its packets
  *   async     leave at once
- *   bounded   wait for the peer's acknowledgement, at most sync.hold_ms; then they leave, and the worker is
- *             degraded: it holds no new sessions until the lag that it measures is short again
+ *   bounded   wait for the peer's acknowledgement, at most sync.hold_ms; then they leave. Once that has gone on for
+ *             COMMIT_DEGRADE_MS the worker is degraded: it holds no new sessions until the lag that it measures
+ *             is short again
  *   strict    wait for the acknowledgement; what has waited COMMIT_STRICT_S is dropped
  *
  * FP_RF_HELD on the record's first line says that its packets wait: a bit that is tested together with what every
@@ -49,8 +50,9 @@ struct flow_hot;
 struct pkt;
 
 enum {
-	COMMIT_BIRTHS = 8192, /* of one worker, not acknowledged; all of them indices of 16 bits */
-	COMMIT_STRICT_S = 3,  /* as long as a frame waits for a neighbour */
+	COMMIT_BIRTHS = 8192,    /* of one worker, not acknowledged; all of them indices of 16 bits */
+	COMMIT_STRICT_S = 3,     /* as long as a frame waits for a neighbour */
+	COMMIT_DEGRADE_MS = 100, /* of sessions let go, and none acknowledged in time: this peer is slow */
 	COMMIT_RECOVER_MS =
 		200, /* a degraded worker holds again after so long without a lag that was too long */
 	COMMIT_MODES = 3,
@@ -94,6 +96,7 @@ struct commit_queue {
  * struct commit - Output commit of one worker
  * @on:          a peer is in sync
  * @is_degraded: bounded sessions are not held
+ * @late_ns:     when a session was let go, and none has been acknowledged within hold_ms since; 0: none
  * @bad_ns:      when the lag was last found to be too long
  * @cap:         places in @births
  * @n_buckets:   a power of two
@@ -121,7 +124,7 @@ struct commit_queue {
 struct commit {
 	bool on;
 	bool is_degraded;
-	uint64_t bad_ns;
+	uint64_t late_ns, bad_ns;
 	uint32_t cap, n_buckets, n, n_untold, each;
 	struct birth *births;
 	uint16_t *buckets;

@@ -25,6 +25,7 @@ from traffic import TcpFlows, UdpProbe
 from flexha.core import heartbeat_wire
 from flexha.core.events import Role
 from flexha.core.heartbeat_wire import Heartbeat, pair_id
+from flexha.core.sync_wire import VERSION_MAX, VERSION_MIN
 from flexha.units import Ns, Term
 
 FLOWS = 50
@@ -381,23 +382,24 @@ def framed(payload: bytes) -> bytes:
 
 HELLO = {
     "t": "hello",
-    "v_min": 1,
-    "v_max": 1,
+    "v_min": VERSION_MIN,
+    "v_max": VERSION_MAX,
     "pair": "lab",
     "node": 1,
     "inc": 7,
     "term": 0,
     "role": 1,
-    "stream": None,
-    "seq": 0,
 }
+DANCE = framed(msgpack.packb({"t": "dance"}))
+"""A message that no version knows."""
 
 SYNC_BYTES: dict[str, tuple[bytes, str]] = {
     "length-4-gib": (b"\xff" * 64, "sync.oversize"),
     "http": (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "sync.oversize"),
     "no-msgpack": (framed(b"\xc1" * 8), "sync.garbage"),
     "no-map": (framed(msgpack.packb([1, 2, 3])), "sync.garbage"),
-    "unknown-message": (framed(msgpack.packb({"t": "dance"})), "sync.unknown_message"),
+    "no-hello": (DANCE, "sync.no_hello"),
+    "old-version": (framed(msgpack.packb(HELLO | {"v_min": 1, "v_max": 1})), "sync.version"),
     "version": (framed(msgpack.packb(HELLO | {"v_min": 98, "v_max": 99})), "sync.version"),
     "other-pair": (framed(msgpack.packb(HELLO | {"pair": "other"})), "sync.other_pair"),
     "same-node": (framed(msgpack.packb(HELLO | {"node": 0})), "sync.same_node"),
@@ -414,6 +416,20 @@ def test_sync_peer_that_breaks_the_protocol(lab: Lab, pair: Pair, kind: str) -> 
     with as_node_b(lab) as connection:
         connection.sendall(data)
         wait_counted(node, counter, before)
+        wait_closed(connection)
+    pair.wait_settled()
+
+
+def test_sync_peer_that_says_what_nobody_knows(lab: Lab, pair: Pair) -> None:
+    """Messages of a later version are skipped and counted; what follows them is heard. Spec: R22, B10."""
+    node = pair["a"]
+    unknown, refused = node.counter("sync.unknown_message"), node.counter("sync.other_pair")
+    with as_node_b(lab) as connection:
+        connection.sendall(
+            framed(msgpack.packb(HELLO)) + 2 * DANCE + framed(msgpack.packb(HELLO | {"pair": "other"}))
+        )
+        wait_counted(node, "sync.other_pair", refused)
+        assert node.counter("sync.unknown_message") == unknown + 2
         wait_closed(connection)
     pair.wait_settled()
 

@@ -41,6 +41,17 @@ def xc_silent(lab: Lab) -> Iterator[None]:
 
 
 @contextmanager
+def xc_slow(lab: Lab, host: str, *, rate: str = "100kbit") -> Iterator[None]:
+    """The cross-connect takes what ``host`` sends at the pace of an old line."""
+    tbf = ["tbf", "rate", rate, "burst", "4kb", "latency", "2s"]
+    lab.run(host, ["tc", "qdisc", "add", "dev", topo.XC_DEVICE, "root", *tbf])
+    try:
+        yield
+    finally:
+        lab.run(host, ["tc", "qdisc", "del", "dev", topo.XC_DEVICE, "root"])
+
+
+@contextmanager
 def bridge_port_off(lab: Lab, port: str, node: str) -> Iterator[None]:
     """The switch blocks a node's port: frames vanish, carrier stays."""
     switch, device = topo.SWITCHES[port], f"fx-{port}-{node}"

@@ -6,7 +6,6 @@ The pair of these tests has a configuration of its own; the session's pair rests
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import signal
@@ -139,17 +138,6 @@ def send(lab: Lab, *ports: int) -> str:
             client.sendto(b"?", (topo.SERVER_ADDRESS, port))
         address, source = client.getsockname()
         return f"{address}:{source}"
-
-
-@contextlib.contextmanager
-def slow_xc(lab: Lab, host: str) -> Iterator[None]:
-    """The cross-connect takes what ``host`` sends at the pace of an old modem line."""
-    tbf = ["tbf", "rate", "100kbit", "burst", "4kb", "latency", "2s"]
-    lab.run(host, ["tc", "qdisc", "add", "dev", topo.XC_DEVICE, "root", *tbf])
-    try:
-        yield
-    finally:
-        lab.run(host, ["tc", "qdisc", "del", "dev", topo.XC_DEVICE, "root"])
 
 
 @pytest.fixture
@@ -290,7 +278,7 @@ def test_a_node_that_is_getting_the_table_is_not_ready(lab: Lab, ready_pair: Pai
     passive.die()
     wait_reason(active, "no_peer")
     passive.set_xc(up=True)
-    with slow_xc(lab, active.name):
+    with faults.xc_slow(lab, active.name):
         passive.start()
         wait_reason(active, "bulk", "walked")
         wait_reason(passive, "bulk", "records so far")

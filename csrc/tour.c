@@ -40,13 +40,14 @@ bool tour_of_age(const struct core *c, uint32_t idx, uint32_t after_s)
 
 /* ---- one record ---- */
 
-/* Packets since the last full round came by, a tick or so ago more or less. */
+/* Packets since the last full round came by, a tick or so ago more or less; or a sweep that has told it anew. */
 static bool is_due(const struct core *c, uint32_t idx)
 {
 	const struct flow_hot *f = &c->table.rec[idx].hot;
 	const uint32_t touched = f->deadline_tick - session_timeout(c, f);
 
-	return !tcptrack_is_over(f) && c->tour.tick - touched <= c->tour.full_tick - c->tour.last_tick + 1;
+	return !tcptrack_is_over(f) && (c->tour.anew & shard_bit(c->table.rec[idx].cold.shard) ||
+					c->tour.tick - touched <= c->tour.full_tick - c->tour.last_tick + 1);
 }
 
 static uint32_t visit_full(struct core *c, uint32_t idx, struct fp_flow_rec *out)
@@ -105,6 +106,8 @@ static void begin_round(struct core *c)
 	t->full_ns = c->now_ns;
 	t->last_tick = t->full_tick;
 	t->full_tick = wheel_tick(c->now_ns);
+	t->anew = t->swept & ~c->changes.sweep; /* of whose walk is not over yet: next time */
+	t->swept &= ~t->anew;
 	memset(t->scrub, 0, sizeof(t->scrub));
 }
 

@@ -4,6 +4,7 @@
  *
  *   what                                               where           how often
  *   sessions with traffic since the last one: REST     ACTIVE          fp_sync_cfg.refresh_s
+ *   sessions that a sweep has told: REST               ACTIVE          once, in the next round of the same
  *   the digests counted anew and compared (scrub)      both nodes      refresh_s; PASSIVE: a minute
  *   sessions whose rule says "after", and it is time   ACTIVE          while there are such rules: a second
  *
@@ -46,6 +47,8 @@ struct digest {
  * @full_ns:   when the last full one began
  * @full_tick: the same; sessions that had traffic since are told
  * @last_tick: when the full one before that began
+ * @swept:     shards of which a sweep has told records, without their windows and counters
+ * @anew:      of them, those that this round tells the rest of, quiet sessions included
  * @scrub:     digests of the records that this round has passed
  * @age_s:     second up to which @ages is filled in
  * @ages:      by second: identities given out when it began
@@ -55,6 +58,7 @@ struct tour {
 	bool more, full;
 	uint64_t begun_ns, full_ns;
 	uint32_t full_tick, last_tick;
+	uint64_t swept, anew;
 	struct digest scrub[FP_SHARDS];
 	uint64_t age_s;
 	uint64_t ages[AGES_S];

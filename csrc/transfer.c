@@ -10,7 +10,8 @@
  *     knows it, it has changed      STATE: version, state, flags
  *     knows it, it has gone         DELETE. A tombstone in the same queue, so the order of events is kept: whoever
  *                                   reuses an endpoint of a deleted record is queued behind it
- *     knows it, it had traffic      REST: windows, counters, remaining time; now and then (tour.h)
+ *     knows it, it had traffic, or  REST: windows, counters, remaining time; now and then (tour.h)
+ *     was told of it by a sweep
  *
  *   A record that was never told needs no delete. One whose rule has changed is told anew.
  *
@@ -279,6 +280,7 @@ static uint32_t drain_sweep(struct core *c, struct fp_flow_rec *out, uint32_t ca
 			continue;
 		transfer_tell(c, ch->sweep_slot, FP_OP_OPEN, &out[n]);
 		out[n++].flags |= FP_RF_BULK;
+		c->tour.swept |= shard_bit(c->table.rec[ch->sweep_slot].cold.shard);
 	}
 	counter_set(&c->stat.sweep_done, ch->sweep_slot - 1);
 	counter_set(&c->stat.sweep_total, c->table.n_fresh);

@@ -90,6 +90,32 @@ static void check_refresh(void)
 	pair_free(p);
 }
 
+/* A sweep's first words have no windows either: the rest of quiet sessions follows, once. */
+static void check_rest_after_sweep(void)
+{
+	struct pair *p = pair_synced();
+	struct fp_flow_rec here, there;
+
+	rig_connect(p->active, 40001);
+	pair_settle(p);
+	go_on(p, 65, FP_OP_REST);
+	CHECK_EQ(28, go_on(p, 65, FP_OP_REST), 0); /* quiet */
+	core_track(&p->active->core, false);       /* the peer begins anew */
+	core_import_begin(&p->passive->core, UINT64_MAX, false);
+	core_import_end(&p->passive->core, UINT64_MAX);
+	pair_sweep(p, UINT64_MAX, false);
+	CHECK_EQ(29, pair_audit(p), 0);
+	CHECK_EQ(22, only_record(p->passive).packets[0], 0);
+	CHECK_EQ(23, go_on(p, 65, FP_OP_REST), 1);
+	here = only_record(p->active);
+	there = only_record(p->passive);
+	CHECK(24, memcmp(here.win, there.win, sizeof(here.win)) == 0 && here.win[0].end);
+	CHECK(25, memcmp(here.packets, there.packets, sizeof(here.packets)) == 0 && here.packets[0]);
+	CHECK_EQ(26, go_on(p, 65, FP_OP_REST), 0);
+	CHECK_EQ(27, pair_audit(p), 0);
+	pair_free(p);
+}
+
 /* A round takes its time: no more in a tick than its share. */
 static void check_share(void)
 {
@@ -221,6 +247,7 @@ static void check_rule_changes(void)
 int main(void)
 {
 	check_refresh();
+	check_rest_after_sweep();
 	check_share();
 	check_filters();
 	check_ages_after_takeover();

@@ -112,6 +112,9 @@ class Daemon:
             term = terms.read()
             incarnation = incarnations.begin(state_dir.path, clock.start_number())
             keyring = Keyring.load(self._plan, self._keylog)
+            if keyring:
+                keyring.start()
+                stack.callback(keyring.stop)
             drawn = draw(incarnation, keyring.keys.heartbeat[0] if keyring else None)
             self._fastpath_config = fastpath_config(self._config, self._name, drawn)
             ports = await self._open_ports(stack, rtnl, keyring)

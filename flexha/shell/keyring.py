@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from flexha.shell import log
 from flexha.shell.tls import Tls, expires_within
 
 EXPIRY_WARNING_DAYS = 30.0
+EXPIRY_LOOK_S = 86400.0
 
 
 class Keyring:
@@ -26,6 +28,7 @@ class Keyring:
         self._keylog = keylog
         self.keys: Keys
         self.tls: Tls | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self.reload()
 
     @classmethod
@@ -46,8 +49,17 @@ class Keyring:
             log.warning("keys.sync_in_the_clear", remedy="set sync.tls = true")
         if keylog:
             log.warning("keys.tls_keylog", file=keylog, meaning="whoever reads it can read sync")
-        ring.warn_of_expiry()
         return ring
+
+    def start(self) -> None:
+        """Look at the certificates now and each day: a node runs for years."""
+        self.warn_of_expiry()
+        self._timer = asyncio.get_running_loop().call_later(EXPIRY_LOOK_S, self.start)
+
+    def stop(self) -> None:
+        """Look no more."""
+        if self._timer:
+            self._timer.cancel()
 
     def reload(self) -> None:
         """Read the files anew.

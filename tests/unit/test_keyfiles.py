@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,9 @@ import pytest
 
 from flexha.config import keyfiles
 from flexha.config.keyfiles import CERTIFICATE, FILES, HEARTBEAT, KEY, NEXT, PEERS, KeysError
+from flexha.config.schema import NodeName
+from flexha.shell import keyring
+from flexha.shell.keyring import Keyring
 
 NOW = datetime.now(UTC)
 
@@ -191,3 +195,24 @@ def test_names_of_heartbeat_keys_tell_nothing() -> None:
     assert len(key) == 16
     assert key.hex() not in keyfiles.heartbeat_id(key)
     assert keyfiles.heartbeat_id(key) != keyfiles.heartbeat_id(keyfiles.new_heartbeat_key())
+
+
+def test_expiry_is_said_again_while_the_node_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    where: dict[NodeName, Path] = {"a": tmp_path / "a", "b": tmp_path / "b"}
+    keyfiles.make_pair("p", where, datetime.now(UTC), days=10)
+    monkeypatch.setattr(keyring, "EXPIRY_LOOK_S", 0.005)
+    ring = Keyring(where["a"], "a", tls=True)
+
+    async def live() -> int:
+        ring.start()
+        await asyncio.sleep(0.1)
+        ring.stop()
+        said = len(caplog.records)
+        await asyncio.sleep(0.05)
+        assert len(caplog.records) == said
+        return said
+
+    assert asyncio.run(live()) > 4  # both certificates, more than once
+    assert {record.getMessage().split()[0] for record in caplog.records} == {"keys.expiry"}

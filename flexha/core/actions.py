@@ -86,7 +86,7 @@ class TrackChanges:
 class StartSweep:
     """Let the workers walk these shards into the events rings: what was told of them so far counts no more.
 
-    Each answers with ``SweepWalked`` where it has ended.
+    Each says ``SweepBegun`` where it begins in the stream of changes, and ``SweepWalked`` where it ends.
     """
 
     shards: Shards

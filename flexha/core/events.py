@@ -215,6 +215,16 @@ class ShardsLost:
 
 
 @dataclass(frozen=True, slots=True)
+class SweepBegun:
+    """At this place in the stream of changes a worker has begun the last ``StartSweep``, for these shards.
+
+    What it told of them before counts no more; all of it has been drained.
+    """
+
+    shards: Shards
+
+
+@dataclass(frozen=True, slots=True)
 class SweepWalked:
     """A worker has walked these shards for the last ``StartSweep``, and everything in them has been drained.
 
@@ -278,6 +288,7 @@ Event = (
     | SayKeys
     | FlowsDrained
     | ShardsLost
+    | SweepBegun
     | SweepWalked
     | DigestDrained
     | FlowsImported

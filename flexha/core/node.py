@@ -52,6 +52,7 @@ from flexha.core.events import (
     ShardsLost,
     Started,
     StopRequested,
+    SweepBegun,
     SweepWalked,
     SyncClosed,
     SyncConnected,
@@ -247,6 +248,7 @@ class _Turn:
                 | SyncClosed()
                 | SayKeys()
                 | ShardsLost()
+                | SweepBegun()
                 | SweepWalked()
                 | DigestDrained()
                 | DigestsRead()

@@ -33,6 +33,7 @@ from flexha.core.events import (
     Role,
     SayKeys,
     ShardsLost,
+    SweepBegun,
     SweepWalked,
     SyncClosed,
     SyncConnected,
@@ -149,6 +150,7 @@ Input = (
     | SyncClosed
     | FlowsDrained
     | ShardsLost
+    | SweepBegun
     | SweepWalked
     | DigestDrained
     | FlowsImported
@@ -231,7 +233,7 @@ def _dispatch(session: Session, event: Input, now: Ns) -> Result:  # noqa: C901 
             return _disconnected(session, now, reason)
         case FlowsDrained():
             return _by_sender(session, sync_sender.drained(session.sender, event))
-        case ShardsLost() | SweepWalked() | DigestDrained():
+        case ShardsLost() | SweepBegun() | SweepWalked() | DigestDrained():
             return _drains(_marker(session, event, now), now)
         case FlowsImported():
             return _imported(session, event, now)
@@ -542,11 +544,15 @@ def _by_receiver(session: Session, result: sync_receiver.Result) -> Result:
     return replace(session, receiver=result[0]), result[1]
 
 
-def _marker(session: Session, event: ShardsLost | SweepWalked | DigestDrained, now: Ns) -> Result:
+def _marker(
+    session: Session, event: ShardsLost | SweepBegun | SweepWalked | DigestDrained, now: Ns
+) -> Result:
     """What a worker says between its records."""
     match event:
         case ShardsLost(shards):
             return _by_sender(session, sync_sender.lost(session.sender, shards))
+        case SweepBegun(shards):
+            return _by_sender(session, sync_sender.begun(session.sender, shards))
         case SweepWalked(shards):
             return _by_sender(session, sync_sender.walked(session.sender, shards, now))
         case DigestDrained():

@@ -9,10 +9,11 @@ frees the tombstones that it covered. A peer that reconnects and still has our s
 (``Resume``). Any other peer gets a bulk: a sweep of all shards.
 
 A sweep is a walk of some shards, interleaved with live changes; in the stream it stands between
-``SweepBegin`` and ``SweepEnd``, which are numbered and acknowledged like batches. Records that were told
-before it and reach the stream behind its beginning do no harm: if they live they are told again, and their
-end is always told. A sweep is due for shards of which changes were lost, and for those whose digests differ
-(``audit.py``).
+``SweepBegin`` and ``SweepEnd``, which are numbered and acknowledged like batches. Each worker's part has
+both of its own, exactly where the worker says so between its records (``SweepBegun``, ``SweepWalked``): what
+it told before is stale at the peer then, as it is here. A bulk is announced once besides, for all shards,
+before anything of it is told. A sweep is due for shards of which changes were lost, and for those whose
+digests differ (``audit.py``).
 
 Only ``SweepWalked`` ends a walk, whatever happens to the connection meanwhile: ``walking`` mirrors the
 workers. What is due meanwhile waits, but a bulk begins it anew.
@@ -111,10 +112,14 @@ class Sender:
     due: Shards = NONE
     """Shards to be swept as soon as no walk is under way."""
     walking: Shards = NONE
+    begun: Shards = NONE
+    """Of those walking: the peer knows that their sweep has begun."""
     repair: Shards = NONE
     """Of those due: what the peer should have already."""
+    repairing: Shards = NONE
+    """Of those walking, likewise."""
     lost: Shards = NONE
-    """Shards of which changes were lost, and whose sweep has not begun."""
+    """Shards of which changes were lost, and whose sweep is due."""
     bulk: Shards = NONE
     """Shards that the peer has yet to get for its table to be complete."""
     sent_seq: int = 0
@@ -183,6 +188,7 @@ def abdicate(sender: Sender) -> Result:
             engaged=False,
             due=NONE,
             walking=NONE,
+            begun=NONE,
             repair=NONE,
             lost=NONE,
             bulk=NONE,
@@ -252,7 +258,9 @@ def _begin_bulk(sender: Sender) -> Result:
         tracking=True,
         due=NONE,
         walking=ALL,
+        begun=ALL,
         repair=NONE,
+        repairing=NONE,
         lost=NONE,
         bulk=ALL,
         acked_seq=sender.sent_seq,
@@ -276,7 +284,7 @@ def drained(sender: Sender, event: FlowsDrained) -> Result:
 
 def lost(sender: Sender, shards: Shards) -> Result:
     """Changes of these shards are not known: they must be walked."""
-    shards &= ~sender.lost
+    shards &= ~(sender.lost | (sender.walking & ~sender.begun))  # nothing new, or mended by what begins yet
     if not shards or not sender.is_followed:
         return sender, ()
     sender = replace(
@@ -284,6 +292,7 @@ def lost(sender: Sender, shards: Shards) -> Result:
         lost=sender.lost | shards,
         due=sender.due | shards,
         walking=sender.walking & ~shards,
+        begun=sender.begun & ~shards,
         audit=audits.withdraw(sender.audit, shards),
     )
     fields = {"shards": sets.listed(shards)}
@@ -300,31 +309,43 @@ def _start_sweep(sender: Sender) -> Result:
     settles = sender.drain is not None and sender.drain.settles
     if not sender.engaged or settles or sender.walking or not sender.due:
         return sender, ()
-    stream, shards, repair = sender.stream, sender.due, sender.repair
-    assert stream is not None
+    shards = sender.due
     sender = replace(
         sender,
         due=NONE,
         repair=NONE,
         walking=shards,
+        begun=NONE,
+        repairing=sender.repair,
         lost=sender.lost & ~shards,
         audit=audits.withdraw(sender.audit, shards),
     )
+    return sender, (StartSweep(shards),)
+
+
+def begun(sender: Sender, shards: Shards) -> Result:
+    """A worker has begun its part of a walk, and all that it told before was drained."""
+    shards &= sender.walking
+    stream = sender.stream
+    if not shards or stream is None or not sender.is_followed:
+        return sender, ()
+    sender = replace(sender, begun=sender.begun | shards)
     outputs: tuple[Output, ...] = ()
-    for some, is_repair in ((shards & ~repair, False), (shards & repair, True)):
+    for some, is_repair in ((shards & ~sender.repairing, False), (shards & sender.repairing, True)):
         if some:
             sender, more = _send(sender, SweepBegin(stream, sender.sent_seq + 1, some, is_repair))
             outputs = (*outputs, *more)
-    return sender, (*outputs, StartSweep(shards))
+    return sender, outputs
 
 
 def walked(sender: Sender, shards: Shards, now: Ns) -> Result:
     """A worker has ended its walk, and all of it was drained."""
-    ended = shards & sender.walking
+    ended = shards & sender.begun
     if not ended or not sender.is_followed:
         return sender, ()
     sender, outputs = _send(
-        replace(sender, walking=sender.walking & ~ended), SweepEnd(sender.sent_seq + 1, ended)
+        replace(sender, walking=sender.walking & ~ended, begun=sender.begun & ~ended),
+        SweepEnd(sender.sent_seq + 1, ended),
     )
     if sender.bulk and not sender.bulk & ~ended:
         fields = {"seq": sender.sent_seq, "records_sent": sender.records_sent}
@@ -360,7 +381,7 @@ def _stop_tracking(sender: Sender) -> Result:
     if not sender.tracking:
         return sender, ()
     audit = replace(sender.audit, owed=NONE)  # the workers forget that they were asked
-    sender = replace(sender, tracking=False, walking=NONE, audit=audit)
+    sender = replace(sender, tracking=False, walking=NONE, begun=NONE, audit=audit)
     return sender, (SetDrainCredit(0), TrackChanges(on=False))
 
 

@@ -28,6 +28,7 @@ from flexha.core.events import (
     Op,
     Part,
     ShardsLost,
+    SweepBegun,
     SweepWalked,
 )
 from flexha.core.shards import NONE, Shards
@@ -139,6 +140,8 @@ class FlowsIo:
             self._drained += n
             parts = tuple(Part(Op(part.op), part.n, part.family, part.columns) for part in drained.parts)
             self._post(FlowsDrained(parts, drained.marks))
+        if drained.sweep is not None:
+            self._post(SweepBegun(drained.sweep))
         if drained.swept is not None:
             self._sweep_ended(drained.swept)
             self._post(SweepWalked(drained.swept))

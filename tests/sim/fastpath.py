@@ -14,7 +14,17 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from flexha.core.events import DigestDrained, Event, FlowsDrained, Op, Part, Role, ShardsLost, SweepWalked
+from flexha.core.events import (
+    DigestDrained,
+    Event,
+    FlowsDrained,
+    Op,
+    Part,
+    Role,
+    ShardsLost,
+    SweepBegun,
+    SweepWalked,
+)
 from flexha.core.shards import ALL, NONE, SHARDS, Shards, members
 from flexha.core.sync_wire import COLUMNS, SECTIONS
 from flexha.units import Term
@@ -51,6 +61,8 @@ class Worker:
     """Id -> version, and the mark of its record, 0 before it was made."""
     ring: deque[tuple[int, Told | Event]] = field(default_factory=deque)
     """Records and markers; beside a record its mark, beside a marker the number of its sweep."""
+    sweep_asked: Shards | None = None
+    """A sweep of these, perhaps of none, is to begin."""
     walking: Shards = NONE
     to_walk: list[int] | None = None
     is_asked: bool = False
@@ -145,18 +157,14 @@ class FakeFastpath:
             worker.queue.clear()
             worker.tombstones.clear()
             worker.ring.clear()
-            worker.walking, worker.to_walk = NONE, None
+            worker.sweep_asked, worker.walking, worker.to_walk = None, NONE, None
             worker.is_asked = False
 
     def start_sweep(self, shards: Shards) -> None:
         assert self.tracking
         self._sweep_no += 1
-        self.lost &= ~shards
-        for shard in members(shards):
-            self._epochs[shard] += 1
         for worker in self.workers:
-            worker.walking |= shards & worker.shards
-            worker.to_walk = list(self.flows)
+            worker.sweep_asked = (worker.sweep_asked or NONE) | (shards & worker.shards)
 
     def ask_digest(self) -> None:
         for worker in self.workers:
@@ -168,7 +176,19 @@ class FakeFastpath:
             for worker in self.workers:
                 self._work(worker)
 
+    def _begin_sweep(self, worker: Worker, shards: Shards) -> None:
+        """From here on, in the stream as in the epochs, the peer knows nothing of these shards."""
+        for shard in members(shards):
+            self._epochs[shard] += 1
+        self.lost &= ~shards
+        worker.sweep_asked = None
+        worker.walking |= shards
+        worker.to_walk = list(self.flows)
+        worker.ring.append((self._sweep_no, SweepBegun(shards)))
+
     def _work(self, worker: Worker) -> None:
+        if worker.sweep_asked is not None and worker.room:
+            self._begin_sweep(worker, worker.sweep_asked)
         while worker.queue and worker.room:
             flow = next(iter(worker.queue))
             del worker.queue[flow]

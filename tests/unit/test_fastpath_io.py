@@ -254,12 +254,19 @@ def test_credit_is_spent_and_bounds_each_drain() -> None:
 def test_markers_follow_their_batch() -> None:
     async def story(bench: Bench, flows: FlowsIo) -> None:
         digests = Digests(of=0b11, shards=0b10, sums=b"12345678", counts=b"1234")
-        bench.fake.waiting_batches = [drained(3, swept=6), drained(0, parts=(), digests=digests)]
+        bench.fake.waiting_batches = [
+            drained(2, sweep=6),
+            drained(3, swept=6),
+            drained(0, parts=(), digests=digests),
+        ]
         flows.set_credit(10)
         await settle()
-        flows.wake()
-        await settle()
+        for _ in range(2):
+            flows.wake()
+            await settle()
         assert bench.events == [
+            told(2),
+            ev.SweepBegun(6),
             told(3),
             ev.SweepWalked(6),
             ev.DigestDrained(0b10, b"12345678", b"1234", of=0b11),

@@ -47,6 +47,7 @@ from flexha.core.events import (
     PeerHeard,
     Role,
     ShardsLost,
+    SweepBegun,
     SweepWalked,
     SyncClosed,
     SyncConnected,
@@ -288,27 +289,54 @@ def test_lost_shards_are_swept_and_no_others() -> None:
     core = in_sync()
     actions = core.do(ShardsLost(0b101))
     assert Count("sync.shards_lost", 2) in actions
-    assert sent(actions) == [SweepBegin(OURS, 4, 0b101)]
+    assert sent(actions) == []
     assert only(actions, StartSweep) == [StartSweep(0b101)]
+    assert sent(core.do(SweepBegun(0b101))) == [SweepBegin(OURS, 4, 0b101)]
     assert sent(core.do(drained(), SweepWalked(0b101))) == [batch(5), SweepEnd(6, 0b101)]
+
+
+def test_a_sweep_begins_where_the_worker_says_so() -> None:
+    """What it told before, though it was drained after the request, is stale at the peer."""
+    core = in_sync()
+    core.do(ShardsLost(0b11))
+    actions = core.do(drained(), SweepBegun(0b01), drained(), SweepBegun(0b10))
+    assert sent(actions) == [batch(4), SweepBegin(OURS, 5, 0b01), batch(6), SweepBegin(OURS, 7, 0b10)]
+    assert sent(core.do(SweepWalked(0b11))) == [SweepEnd(8, 0b11)]
+
+
+def test_each_worker_begins_its_part_of_a_bulk_anew() -> None:
+    """What lay in its ring when the bulk was announced counts no more."""
+    core = active()
+    core.do(joins(core))
+    actions = core.do(drained(), SweepBegun(EVEN))
+    assert sent(actions) == [batch(2), SweepBegin(OURS, 3, EVEN)]
+    assert sent(core.do(SweepWalked(EVEN))) == [SweepEnd(4, EVEN)]
+    assert sent(core.do(SweepBegun(EVEN))) == [], "it has ended"
+
+
+def test_the_beginning_of_a_sweep_nobody_follows_is_dropped() -> None:
+    core = in_sync()
+    core.do(ShardsLost(0b1), received(core.peer_hello(Role.MAINTENANCE)))
+    assert sent(core.do(SweepBegun(0b1), SweepWalked(0b1))) == []
 
 
 def test_a_loss_is_acted_upon_once() -> None:
     """It is said until the sweep begins, and again when a shard is lost anew."""
     core = in_sync()
     core.do(ShardsLost(EVEN))
-    core.do(ShardsLost(0b100))
     assert core.do(ShardsLost(0b100)) == ()
-    actions = core.do(SweepWalked(EVEN & ~0b100))
+    core.do(SweepBegun(EVEN), ShardsLost(0b100))
+    assert core.do(ShardsLost(0b100)) == ()
+    actions = core.do(SweepWalked(EVEN & ~0b100), SweepBegun(0b100))
     assert sent(actions) == [SweepEnd(5, EVEN & ~0b100), SweepBegin(OURS, 6, 0b100)]
 
 
 def test_shards_lost_during_a_walk_are_swept_after_it() -> None:
     """Two walks at once are never asked for, but for a bulk."""
     core = in_sync()
-    core.do(ShardsLost(EVEN))
+    core.do(ShardsLost(EVEN), SweepBegun(EVEN))
     assert sent(core.do(ShardsLost(0b10))) == []
-    actions = core.do(SweepWalked(EVEN))
+    actions = core.do(SweepWalked(EVEN), SweepBegun(0b10))
     assert sent(actions) == [SweepEnd(5, EVEN), SweepBegin(OURS, 6, 0b10)]
     assert only(actions, StartSweep) == [StartSweep(0b10)]
 
@@ -318,7 +346,7 @@ def test_shards_lost_while_the_peer_is_away_are_swept_when_it_resumes() -> None:
     core.do(SyncClosed("cut"))
     assert sent(core.do(ShardsLost(0b1))) == []
     core.do(SyncConnected())
-    actions = core.do(joins(core, OURS, 3, Role.PASSIVE))
+    actions = core.do(joins(core, OURS, 3, Role.PASSIVE), SweepBegun(0b1))
     assert sent(actions) == [Resume(OURS, 4), SweepBegin(OURS, 4, 0b1)]
     assert only(actions, StartSweep) == [StartSweep(0b1)]
 
@@ -415,7 +443,7 @@ def test_a_difference_is_repaired_counted_and_told() -> None:
     assert records(actions, "audit-differs") == [{"shards": [2]}]
     assert Count("audit.differing", 1) in actions
     assert only(actions, StartSweep) == [StartSweep(0b100)]
-    assert sent(actions)[-1] == SweepBegin(OURS, 4, 0b100, repair=True)
+    assert sent(core.do(SweepBegun(0b100)))[-1] == SweepBegin(OURS, 4, 0b100, repair=True)
     core.do(drained(), SweepWalked(0b100), received(Ack(6)))
     actions = core.agree()
     assert records(actions, "audit-repaired") == [{"shards": [2]}]
@@ -429,7 +457,7 @@ def test_what_two_repairs_do_not_mend_is_an_alarm_and_tried_again() -> None:
         actions = core.agree(differ=0b1)
         assert only(actions, StartSweep) == [StartSweep(0b1)]
         assert records(actions, "audit-unrepaired") == []
-        core.do(SweepWalked(0b1))
+        core.do(SweepBegun(0b1), SweepWalked(0b1))
     actions = core.agree(differ=0b1)
     assert records(actions, "audit-unrepaired") == [{"shards": [0], "repairs": 2, "retry_s": 10}]
     assert Count("audit.unrepaired", 1) in actions
@@ -437,7 +465,7 @@ def test_what_two_repairs_do_not_mend_is_an_alarm_and_tried_again() -> None:
     again = 0
     for _ in range(11):
         again += len(only(core.sleep(1000), StartSweep))
-        core.do(SweepWalked(0b1))
+        core.do(SweepBegun(0b1), SweepWalked(0b1))
         actions = core.agree(differ=0b1)
         assert records(actions, "audit-unrepaired") == [], "said once"
     assert again == 1

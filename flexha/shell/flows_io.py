@@ -13,6 +13,7 @@ it.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -34,6 +35,7 @@ from flexha.core.events import (
 from flexha.core.shards import NONE, Shards
 from flexha.fastpath import Drained, Fastpath, FastpathError
 from flexha.shell import log
+from flexha.shell.burst import Bursts
 from flexha.shell.counters import Counters
 
 PAUSE_S = 0.002
@@ -71,6 +73,7 @@ class FlowsIo:
         """Changes make the fast path's eventfd readable."""
         self._sweep: _Sweep | None = None
         self._drained = 0
+        self._bursts = Bursts(time.monotonic)
         self._imported: int | None = None
         self._refused: FlowsImported | None = None
 
@@ -193,6 +196,14 @@ class FlowsIo:
         self._counters.add("sync.imported_records", taken)
         if taken < n:
             self._counters.add("sync.import_refused_records", n - taken)
+            if self._bursts.begins("records"):
+                log.warning(
+                    "sync.records_refused",
+                    seq=action.seq,
+                    records=n - taken,
+                    remedy="if the audit does not repair it, compare both nodes' configuration (pools, "
+                    "ports, pair.secret, flow_cap)",
+                )
         self._imported = action.seq
 
     def begin_import(self, action: BeginImport) -> None:

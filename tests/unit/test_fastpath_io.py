@@ -372,6 +372,19 @@ def test_what_was_imported_in_a_step_is_told_at_once() -> None:
     run(story)
 
 
+def test_refused_records_are_logged_once_a_burst(caplog: pytest.LogCaptureFixture) -> None:
+    """Counters have them all."""
+
+    async def story(bench: Bench, flows: FlowsIo) -> None:
+        for seq in range(1, 4):
+            flows.import_flows(incoming(seq, 10))
+        assert bench.counters.values()["sync.import_refused_records"] == 3
+
+    with caplog.at_level(logging.WARNING):
+        run(story)
+    assert [record.getMessage().split()[0] for record in caplog.records] == ["sync.records_refused"]
+
+
 def test_behind_a_refused_batch_nothing_is_done() -> None:
     """The end of a sweep would remove what that batch had."""
 

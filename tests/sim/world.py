@@ -47,6 +47,7 @@ ANSWER_MS = 3000
 AGREED_S = 3
 CHAOS_MS = 15_000
 QUIET_MS = 12_000
+SETTLE_MS = 1500
 
 
 @dataclass(frozen=True)
@@ -108,18 +109,25 @@ def schedule(rng: random.Random) -> list[Fault]:
     )
 
 
+def any_limits(rng: random.Random) -> SyncLimits:
+    """A window that is often full, or never; a peer that may come back late, or not."""
+    small = rng.random() < 0.5
+    limits = SyncLimits(window_batches=4, batch_records=8) if small else SyncLimits()
+    return replace(limits, resume_hold_s=rng.choice([60.0, 1.0, 0.0]))
+
+
 class World:
     """Two nodes and all around them."""
 
-    def __init__(self, rng: random.Random, *, verbose: bool = False) -> None:
+    def __init__(
+        self, rng: random.Random, *, verbose: bool = False, limits: SyncLimits | None = None
+    ) -> None:
         self.rng = rng
         self.clock = Clock()
         self.network = Network(self.clock, self.rng)
         self.shell_latency_ms = self.rng.choice([0.1, 1.0, 5.0, 15.0])
         self.verbose = verbose
-        small = self.rng.random() < 0.5
-        limits = SyncLimits(window_batches=4, batch_records=8) if small else SyncLimits()
-        limits = replace(limits, resume_hold_s=self.rng.choice([60.0, 1.0, 0.0]))
+        limits = limits or any_limits(self.rng)
         preempt = self.rng.random() < 0.15
         adver_int_cs, start_hold_ms = self.rng.choice([(100, 1000), (20, 300)])
         self.cfgs = [
@@ -308,17 +316,25 @@ class World:
     # ---- the run -------------------------------------------------------------------------------------
     def run(self, faults: Sequence[Fault]) -> None:
         """Faults for a while, then peace, then judgement."""
-        for index in range(2):
-            if self.rng.random() < 0.9:
-                self.clock.after(self.rng.uniform(0, 2000) * NS_PER_MS, partial(self.boot, index))
-        self._traffic()
+        self.begin()
         for fault in faults:
             self.clock.at(ms(fault.at_ms), partial(self._inflict, fault))
         self.clock.run_until(ms(CHAOS_MS))
         self._make_peace()
         self.clock.run_until(ms(CHAOS_MS + QUIET_MS))
+        self.end()
+
+    def begin(self) -> None:
+        """Let the nodes start, sooner or later, and traffic flow."""
+        for index in range(2):
+            if self.rng.random() < 0.9:
+                self.clock.after(self.rng.uniform(0, 2000) * NS_PER_MS, partial(self.boot, index))
+        self._traffic()
+
+    def end(self) -> None:
+        """Let what is under way arrive, and judge."""
         self.traffic = False
-        self.clock.run_until(ms(CHAOS_MS + QUIET_MS + 1500))
+        self.clock.run_until(Ns(self.clock.now + ms(SETTLE_MS)))
         self._judge()
 
     def boot(self, index: int) -> None:

@@ -16,6 +16,9 @@ FUZZERS = sorted(path.stem for path in CHECKS.glob("fuzz_*.c"))
 THREADED = ("check_packet", "check_pulse", "check_ring", "check_workers")
 """As in the Makefile: what ThreadSanitizer is built for."""
 
+pytestmark = pytest.mark.timeout(600)
+"""The first test compiles every program: minutes on a small machine that does something else, too."""
+
 OPTIONS = {
     "ASAN_OPTIONS": "detect_stack_use_after_return=1:strict_string_checks=1",
     "UBSAN_OPTIONS": "print_stacktrace=1",

@@ -24,6 +24,9 @@ from flexha.fastpath import Digests, Out, SteppedFrame
 
 CLIENT_ISN, SERVER_ISN = 1_000, 7_000
 BATCH = 16
+ROUNDS = 3
+"""Of the tour, each ``REFRESH_S``: behind them the peer knows the windows of whoever had traffic until now."""
+REFRESH_S = 1
 GUARD_S = 2.0
 """The wheel ticks every 134 ms; the model does not: keep away from the moment at which a session is due."""
 
@@ -68,6 +71,7 @@ class Pair(RuleBasedStateMachine):
 
     def _boot(self, index: int, role: int) -> NatNode:
         config = packets.node_config(index)
+        config = replace(config, sync=replace(config.sync, refresh_s=REFRESH_S))
         return self.stack.enter_context(
             nat_node(config, role=role, term=self.term, n_workers=self.n_workers[index])
         )
@@ -162,18 +166,27 @@ class Pair(RuleBasedStateMachine):
     # ---- the pair ----
     @rule()
     def sync(self) -> None:
-        """What changed since the last time goes to the peer, and is acknowledged."""
+        """What changed since the last time goes to the peer, and is acknowledged; windows, too."""
+        for _ in range(ROUNDS):
+            self.time_passes(REFRESH_S)
+            self._drain()
         self.node.fastpath.digest_ask()
         compared = 0
         while compared != ALL_SHARDS:
-            for batch in self.node.fastpath.drain(BATCH):
-                assert batch.lost == 0
-                self.peer.fastpath.import_parts(batch.parts)
-                self.node.fastpath.ack(batch.marks)
-                if batch.digests is not None:
-                    self._compare_digests(batch.digests)
-                    compared |= batch.digests.of
+            compared |= self._drain()
         self.synced = self.model.copy()
+
+    def _drain(self) -> int:
+        """The shards whose digests came, and were those of the peer."""
+        compared = 0
+        for batch in self.node.fastpath.drain(BATCH):
+            assert batch.lost == 0
+            self.peer.fastpath.import_parts(batch.parts)
+            self.node.fastpath.ack(batch.marks)
+            if batch.digests is not None:
+                self._compare_digests(batch.digests)
+                compared |= batch.digests.of
+        return compared
 
     def _compare_digests(self, told: Digests) -> None:
         """At this place in the stream both nodes know the same."""

@@ -25,7 +25,7 @@ from flexha.fastpath import Digests, Out, SteppedFrame
 CLIENT_ISN, SERVER_ISN = 1_000, 7_000
 BATCH = 16
 ROUNDS = 3
-"""Of the tour, each ``REFRESH_S``: behind them the peer knows the windows of whoever had traffic until now."""
+"""Of the tour, each ``REFRESH_S``: behind them the peer knows the windows of whoever had traffic."""
 REFRESH_S = 1
 GUARD_S = 2.0
 """The wheel ticks every 134 ms; the model does not: keep away from the moment at which a session is due."""

@@ -4,10 +4,10 @@
  *
  * A section holds records of one op and one address family. A column is a packed little-endian array with one
  * element for each record, or with one in all when it would be the same for each; addresses are 4 or 16 bytes,
- * ports stay in network order. A receiver skips columns that it does not know, and some may be missing, so both
+ * ports stay in network order; an id is two columns, since its high half hardly ever changes. A receiver skips columns that it does not know, and some may be missing, so both
  * may grow apart by a version. Everything here is a pure function.
  *
- *   op       required                                                                          optional
+ *   op       required ("id": id_low and id_high)                                               optional
  *   OPEN     id origin version form proto state flags in_port out_port inside remote external  rule
  *            inside_port remote_port external_port
  *   STATE    id origin version form proto state flags inside remote inside_port remote_port
@@ -40,7 +40,8 @@ struct field {
 
 #define FIELD(member, size, shape) { offsetof(struct fp_flow_rec, member), size, shape }
 static const struct field fields[N_COLS] = {
-	[COL_ID] = FIELD(id, 8, PLAIN),
+	[COL_ID_LOW] = FIELD(id, 4, PLAIN),
+	[COL_ID_HIGH] = { offsetof(struct fp_flow_rec, id) + 4, 4, PLAIN },
 	[COL_ORIGIN] = FIELD(origin, 2, PLAIN),
 	[COL_VERSION] = FIELD(version, 4, PLAIN),
 	[COL_FORM] = FIELD(form, 1, PLAIN),
@@ -66,8 +67,8 @@ static_assert(offsetof(struct fp_flow_rec, bytes) == offsetof(struct fp_flow_rec
 	      "the counters are one piece");
 
 enum {
-	KEY = COL_BIT(COL_ID) | COL_BIT(COL_ORIGIN) | COL_BIT(COL_FORM) | COL_BIT(COL_PROTO) |
-		COL_BIT(COL_INSIDE) | COL_BIT(COL_REMOTE) | COL_BIT(COL_INSIDE_PORT) |
+	KEY = COL_BIT(COL_ID_LOW) | COL_BIT(COL_ID_HIGH) | COL_BIT(COL_ORIGIN) | COL_BIT(COL_FORM) |
+		COL_BIT(COL_PROTO) | COL_BIT(COL_INSIDE) | COL_BIT(COL_REMOTE) | COL_BIT(COL_INSIDE_PORT) |
 		COL_BIT(COL_REMOTE_PORT),
 	NEWS = KEY | COL_BIT(COL_VERSION) | COL_BIT(COL_STATE) | COL_BIT(COL_FLAGS),
 	FIRST = NEWS | COL_BIT(COL_IN_PORT) | COL_BIT(COL_OUT_PORT) | COL_BIT(COL_EXTERNAL) |

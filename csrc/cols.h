@@ -8,7 +8,8 @@
 #include "base.h"
 
 enum col {
-	COL_ID,
+	COL_ID_LOW,
+	COL_ID_HIGH,
 	COL_ORIGIN,
 	COL_VERSION,
 	COL_FORM,

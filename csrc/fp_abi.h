@@ -515,7 +515,7 @@ struct fp_cursor { uint32_t worker; uint32_t slot; uint64_t done; }; /* done = 1
 /* Column buffers of one section of a sync batch, in the order of the records (flexha/core/sync_wire.py). All
  * little-endian, packed; the caller provides n elements each. Column i: the i-th pointer. */
 struct fp_cols {
-	uint8_t *id;              /* u64 */
+	uint8_t *id_low, *id_high; /* u32 each: the high half is the same for many */
 	uint8_t *origin;          /* u16 */
 	uint8_t *version;         /* u32 */
 	uint8_t *form, *proto, *state, *flags, *in_port, *out_port; /* u8 */

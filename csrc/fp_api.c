@@ -38,7 +38,7 @@ static_assert(sizeof(struct fp_worker_stats) == 216, "fp_worker_stats");
 static_assert(sizeof(struct fp_bpf) == 8, "fp_bpf");
 static_assert(sizeof(struct fp_capture_cfg) == 56, "fp_capture_cfg");
 static_assert(sizeof(struct fp_capture_rec) == 72, "fp_capture_rec");
-static_assert(sizeof(struct fp_cols) == 152, "fp_cols");
+static_assert(sizeof(struct fp_cols) == 160, "fp_cols");
 static_assert(sizeof(struct fp_sync_cfg) == 24, "fp_sync_cfg");
 static_assert(sizeof(struct fp_digest) == 16, "fp_digest");
 static_assert(sizeof(struct fp_repair) == 40, "fp_repair");

@@ -111,9 +111,19 @@ local counters = {
   own("bytes_in", ProtoField.uint64(s("bytes_in"), "Bytes inbound")),
 }
 
+-- Shown as one number, by its low half.
+local id = own("id", ProtoField.uint64(s("id"), "Id", base.HEX))
+local function whole_id(tree, range, have, i)
+  local high = have("id_high", i)
+  if high then
+    tree:add(id, range, UInt64(range:le_uint(), high:le_uint()))
+  end
+end
+
 -- In the order in which they are shown; bytes of an element for IPv4 and IPv6.
 local columns = {
-  { "id", 8, 8, le(own("id", ProtoField.uint64(s("id"), "Id", base.HEX))) },
+  { "id_low", 4, 4, whole_id },
+  { "id_high", 4, 4, function() end },
   { "origin", 2, 2, le(own("origin", ProtoField.uint16(s("origin"), "Made by", base.DEC, origin_names))) },
   { "version", 4, 4, le(own("version", ProtoField.uint32(s("version"), "Version"))) },
   { "form", 1, 1, be(own("form", ProtoField.uint8(s("form"), "Translation", base.DEC, form_names))) },
@@ -143,7 +153,7 @@ local columns = {
     end
   end },
 }
-local key = "id origin form proto inside remote inside_port remote_port"
+local key = "id_low id_high origin form proto inside remote inside_port remote_port"
 local required = {
   [0] = key .. " version state flags in_port out_port external external_port",
   [1] = key,
@@ -515,7 +525,7 @@ local function section(tree, v)
     for _, column in ipairs(columns) do
       local range = have(column[1], i)
       if range then
-        column[4](item, range)
+        column[4](item, range, have, i)
       end
     end
   end

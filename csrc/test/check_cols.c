@@ -10,7 +10,7 @@ enum { N = 50, ADDR_MAX = 16 };
 
 /* Columns of N records at most. */
 struct store {
-	uint8_t id[N * 8], form[N], proto[N], state[N], flags[N], in_port[N], out_port[N];
+	uint8_t id_low[N * 4], id_high[N * 4], form[N], proto[N], state[N], flags[N], in_port[N], out_port[N];
 	uint8_t origin[N * 2], version[N * 4], remaining_ms[N * 4], rule[N * 2];
 	uint8_t inside[N * ADDR_MAX], remote[N * ADDR_MAX], external[N * ADDR_MAX];
 	uint8_t inside_port[N * 2], remote_port[N * 2], external_port[N * 2], win[N * 28], counters[N * 32];
@@ -19,7 +19,8 @@ struct store {
 static struct fp_cols cols_of(struct store *s)
 {
 	return (struct fp_cols){
-		.id = s->id,
+		.id_low = s->id_low,
+		.id_high = s->id_high,
 		.form = s->form,
 		.proto = s->proto,
 		.state = s->state,
@@ -127,10 +128,10 @@ static void check_round_trip(int base, uint32_t family, enum fp_op op)
 
 		CHECK(base + 3, same(&want, &out[i]));
 	}
-	/* What is the same for all says so once; identities are not. */
-	CHECK_EQ(base + 4, constant & (COL_BIT(COL_ORIGIN) | COL_BIT(COL_REMOTE_PORT)),
-		 COL_BIT(COL_ORIGIN) | COL_BIT(COL_REMOTE_PORT));
-	CHECK_EQ(base + 5, constant & (COL_BIT(COL_ID) | COL_BIT(COL_INSIDE_PORT)), 0);
+	/* What is the same for all says so once; of identities it is the high half. */
+	CHECK_EQ(base + 4, constant & (COL_BIT(COL_ID_HIGH) | COL_BIT(COL_ORIGIN) | COL_BIT(COL_REMOTE_PORT)),
+		 COL_BIT(COL_ID_HIGH) | COL_BIT(COL_ORIGIN) | COL_BIT(COL_REMOTE_PORT));
+	CHECK_EQ(base + 5, constant & (COL_BIT(COL_ID_LOW) | COL_BIT(COL_INSIDE_PORT)), 0);
 	CHECK_EQ(base + 6, constant & ~(uint32_t)fp_cols_of(op, 0), 0);
 	/* Ports lie in the column as on the wire. */
 	CHECK_EQ(base + 7, store.remote_port[0], 443 >> 8);
@@ -157,6 +158,23 @@ static void check_constants(void)
 	CHECK(105, out[0].out_port == WAN && out[1].out_port == 0 && out[1].id == in[0].id);
 	CHECK_EQ(106, fp_cols_pack(in, 4, 4, FP_OP_REST, &cols, &constant), 0);
 	CHECK_EQ(107, fp_cols_unpack(&cols, 0, 4, FP_OP_REST, constant, out), 0);
+}
+
+/* Both halves of an identity come, where the high one changes within a section, too. */
+static void check_identities(void)
+{
+	static struct store store;
+	struct fp_flow_rec in[2] = { record(0, false), record(0, false) }, out[2];
+	struct fp_cols cols = cols_of(&store);
+	uint32_t constant;
+
+	in[0].id = UINT32_MAX;
+	in[1].id = UINT64_C(1) << 32;
+	CHECK_EQ(110, fp_cols_pack(in, 2, 4, FP_OP_OPEN, &cols, &constant), 2);
+	CHECK_EQ(111, constant & (COL_BIT(COL_ID_LOW) | COL_BIT(COL_ID_HIGH)), 0);
+	CHECK_EQ(112, fp_cols_unpack(&cols, 2, 4, FP_OP_OPEN, constant, out), 2);
+	CHECK(113, out[0].id == in[0].id && out[1].id == in[1].id);
+	CHECK(114, store.id_low[0] == 0xff && store.id_high[0] == 0 && store.id_high[4] == 1);
 }
 
 static uint32_t count_of(const uint32_t *counts, size_t op, size_t is_v6)
@@ -207,7 +225,7 @@ static void check_missing_columns(void)
 		CHECK_EQ(40, required & ~all, 0);
 		for (uint32_t left = all; left; left &= left - 1) {
 			struct fp_cols cols = cols_of(&store);
-			uint8_t *at[19];
+			uint8_t *at[N_COLS];
 
 			CHECK_EQ(41, fp_cols_pack(&in, 1, 4, ops[i], &cols, &constant), 1);
 			memcpy(at, &cols, sizeof(at));
@@ -290,6 +308,7 @@ int main(void)
 		check_round_trip(20, 6, ops[i]);
 	}
 	check_constants();
+	check_identities();
 	check_sections_part();
 	check_missing_columns();
 	check_what_no_peer_sends();

@@ -42,16 +42,17 @@ static void traffic(uint64_t now_ns)
 /* Cut the input into sections: op and family, columns that say a value once, and the columns one after the other. */
 static uint32_t unpack(const uint8_t *data, size_t size, struct fp_flow_rec *recs)
 {
-	static const uint8_t widths[] = { 8, 2, 4, 1, 1, 1, 1, 1, 1, 2, 0, 0, 0, 2, 2, 2, 4, 28, 32 };
+	static const uint8_t widths[] = { 4, 4, 2, 4, 1, 1, 1, 1, 1, 1, 2, 0, 0, 0, 2, 2, 2, 4, 28, 32 };
 	const uint8_t *end = data + size;
 	uint32_t total = 0;
 
 	while (end - data >= 6 && total < N_MAX) {
 		const uint32_t op = data[0] & 3, family = data[0] & 4 ? 6 : 4;
 		const uint32_t n = min_u32(data[1] % 16, N_MAX - total);
-		const uint32_t constant = data[2] | (uint32_t)data[3] << 8 | (uint32_t)data[4] << 16;
+		const uint32_t bits = data[2] | (uint32_t)data[3] << 8 | (uint32_t)data[4] << 16;
+		const uint32_t constant = bits << 1 | (bits & 1); /* one bit for both halves of the id */
 		/* One column may be missing. */
-		const uint32_t columns = (uint32_t)fp_cols_of(op, 0) & ~(1u << data[5] % 32);
+		const uint32_t columns = (uint32_t)fp_cols_of(op, 0) & ~(2u << data[5] % 32);
 		uint8_t *at[ARRAY_SIZE(widths)] = { 0 };
 		struct fp_cols cols;
 

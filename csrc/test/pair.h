@@ -9,6 +9,7 @@
 #ifndef PAIR_H
 #define PAIR_H
 
+#include "../cols.h"
 #include "estate.h"
 
 enum { PAIR_RING = 1024 };
@@ -62,18 +63,18 @@ static inline void pair_free(struct pair *p)
 static inline void pair_import(struct pair *p, const struct fp_flow_rec *recs, uint32_t n)
 {
 	static const enum fp_op order[] = { FP_OP_OPEN, FP_OP_STATE, FP_OP_REST, FP_OP_DELETE };
-	static uint8_t store[19][PAIR_RING * 32];
+	static uint8_t store[N_COLS][PAIR_RING * 32];
 	static struct fp_flow_rec out[PAIR_RING];
 	uint32_t total = 0;
 
 	for (uint32_t i = 0; i < ARRAY_SIZE(order); i++) {
 		const uint32_t columns = (uint32_t)fp_cols_of(order[i], 0);
 		uint32_t constant;
-		uint8_t *at[19];
+		uint8_t *at[N_COLS];
 		struct fp_cols cols;
 		int count;
 
-		for (uint32_t col = 0; col < 19; col++)
+		for (uint32_t col = 0; col < N_COLS; col++)
 			at[col] = columns & 1u << col ? store[col] : NULL;
 		memcpy(&cols, at, sizeof(cols));
 		count = fp_cols_pack(recs, n, 4, order[i], &cols, &constant);

@@ -51,7 +51,8 @@ class Column:
 
 
 COLUMNS: Final[Mapping[str, Column]] = {
-    "id": Column(8, 8),
+    "id_low": Column(4, 4),
+    "id_high": Column(4, 4),
     "origin": Column(2, 2),
     "version": Column(4, 4),
     "form": Column(1, 1),
@@ -82,7 +83,17 @@ class Section:
     optional: tuple[str, ...] = ()
 
 
-_KEY: Final = ("id", "origin", "form", "proto", "inside", "remote", "inside_port", "remote_port")
+_KEY: Final = (
+    "id_low",
+    "id_high",
+    "origin",
+    "form",
+    "proto",
+    "inside",
+    "remote",
+    "inside_port",
+    "remote_port",
+)
 SECTIONS: Final[Mapping[Op, Section]] = {
     Op.OPEN: Section(
         (*_KEY, "version", "state", "flags", "in_port", "out_port", "external", "external_port"), ("rule",)

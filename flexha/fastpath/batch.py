@@ -21,7 +21,8 @@ from flexha.fastpath.records import Fate, FlowFlag, FlowRecord, FlowState, Form,
 
 COLUMN_WIDTHS: Final[Mapping[str, int | None]] = MappingProxyType(
     {
-        "id": 8,
+        "id_low": 4,
+        "id_high": 4,
         "origin": 2,
         "version": 4,
         "form": 1,

@@ -53,7 +53,7 @@ STRUCT_SIZES: Final = {
     "struct fp_worker_stats": 216,
     "struct fp_port_stats": 88,
     "struct fp_cursor": 16,
-    "struct fp_cols": 152,
+    "struct fp_cols": 160,
     "struct fp_bpf": 8,
     "struct fp_capture_cfg": 56,
     "struct fp_capture_side": 24,

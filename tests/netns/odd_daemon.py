@@ -141,7 +141,9 @@ SENT: Mapping[str, Callable[[Fields], bytes | None]] = {
     "huge-count": _batch(lambda f: _pack(f | {"parts": [p | {"n": 1 << 40} for p in f["parts"]]})),
     "no-required-column": _batch(lambda f: _pack(f | {"parts": [p | {"cols": {}} for p in f["parts"]]})),
     "long-column": _batch(
-        lambda f: _pack(f | {"parts": [p | {"cols": p["cols"] | {"id": b"123456789"}} for p in f["parts"]]})
+        lambda f: _pack(
+            f | {"parts": [p | {"cols": p["cols"] | {"id_low": b"123456789"}} for p in f["parts"]]}
+        )
     ),
     "impossible-state": _with_first("state", lambda _: b"\x4d"),
     "impossible-form": _with_first("form", lambda _: b"\x09"),
@@ -182,8 +184,8 @@ def _add(part: Part, i: int) -> Part:
         more = bytearray(data[i * width : (i + 1) * width])
         if name in {"inside_port", "external_port"}:
             more[1] ^= 1  # network order
-        elif name == "id":
-            more[6] ^= 0x55
+        elif name == "id_high":
+            more[2] ^= 0x55
         columns[name] = data + bytes(more)
     return replace(part, n=part.n + 1, columns=columns)
 

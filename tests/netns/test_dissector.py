@@ -262,7 +262,8 @@ def over_udp(payload: bytes, port: int) -> Packet:
 
 
 REST_OF_V6 = {
-    "id": struct.pack("<2Q", 7, 8),
+    "id_low": struct.pack("<2I", 7, 8),
+    "id_high": struct.pack("<I", 9),
     "origin": struct.pack("<H", 2),
     "version": struct.pack("<2I", 1, 2),
     "form": b"\x02",
@@ -294,7 +295,7 @@ def test_columns_of_a_batch(tmp_path: Path) -> None:
     ]
     first, second = find(batch, "flexha_sync.session_tree")
     wanted = {
-        "id": ("0x0000000000000007", "0x0000000000000008"),
+        "id": ("0x0000000900000007", "0x0000000900000008"),
         "origin": ("2", "2"),
         "rule": ("300", "300"),
         "remaining_ms": ("7440000", "7440000"),
@@ -314,7 +315,7 @@ def test_columns_of_a_batch(tmp_path: Path) -> None:
             strict=True,
         )
     )
-    assert (widths["id"], widths["remote"], widths["win"]) == ("8", "16", "28")
+    assert (widths["id_low"], widths["remote"], widths["win"]) == ("4", "16", "28")
     assert complaints(batch) == ["a column that is not in the specification"]
 
 
@@ -332,12 +333,14 @@ MALFORMED = {
     "missing": (packed({"t": "ack"}), "seq is missing"),
     "stream": (packed({"t": "want", "stream": 5, "seq": 1}), "stream is no stream"),
     "column": (
-        packed({"t": "batch", "seq": 1, "parts": [{"op": 1, "n": 2, "f": 4, "cols": {"id": b"abc"}}]}),
-        "id: bin of 3 bytes; 16 or 8 bytes expected",
+        packed({"t": "batch", "seq": 1, "parts": [{"op": 1, "n": 2, "f": 4, "cols": {"id_low": b"abc"}}]}),
+        "id_low: bin of 3 bytes; 8 or 4 bytes expected",
     ),
     "huge-count": (
-        packed({"t": "batch", "seq": 1, "parts": [{"op": 1, "n": 2**63, "f": 4, "cols": {"id": b"a" * 9}}]}),
-        "id: bin of 9 bytes",
+        packed(
+            {"t": "batch", "seq": 1, "parts": [{"op": 1, "n": 2**63, "f": 4, "cols": {"id_low": b"a" * 9}}]}
+        ),
+        "id_low: bin of 9 bytes",
     ),
     "no-section": (packed({"t": "batch", "seq": 1, "parts": [7]}), "section is no map"),
     "digest": (

@@ -311,7 +311,8 @@ def pack(records: list[Told]) -> tuple[Part, ...]:
         if not some:
             continue
         columns = {name: bytes(COLUMNS[name].width_v4) for name in SECTIONS[op].required}
-        columns["id"] = struct.pack(f"<{len(some)}Q", *(r[0] for r in some))
+        columns["id_low"] = struct.pack(f"<{len(some)}I", *(r[0] & 0xFFFFFFFF for r in some))
+        columns["id_high"] = struct.pack(f"<{len(some)}I", *(r[0] >> 32 for r in some))
         if op is not Op.DELETE:
             columns["version"] = struct.pack(f"<{len(some)}I", *(r[1] for r in some))
         parts.append(Part(op, len(some), 4, columns))
@@ -322,7 +323,8 @@ def unpack(parts: Iterable[Part]) -> list[Told]:
     """The records in ``parts``."""
     records: list[Told] = []
     for part in parts:
-        ids = struct.unpack(f"<{part.n}Q", part.columns["id"])
+        low, high = (struct.unpack(f"<{part.n}I", part.columns[name]) for name in ("id_low", "id_high"))
+        ids = [upper << 32 | lower for upper, lower in zip(high, low, strict=True)]
         versions = struct.unpack(f"<{part.n}I", part.columns.get("version", bytes(4 * part.n)))
         records += [(flow, version, part.op) for flow, version in zip(ids, versions, strict=True)]
     return records

@@ -390,7 +390,7 @@ def test_import_refuses_damaged_columns(active: Fastpath, passive: Fastpath) -> 
     (batch,) = active.drain()
     (part,) = batch.parts
     for damage in (
-        {"id": part.columns["id"][:-1]},
+        {"id_low": part.columns["id_low"][:-1]},
         {"proto": bytes([0])},
         {"form": bytes([3])},
         {"state": bytes([200])},

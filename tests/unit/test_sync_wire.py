@@ -83,10 +83,10 @@ def test_golden_bytes() -> None:
         "0000003785a174ab73776565705f626567696ea673747265616d82a3696e6301a47465726d02a373657103"
         "a673686172647305a672657061697200"
     )
-    gone = Part(Op.DELETE, 1, 4, {"id": bytes(range(8))})
+    gone = Part(Op.DELETE, 1, 4, {"id_low": bytes(range(4))})
     assert sync_wire.encode(Batch(1, (gone,))) == bytes.fromhex(
-        "0000003383a174a56261746368a373657101a570617274739184a26f7001a16e01a16604a4636f6c7381a26964c408"
-        "0001020304050607"
+        "0000003383a174a56261746368a373657101a570617274739184a26f7001a16e01a16604a4636f6c7381a669645f6c6f77c404"
+        "00010203"
     )
 
 
@@ -224,8 +224,8 @@ def digest_fields(**changes: object) -> dict[str, object]:
         ("bad_column", batch(n=3)),
         ("bad_column", batch(f=6)),
         ("bad_column", batch(cols={})),
-        ("bad_column", batch(cols=cols(id=bytes(15)))),
-        ("bad_column", batch(cols=cols(id="0123456789abcdef"))),
+        ("bad_column", batch(cols=cols(id_low=bytes(7)))),
+        ("bad_column", batch(cols=cols(id_low="01234567"))),
         ("bad_column", batch(cols=cols(rule=b""))),
     ],
 )

@@ -7,8 +7,9 @@
  *
  *   urgent   births, TCP connections that are established, deletes: told with the next drain. A quarter as many
  *            entries as records
- *   lazy     all else: told once fp_sync_cfg.lazy_ms have gone by, so that the next changes go with it. A 16th as
- *            many; what finds no room is urgent
+ *   lazy     all else, and the windows of open TCP connections: told once fp_sync_cfg.lazy_ms have gone by, so that
+ *            the next changes go with it. A 16th as many; a change that finds no room is urgent, windows wait for
+ *            the tour
  *
  * A slow or absent peer thus costs an entry a record, never more; and when there is no room for it the shard is
  * lost: nothing of it is told until a sweep has told all of it (digest.h).

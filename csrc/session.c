@@ -35,8 +35,7 @@ bool session_is_told(const struct core *c, uint32_t idx)
 	return f->epoch != EPOCH_NEVER || session_filter_passes(c, idx);
 }
 
-/* Room in the lazy queue for a change that can wait. */
-static bool put_off(struct core *c, uint32_t idx)
+bool session_put_off(struct core *c, uint32_t idx)
 {
 	const uint32_t due_ms = (uint32_t)(c->now_ns / NS_PER_MS) + c->cfg->sync.lazy_ms;
 	uint8_t *admin = &c->table.rec[idx].cold.admin;
@@ -53,7 +52,7 @@ void session_tell(struct core *c, uint32_t idx, bool urgent)
 
 	if (!session_is_told(c, idx) || *admin & ADMIN_QUEUED)
 		return;
-	if (urgent || !digest_knows(c, idx) || !put_off(c, idx)) {
+	if (urgent || !digest_knows(c, idx) || !session_put_off(c, idx)) {
 		if (!changes_push(&c->changes, idx)) {
 			digest_lose(c, c->table.rec[idx].cold.shard);
 			return;

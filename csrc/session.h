@@ -63,6 +63,12 @@ void session_changed(struct core *c, uint32_t idx, struct session_was was, bool 
 void session_tell(struct core *c, uint32_t idx, bool urgent);
 
 /**
+ * session_put_off() - Queue what can wait of a record: a change, or the windows of a TCP session
+ * Return: false when there is no room.
+ */
+bool session_put_off(struct core *c, uint32_t idx);
+
+/**
  * session_filter_passes() - Has its rule nothing against that the peer hears of it by now?
  */
 bool session_filter_passes(const struct core *c, uint32_t idx);

@@ -7,7 +7,12 @@
 #include "tour.h"
 #include "transfer.h"
 
-enum { SCRUB_PASSIVE_S = 60, OF_AGE_S = 1, PREFETCH = 8 };
+enum {
+	SCRUB_PASSIVE_S = 60,
+	OF_AGE_S = 1,
+	ANEW_PER_S = 16384, /* after a sweep: so many slots, if refresh_s leaves the time */
+	PREFETCH = 8
+};
 
 /* ---- ages ---- */
 
@@ -91,23 +96,33 @@ static uint64_t full_ns(const struct core *c)
 
 static uint64_t round_ns(const struct core *c)
 {
+	if (c->tour.anew)
+		return min_u64(full_ns(c), max_u32(OF_AGE_S, c->table.n_fresh / ANEW_PER_S) * NS_PER_S);
 	return c->tour.full && !has_after(c) ? full_ns(c) : OF_AGE_S * NS_PER_S;
+}
+
+/* Shards of which a sweep has told all; of whose walk is not over yet: later. */
+static uint64_t swept(const struct core *c)
+{
+	return c->tour.swept & ~c->changes.sweep;
 }
 
 static void begin_round(struct core *c)
 {
 	struct tour *t = &c->tour;
+	const bool broken_off = t->slot && t->full;
 
 	t->slot = 1;
 	t->begun_ns = c->now_ns;
-	t->full = !t->full_ns || c->now_ns - t->full_ns >= full_ns(c) || !has_after(c);
+	t->anew = swept(c);
+	t->swept &= ~t->anew;
+	t->full = t->anew || !t->full_ns || c->now_ns - t->full_ns >= full_ns(c) || !has_after(c);
 	if (!t->full)
 		return;
 	t->full_ns = c->now_ns;
-	t->last_tick = t->full_tick;
+	if (!broken_off) /* else whom that round has not come to is due since the one before it */
+		t->last_tick = t->full_tick;
 	t->full_tick = wheel_tick(c->now_ns);
-	t->anew = t->swept & ~c->changes.sweep; /* of whose walk is not over yet: next time */
-	t->swept &= ~t->anew;
 	memset(t->scrub, 0, sizeof(t->scrub));
 }
 
@@ -116,6 +131,7 @@ static void end_round(struct core *c)
 	struct tour *t = &c->tour;
 
 	t->slot = 0;
+	t->anew = 0;
 	for (uint32_t shard = c->worker; t->full && shard < FP_SHARDS; shard += c->cfg->n_workers) {
 		if (t->scrub[shard].sum == c->digest[shard].sum && t->scrub[shard].n == c->digest[shard].n)
 			continue;
@@ -145,7 +161,8 @@ uint32_t tour_walk(struct core *c, struct fp_flow_rec *out, uint32_t cap, uint32
 	if (t->tick != wheel_tick(c->now_ns)) {
 		t->tick = wheel_tick(c->now_ns);
 		note_ages(c);
-		if (!t->slot)
+		/* Windows that a sweep left out do not wait for the end of a round; but a round in their haste ends. */
+		if (!t->slot || (swept(c) && !t->anew))
 			begin_round(c);
 		t->goal = goal(c);
 	}

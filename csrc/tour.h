@@ -4,9 +4,11 @@
  *
  *   what                                               where           how often
  *   sessions with traffic since the last one: REST     ACTIVE          fp_sync_cfg.refresh_s
- *   sessions that a sweep has told: REST               ACTIVE          once, in the next round of the same
+ *   sessions that a sweep has told: REST               ACTIVE          once, in a quick round right behind it
  *   the digests counted anew and compared (scrub)      both nodes      refresh_s; PASSIVE: a minute
  *   sessions whose rule says "after", and it is time   ACTIVE          while there are such rules: a second
+ *
+ * Of a TCP connection that begins the windows are told by the queues (transfer.c), before the tour comes by.
  *
  * A round goes along with the time: in each tick of the wheel it does its share of the records, some at a time,
  * between the bursts. What changes behind the walker changes both counts of the scrub (digest.c), so at the end of
@@ -48,7 +50,7 @@ struct digest {
  * @full_tick: the same; sessions that had traffic since are told
  * @last_tick: when the full one before that began
  * @swept:     shards of which a sweep has told records, without their windows and counters
- * @anew:      of them, those that this round tells the rest of, quiet sessions included
+ * @anew:      of them, those that this round tells the rest of, quiet sessions included; 0: it is not a quick one
  * @scrub:     digests of the records that this round has passed
  * @age_s:     second up to which @ages is filled in
  * @ages:      by second: identities given out when it began

@@ -10,10 +10,15 @@
  *     knows it, it has changed      STATE: version, state, flags
  *     knows it, it has gone         DELETE. A tombstone in the same queue, so the order of events is kept: whoever
  *                                   reuses an endpoint of a deleted record is queued behind it
- *     knows it, it had traffic, or  REST: windows, counters, remaining time; now and then (tour.h)
+ *     knows it, a TCP connection    REST: state, windows, counters, remaining time; lazy_ms after its first words, or
+ *     that is still open            after a change that could wait
+ *     knows it, it had traffic, or  REST; now and then (tour.h)
  *     was told of it by a sweep
  *
  *   A record that was never told needs no delete. One whose rule has changed is told anew.
+ *
+ *   Windows wait, for most connections are short: of one that has ended when its time comes the end is told, as
+ *   if they had not been waiting.
  *
  *   A sweep tells all records of some shards; a bulk is a sweep of all of them. It begins with FP_OP_SWEEP and a new
  *   epoch (digest.h), in which the peer knows nothing of them; then a walk tells what is not queued anyway, when no
@@ -109,7 +114,7 @@ void transfer_tell(struct core *c, uint32_t idx, enum fp_op op, struct fp_flow_r
 	counter_add(&c->stat.told[op], 1);
 	if (op == FP_OP_DELETE)
 		dig_grave(c, idx, out->ev_seq);
-	else if (op != FP_OP_REST)
+	else if (op != FP_OP_REST || c->table.rec[idx].cold.dirty)
 		digest_enter(c, idx);
 	if (op == FP_OP_OPEN)
 		commit_told(c, idx, out->ev_seq);
@@ -127,6 +132,12 @@ static bool is_live(const struct core *c, uint32_t idx)
 
 /* ---- the queues ---- */
 
+/* Has it windows that somebody may need? */
+static bool is_open_tcp(const struct flow_hot *f)
+{
+	return f->proto == IPPROTO_NUM_TCP && f->state >= FP_ST_ESTABLISHED && !tcptrack_is_over(f);
+}
+
 /* Tell what was queued, if it still is worth it. Return: records written to @out, 0 or 1. */
 static uint32_t tell_change(struct core *c, uint32_t idx, struct fp_flow_rec *out)
 {
@@ -142,6 +153,9 @@ static uint32_t tell_change(struct core *c, uint32_t idx, struct fp_flow_rec *ou
 	if (!rec->cold.dirty || !session_is_told(c, idx))
 		return 0;
 	transfer_tell(c, idx, digest_knows(c, idx) ? FP_OP_STATE : FP_OP_OPEN, out);
+	/* Its windows follow, unless it ends before. Without room for them the tour comes by. */
+	if (is_open_tcp(&rec->hot))
+		session_put_off(c, idx);
 	return 1;
 }
 
@@ -165,6 +179,18 @@ static uint32_t drain_urgent(struct core *c, struct fp_flow_rec *out, uint32_t c
 	return n;
 }
 
+/* As tell_change(), with all that may have waited. */
+static uint32_t tell_lazy(struct core *c, uint32_t idx, struct fp_flow_rec *out)
+{
+	/* A tombstone has been queued as urgent, or told already. */
+	if (!is_live(c, idx) || c->table.rec[idx].cold.admin & ADMIN_QUEUED)
+		return 0;
+	if (!is_open_tcp(&c->table.rec[idx].hot) || !digest_knows(c, idx) || !session_is_told(c, idx))
+		return tell_change(c, idx, out);
+	transfer_tell(c, idx, FP_OP_REST, out);
+	return 1;
+}
+
 static uint32_t drain_lazy(struct core *c, struct fp_flow_rec *out, uint32_t cap)
 {
 	const uint32_t now_ms = (uint32_t)(c->now_ns / NS_PER_MS);
@@ -178,9 +204,7 @@ static uint32_t drain_lazy(struct core *c, struct fp_flow_rec *out, uint32_t cap
 			break;
 		idx = changes_pop_lazy(ch);
 		c->table.rec[idx].cold.admin &= (uint8_t)~ADMIN_LAZY;
-		/* A tombstone has been queued as urgent, or told already. */
-		if (is_live(c, idx) && !(c->table.rec[idx].cold.admin & ADMIN_QUEUED))
-			n += tell_change(c, idx, &out[n]);
+		n += tell_lazy(c, idx, &out[n]);
 	}
 	return n;
 }

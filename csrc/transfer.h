@@ -9,7 +9,8 @@
 
 /**
  * transfer_tell() - Write the next event
- * @op: FP_OP_OPEN, FP_OP_STATE or FP_OP_DELETE: the peer then knows the record as it is; FP_OP_REST: it does already
+ * @op: but for FP_OP_DELETE the peer then knows the record as it is; of FP_OP_STATE and FP_OP_REST it knew an
+ *      earlier version, or this one
  */
 void transfer_tell(struct core *c, uint32_t idx, enum fp_op op, struct fp_flow_rec *out);
 

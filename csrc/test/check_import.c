@@ -532,7 +532,7 @@ static void check_fin_taken_back(void)
 		CHECK_EQ(441, rig_in(a, WAN, &s).verdict, V_REVERSE);
 		a->now_ns += NS_PER_S; /* it is a change that can wait */
 		CHECK_EQ(442, rig_drain(a, recs, RECS), 1);
-		CHECK_EQ(443, recs[0].op, FP_OP_STATE);
+		CHECK_EQ(443, recs[0].op, FP_OP_REST);
 		CHECK_EQ(444, recs[0].flags, step ? 0 : FP_RF_FIN_REPLY);
 		CHECK_EQ(445, core_import(&b->core, recs, 1, b->now_ns), 1);
 		rig_walk(b, &out, 1);

@@ -60,7 +60,7 @@ static void check_refresh(void)
 	rig_connect(p->active, 40001);
 	pair_settle(p);
 	there = only_record(p->passive);
-	CHECK_EQ(10, there.win[0].end, 0); /* the first word has no windows */
+	CHECK_EQ(10, there.win[0].end, 0); /* the first word has no windows, and the next comes later */
 	CHECK_EQ(11, there.packets[0], 0);
 	go_on(p, 31, FP_OP_REST); /* the round that was under way may have passed it */
 	s.tcp_flags = TCP_ACK_FLAG;
@@ -90,7 +90,7 @@ static void check_refresh(void)
 	pair_free(p);
 }
 
-/* A sweep's first words have no windows either: the rest of quiet sessions follows, once. */
+/* A sweep's first words have no windows either: the rest of quiet sessions follows soon, and once. Spec: R10, R19 */
 static void check_rest_after_sweep(void)
 {
 	struct pair *p = pair_synced();
@@ -106,13 +106,48 @@ static void check_rest_after_sweep(void)
 	pair_sweep(p, UINT64_MAX, false);
 	CHECK_EQ(29, pair_audit(p), 0);
 	CHECK_EQ(22, only_record(p->passive).packets[0], 0);
-	CHECK_EQ(23, go_on(p, 65, FP_OP_REST), 1);
+	CHECK_EQ(23, go_on(p, 2, FP_OP_REST), 1);
 	here = only_record(p->active);
 	there = only_record(p->passive);
 	CHECK(24, memcmp(here.win, there.win, sizeof(here.win)) == 0 && here.win[0].end);
 	CHECK(25, memcmp(here.packets, there.packets, sizeof(here.packets)) == 0 && here.packets[0]);
 	CHECK_EQ(26, go_on(p, 65, FP_OP_REST), 0);
 	CHECK_EQ(27, pair_audit(p), 0);
+	pair_free(p);
+}
+
+/* ... at a pace: a quick round goes through so many slots a second, and comes to its end whatever is swept meanwhile. */
+static void check_quick_round(void)
+{
+	struct pair *p = pair_synced();
+	struct tour *tour = &p->active->core.tour;
+
+	for (uint32_t i = 0; i < 900; i++)
+		udp(p, (uint16_t)(10000 + i));
+	pair_settle(p);
+	go_on(p, 65, FP_OP_REST);
+	go_on(p, 65, FP_OP_REST);
+	pair_sweep(p, UINT64_MAX, false);
+	pair_settle(p);
+	CHECK_EQ(80, pair_audit(p), 0);
+	pair_sleep_ms(p, 250);
+	pair_drain(p, PAIR_RING, UINT32_MAX);
+	CHECK_EQ(81, tour->anew, UINT64_MAX);
+	pair_sleep_ms(p, 250);
+	pair_drain(p, PAIR_RING, UINT32_MAX);
+	CHECK(82, p->n > 900 / 8 && p->n < 900 / 2);
+	pair_deliver(p, PAIR_RING);
+	CHECK_EQ(83, pair_audit(p), 0);
+	/* Half of the table anew, while the first round is under way: it ends, then comes the next. */
+	pair_sweep(p, 0xffffffff, true);
+	pair_settle(p);
+	CHECK(84, tour->anew == UINT64_MAX && tour->swept);
+	CHECK(85, go_on(p, 1, FP_OP_REST) >= 900 / 2);
+	CHECK(86, go_on(p, 3, FP_OP_REST) >= 900 / 4);
+	CHECK(87, !tour->anew && !tour->swept);
+	CHECK_EQ(88, go_on(p, 65, FP_OP_REST), 0);
+	CHECK_EQ(89, counter_read(&p->active->core.stat.scrub_errors), 0);
+	CHECK_EQ(90, pair_audit(p), 0);
 	pair_free(p);
 }
 
@@ -248,6 +283,7 @@ int main(void)
 {
 	check_refresh();
 	check_rest_after_sweep();
+	check_quick_round();
 	check_share();
 	check_filters();
 	check_ages_after_takeover();

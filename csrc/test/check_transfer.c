@@ -6,6 +6,7 @@
 
 #include "../digest.h"
 #include "../session.h"
+#include "../tcptrack.h"
 #include "rig.h"
 
 enum { RECS = 4096 };
@@ -306,18 +307,18 @@ static void check_lazy(void)
 	reply = rig_reply(&s, udp);
 	rig_in(r, WAN, &reply); /* both directions: ESTABLISHED */
 	CHECK_EQ(301, rig_drain(r, recs, RECS), 0);
-	CHECK_EQ(302, counter_read(&r->core.stat.lazy), 1);
+	CHECK_EQ(302, counter_read(&r->core.stat.lazy), 2); /* and the windows of the TCP connection */
 	r->now_ns += 99 * NS_PER_MS;
 	CHECK_EQ(303, rig_drain(r, recs, RECS), 0);
 	r->now_ns += 1 * NS_PER_MS;
-	CHECK_EQ(304, rig_drain(r, recs, RECS), 1);
-	CHECK(305, recs[0].op == FP_OP_STATE && recs[0].state == FP_ST_ESTABLISHED && recs[0].version == 2);
+	CHECK_EQ(304, rig_drain(r, recs, RECS), 2);
+	CHECK(305, recs[1].op == FP_OP_STATE && recs[1].state == FP_ST_ESTABLISHED && recs[1].version == 2);
 	/* A digest does not wait. */
 	s = segment(TCP_ACK_FLAG | TCP_FIN, 101, 501);
 	rig_in(r, LAN, &s);
 	core_digest_ask(&r->core);
 	CHECK_EQ(306, rig_drain(r, recs, RECS), 2);
-	CHECK(307, recs[0].op == FP_OP_STATE && recs[0].state == FP_ST_FIN_WAIT);
+	CHECK(307, recs[0].op == FP_OP_REST && recs[0].state == FP_ST_FIN_WAIT);
 	CHECK_EQ(308, recs[1].op, FP_OP_DIGEST);
 	/* Room in the lazy queue is short: told at once. */
 	r->core.changes.lazy_cap = 0;
@@ -328,6 +329,76 @@ static void check_lazy(void)
 	rig_in(r, WAN, &reply);
 	CHECK_EQ(309, rig_drain(r, recs, RECS), 1);
 	rig_free(r);
+}
+
+static bool same_digests(struct rig *a, struct rig *b)
+{
+	struct fp_digest ours[FP_SHARDS], theirs[FP_SHARDS];
+
+	core_digests(&a->core, ours);
+	core_digests(&b->core, theirs);
+	return memcmp(ours, theirs, sizeof(ours)) == 0;
+}
+
+/* What both nodes know of the windows of record 1. */
+static bool same_windows(const struct rig *a, const struct rig *b)
+{
+	const struct flow_cold *ours = &a->core.table.rec[1].cold, *theirs = &b->core.table.rec[1].cold;
+	const uint32_t in = SIDE_IN, out = SIDE_OUT;
+
+	return memcmp(ours->end, theirs->end, sizeof(ours->end)) == 0 &&
+	       memcmp(ours->max_end, theirs->max_end, sizeof(ours->max_end)) == 0 &&
+	       ours->scales == theirs->scales && theirs->wflags[in] & theirs->wflags[out] & TCP_WIN_SYN;
+}
+
+/*
+ * The windows of a connection that goes on are told lazy_ms after it is known as established, and never before; the
+ * first words stay small, and from then on a change that can wait brings them, too. Spec: R10, R19
+ */
+static void check_windows_follow(void)
+{
+	struct rig *a = rig_tracking(1000), *b = rig_passive(1000);
+	struct fp_frame f = rig_in(a, LAN, &spec_syn);
+	const uint16_t external = out_sport(&f);
+	struct spec s;
+
+	CHECK(330, sync(a, b) == 1 && recs[0].op == FP_OP_OPEN);
+	s = rig_reply(&spec_syn, external);
+	s.tcp_flags = TCP_SYN | TCP_ACK_FLAG;
+	s.seq = 500;
+	s.ack = 101;
+	rig_in(a, WAN, &s);
+	CHECK_EQ(331, sync(a, b), 0);
+	a->now_ns += 100 * NS_PER_MS; /* embryonic: only the state */
+	CHECK(332, rig_drain(a, recs, RECS) == 1 && recs[0].op == FP_OP_STATE);
+	CHECK(333, core_import(&b->core, recs, 1, b->now_ns) == 1 && !same_windows(a, b));
+	s = segment(TCP_ACK_FLAG, 101, 501);
+	rig_in(a, LAN, &s);
+	CHECK(334, rig_drain(a, recs, RECS) == 1 && recs[0].op == FP_OP_STATE);
+	CHECK_EQ(335, core_import(&b->core, recs, 1, b->now_ns), 1);
+	a->now_ns += 99 * NS_PER_MS;
+	CHECK_EQ(336, rig_drain(a, recs, RECS), 0);
+	a->now_ns += 1 * NS_PER_MS;
+	CHECK(337, rig_drain(a, recs, RECS) == 1 && recs[0].op == FP_OP_REST);
+	CHECK_EQ(338, core_import(&b->core, recs, 1, b->now_ns), 1);
+	CHECK(339, same_windows(a, b) && same_digests(a, b));
+	a->now_ns += NS_PER_S;
+	CHECK_EQ(340, rig_drain(a, recs, RECS), 0);
+	s = segment(TCP_ACK_FLAG | TCP_FIN, 101, 501);
+	rig_in(a, LAN, &s);
+	CHECK_EQ(341, rig_drain(a, recs, RECS), 0);
+	a->now_ns += 100 * NS_PER_MS;
+	CHECK(342, rig_drain(a, recs, RECS) == 1 && recs[0].op == FP_OP_REST);
+	CHECK_EQ(343, core_import(&b->core, recs, 1, b->now_ns), 1);
+	CHECK(344, same_tables(a, b) && same_windows(a, b) && same_digests(a, b));
+	/* No room to wait: then what must be told is, and no more. */
+	a->core.changes.lazy_cap = 0;
+	rig_connect(a, 40002);
+	CHECK(345, sync(a, b) == 1 && recs[0].op == FP_OP_OPEN);
+	a->now_ns += 100 * NS_PER_MS;
+	CHECK_EQ(346, sync(a, b), 0);
+	rig_free(a);
+	rig_free(b);
 }
 
 /* A port that is taken again: the peer has the old session until it hears of the new one. */
@@ -606,6 +677,7 @@ int main(void)
 	check_never_told();
 	check_whole_life();
 	check_lazy();
+	check_windows_follow();
 	check_reopened();
 	check_forget();
 	check_bulk();

@@ -534,8 +534,8 @@ class Sync(Section):
         default=100,
         ge=0,
         le=10000,
-        description="how long a change that a takeover can do without (FIN, RST, rule) waits to be told "
-        "together with those that follow it, ms",
+        description="how long a change that a takeover can do without (FIN, RST, rule, TCP windows) waits "
+        "to be told together with those that follow it, ms",
     )
     refresh_s: int = Field(
         default=30,

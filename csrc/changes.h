@@ -43,6 +43,7 @@ struct changes_lazy {
  * @sweeping:     a walk is under way
  * @sweep_slot:   its next record
  * @sweep_no:     its number: how often core_sweep_start() was called
+ * @sweep_ev:     event that began the last one
  * @dirty:        urgent: record indices
  * @dirty_cap:    its size
  * @dirty_head:   next to drain
@@ -59,6 +60,7 @@ struct changes {
 	uint64_t ev_seq;
 	uint64_t lost, sweep_asked, sweep;
 	uint32_t sweep_slot, sweep_no;
+	uint64_t sweep_ev;
 	uint32_t *dirty;
 	uint32_t dirty_cap, dirty_head, n_dirty;
 	struct changes_lazy *lazy;

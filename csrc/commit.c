@@ -346,12 +346,16 @@ uint32_t commit_hold(struct core *c, struct fp_frame *frame, uint32_t idx)
 void commit_told(struct core *c, uint32_t idx, uint64_t ev_seq)
 {
 	struct commit *m = &c->commit;
-	struct birth *b = m->n_untold ? find(m, idx) : NULL;
+	struct birth *b = m->n ? find(m, idx) : NULL;
 	struct commit_queue *q = &m->told;
 
-	if (!b || b->ev_seq || b->id != c->table.link[idx].id)
+	if (!b || b->id != c->table.link[idx].id)
+		return;
+	b->again = ev_seq;
+	if (b->ev_seq)
 		return;
 	b->ev_seq = ev_seq;
+	b->refused = false;
 	b->later = COMMIT_NONE;
 	*(q->tail == COMMIT_NONE ? &q->head : &m->births[q->tail].later) = place_of(m, b);
 	q->tail = place_of(m, b);
@@ -369,11 +373,31 @@ void commit_acked(struct core *c, uint64_t ev_seq)
 		q->head = b->later;
 		if (q->head == COMMIT_NONE)
 			q->tail = COMMIT_NONE;
-		lag_count(&m->lag, c->now_ns - b->born_ns);
-		judge_lag(c, c->now_ns - b->born_ns);
+		if (b->refused && b->holds) { /* as if it had never been told */
+			b->ev_seq = 0;
+			m->n_untold++;
+			continue;
+		}
+		if (!b->refused) {
+			lag_count(&m->lag, c->now_ns - b->born_ns);
+			judge_lag(c, c->now_ns - b->born_ns);
+		}
 		let_go(c, b, &m->released);
 		free_birth(m, b);
 	}
+}
+
+void commit_refused(struct core *c, uint32_t idx, uint64_t ev_seq)
+{
+	struct birth *b = c->commit.n ? find(&c->commit, idx) : NULL;
+
+	if (!b || !b->ev_seq)
+		return;
+	if (ev_seq >= b->again)
+		b->refused = true;
+	else if (ev_seq >=
+		 b->ev_seq) /* it was told anew meanwhile; who is behind it in the queue waits, too */
+		b->ev_seq = b->again;
 }
 
 void commit_due(struct core *c, uint64_t now_ns)
@@ -385,6 +409,10 @@ void commit_due(struct core *c, uint64_t now_ns)
 	while ((b = overdue(c, FP_COMMIT_BOUNDED))) {
 		let_go(c, b, &m->expired);
 		judge_late(m, now_ns);
+		if (b->refused && !b->ev_seq) { /* it may never be told again, and its place is wanted */
+			m->n_untold--;
+			free_birth(m, b);
+		}
 	}
 	while ((b = overdue(c, FP_COMMIT_STRICT)))
 		drop_frames(c, b);

@@ -22,6 +22,8 @@
  *   commit_born()    the session is made: a birth, with or without holding
  *   commit_told()    its first record has got a place in the stream of events
  *   commit_acked()   the peer has it live: the lag is known, and what it holds may go
+ *   commit_refused() the peer has heard of it, and did not take it: that acknowledgement is not for this session.
+ *                    What it holds waits on, as its mode says, for a sweep to tell it anew
  *   commit_due()     time is up
  *   commit_forget()  the session is gone: what it holds is dropped
  *
@@ -66,6 +68,7 @@ static_assert((int)COMMIT_BIRTHS < (int)COMMIT_NONE, "indices are 16 bits");
  * @id:      identity of the session
  * @born_ns: when it was made
  * @ev_seq:  number of the event that told it; 0: it was not told yet
+ * @again:   number of the last event that told it: a sweep may have begun since @ev_seq
  * @since_ns: in a queue of deadlines: since when its packets wait
  * @idx:     its record; FLOW_NONE: it is gone, and only its lag is of interest
  * @chain:   the next one of its bucket, or of the free ones
@@ -75,17 +78,19 @@ static_assert((int)COMMIT_BIRTHS < (int)COMMIT_NONE, "indices are 16 bits");
  * @mode:    enum fp_commit
  * @holds:   FP_RF_HELD is set
  * @timed:   it is in the queue of deadlines of its mode
+ * @refused: the peer did not take it; until it is told anew
  */
 struct birth {
 	uint64_t id;
 	uint64_t born_ns;
 	uint64_t ev_seq;
+	uint64_t again;
 	uint64_t since_ns;
 	uint32_t idx;
 	uint16_t chain, later, before, behind;
 	struct hold_chain frames;
 	uint8_t mode;
-	bool holds, timed;
+	bool holds, timed, refused;
 };
 
 struct commit_queue {
@@ -183,6 +188,11 @@ void commit_told(struct core *c, uint32_t idx, uint64_t ev_seq);
  * commit_acked() - The peer has everything up to @ev_seq live
  */
 void commit_acked(struct core *c, uint64_t ev_seq);
+
+/**
+ * commit_refused() - The peer did not take it; before commit_acked() with the same @ev_seq
+ */
+void commit_refused(struct core *c, uint32_t idx, uint64_t ev_seq);
 
 /**
  * commit_due() - Let go, or drop, what has waited long enough

@@ -102,6 +102,7 @@ struct flow_hot {
  * @admin:   enum flow_admin
  * @shard:   owner
  * @dirty:   the peer has not been told of its last change; outside of the digest
+ * @refused: the peer has said that it does not have it; until it is told anew
  */
 struct flow_cold {
 	uint64_t packets[2];
@@ -116,6 +117,7 @@ struct flow_cold {
 	uint8_t admin;
 	uint8_t shard : 6;
 	uint8_t dirty : 1;
+	uint8_t refused : 1;
 };
 
 static_assert(FP_SHARDS <= 64, "flow_cold.shard");

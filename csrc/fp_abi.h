@@ -240,7 +240,7 @@ struct fp_flow_rec {
 	uint8_t in_port, out_port; /* the inside and the outside (or other inside) port: a flow pins its zones */
 	uint16_t rule;            /* matched rule; 0 = the built-in "inside to outside" rule */
 	uint8_t pool;             /* this node's index; never sent */
-	uint8_t fate;             /* enum fp_fate; walks only */
+	uint8_t fate;             /* enum fp_fate, of a walk; after an import FP_FATE_UNACKED: not taken */
 	uint32_t has;             /* bit i: column i of struct fp_cols came; what did not is zero */
 	struct fp_tcp_win win[2]; /* 0: inside's, 1: outside's */
 	uint64_t packets[2], bytes[2]; /* 0: outbound, 1: inbound */
@@ -575,11 +575,12 @@ int fp_events_drain(fp_dp *dp, uint32_t worker, struct fp_flow_rec *out, uint32_
 int fp_commit_set(fp_dp *dp, uint32_t on); /* a peer is in sync: hold packets of sessions that it does not have; off: let all go at once, hold nothing */
 int fp_events_await(fp_dp *dp, uint32_t on); /* 1: changes signal the eventfd, as at first; drain once more after it. 0: control looks by itself */
 int fp_events_ack(fp_dp *dp, uint32_t worker, uint64_t ev_seq); /* live in the peer's table: frees tombstones */
+int fp_events_refused(fp_dp *dp, uint32_t worker, uint64_t ev_seq, const struct fp_flow_rec *rec, uint32_t n); /* the peer did not take these; then fp_events_ack() of the same ev_seq */
 int fp_digest_ask(fp_dp *dp);         /* each worker drains all that waits, then FP_OP_DIGEST; one that has not been read yet is not asked again */
 int fp_digest_read(fp_dp *dp, uint32_t worker, struct fp_digest *out); /* [FP_SHARDS]; as of the marker that was drained last */
 
 /* ---- sync: records in ---- */
-int fp_flows_import(fp_dp *dp, const struct fp_flow_rec *rec, uint32_t n); /* returns once live: count taken; -EPERM while ACTIVE */
+int fp_flows_import(fp_dp *dp, struct fp_flow_rec *rec, uint32_t n); /* returns once live: count taken, .fate of the others is set; -EPERM while ACTIVE */
 int fp_import_begin(fp_dp *dp, uint64_t shards, uint32_t repair); /* a sweep comes: what is held of these shards is stale; repair: log what differs */
 int fp_import_end(fp_dp *dp, uint64_t shards); /* ... and what it did not refresh goes; returns how many */
 int fp_digests(fp_dp *dp, struct fp_digest *out); /* [FP_SHARDS]; of all workers, now */

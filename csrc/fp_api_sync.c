@@ -80,6 +80,15 @@ int fp_events_ack(fp_dp *dp, uint32_t worker, uint64_t ev_seq)
 	return 0;
 }
 
+int fp_events_refused(fp_dp *dp, uint32_t worker, uint64_t ev_seq, const struct fp_flow_rec *rec, uint32_t n)
+{
+	struct request req = { .kind = REQ_REFUSED, .told = rec, .n = n, .ev_seq = ev_seq };
+
+	if (!dp_worker(dp, worker) || (n && !rec) || n > INT32_MAX)
+		return -EINVAL;
+	return plane_ask(&dp->plane, worker, &req, dp_now(dp));
+}
+
 /* A worker writes its digests when it is asked to; so nobody asks while they are still to be read. */
 int fp_digest_ask(fp_dp *dp)
 {
@@ -112,7 +121,7 @@ int fp_digest_read(fp_dp *dp, uint32_t worker, struct fp_digest *out)
 
 /* ---- records in ---- */
 
-int fp_flows_import(fp_dp *dp, const struct fp_flow_rec *rec, uint32_t n)
+int fp_flows_import(fp_dp *dp, struct fp_flow_rec *rec, uint32_t n)
 {
 	const struct request req = { .kind = REQ_IMPORT, .in = rec, .n = n };
 

@@ -20,6 +20,9 @@
  *   What follows from the endpoints (shard, pool, FP_RF_HAIRPIN, which sessions share a mapping) is computed
  *   here; the peer's word is not asked.
  *
+ *   Which records were not taken is said by their fate; ACTIVE hears of them with the acknowledgement, and does not
+ *   count it for them (core_refused()).
+ *
  *   A sweep begins with a new epoch of its shards (digest.h), and ends by removing what is still of an older one.
  *   In a repair sweep what the walk brings should be here already, and be the same: what was not is logged.
  */
@@ -374,7 +377,7 @@ static bool import_delete(struct core *c, const struct fp_flow_rec *r, const str
 }
 
 /* Return: 1 taken, 0 refused or somebody else's. */
-static int import_record(struct core *c, const struct fp_flow_rec *r)
+static int import_record(struct core *c, struct fp_flow_rec *r)
 {
 	struct flow_hot want = hot_of(c, r);
 	uint32_t shard = session_shard(c->cfg, &want);
@@ -384,6 +387,7 @@ static int import_record(struct core *c, const struct fp_flow_rec *r)
 		return 0;
 	if (!check_record(c, r, shard, &want.pool)) {
 		counter_add(&c->stat.import_refused, 1);
+		r->fate = FP_FATE_UNACKED;
 		return 0;
 	}
 	switch (r->op) {
@@ -395,10 +399,12 @@ static int import_record(struct core *c, const struct fp_flow_rec *r)
 	default: taken = import_news(c, r, &want); break;
 	}
 	counter_add(&c->stat.flows_imported, taken);
+	if (unlikely(!taken))
+		r->fate = FP_FATE_UNACKED;
 	return taken;
 }
 
-int core_import(struct core *c, const struct fp_flow_rec *recs, uint32_t n, uint64_t now_ns)
+int core_import(struct core *c, struct fp_flow_rec *recs, uint32_t n, uint64_t now_ns)
 {
 	int taken = 0;
 
@@ -410,6 +416,30 @@ int core_import(struct core *c, const struct fp_flow_rec *recs, uint32_t n, uint
 	for (uint32_t i = 0; i < n; i++)
 		taken += import_record(c, &recs[i]);
 	return taken;
+}
+
+/* ---- what the other node refused ---- */
+
+static void take_refusal(struct core *c, const struct fp_flow_rec *r, uint64_t ev_seq)
+{
+	const struct flow_hot want = hot_of(c, r);
+	const uint32_t idx = record_find(c, &want, SIDE_OUT, KEY_FLOW);
+
+	if (!idx || !same_identity(c, idx, r))
+		return; /* another worker's, or it has gone meanwhile */
+	commit_refused(c, idx, ev_seq);
+	/* A sweep that began since may have told it anew; what the peer says of that is yet to come. */
+	if (ev_seq >= c->changes.sweep_ev)
+		c->table.rec[idx].cold.refused = 1;
+}
+
+int core_refused(struct core *c, const struct fp_flow_rec *recs, uint32_t n, uint64_t ev_seq)
+{
+	if (c->role != FP_ROLE_ACTIVE)
+		return 0; /* it was, when it told them */
+	for (uint32_t i = 0; i < n; i++)
+		take_refusal(c, &recs[i], ev_seq);
+	return 0;
 }
 
 /* ---- sweeps ---- */

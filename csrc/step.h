@@ -411,14 +411,23 @@ uint32_t core_walk(struct core *c, uint32_t *slot, struct fp_flow_rec *out, uint
 /**
  * core_import() - Merge the peer's records
  * @recs: any records of the pair; those whose shard belongs to another worker are skipped, so that the
- *        same batch can be given to every worker
+ *        same batch can be given to every worker; .fate of those that are not taken becomes FP_FATE_UNACKED
  *
  * Records that cannot be taken (unknown pool or port, a conflict, older than ours) are counted in
  * import_refused, news of sessions that are not here in import_unknown. Nothing that stands in @recs can break
  * the core.
  * Return: records taken, or -EPERM while ACTIVE.
  */
-int core_import(struct core *c, const struct fp_flow_rec *recs, uint32_t n, uint64_t now_ns);
+int core_import(struct core *c, struct fp_flow_rec *recs, uint32_t n, uint64_t now_ns);
+
+/**
+ * core_refused() - The peer has not taken these records of ours; before core_ack() of the same @ev_seq
+ * @ev_seq: number of the last event that was told with them
+ *
+ * The acknowledgement does not count for their sessions: what waits for it waits on, and they die with this node.
+ * The digests still hold them, so the audit finds that they are missing there. Records of other workers are skipped.
+ */
+int core_refused(struct core *c, const struct fp_flow_rec *recs, uint32_t n, uint64_t ev_seq);
 
 /**
  * core_import_begin() - A sweep begins: all that is held of these shards is stale until a record refreshes it

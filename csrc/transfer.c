@@ -116,8 +116,10 @@ void transfer_tell(struct core *c, uint32_t idx, enum fp_op op, struct fp_flow_r
 		dig_grave(c, idx, out->ev_seq);
 	else if (op != FP_OP_REST || c->table.rec[idx].cold.dirty)
 		digest_enter(c, idx);
-	if (op == FP_OP_OPEN)
+	if (op == FP_OP_OPEN) {
+		c->table.rec[idx].cold.refused = 0;
 		commit_told(c, idx, out->ev_seq);
+	}
 }
 
 static void mark(struct core *c, enum fp_op op, struct fp_flow_rec *out)
@@ -278,6 +280,7 @@ static void begin_sweep(struct core *c, struct fp_flow_rec *out)
 	mark(c, FP_OP_SWEEP, out);
 	out->id = ch->sweep_asked;
 	out->version = ch->sweep_no;
+	ch->sweep_ev = out->ev_seq;
 	ch->lost &= ~ch->sweep_asked;
 	ch->sweep |= ch->sweep_asked;
 	ch->sweep_asked = 0;
@@ -378,7 +381,8 @@ static enum fp_fate fate_of(const struct core *c, uint32_t idx)
 	if (!session_survives(c, f))
 		return FP_FATE_POOL;
 	if (digest_knows(c, idx))
-		return commit_is_unacked(c, idx) ? FP_FATE_UNACKED : FP_FATE_LIVES;
+		return commit_is_unacked(c, idx) || c->table.rec[idx].cold.refused ? FP_FATE_UNACKED
+										   : FP_FATE_LIVES;
 	if (f->epoch != EPOCH_NEVER || session_filter_passes(c, idx))
 		return FP_FATE_UNTOLD;
 	return session_sync_rule(c, f->rule).filter == FP_SYNC_NO ? FP_FATE_RULE : FP_FATE_AFTER;

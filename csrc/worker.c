@@ -377,6 +377,7 @@ int worker_execute(struct worker *w, struct request *req, uint64_t now_ns)
 	case REQ_DIGESTS: core_digests(&w->core, req->digests); return 0;
 	case REQ_REPAIRS: return (int)core_repairs_take(&w->core, req->repairs, req->n);
 	case REQ_IMPORT: return core_import(&w->core, req->in, req->n, now_ns);
+	case REQ_REFUSED: return core_refused(&w->core, req->told, req->n, req->ev_seq);
 	case REQ_IMPORT_BEGIN: return core_import_begin(&w->core, req->shards, req->on);
 	case REQ_IMPORT_END: return core_import_end(&w->core, req->shards);
 	case REQ_WIRE: return change_wire(w, req->port, req->wire);

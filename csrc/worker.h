@@ -58,6 +58,7 @@ enum request_kind {
 	REQ_DIGESTS,      /* core_digests() */
 	REQ_REPAIRS,      /* core_repairs_take() */
 	REQ_IMPORT,       /* core_import() */
+	REQ_REFUSED,      /* core_refused() */
 	REQ_IMPORT_BEGIN, /* core_import_begin() */
 	REQ_IMPORT_END,   /* core_import_end() */
 	REQ_WALK,         /* core_walk() */
@@ -70,13 +71,15 @@ enum request_kind {
  * @kind: what
  * @on:   REQ_TRACK, REQ_COMMIT; REQ_IMPORT_BEGIN: a repair
  * @shards: REQ_SWEEP, REQ_IMPORT_BEGIN, REQ_IMPORT_END: a bit each
- * @n:    records at @in, or room at @out or @repairs
+ * @n:    records at @in or @told, or room at @out or @repairs
  * @slot: REQ_WALK: cursor, updated
  * @done: REQ_WALK: set at the end of the table
  * @fib:  REQ_FIB
  * @policy: REQ_POLICY
  * @use:  REQ_POOLS: free ports, added to
  * @in:   REQ_IMPORT
+ * @told: REQ_REFUSED
+ * @ev_seq: REQ_REFUSED
  * @out:  REQ_WALK
  * @digests: REQ_DIGESTS: FP_SHARDS of them, of which a worker writes its own
  * @repairs: REQ_REPAIRS
@@ -94,7 +97,9 @@ struct request {
 	const struct fib *fib;
 	const struct policy *policy;
 	struct fp_pool_use *use;
-	const struct fp_flow_rec *in;
+	struct fp_flow_rec *in;
+	const struct fp_flow_rec *told;
+	uint64_t ev_seq;
 	struct fp_flow_rec *out;
 	struct fp_digest *digests;
 	struct fp_repair *repairs;

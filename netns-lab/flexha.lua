@@ -62,6 +62,7 @@ local f = {
   step = ProtoField.string("flexha_sync.keys.step", "Step"),
   cert = ProtoField.bytes("flexha_sync.keys.cert", "Certificate"),
   hb = ProtoField.bytes("flexha_sync.keys.hb", "Heartbeat key"),
+  not_taken = ProtoField.string("flexha_sync.refused", "Record not taken"),
   refused = ProtoField.string("flexha_sync.keys.refused", "Refused"),
   section = ProtoField.string("flexha_sync.section", "Section"),
   op = ProtoField.uint64("flexha_sync.section.op", "Kind", base.DEC, op_names),
@@ -404,6 +405,19 @@ local function differing(tree, v, key)
   end
 end
 
+-- Records that were not taken: how far before the ack's number their batch is, and their place in it.
+local function not_taken(tree, v, key)
+  local size = v.kind == "bin" and v.value and v.value:len() or 0
+  if size == 0 or size % 4 ~= 0 then
+    return wrong(tree, key, v, "list of 4 bytes each")
+  end
+  for i = 0, size - 4, 4 do
+    local entry = v.value(i, 4)
+    tree:add(f.not_taken, entry, string.format("record %d of number %d before this one",
+      entry(2, 2):le_uint(), entry(0, 2):le_uint()))
+  end
+end
+
 -- Both columns of a digest, as one line for each shard.
 local function digests(tree, by)
   local set, sums, counts = by.shards, by.sums, by.counts
@@ -556,7 +570,7 @@ local messages = {
   sweep_begin = { stream = stream, seq = seq, shards = set, repair = unsigned(f.repair) },
   batch = { seq = seq, parts = sections },
   sweep_end = { seq = seq, shards = set },
-  ack = { seq = seq },
+  ack = { seq = seq, refused = not_taken },
   digest = { seq = seq, shards = set, sums = blob(f.sums), counts = blob(f.counts) },
   audit = { seq = seq, shards = set, differ = differing },
   go = { term = unsigned(f.term) },
@@ -565,6 +579,8 @@ local messages = {
   beat = {},
   close = { reason = text(f.reason) },
 }
+-- What may be missing.
+local optional = { ack = { refused = true } }
 
 -- What the Info column says behind the name.
 local function remark(kind, by, seen)
@@ -604,7 +620,7 @@ local function message(tvb, tree)
     tree:add_proto_expert_info(e.later, "a message that is not in the specification")
   end
   for key in pairs(layout or {}) do
-    if not by[key] then
+    if not by[key] and not (optional[kind] and optional[kind][key]) then
       tree:add_proto_expert_info(e.field, key .. " is missing")
     end
   end

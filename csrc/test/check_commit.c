@@ -285,6 +285,68 @@ static void check_strict(void)
 	rig_free(r);
 }
 
+/* Tell what waits; the peer takes nothing of it. */
+static void refuse(struct rig *r)
+{
+	struct fp_flow_rec recs[32];
+	uint32_t n;
+
+	do {
+		n = core_drain(&r->core, recs, ARRAY_SIZE(recs), 1000, r->now_ns);
+		if (n)
+			core_refused(&r->core, recs, n, recs[n - 1].ev_seq);
+		if (n)
+			core_ack(&r->core, recs[n - 1].ev_seq);
+	} while (n == ARRAY_SIZE(recs));
+}
+
+/* A peer without room takes no place that others need: bounded go in time, strict ones stay until they end. */
+static void check_refused(enum fp_commit mode)
+{
+	struct rig *r = make_as(mode);
+
+	for (uint32_t session = 1; session <= 50; session++)
+		packet(r, (uint16_t)session, 1);
+	refuse(r);
+	CHECK_EQ(400, release(r), 0);
+	CHECK_EQ(401, counter_read(&r->core.commit.pending), 50);
+	CHECK_EQ(402, histogram_sum(&r->core.commit.lag), 0);
+	for (uint32_t idx = 1; idx <= r->core.table.n_fresh; idx++)
+		CHECK(403, r->core.table.rec[idx].cold.refused);
+	later(r, mode == FP_COMMIT_STRICT ? STRICT_US : HOLD_US);
+	CHECK_EQ(404, release(r), mode == FP_COMMIT_STRICT ? 0 : 50);
+	CHECK_EQ(405, counter_read(&r->core.commit.expired), mode == FP_COMMIT_STRICT ? 0 : 50);
+	CHECK_EQ(406, counter_read(&r->core.commit.dropped), mode == FP_COMMIT_STRICT ? 50 : 0);
+	CHECK_EQ(407, counter_read(&r->core.commit.pending), mode == FP_COMMIT_STRICT ? 50 : 0);
+	core_sweep_start(&r->core, UINT64_MAX);
+	ack(r, tell(r));
+	CHECK_EQ(408, counter_read(&r->core.commit.pending), 0);
+	CHECK_EQ(409, counter_read(&r->core.commit.holding), 0);
+	for (uint32_t idx = 1; idx <= r->core.table.n_fresh; idx++)
+		CHECK(410, !r->core.table.rec[idx].cold.refused);
+	rig_free(r);
+}
+
+/* Their sessions end, or nobody listens any more, before the peer has room. */
+static void check_refused_and_gone(bool off)
+{
+	struct rig *r = make_as(FP_COMMIT_STRICT);
+
+	packet(r, 1, 1);
+	refuse(r);
+	if (off) {
+		commit_set(&r->core, false);
+		CHECK_EQ(420, release(r), 1);
+	} else {
+		record_remove(&r->core, 1, true);
+		CHECK_EQ(421, release(r), 0);
+	}
+	CHECK_EQ(422, counter_read(&r->core.commit.pending), 0);
+	CHECK_EQ(423, counter_read(&r->core.commit.hold.n), 0);
+	CHECK_EQ(424, r->core.commit.n_untold, 0);
+	rig_free(r);
+}
+
 /* Each rule has its own mode; what no rule allows has the default. */
 static void check_rules(void)
 {
@@ -875,6 +937,10 @@ int main(void)
 	check_hiccup();
 	check_degraded();
 	check_strict();
+	check_refused(FP_COMMIT_BOUNDED);
+	check_refused(FP_COMMIT_STRICT);
+	check_refused_and_gone(false);
+	check_refused_and_gone(true);
 	check_rules();
 	check_off();
 	check_not_told();

@@ -157,6 +157,14 @@ class AckFlows:
 
 
 @dataclass(frozen=True, slots=True)
+class WithholdFlows:
+    """The peer did not take these, told up to ``marks``: the ``AckFlows`` that comes next is not for them."""
+
+    marks: Mapping[int, int]
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """Answer to ``OperatorAsked(request)``."""
 
@@ -215,6 +223,7 @@ Action = (
     | EndImport
     | CompareDigests
     | AckFlows
+    | WithholdFlows
     | Reply
     | Record
     | Count

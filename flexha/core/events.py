@@ -249,14 +249,23 @@ class DigestDrained:
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """Records of batch ``seq`` that were not taken: their places in it, ascending, over all its sections."""
+
+    seq: int
+    places: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class FlowsImported:
     """``ImportFlows``, ``BeginImport`` and ``EndImport`` up to ``seq`` are done and live in the fast path.
 
-    ``error``: that of ``seq`` was refused.
+    ``error``: that of ``seq`` was refused as a whole. ``refused``: single records that were not taken.
     """
 
     seq: int
     error: str | None = None
+    refused: tuple[Refused, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

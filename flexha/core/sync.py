@@ -402,7 +402,8 @@ def _on_sweep_end(session: Session, message: SweepEnd, _now: Ns) -> Result:
 
 
 def _on_ack(session: Session, message: Ack, now: Ns) -> Result:
-    return _drains(_by_sender(session, sync_sender.acknowledge(session.sender, message.seq)), now)
+    sender = sync_sender.acknowledge(session.sender, message.seq, message.refused)
+    return _drains(_by_sender(session, sender), now)
 
 
 def _on_digest(session: Session, message: Digest, _now: Ns) -> Result:

@@ -29,7 +29,7 @@ from flexha.core.actions import (
     SendSync,
 )
 from flexha.core.errors import RemoteProtocolError
-from flexha.core.events import DigestsRead, FlowsImported
+from flexha.core.events import DigestsRead, FlowsImported, Refused
 from flexha.core.evolve import replace
 from flexha.core.shards import ALL, NONE, Shards
 from flexha.core.sync_wire import Ack, Audit, Batch, Digest, Resume, Stream, SweepBegin, SweepEnd, Want
@@ -182,8 +182,10 @@ def imported(receiver: Receiver, event: FlowsImported, *, connected: bool) -> Re
     """Everything up to a number is live: say so. (Errors are the caller's to handle.)"""
     if not receiver.imported_seq < event.seq <= receiver.received_seq:
         return receiver, ()  # of a stream that is over
-    receiver = replace(receiver, imported_seq=event.seq)
-    return receiver, (_ack(event.seq),) if connected else ()
+    if not connected:  # whoever resumes begins with an audit, and that finds them
+        return replace(receiver, imported_seq=event.seq), ()
+    refused = event.refused and tuple(r for r in event.refused if r.seq > receiver.imported_seq)
+    return replace(receiver, imported_seq=event.seq), (_ack(event.seq, refused),)
 
 
 def import_failed(receiver: Receiver) -> Receiver:
@@ -223,5 +225,5 @@ def compared(receiver: Receiver, event: DigestsRead, now: Ns) -> Result:
     return receiver, (answer, Count("audit.differing", fresh.bit_count()), record)
 
 
-def _ack(seq: int) -> SendSync:
-    return SendSync(sync_wire.encode(Ack(seq)))
+def _ack(seq: int, refused: tuple[Refused, ...] = ()) -> SendSync:
+    return SendSync(sync_wire.encode(Ack(seq, refused)))

@@ -38,13 +38,14 @@ from flexha.core.actions import (
     SetDrainCredit,
     StartSweep,
     TrackChanges,
+    WithholdFlows,
 )
 from flexha.core.audit import Audit
 from flexha.core.errors import RemoteProtocolError
-from flexha.core.events import DigestDrained, FlowsDrained
+from flexha.core.events import DigestDrained, FlowsDrained, Refused
 from flexha.core.evolve import replace
 from flexha.core.shards import ALL, NONE, Shards
-from flexha.core.sync_wire import Batch, Resume, Stream, SweepBegin, SweepEnd
+from flexha.core.sync_wire import Batch, FrameBuffer, Resume, Stream, SweepBegin, SweepEnd
 from flexha.units import NS_PER_S, Ns
 
 
@@ -393,19 +394,44 @@ def _credit(sender: Sender) -> SetDrainCredit:
 
 
 # ---- what the peer says ------------------------------------------------------------------------------
-def acknowledge(sender: Sender, seq: int) -> Result:
-    """The peer has numbers up to ``seq`` live. Raises RemoteProtocolError for what was never sent."""
+def acknowledge(sender: Sender, seq: int, refused: tuple[Refused, ...] = ()) -> Result:
+    """The peer has numbers up to ``seq`` live, but for some records that it did not take.
+
+    Raises: RemoteProtocolError for what was never sent.
+    """
     if seq > sender.sent_seq:
         raise RemoteProtocolError("bad_ack", f"ack {seq}, sent {sender.sent_seq}")
     if seq <= sender.acked_seq:
         return sender, ()  # said before, or of a batch that the present bulk has made void
     n = seq - sender.acked_seq
     acked, window = sender.window[:n], sender.window[n:]  # numbered without gaps
+    withheld = _withheld(acked, refused) if refused else ()
     marks = _merged(sent.marks for sent in acked)
     window_bytes = sender.window_bytes - sum(len(sent.frame) for sent in acked)
     sender = replace(sender, acked_seq=seq, window=window, window_bytes=window_bytes)
-    outputs: tuple[Output, ...] = (AckFlows(marks),) if marks else ()
+    outputs: tuple[Output, ...] = (*withheld, AckFlows(marks)) if marks else withheld
     return sender, (*outputs, _credit(sender)) if sender.engaged else outputs
+
+
+def _withheld(acked: tuple[Sent, ...], refused: tuple[Refused, ...]) -> tuple[Action, ...]:
+    """For each batch of which the peer did not take everything: what it was, from what was sent."""
+    outputs: list[Action] = []
+    for some in refused:
+        at = some.seq - acked[0].seq
+        batch = _batch_in(acked[at]) if 0 <= at < len(acked) else None
+        if batch is None or some.places[-1] >= batch.n:
+            raise RemoteProtocolError("bad_ack", f"record {some.places[-1]} of {some.seq} was never sent")
+        outputs += (
+            WithholdFlows(acked[at].marks, batch.pick(some.places)),
+            Count("sync.peer_refused_records", len(some.places)),
+        )
+    return tuple(outputs)
+
+
+def _batch_in(sent: Sent) -> Batch | None:
+    _, payloads = FrameBuffer().feed(sent.frame, len(sent.frame))
+    messages = map(sync_wire.decode, payloads)
+    return next((message for message in messages if isinstance(message, Batch)), None)
 
 
 def verdict(sender: Sender, message: sync_wire.Audit, now: Ns) -> Result:

@@ -12,6 +12,7 @@ all records of its section.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -19,7 +20,7 @@ from typing import Any, Final, TypeVar
 import msgpack
 
 from flexha.core.errors import RemoteProtocolError
-from flexha.core.events import Op, Part, Role
+from flexha.core.events import Op, Part, Refused, Role
 from flexha.core.keys_wire import Keys, KeysAck, decode_keys, decode_keys_ack
 from flexha.core.shards import ALL, Shards
 from flexha.units import TERM_MAX, Term
@@ -36,6 +37,9 @@ _MAP_KEYS_MAX: Final = 64
 _SECTIONS_MAX: Final = 16
 _STRING_BYTES_MAX: Final = 65536
 _SUM_BYTES, _COUNT_BYTES = 8, 4
+_REFUSED: Final = struct.Struct("<HH")
+"""How far before the number of the acknowledgement the batch is, and a place in it."""
+_REFUSED_BACK_MAX: Final = 0xFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +172,28 @@ class Batch:
         """Records in all sections."""
         return sum(part.n for part in self.parts)
 
+    def pick(self, places: tuple[int, ...]) -> tuple[Part, ...]:
+        """The records at these places, ascending, and all of them there."""
+        parts: list[Part] = []
+        first = 0
+        for part in self.parts:
+            rows = [place - first for place in places if first <= place < first + part.n]
+            if rows:
+                columns = {
+                    name: _rows(data, COLUMNS[name].width(part.family), rows)
+                    for name, data in part.columns.items()
+                }
+                parts.append(Part(part.op, len(rows), part.family, columns))
+            first += part.n
+        return tuple(parts)
+
+
+def _rows(data: bytes, width: int, rows: list[int]) -> bytes:
+    """Some elements of a column; one that holds for all holds for them."""
+    if len(data) == width:
+        return data
+    return b"".join(data[row * width : (row + 1) * width] for row in rows)
+
 
 @dataclass(frozen=True, slots=True)
 class SweepEnd:
@@ -179,9 +205,10 @@ class SweepEnd:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """What has a number up to ``seq`` is live in the receiver's table."""
+    """What has a number up to ``seq`` is live in the receiver's table, but for the records in ``refused``."""
 
     seq: int
+    refused: tuple[Refused, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,8 +314,9 @@ def _as_map(message: Message) -> dict[str, object]:  # noqa: C901 - one arm for 
             return {"t": "batch", "seq": seq, "parts": sections}
         case SweepEnd(seq, shards):
             return {"t": "sweep_end", "seq": seq, "shards": shards}
-        case Ack(seq):
-            return {"t": "ack", "seq": seq}
+        case Ack(seq, refused):
+            ack: dict[str, object] = {"t": "ack", "seq": seq}
+            return ack | {"refused": _pack_refused(seq, refused)} if refused else ack
         case Digest(seq, shards, sums, counts):
             return {"t": "digest", "seq": seq, "shards": shards, "sums": sums, "counts": counts}
         case Audit(seq, shards, differ):
@@ -303,6 +331,15 @@ def _as_map(message: Message) -> dict[str, object]:  # noqa: C901 - one arm for 
             return {"t": "close", "reason": reason[:_TEXT_MAX]}
         case Unknown(kind):
             return {"t": kind}
+
+
+def _pack_refused(seq: int, refused: tuple[Refused, ...]) -> bytes:
+    return b"".join(
+        _REFUSED.pack(seq - batch.seq, place)
+        for batch in refused
+        if seq - batch.seq <= _REFUSED_BACK_MAX
+        for place in batch.places
+    )
 
 
 def _stream_map(stream: Stream) -> dict[str, int]:
@@ -477,6 +514,26 @@ def _shards(fields: Fields, key: str, *, some: bool = True) -> Shards:
     return shards
 
 
+def _decode_ack(fields: Fields) -> Ack:
+    seq = _unsigned(fields, "seq")
+    return Ack(seq, _decode_refused(seq, _typed(fields, "refused", bytes)) if "refused" in fields else ())
+
+
+def _decode_refused(seq: int, data: bytes) -> tuple[Refused, ...]:
+    """Ascending, so that nothing is named twice: what is named is bounded by what was sent."""
+    if len(data) % _REFUSED.size:
+        raise RemoteProtocolError("bad_field", f"ack.refused has {len(data)} bytes")
+    named: dict[int, list[int]] = {}
+    last = (0, _REFUSED_BACK_MAX)
+    for back, place in _REFUSED.iter_unpack(data):
+        this = (seq - back, place)
+        if this <= last:
+            raise RemoteProtocolError("bad_field", "ack.refused does not ascend")
+        last = this
+        named.setdefault(seq - back, []).append(place)
+    return tuple(Refused(batch, tuple(places)) for batch, places in named.items())
+
+
 def _decode_digest(fields: Fields) -> Digest:
     shards = _shards(fields, "shards")
     sums, counts = _typed(fields, "sums", bytes), _typed(fields, "counts", bytes)
@@ -522,7 +579,7 @@ _DECODERS: Final[Mapping[str, Callable[[Fields], Message]]] = {
     "resume": lambda f: Resume(_stream(f), _unsigned(f, "seq")),
     "batch": _decode_batch,
     "sweep_end": lambda f: SweepEnd(_unsigned(f, "seq"), _shards(f, "shards")),
-    "ack": lambda f: Ack(_unsigned(f, "seq")),
+    "ack": _decode_ack,
     "digest": _decode_digest,
     "audit": _decode_audit,
     "go": lambda f: Go(Term(_unsigned(f, "term", TERM_MAX))),

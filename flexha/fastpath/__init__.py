@@ -518,17 +518,33 @@ class Fastpath:
         _ensure(clib.fp_commit_set(self._dp, int(on)), "fp_commit_set")
 
     # ---- sync: records in ----
+    def refused(self, marks: Mapping[int, int], parts: Sequence[Part]) -> None:
+        """The peer did not take these records, told up to ``marks``; to be followed by ``ack``."""
+        n = self._unpack(parts)
+        for worker, ev_seq in marks.items():
+            _ensure(
+                clib.fp_events_refused(self._dp, worker, ev_seq, self._batch.at(0), n), "fp_events_refused"
+            )
+
     def import_parts(self, parts: Sequence[Part]) -> int:
         """Put a batch of the peer's records into the tables; returns once they are live, how many were taken.
 
         Raises: FastpathError(EINVAL) if the columns hold values that no peer sends (nothing of the batch is
         used then), FastpathError(EPERM) while ACTIVE.
         """
+        n = self._unpack(parts)
+        return _ensure(clib.fp_flows_import(self._dp, self._batch.at(0), n), "fp_flows_import")
+
+    def not_taken(self, n: int) -> tuple[int, ...]:
+        """Which of the ``n`` records of the last ``import_parts`` were not; to be asked right behind it."""
+        return self._batch.not_taken(n)
+
+    def _unpack(self, parts: Sequence[Part]) -> int:
         n = 0
         for part in parts:
             self._batch.unpack(n, part)
             n += part.n
-        return _ensure(clib.fp_flows_import(self._dp, self._batch.at(0), n), "fp_flows_import")
+        return n
 
     def import_begin(self, shards: int = ALL_SHARDS, *, repair: bool = False) -> None:
         """A sweep of these shards is coming: what is held of them is stale. ``repair``: log what differs."""

@@ -58,6 +58,7 @@ _ADDRESS_BYTES: Final = {4: 4, 6: 16}
 _RECORD_SIZE: Final = STRUCT_SIZES["struct fp_flow_rec"]
 _EV_SEQ_OFFSET: Final = ffi.offsetof("struct fp_flow_rec", "ev_seq")
 _EV_SEQ: Final = struct.Struct("=Q")
+_FATE_OFFSET: Final = ffi.offsetof("struct fp_flow_rec", "fate")
 _N_OPS: Final = len(Op)
 
 # struct fp_flow_rec up to `rule`, and the counters at its end: what people are shown. Ports are big-endian
@@ -183,6 +184,11 @@ class RecordBatch:
     def flow_records(self, n: int) -> list[FlowRecord]:
         """The first ``n`` records, for people."""
         return [self._flow_record(i) for i in range(n)]
+
+    def not_taken(self, n: int) -> tuple[int, ...]:
+        """Places of the first ``n`` records that an import has not taken."""
+        fates = self._raw[_FATE_OFFSET : n * _RECORD_SIZE : _RECORD_SIZE]
+        return tuple(i for i, fate in enumerate(fates) if fate)
 
     def fate_page(self, n: int) -> FatePage:
         """The first ``n`` records, by what decides about them if this node dies."""

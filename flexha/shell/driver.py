@@ -45,6 +45,7 @@ from flexha.core.actions import (
     StartSweep,
     Stop,
     TrackChanges,
+    WithholdFlows,
 )
 from flexha.core.events import Event, Role, RoleSet, Started, TermPersisted, TermPersistFailed, TimerFired
 from flexha.core.node import NodeConfig
@@ -179,6 +180,8 @@ class Driver:
                 hands.flows.ack(action)
             case ImportFlows():
                 hands.flows.import_flows(action)
+            case WithholdFlows():
+                hands.flows.withhold(action)
             case PersistTerm(term):
                 self._persist(term)
             case SetRole():

@@ -19,7 +19,14 @@ from dataclasses import dataclass
 
 from flexha import fastpath
 from flexha.core import shards as sets
-from flexha.core.actions import AckFlows, BeginImport, CompareDigests, EndImport, ImportFlows
+from flexha.core.actions import (
+    AckFlows,
+    BeginImport,
+    CompareDigests,
+    EndImport,
+    ImportFlows,
+    WithholdFlows,
+)
 from flexha.core.events import (
     DigestDrained,
     DigestsRead,
@@ -28,6 +35,7 @@ from flexha.core.events import (
     FlowsImported,
     Op,
     Part,
+    Refused,
     ShardsLost,
     SweepBegun,
     SweepWalked,
@@ -75,6 +83,7 @@ class FlowsIo:
         self._drained = 0
         self._bursts = Bursts(time.monotonic)
         self._imported: int | None = None
+        self._not_taken: list[Refused] = []
         self._refused: FlowsImported | None = None
 
     def stop(self) -> None:
@@ -177,17 +186,25 @@ class FlowsIo:
         """Free the tombstones of what the peer has live."""
         self._fastpath.ack(action.marks)
 
+    def withhold(self, action: WithholdFlows) -> None:
+        """The peer did not take these: the acknowledgement that comes next does not count for them."""
+        self._fastpath.refused(action.marks, _fast_parts(action.parts))
+        if self._bursts.begins("refused_by_peer"):
+            log.warning(
+                "sync.refused_by_peer",
+                records=sum(part.n for part in action.parts),
+                meaning="the peer has no room for these sessions, or cannot use them: a failover ends them",
+                remedy="see sync.records_refused in the peer's log; flexhactl ha readiness counts them",
+            )
+
     # ---- in ----
     def import_flows(self, action: ImportFlows) -> None:
         """Make a batch live; the core decides what a refused one means."""
         if self._refused is not None:
             return
         n = sum(part.n for part in action.parts)
-        parts = [
-            fastpath.Part(fastpath.Op(part.op), part.n, part.family, part.columns) for part in action.parts
-        ]
         try:
-            taken = self._fastpath.import_parts(parts)
+            taken = self._fastpath.import_parts(_fast_parts(action.parts))
         except FastpathError as error:
             self._counters.add("sync.import_refused_batches")
             log.warning("sync.import_refused", seq=action.seq, records=n, error=error)
@@ -195,6 +212,7 @@ class FlowsIo:
             return
         self._counters.add("sync.imported_records", taken)
         if taken < n:
+            self._not_taken.append(Refused(action.seq, self._fastpath.not_taken(n)))
             self._counters.add("sync.import_refused_records", n - taken)
             if self._bursts.begins("records"):
                 log.warning(
@@ -245,10 +263,15 @@ class FlowsIo:
         """Tell the outcome of all imports of a step."""
         if self._imported is not None:
             imported, self._imported = self._imported, None
-            self._post(FlowsImported(imported))
+            not_taken, self._not_taken = tuple(self._not_taken), []
+            self._post(FlowsImported(imported, refused=not_taken))
         if self._refused is not None:
             refused, self._refused = self._refused, None
             self._post(refused)
+
+
+def _fast_parts(parts: tuple[Part, ...]) -> list[fastpath.Part]:
+    return [fastpath.Part(fastpath.Op(part.op), part.n, part.family, part.columns) for part in parts]
 
 
 def _rows(shards: Shards, sums: bytes, counts: bytes) -> dict[int, tuple[bytes, bytes]]:

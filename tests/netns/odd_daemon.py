@@ -2,7 +2,7 @@
 """A test build of flexhad, odd on the wire: ``odd_daemon.py NATURE ORDERS ARGUMENTS-OF-FLEXHAD...``.
 
 All of it is flexhad, but for what it says or hears as sync messages. NATURE is how it is for good, one of
-``NATURES`` or ``-``. ORDERS names a file: the word in it (one of ``SENT``, ``HEARD``)
+``NATURES``, ``SMALL`` or ``-``. ORDERS names a file: the word in it (one of ``SENT``, ``HEARD``)
 is what happens to the next message that it fits, once; the file is gone by then.
 """
 
@@ -18,12 +18,16 @@ from typing import Any
 import msgpack
 
 import flexha.__main__
+from flexha.config import derive
 from flexha.core import sync_wire
 from flexha.core.events import Op, Part
 from flexha.core.sync_wire import Batch, Message
+from flexha.shell import daemon
 
 Fields = dict[str, Any]
 UDP = 17
+SMALL, SMALL_FLOWS = "small", 64
+"""A nature as ever, but with room for so few sessions."""
 
 
 def framed(payload: bytes) -> bytes:
@@ -247,6 +251,9 @@ def main() -> int:
                 return changed
         return message
 
+    if nature == SMALL:
+        true_config = derive.fastpath_config
+        vars(daemon)["fastpath_config"] = lambda *given: replace(true_config(*given), flow_cap=SMALL_FLOWS)
     if nature in VERSIONS:
         lowest, highest = VERSIONS[nature]
         vars(sync_wire).update(VERSION_MIN=lowest, VERSION_MAX=highest)

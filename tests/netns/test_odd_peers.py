@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import topo
 from failover import compare_tables
+from netns import odd_daemon
 from netns.conftest import settle
 from pair import Node, Pair, configuration_text
 from sandbox import Lab, wait_until
@@ -36,11 +37,11 @@ PORT = 9191
 class OddPair:
     """Node a is as ever, node b is odd."""
 
-    def __init__(self, lab: Lab, directory: Path, nature: str) -> None:
+    def __init__(self, lab: Lab, directory: Path, nature: str, rules: str = "") -> None:
         self.lab = lab
         self.orders = directory / "orders"
         config = directory / "pair.toml"
-        config.write_text(configuration_text())
+        config.write_text(configuration_text() + rules)
         self.pair = Pair(lab, directory, config)
         self.a, self.b = self.pair["a"], self.pair["b"]
         self.b.program = (str(ODD_DAEMON), nature, str(self.orders))
@@ -92,9 +93,11 @@ class OddPair:
 
 
 @contextlib.contextmanager
-def odd_pair(lab: Lab, session_pair: Pair, directory: Path, nature: str) -> Iterator[OddPair]:
+def odd_pair(
+    lab: Lab, session_pair: Pair, directory: Path, nature: str, rules: str = ""
+) -> Iterator[OddPair]:
     session_pair.stop_all()
-    odd = OddPair(lab, directory, nature)
+    odd = OddPair(lab, directory, nature, rules)
     odd.pair.start()
     try:
         yield odd
@@ -186,6 +189,50 @@ def test_no_version_in_common(lab: Lab, session_pair: Pair, tmp_path: Path, natu
         wait_until(lambda: odd.b.role() == "ACTIVE", WAIT_S, "who is left takes over")
         odd.begin()
         wait_until(lambda: bool(odd.b.sessions(proto="udp")), WAIT_S, "and forwards")
+
+
+# ---- a peer without room ---------------------------------------------------------------------------
+STRICT = f"""
+[[rules]]
+name = "strict"
+action = "allow"
+proto = "udp"
+ports = "{PORT + 1}"
+commit = "strict"
+"""
+
+
+def test_an_acknowledgement_is_not_for_what_the_peer_has_no_room_for(
+    lab: Lab, session_pair: Pair, tmp_path: Path
+) -> None:
+    """Strict never leaves, bounded leaves in time, and both are known to die with this node. Spec: B1, B5."""
+    with contextlib.ExitStack() as stack:
+        odd = stack.enter_context(odd_pair(lab, session_pair, tmp_path, odd_daemon.SMALL, STRICT))
+        odd.reign(odd.a)
+        wait_until(partial(in_sync, odd.a), WAIT_S, "the digests agree")
+
+        def refused() -> bool:
+            odd.begin()
+            return odd.a.counter("sync.peer_refused_records") > 0
+
+        wait_until(refused, WAIT_S, "the peer's table is full")
+        server = stack.enter_context(lab.open_socket("server", socket.AF_INET, socket.SOCK_DGRAM))
+        server.bind((topo.SERVER_ADDRESS, PORT + 1))
+        server.setblocking(False)
+        client = stack.enter_context(lab.open_socket("client", socket.AF_INET, socket.SOCK_DGRAM))
+        client.sendto(b"only with a peer", (topo.SERVER_ADDRESS, PORT + 1))
+        wait_until(lambda: odd.a.counter("hold_dropped") > 0, WAIT_S, "strict drops it")
+        with pytest.raises(BlockingIOError):
+            server.recv(100)
+        answer = odd.a.request("ha_readiness", sessions=True)
+        assert not answer["lossless"]
+        assert {"unacked"} == {why["code"] for why in answer["sessions"]["why"]}
+        assert answer["sessions"]["waiting"] >= 1, "the strict one: nobody has heard of it"
+        wait_until(lambda: bool(audit_of(odd.a)["unrepaired"]), WAIT_S, "repairs do not help: an alarm")
+        assert "sync.refused_by_peer" in odd.a.log.read_text()
+        assert odd.a.log.read_text().count("sync.refused_by_peer") == 1
+        assert "sync.records_refused" in odd.b.log.read_text()
+        assert odd.a.counter("sync.connections") == 1, "nothing of this ends the connection"
 
 
 # ---- one of the pair goes wrong for a moment -------------------------------------------------------------

@@ -39,6 +39,7 @@ from flexha.core.actions import (
     StartSweep,
     Stop,
     TrackChanges,
+    WithholdFlows,
 )
 from flexha.core.events import (
     DigestsRead,
@@ -254,6 +255,8 @@ class Process:
                 self.post(DigestsRead(seq, shards, fastpath.compare(shards, sums, counts)))
             case AckFlows(marks):
                 fastpath.acknowledge(marks)
+            case WithholdFlows():
+                raise SimulationError(f"{self.name}: tables here have room for everything")
             case Reply(request):
                 if request in self.replies:
                     raise SimulationError(f"{self.name}: two replies to request {request}")

@@ -20,6 +20,7 @@ from flexha.fastpath import (
     Action,
     Commit,
     FastpathError,
+    Fate,
     Filtering,
     Out,
     Policy,
@@ -55,6 +56,20 @@ class Committed:
                 self.marks.update(batch.marks)
                 told += batch.n
         return told
+
+    def refuse(self) -> int:
+        """What ``a`` has to tell does not fit into ``b``; ``a`` hears of that first. Records told."""
+        told = 0
+        while batches := self.a.fastpath.drain():
+            for batch in batches:
+                self.a.fastpath.refused(batch.marks, batch.parts)
+                self.marks.update(batch.marks)
+                told += batch.n
+        return told
+
+    def fates(self) -> list[Fate]:
+        """What becomes of the sessions of ``a`` if it dies now."""
+        return [Fate(key.fate) for page in self.a.fastpath.fates() for key in page.counts()]
 
     def ack(self) -> list[SteppedFrame]:
         """``a`` hears that ``b`` has all that it was told; what leaves then."""
@@ -149,6 +164,72 @@ def test_async_never_waits() -> None:
         pair.ack()
         stats = pair.stats()
         assert (sum(stats.lag), sum(stats.hold), stats.hold_unheld) == (1, 0, 0)
+
+
+def test_strict_does_not_leave_for_an_acknowledgement_that_refuses() -> None:
+    """Spec: B1. It leaves once a sweep has told it anew, and the peer has taken it."""
+    with committed(Commit.STRICT) as pair:
+        pair.a.outbound(ASK)
+        assert pair.refuse() == 1
+        assert pair.ack() == []
+        assert pair.fates() == [Fate.UNACKED]
+        pair.wait_ms(4000)
+        assert (pair.a.counter("hold_dropped"), pair.stats().hold_dropped) == (1, 1)
+        assert pair.a.outbound(ASK).verdict == "held"
+        pair.a.fastpath.sweep_start()
+        assert pair.tell() == 1
+        assert verdicts(pair.ack()) == ["snat"]
+        assert pair.fates() == [Fate.LIVES]
+        assert pair.stats().unacked_sessions == 0
+
+
+def test_bounded_waits_its_time_for_what_the_peer_refuses() -> None:
+    """Spec: B1. Then it leaves, counted; and it is known to die with this node until the peer takes it."""
+    with committed(Commit.BOUNDED) as pair:
+        pair.a.outbound(ASK)
+        pair.refuse()
+        assert pair.ack() == []
+        assert verdicts(pair.wait_ms(HOLD_MS)) == ["snat"]
+        stats = pair.stats()
+        assert (stats.hold_expired, stats.hold_released, stats.unacked_sessions) == (1, 0, 0)
+        assert pair.fates() == [Fate.UNACKED]
+        pair.a.fastpath.sweep_start()
+        pair.tell()
+        pair.ack()
+        assert pair.fates() == [Fate.LIVES]
+
+
+def test_a_refusal_of_what_was_told_anew_meanwhile_says_nothing() -> None:
+    """A sweep has begun since; the peer's word on what it told is yet to come, and is the one that counts."""
+    with committed(Commit.STRICT) as pair:
+        pair.a.outbound(ASK)
+        (first,) = pair.a.fastpath.drain()
+        pair.a.fastpath.sweep_start()
+        pair.tell()
+        pair.a.fastpath.refused(first.marks, first.parts)
+        assert verdicts(pair.ack()) == ["snat"]
+        assert pair.fates() == [Fate.LIVES]
+
+
+@pytest.mark.parametrize("n_workers", [1, 3])
+def test_a_full_table_says_which_records_it_did_not_take(n_workers: int) -> None:
+    """Spec: B1. One that is full keeps what it has."""
+    config = replace(packets.node_config(), n_workers=n_workers)
+    with nat_node(config) as a, nat_node(replace(config, flow_cap=64), role=PASSIVE) as b:
+        a.fastpath.track_changes(on=True)
+        for i in range(200):
+            a.outbound(replace(ASK, sport=5000 + i))
+        told = taken = 0
+        while batches := a.fastpath.drain():
+            for batch in batches:
+                taken += (n := b.fastpath.import_parts(batch.parts))
+                missing = b.fastpath.not_taken(batch.n)
+                told += batch.n
+                assert n + len(missing) == batch.n
+                assert list(missing) == sorted(set(missing))
+        assert told == 200
+        assert taken == sum(sum(page.counts().values()) for page in b.fastpath.fates())
+        assert 0 < taken < 100
 
 
 @pytest.mark.parametrize("mode", WAITING)

@@ -144,6 +144,7 @@ EVERY_ACTION: list[tuple[act.Action, object]] = [
     (act.EndImport(2, 5), ("end_import", act.EndImport(2, 5))),
     (act.CompareDigests(2, 0, b"", b""), ("compare", act.CompareDigests(2, 0, b"", b""))),
     (act.AckFlows({0: 9}), ("ack", act.AckFlows({0: 9}))),
+    (act.WithholdFlows({0: 9}, ()), ("withhold", act.WithholdFlows({0: 9}, ()))),
     (act.HearKeys(KEYS_ACK), ("hear", KEYS_ACK)),
     (act.Reply(1, ok=True, text="t"), act.Reply(1, ok=True, text="t")),
     (act.Stop(), "stopped"),

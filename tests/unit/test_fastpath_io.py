@@ -82,6 +82,9 @@ class FakeFastpath:
         self.did.append(("import_parts", *parts))
         return sum(part.n for part in parts) - 1
 
+    def not_taken(self, n: int) -> tuple[int, ...]:
+        return (n - 1,)
+
     def import_end(self, shards: int) -> int:
         self.did.append(("import_end", shards))
         return 3
@@ -361,7 +364,8 @@ def test_what_was_imported_in_a_step_is_told_at_once() -> None:
         assert bench.events == []
         flows.report()
         flows.report()
-        assert bench.events == [ev.FlowsImported(3)]
+        refused = (ev.Refused(2, (9,)), ev.Refused(3, (4,)))
+        assert bench.events == [ev.FlowsImported(3, refused=refused)]
         assert bench.fake.did == [
             ("import_begin", 5, True),
             ("import_parts", Part(Op.OPEN, 10, 4, {})),
@@ -385,6 +389,20 @@ def test_refused_records_are_logged_once_a_burst(caplog: pytest.LogCaptureFixtur
     assert [record.getMessage().split()[0] for record in caplog.records] == ["sync.records_refused"]
 
 
+def test_what_the_peer_refused_is_withheld_and_told_once_a_burst(caplog: pytest.LogCaptureFixture) -> None:
+    """Spec: B1."""
+
+    async def story(bench: Bench, flows: FlowsIo) -> None:
+        for mark in (7, 8):
+            flows.withhold(act.WithholdFlows({0: mark}, (ev.Part(ev.Op.OPEN, 2, 4, {}),)))
+        parts = [Part(Op.OPEN, 2, 4, {})]
+        assert bench.fake.did == [("refused", {0: 7}, parts), ("refused", {0: 8}, parts)]
+
+    with caplog.at_level(logging.WARNING):
+        run(story)
+    assert [record.getMessage().split()[0] for record in caplog.records] == ["sync.refused_by_peer"]
+
+
 def test_behind_a_refused_batch_nothing_is_done() -> None:
     """The end of a sweep would remove what that batch had."""
 
@@ -398,7 +416,7 @@ def test_behind_a_refused_batch_nothing_is_done() -> None:
         flows.end_import(act.EndImport(5, 1))
         flows.report()
         good, bad = bench.events
-        assert good == ev.FlowsImported(1)
+        assert good == ev.FlowsImported(1, refused=(ev.Refused(1, (9,)),))
         assert isinstance(bad, ev.FlowsImported)
         assert bad.seq == 2
         assert bad.error
@@ -406,7 +424,7 @@ def test_behind_a_refused_batch_nothing_is_done() -> None:
         assert bench.counters.values()["sync.import_refused_batches"] == 1
         flows.import_flows(incoming(6, 10))
         flows.report()
-        assert bench.events[-1] == ev.FlowsImported(6), "a new conversation"
+        assert bench.events[-1] == ev.FlowsImported(6, refused=(ev.Refused(6, (9,)),)), "a new conversation"
 
     run(story)
 

@@ -38,6 +38,7 @@ from flexha.core.actions import (
     SetPulse,
     StartSweep,
     TrackChanges,
+    WithholdFlows,
 )
 from flexha.core.events import (
     DigestDrained,
@@ -45,6 +46,7 @@ from flexha.core.events import (
     FlowsDrained,
     FlowsImported,
     PeerHeard,
+    Refused,
     Role,
     ShardsLost,
     SweepBegun,
@@ -239,6 +241,35 @@ def test_one_acknowledgement_answers_for_all_before_it() -> None:
     core = sending()
     core.do(drained(mark=7), FlowsDrained((part(1),), {1: 3}))
     assert only(core.do(received(Ack(5))), AckFlows) == [AckFlows({0: 7, 1: 3})]
+
+
+def test_an_acknowledgement_does_not_count_for_what_was_refused() -> None:
+    """Spec: B1: the fast path hears of it first. What was taken is acknowledged as ever."""
+    core = sending()
+    core.do(drained(1, mark=5), drained(3, mark=9), drained(2, mark=11))
+    refused = (Refused(5, (0, 2)), Refused(6, (1,)))
+    actions = core.do(received(Ack(6, refused)))
+    told = [action for action in actions if isinstance(action, WithholdFlows | AckFlows)]
+    assert [type(action) for action in told] == [WithholdFlows, WithholdFlows, AckFlows]
+    assert [action.marks for action in told] == [{0: 9}, {0: 11}, {0: 11}]
+    named = [part.n for action in told if isinstance(action, WithholdFlows) for part in action.parts]
+    assert named == [2, 1]
+    assert only(actions, Count) == [Count("sync.peer_refused_records", 2), Count("sync.peer_refused_records")]
+    assert mode(core) is Mode.SENDING
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [Refused(4, (1,)), Refused(3, (0,)), Refused(2, (0,))],
+    ids=["behind the last record", "of the end of a sweep", "acknowledged before"],
+)
+def test_a_refusal_of_what_was_never_sent(refused: Refused) -> None:
+    core = active()
+    core.do(joins(core), drained(2), SweepWalked(ALL), received(Ack(2)), drained(1), drained(1))
+    actions = core.do(received(Ack(4, (refused,))))
+    assert Count("sync.bad_ack") in actions
+    assert only(actions, CloseSync) != []
+    assert only(actions, AckFlows) == []
 
 
 def test_resume_sends_again_what_is_not_acknowledged_and_no_more() -> None:
@@ -555,6 +586,16 @@ def test_one_acknowledgement_for_all_that_was_imported_in_a_turn() -> None:
     core = joining()
     core.do(received(SweepBegin(THEIRS, 1, ALL), batch(2), batch(3), batch(4)))
     assert sent(core.do(FlowsImported(4))) == [Ack(4)]
+
+
+def test_what_was_not_taken_is_named_once() -> None:
+    """Of what was acknowledged before nobody asks."""
+    core = joining()
+    core.do(received(SweepBegin(THEIRS, 1, ALL), batch(2, 3), batch(3, 3)))
+    some = Refused(2, (0, 2))
+    assert sent(core.do(FlowsImported(2, refused=(some,)))) == [Ack(2, (some,))]
+    other = Refused(3, (1,))
+    assert sent(core.do(FlowsImported(3, refused=(some, other)))) == [Ack(3, (other,))]
 
 
 def test_the_receiver_says_where_it_is_and_resumes() -> None:

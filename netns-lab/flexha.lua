@@ -62,6 +62,7 @@ local f = {
   step = ProtoField.string("flexha_sync.keys.step", "Step"),
   cert = ProtoField.bytes("flexha_sync.keys.cert", "Certificate"),
   hb = ProtoField.bytes("flexha_sync.keys.hb", "Heartbeat key"),
+  part = ProtoField.string("flexha_sync.equal", "Configuration"),
   not_taken = ProtoField.string("flexha_sync.refused", "Record not taken"),
   refused = ProtoField.string("flexha_sync.keys.refused", "Refused"),
   section = ProtoField.string("flexha_sync.section", "Section"),
@@ -405,6 +406,21 @@ local function differing(tree, v, key)
   end
 end
 
+-- Digests of what both configurations must have in common.
+local function parts(tree, v, key)
+  if v.kind ~= "map" then
+    return wrong(tree, key, v, "map of digests")
+  end
+  for _, item in ipairs(v.value) do
+    if item.key.kind == "str" and item.value.kind == "bin" then
+      tree:add(f.part, item.value.range, string.format("%s: %s", item.key.value, item.value.value
+        and item.value.value:bytes():tohex(true) or ""))
+    else
+      wrong(tree, key, item.value, "digest")
+    end
+  end
+end
+
 -- Records that were not taken: how far before the ack's number their batch is, and their place in it.
 local function not_taken(tree, v, key)
   local size = v.kind == "bin" and v.value and v.value:len() or 0
@@ -564,6 +580,7 @@ local messages = {
   hello = {
     v_min = unsigned(f.v_min), v_max = unsigned(f.v_max), pair = text(f.pair), node = unsigned(f.node),
     inc = unsigned(f.inc), term = unsigned(f.term), role = unsigned(f.role),
+    equal = parts,
   },
   want = { stream = stream, seq = seq },
   resume = { stream = stream, seq = seq },
@@ -580,7 +597,7 @@ local messages = {
   close = { reason = text(f.reason) },
 }
 -- What may be missing.
-local optional = { ack = { refused = true } }
+local optional = { ack = { refused = true }, hello = { equal = true } }
 
 -- What the Info column says behind the name.
 local function remark(kind, by, seen)

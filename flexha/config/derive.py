@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
+from flexha.config import equal
 from flexha.config.naming import (
     control_path,
     default_host_dev,
@@ -203,6 +204,7 @@ def node_config(config: Config, name: NodeName) -> NodeConfig:
         start_hold_ms=config.ha.start_hold_ms,
         adver_int_cs=config.vrrp.adver_int_cs,
         checksum=ChecksumForm(config.vrrp.checksum),
+        equal=equal.parts(config),
         sync=SyncLimits(
             window_batches=config.sync.window_batches,
             batch_records=config.sync.batch_records,

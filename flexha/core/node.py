@@ -35,6 +35,7 @@ from flexha.core.actions import (
     SetDrainCredit,
     Stop,
 )
+from flexha.core.agreed import Parts
 from flexha.core.events import (
     DigestDrained,
     DigestsRead,
@@ -121,6 +122,8 @@ class NodeConfig:
     checksum: ChecksumForm = ChecksumForm.RFC5798
     """Checksum form of the adverts that we send; both are accepted."""
     sync: SyncLimits = field(default_factory=SyncLimits)
+    equal: Parts = ()
+    """Digests of what both nodes must have in common for sync."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,7 @@ def initial(cfg: NodeConfig) -> NodeState:
             hold=max(ms(cfg.start_hold_ms), dead_time) if cfg.has_peer else Ns(0),
         ),
         liveness=heartbeat.initial(cfg.paths if cfg.has_peer else ()),
-        session=sync.initial(cfg.pair, cfg.index, cfg.sync),
+        session=sync.initial(cfg.pair, cfg.index, cfg.sync, cfg.equal),
         routers={
             port.name: Router(
                 port=port,
@@ -433,6 +436,7 @@ def _sync_status(session: Session, now: Ns) -> Mapping[str, object]:
     return {
         "connected": session.mode is not sync.Mode.DOWN,
         "state": session.mode.value,
+        "differs": list(session.differs),
         "stream": None if stream is None else f"{stream.incarnation:x}/{stream.term}",
         "sent_seq": sender.sent_seq,
         "acked_seq": sender.acked_seq,

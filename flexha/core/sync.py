@@ -22,8 +22,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from flexha.core import sync_receiver, sync_sender, sync_wire
+from flexha.core import agreed, sync_receiver, sync_sender, sync_wire
 from flexha.core.actions import Action, CloseSync, Count, HearKeys, Level, Record, SendSync
+from flexha.core.agreed import Parts
 from flexha.core.errors import RemoteProtocolError
 from flexha.core.events import (
     DigestDrained,
@@ -174,6 +175,10 @@ class Session:
     pair: str
     index: int
     limits: SyncLimits
+    equal: Parts = ()
+    """What both nodes must have in common."""
+    differs: tuple[str, ...] = ()
+    """Parts of it that the peer's last hello did not agree with."""
     incarnation: int = 0
     role: Role = Role.INIT
     term: Term = NO_TERM
@@ -197,9 +202,9 @@ class Session:
 Result = tuple[Session, tuple[Output, ...]]
 
 
-def initial(pair: str, index: int, limits: SyncLimits) -> Session:
+def initial(pair: str, index: int, limits: SyncLimits, equal: Parts = ()) -> Session:
     """No connection, no role yet."""
-    return Session(pair=pair, index=index, limits=limits, sender=sync_sender.initial(limits))
+    return Session(pair=pair, index=index, limits=limits, equal=equal, sender=sync_sender.initial(limits))
 
 
 def step(session: Session, event: Input, now: Ns) -> Result:
@@ -301,6 +306,7 @@ def _hello(session: Session) -> SendSync:
         incarnation=session.incarnation,
         term=session.term,
         role=session.role,
+        equal=session.equal,
     )
     return SendSync(sync_wire.encode(hello))
 
@@ -348,12 +354,30 @@ def _on_message(session: Session, message: Message, now: Ns) -> Result:
     return result
 
 
-def _on_hello(session: Session, message: Hello, _now: Ns) -> Result:
+def _on_hello(session: Session, message: Hello, now: Ns) -> Result:
     if message.pair != session.pair:
         raise RemoteProtocolError("other_pair", f"the peer belongs to pair {message.pair!r}")
     if message.node == session.index:
         raise RemoteProtocolError("same_node", f"the peer says that it is node {message.node}, as we are")
+    differs = agreed.differing(session.equal, message.equal)
+    if differs:
+        return _refuse(session, differs, now)
+    if session.differs:
+        session, record = replace(session, differs=()), Record(Level.INFO, "sync-config-agrees", history=True)
+        session, outputs = _engage(replace(session, peer=message))
+        return session, (record, *outputs)
     return _engage(replace(session, peer=message))
+
+
+def _refuse(session: Session, differs: tuple[str, ...], now: Ns) -> Result:
+    """With this peer there is no sync. Said once; until both agree each connection ends like this."""
+    was, session = session.differs, replace(session, differs=differs)
+    session, outputs = _close(session, now, f"the configuration differs: {', '.join(differs)}")
+    outputs = (Count("sync.config_differs"), *outputs)
+    if differs == was:
+        return session, outputs
+    fields = {"parts": list(differs), "remedy": agreed.remedy(differs)}
+    return session, (Record(Level.ERROR, "sync-config-differs", fields, history=True), *outputs)
 
 
 def _engage(session: Session) -> Result:

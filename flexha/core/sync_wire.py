@@ -15,10 +15,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import msgpack
 
+from flexha.core import agreed
 from flexha.core.errors import RemoteProtocolError
 from flexha.core.events import Op, Part, Refused, Role
 from flexha.core.keys_wire import Keys, KeysAck, decode_keys, decode_keys_ack
@@ -125,6 +126,8 @@ class Hello:
     incarnation: int
     term: Term
     role: Role
+    equal: agreed.Parts = ()
+    """Digests of what both configurations must have in common."""
     v_min: int = VERSION_MIN
     v_max: int = VERSION_MAX
 
@@ -294,6 +297,7 @@ def _as_map(message: Message) -> dict[str, object]:  # noqa: C901 - one arm for 
                 "inc": message.incarnation,
                 "term": message.term,
                 "role": int(message.role),
+                "equal": dict(message.equal),
             }
         case Want(stream, seq):
             return {"t": "want", "stream": None if stream is None else _stream_map(stream), "seq": seq}
@@ -457,7 +461,15 @@ def _decode_hello(fields: Fields) -> Hello:
         incarnation=_unsigned(fields, "inc"),
         term=Term(_unsigned(fields, "term", TERM_MAX)),
         role=Role(_unsigned(fields, "role", max(Role))),
+        equal=_decode_equal(_typed(fields, "equal", dict)) if "equal" in fields else (),
     )
+
+
+def _decode_equal(parts: Mapping[object, object]) -> agreed.Parts:
+    for name, digest in parts.items():
+        if not isinstance(name, str) or len(name) > _TEXT_MAX or not isinstance(digest, bytes):
+            raise RemoteProtocolError("bad_field", "hello.equal is no map of digests")
+    return tuple(sorted((str(name), bytes(cast(bytes, digest))) for name, digest in parts.items()))
 
 
 def _decode_want(fields: Fields) -> Want:

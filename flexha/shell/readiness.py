@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
 
+from flexha.core import agreed
 from flexha.fastpath import Fate, FateKey, FlowFlag, FlowRecord, FlowState
 from flexha.shell.control import Args, RequestError, only
 from flexha.shell.inspector import LIMIT_DEFAULT, LIMIT_MAX, Inspector, boolean, integer
@@ -82,6 +83,10 @@ def reasons(status: Mapping[str, Any], *, has_peer: bool, audit_s: float) -> Ite
 
 
 def _sync_reasons(sync: Mapping[str, Any], role: str, audit_s: float) -> Iterator[Reason]:
+    if differs := sync.get("differs"):
+        text = f"there is no sync: the nodes' configuration differs in {', '.join(differs)}"
+        yield Reason("config_differs", f"{text}; {agreed.remedy(tuple(differs))}")
+        return
     if not sync.get("connected"):
         refused = sync.get("refused")
         yield (

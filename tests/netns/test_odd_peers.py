@@ -7,6 +7,7 @@ The odd one is node b, a test build of flexhad (``odd_daemon.py``).
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -113,10 +114,15 @@ def row(node: Node, inside: str) -> dict[str, Any] | None:
     return None
 
 
-def audit_of(node: Node) -> dict[str, Any]:
+def sync_of(node: Node) -> dict[str, Any]:
     status = node.status()
     assert status is not None
-    audit: dict[str, Any] = status["sync"]["audit"]
+    sync: dict[str, Any] = status["sync"]
+    return sync
+
+
+def audit_of(node: Node) -> dict[str, Any]:
+    audit: dict[str, Any] = sync_of(node)["audit"]
     return audit
 
 
@@ -189,6 +195,72 @@ def test_no_version_in_common(lab: Lab, session_pair: Pair, tmp_path: Path, natu
         wait_until(lambda: odd.b.role() == "ACTIVE", WAIT_S, "who is left takes over")
         odd.begin()
         wait_until(lambda: bool(odd.b.sessions(proto="udp")), WAIT_S, "and forwards")
+
+
+# ---- another configuration -------------------------------------------------------------------------
+def test_nodes_whose_files_differ_do_not_sync_and_say_what_to_compare(
+    lab: Lab, session_pair: Pair, tmp_path: Path
+) -> None:
+    """No sweep, no role moves; who is wrong is restarted, and sync comes up by itself. Spec: B5, R22."""
+    session_pair.stop_all()
+    text = configuration_text()
+    secret = re.search('^secret = "([0-9a-f]{32})"', text, re.MULTILINE)
+    assert secret
+    right, wrong = tmp_path / "pair.toml", tmp_path / "wrong.toml"
+    right.write_text(text)
+    wrong.write_text(text.replace(secret[1], "5a" * 16))
+    pair = Pair(lab, tmp_path, right)
+    a, b = pair["a"], pair["b"]
+    b.config = wrong
+
+    def refused(times: int) -> bool:
+        return all(node.status() and node.counter("sync.config_differs") >= times for node in (a, b))
+
+    pair.start()
+    try:
+        wait_until(lambda: refused(3), WAIT_S, "both refuse, again and again")
+        active = a if reigns(a) else b
+        passive = pair.peer(active)
+        for node in (a, b):
+            assert sync_of(node)["differs"] == ["secret"]
+            log = node.log.read_text()
+            assert log.count("sync-config-differs") == 1
+            assert "compare pair.secret in both nodes' files" in log
+        (why,) = [r for r in active.request("ha_readiness")["reasons"] if r["code"] == "config_differs"]
+        assert "pair.secret" in why["text"]
+        assert passive.role() == "JOINING"
+        assert sync_of(active)["bulk"]["sent"] == 0
+        with contextlib.closing(TcpFlows(lab, 427, flows=FLOWS)) as tcp:
+            tcp.wait_open()
+            b.stop()
+            b.config = right
+            b.start()
+            pair.wait_settled()
+            assert tcp.finish().survived == FLOWS
+        assert sync_of(active)["differs"] == []
+    finally:
+        pair.stop_all()
+
+
+def test_a_reload_of_one_node_after_the_other_leaves_sync_alone(
+    lab: Lab, session_pair: Pair, tmp_path: Path
+) -> None:
+    """Their rules differ for a moment. Spec: B5."""
+    with odd_pair(lab, session_pair, tmp_path, "-") as odd:
+        active = odd.pair.wait_settled()
+        connections = active.counter("sync.connections")
+        odd.probe()
+        file = odd.a.config
+        file.write_text(file.read_text() + STRICT)
+        for node in (active, odd.pair.peer(active)):
+            node.ctl("reload")
+            source = odd.begin()
+            wait_until(partial(odd.pair.holds, source), WAIT_S, "the other one has the session")
+            rounds = audit_of(active)["agreed_at"]
+            wait_until(lambda: audit_of(active)["agreed_at"] > rounds, WAIT_S, "the tables agree")  # noqa: B023
+        assert audit_of(active)["differing"] == []
+        assert active.counter("sync.connections") == connections
+        odd.check_probe()
 
 
 # ---- a peer without room ---------------------------------------------------------------------------

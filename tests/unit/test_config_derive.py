@@ -10,10 +10,12 @@ from pathlib import Path
 import annotated_types
 import pytest
 
+from flexha.config import equal
 from flexha.config.derive import Draw, fastpath_config, inside_routes, node_config, node_plan
 from flexha.config.load import load, parse
 from flexha.config.naming import pair_id, port_mac, virtual_mac
 from flexha.config.schema import Config, NodeName, Section
+from flexha.core import agreed
 from flexha.fastpath import Fastpath, FastpathError
 from flexha.fastpath import records as fp
 
@@ -31,6 +33,44 @@ def test_macs_are_local_unicast_and_all_different() -> None:
     assert len(macs) == 16
     assert all(mac[0] == 0x02 and len(mac) == 6 for mac in macs)
     assert port_mac("lab", 0, 0) != port_mac("other", 0, 0)
+
+
+SECRET_LINE = next(line for line in PAIR.read_text().splitlines() if line.startswith("secret"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "parts"),
+    [
+        (SECRET_LINE, f'secret = "{"5a" * 16}"', ("secret",)),
+        (
+            "[[pools]]",
+            '[[pools]]\nname = "more"\naddress = "203.0.113.6"\nport = "wan"\n\n[[pools]]',
+            ("pools",),
+        ),
+        ("[pair]", '[policy]\ndefault = "deny"\n\n[pair]', ()),
+        ("[pair]", "[timeouts]\nudp_s = 200\n\n[fastpath]\nworkers = 3\n\n[pair]", ()),
+    ],
+)
+def test_what_both_nodes_must_have_in_common(old: str, new: str, parts: tuple[str, ...]) -> None:
+    """What may change in a reload, or be each node's own, is none of it."""
+    text = PAIR.read_text()
+    ours, theirs = parse(text), parse(text.replace(old, new, 1))
+    both = [node_config(ours, "a").equal, node_config(theirs, "b").equal]
+    assert agreed.differing(*both) == agreed.differing(*reversed(both)) == parts
+    assert bytes.fromhex(ours.pair.secret) not in b"".join(digest for _, digest in both[0])
+
+
+def test_zones_are_part_of_what_both_must_have(config: Config) -> None:
+    """An inside port that is outside elsewhere: its sessions fit nowhere."""
+    lan = config.ports["lan"].model_copy(update={"zone": "outside"})
+    other = config.model_copy(update={"ports": {**config.ports, "lan": lan}})
+    assert agreed.differing(equal.parts(config), equal.parts(other)) == ("ports",)
+
+
+def test_parts_that_only_one_names_are_of_another_version() -> None:
+    ours = (("pools", b"12345678"), ("secret", b"12345678"))
+    assert agreed.differing(ours, (*ours, ("zebra", b"1"))) == ()
+    assert agreed.differing(ours, ()) == ()
 
 
 def test_virtual_mac() -> None:

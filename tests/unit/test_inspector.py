@@ -273,7 +273,7 @@ def test_the_loop_turns_while_a_table_is_walked(shown: Inspector) -> None:
 SYNC_KEYS = {
     *("connected", "state", "stream", "sent_seq", "acked_seq", "received_seq", "pending", "pending_bytes"),
     *("bulk", "sweep", "audit", "lost_shards", "committing", "commit", "queued", "told", "lag_ms", "hold_ms"),
-    *("repaired_records", "import_unknown", "scrub_errors"),
+    *("repaired_records", "import_unknown", "scrub_errors", "differs"),
     *("records_sent", "records_received", "bytes_sent", "bytes_received", "unsent_bytes", "refused", "tls"),
 }
 

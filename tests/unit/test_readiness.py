@@ -82,6 +82,11 @@ def test_a_pair_that_is_ready_has_no_reason_on_either_node() -> None:
             "tls_refused",
             "refused: expired: certificate has expired",
         ),
+        (
+            {"sync__connected": False, "sync__differs": ["pools"]},
+            "config_differs",
+            "configuration differs in pools; compare [[pools]] in both nodes' files; restart",
+        ),
         ({"sync__state": "greeting"}, "connecting", "is greeting"),
         (
             {

@@ -22,7 +22,7 @@ from cores import (
     sent,
 )
 
-from flexha.core import sync_wire
+from flexha.core import node, sync_wire
 from flexha.core.actions import (
     AckFlows,
     Action,
@@ -681,6 +681,51 @@ def test_columns_of_a_later_version_are_counted() -> None:
     actions = core.do(received(SweepBegin(THEIRS, 1, ALL), Batch(2, (more,))))
     assert only(actions, ImportFlows) == [ImportFlows(2, (part(1),))]
     assert Count("sync.unknown_columns", 1) in actions
+
+
+# ---- configuration -----------------------------------------------------------------------------------
+EQUAL = (("pools", b"12345678"), ("ports", b"12345678"), ("secret", b"12345678"))
+OTHER_POOLS = (("pools", b"87654321"), *EQUAL[1:])
+
+
+def greeted(core: Core, equal: tuple[tuple[str, bytes], ...]) -> tuple[Action, ...]:
+    """A connection, and the peer's hello."""
+    hello = replace(core.peer_hello(Role.JOINING), equal=equal)
+    return core.do(SyncConnected(), received(hello, Want(None, 0)))
+
+
+def test_with_another_configuration_there_is_no_sync_and_one_line_says_why() -> None:
+    """Each attempt ends before anything is told; once both agree, sync begins by itself."""
+    core = Core(replace(config(0, limits=LIMITS), equal=EQUAL)).become_active()
+    said = []
+    for _ in range(3):
+        actions = greeted(core, OTHER_POOLS)
+        assert only(actions, Count) == [Count("sync.config_differs")]
+        assert only(actions, CloseSync) == [CloseSync("the configuration differs: pools")]
+        assert only(actions, StartSweep) == []
+        said += records(actions, "sync-config-differs")
+        assert node.status(core.state, core.now)["sync"]["differs"] == ["pools"]  # type: ignore[index]
+        assert mode(core) is Mode.DOWN
+    assert [line["parts"] for line in said] == [["pools"]]
+    assert "[[pools]]" in str(said[0]["remedy"])
+    actions = greeted(core, EQUAL)
+    assert mode(core) is Mode.SENDING
+    assert len(records(actions, "sync-config-agrees")) == 1
+    assert node.status(core.state, core.now)["sync"]["differs"] == []  # type: ignore[index]
+
+
+def test_a_joining_node_of_another_configuration_is_never_in_sync() -> None:
+    core = Core(replace(config(0, limits=LIMITS), equal=EQUAL)).become_joining(3)
+    core.do(SyncConnected(), received(replace(core.peer_hello(Role.ACTIVE), equal=OTHER_POOLS)))
+    assert mode(core) is Mode.DOWN
+    assert core.role is Role.JOINING
+
+
+def test_a_peer_that_does_not_say_its_configuration_is_believed() -> None:
+    """Spec: B10."""
+    core = Core(replace(config(0, limits=LIMITS), equal=EQUAL)).become_active()
+    greeted(core, ())
+    assert mode(core) is Mode.SENDING
 
 
 # ---- offences ----------------------------------------------------------------------------------------

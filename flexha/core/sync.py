@@ -316,6 +316,12 @@ def _timer(session: Session, now: Ns) -> Result:
     if session.mode is not Mode.DOWN and now >= session.heard_at + ms(session.limits.silence_ms):
         session, outputs = _close(session, now, f"nothing heard for {session.limits.silence_ms} ms")
         outputs = (Count("sync.silence"), *outputs)
+    sender, stalled = sync_sender.watch(session.sender, now)
+    session = replace(session, sender=sender) if sender is not session.sender else session
+    if stalled:
+        reason = f"nothing acknowledged for {session.limits.ack_stall_s:g} s"
+        session, more = _close(session, now, reason)
+        outputs = (*outputs, Count("sync.ack_stalled"), *more)
     session, more = _by_sender(session, sync_sender.timer(session.sender, now))
     outputs = (*outputs, *more)
     if session.mode is not Mode.DOWN and now >= session.said_at + ms(session.limits.beat_ms):

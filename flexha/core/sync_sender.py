@@ -69,6 +69,8 @@ class SyncLimits:
     """Send something at least this often, so that the peer can tell an idle session from a dead one."""
     silence_ms: int = 3000
     """Close a session on which nothing came for this long."""
+    ack_stall_s: float = 10.0
+    """Close a session whose peer speaks, and acknowledges nothing of what waits for it for this long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,8 @@ class Sender:
     acked_seq: int = 0
     window: tuple[Sent, ...] = ()
     window_bytes: int = 0
+    stuck: tuple[int, Ns] | None = None
+    """Number up to which all was acknowledged when something else was last seen to wait, and since when."""
     hold_until: Ns | None = None
     """The peer is away, and may resume until then."""
     drain: Drain | None = None
@@ -215,7 +219,7 @@ def engage(sender: Sender, has_stream: Stream | None, has_seq: int, now: Ns) -> 
     """The peer wants changes, and holds what ``has_stream`` told up to number ``has_seq``."""
     kept = sender.is_followed  # else batches were discarded meanwhile
     resumable = kept and has_stream == sender.stream and sender.tracking
-    sender, outputs = _commit(replace(sender, engaged=True, hold_until=None), on=False)
+    sender, outputs = _commit(replace(sender, engaged=True, hold_until=None, stuck=None), on=False)
     if resumable and sender.acked_seq <= has_seq <= sender.sent_seq:
         sender, more = _resume(replace(sender, audit=audits.begin(sender.audit, now)), has_seq)
     else:
@@ -509,9 +513,25 @@ def timer(sender: Sender, now: Ns) -> Result:
     return sender, (*asked, *more)
 
 
+def watch(sender: Sender, now: Ns) -> tuple[Sender, bool]:
+    """Whether the peer has acknowledged nothing for too long. Asked when timers fire: often enough.
+
+    As long as the number is the same, what waits behind it has waited all the time.
+    """
+    if not sender.engaged or not sender.window:
+        return (sender if sender.stuck is None else replace(sender, stuck=None)), False
+    if sender.stuck is None or sender.stuck[0] != sender.acked_seq:
+        return replace(sender, stuck=(sender.acked_seq, now)), False
+    return sender, now >= _stalls_at(sender, sender.stuck[1])
+
+
+def _stalls_at(sender: Sender, since: Ns) -> Ns:
+    return Ns(since + int(sender.limits.ack_stall_s * NS_PER_S))
+
+
 def next_deadline(sender: Sender) -> Ns | None:
     """The earliest timer that runs."""
-    audit_at = audits.next_deadline(sender.audit)
-    if sender.hold_until is None:
-        return audit_at
-    return sender.hold_until if audit_at is None else min(sender.hold_until, audit_at)
+    deadlines = [audits.next_deadline(sender.audit), sender.hold_until]
+    if sender.stuck is not None and sender.engaged:
+        deadlines.append(_stalls_at(sender, sender.stuck[1]))
+    return min((t for t in deadlines if t is not None), default=None)

@@ -83,9 +83,15 @@ def _bare(fields: Fields) -> list[Fields]:
     return [fields | {"parts": parts}]
 
 
+def _mute(fields: Fields) -> list[Fields]:
+    """It beats, and never says that it has anything."""
+    return [] if fields["t"] == "ack" else [fields]
+
+
 NATURES: Mapping[str, Callable[[Fields], list[Fields]]] = {
     "later": _later,
     "bare": _bare,
+    "mute": _mute,
     **{nature: _speaks(nature) for nature in VERSIONS},
 }
 
@@ -234,7 +240,7 @@ def main() -> int:
     def encode(message: Message) -> bytes:
         said = by_nature(msgpack.unpackb(true_encode(message)[sync_wire.LENGTH_BYTES :]))
         word = order()
-        if word in SENT:
+        if said and word in SENT:
             payload = SENT[word](said[-1])
             if payload is not None:
                 path.unlink()

@@ -263,6 +263,24 @@ def test_a_reload_of_one_node_after_the_other_leaves_sync_alone(
         odd.check_probe()
 
 
+# ---- a peer that takes everything and says nothing -------------------------------------------------
+def test_a_peer_that_never_acknowledges_is_hung_up_on(lab: Lab, session_pair: Pair, tmp_path: Path) -> None:
+    """And comes back, each time; traffic knows nothing of it. Spec: R20, R22."""
+    with odd_pair(lab, session_pair, tmp_path, "mute") as odd:
+        wait_until(lambda: reigns(odd.a), WAIT_S, "node a reigns")
+        odd.probe()
+        odd.begin()
+        wait_until(lambda: odd.a.counter("sync.ack_stalled") > 0, 2 * WAIT_S, "it is hung up on")
+        connections = odd.a.counter("sync.connections")
+        wait_until(
+            lambda: odd.a.counter("sync.connections") > connections or sync_of(odd.a)["connected"],
+            WAIT_S,
+            "it is back",
+        )
+        assert odd.a.log.read_text().count("nothing acknowledged for 10 s") >= 1
+        odd.check_probe()
+
+
 # ---- a peer without room ---------------------------------------------------------------------------
 STRICT = f"""
 [[rules]]

@@ -497,6 +497,7 @@ def test_what_two_repairs_do_not_mend_is_an_alarm_and_tried_again() -> None:
     for _ in range(11):
         again += len(only(core.sleep(1000), StartSweep))
         core.do(SweepBegun(0b1), SweepWalked(0b1))
+        core.do(received(Ack(core.state.session.sender.sent_seq)))
         actions = core.agree(differ=0b1)
         assert records(actions, "audit-unrepaired") == [], "said once"
     assert again == 1
@@ -816,6 +817,48 @@ def test_a_silent_peer_is_hung_up_on() -> None:
     """TCP would need minutes to see that the other end is gone."""
     actions = sending().sleep(3100)
     assert only(actions, CloseSync) == [CloseSync("nothing heard for 3000 ms")]
+
+
+def beats(core: Core, seconds: float, *said: Message) -> list[Action]:
+    """The peer shows signs of life, and says something besides each half second."""
+    actions: list[Action] = []
+    for _ in range(int(2 * seconds)):
+        actions += core.sleep(500)
+        actions += core.do(received(Beat(), *said))
+    return actions
+
+
+def test_a_peer_that_acknowledges_nothing_is_hung_up_on() -> None:
+    """It beats. What it has not acknowledged it gets again on the next connection. Spec: R20."""
+    core = sending()
+    core.do(drained(1, mark=5))
+    assert only(beats(core, 9), CloseSync) == []
+    actions = beats(core, 3)
+    assert only(actions, CloseSync) == [CloseSync("nothing acknowledged for 10 s")]
+    assert only(actions, Count).count(Count("sync.ack_stalled")) == 1
+    assert mode(core) is Mode.DOWN
+    core.do(SyncConnected())
+    assert [m for m in sent(core.do(joins(core, OURS, 3))) if isinstance(m, Resume | Batch)] == [
+        Resume(OURS, 4),
+        batch(4),
+    ]
+    core.do(received(Ack(4)))
+    assert only(beats(core, 30), CloseSync) == []
+
+
+def test_a_peer_that_is_slow_but_acknowledges_is_waited_for() -> None:
+    """A window that is never empty, and moves by one number each 9 seconds. Spec: R20."""
+    core = sending()
+    core.do(drained(1), drained(1))
+    for seq in range(4, 10):
+        assert only(beats(core, 9), CloseSync) == []
+        core.do(received(Ack(seq)), drained(1))
+    assert mode(core) is Mode.SENDING
+
+
+def test_nobody_is_hung_up_on_while_nothing_waits() -> None:
+    core = sending()
+    assert only(beats(core, 60), CloseSync) == []
 
 
 def test_the_newest_connection_wins() -> None:

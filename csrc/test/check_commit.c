@@ -1,149 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * check_commit.c - output commit through a core: who waits, for how long, in which order, and what ends unsent
+ * check_commit.c - output commit through a core: who waits, for how long, and what ends unsent
  *
  * Spec: B1, R18
  */
-#include "../session.h"
 #include "datagram.h"
-#include "estate.h"
-
-enum {
-	HOLD_MS = 20,
-	HOLD_US = HOLD_MS * 1000,
-	RECOVER_US = COMMIT_RECOVER_MS * 1000,
-	DEGRADE_US = COMMIT_DEGRADE_MS * 1000,
-	STRICT_US = COMMIT_STRICT_S * 1000000,
-	HOLD_FRAMES = 64,
-	OUT_MAX = 256
-};
-
-/* What left, in order: which session, which of its packets, when, and as what. */
-struct sent {
-	uint16_t session, number, verdict;
-	uint64_t at_ns;
-};
-
-static struct sent sent[OUT_MAX];
-static uint32_t n_sent;
-static uint8_t rooms[FP_BURST_MAX][FP_FRAME_BIG];
-
-static struct fp_config config(enum fp_commit mode)
-{
-	struct fp_config cfg = estate_config(1);
-
-	cfg.sync.commit = mode;
-	cfg.sync.hold_ms = HOLD_MS;
-	cfg.sync.hold_frames = HOLD_FRAMES;
-	cfg.sync.lazy_ms = 100;
-	cfg.sync.refresh_s = 3600;
-	cfg.ports[LAN].offload = cfg.ports[WAN].offload = 1;
-	return cfg;
-}
-
-/* An ACTIVE node whose peer is in sync. */
-static struct rig *make(const struct fp_config *cfg)
-{
-	struct rig *r = estate_new(cfg, 0);
-
-	core_track(&r->core, true);
-	commit_set(&r->core, true);
-	n_sent = 0;
-	return r;
-}
-
-static struct rig *make_as(enum fp_commit mode)
-{
-	const struct fp_config cfg = config(mode);
-
-	return make(&cfg);
-}
-
-static void note(const struct rig *r, const struct fp_frame *f)
-{
-	if (f->out != FP_OUT_WIRE)
-		return;
-	REQUIRE(n_sent < OUT_MAX);
-	sent[n_sent++] = (struct sent){ out_dport(f), be16_host(be16_load(f->data + ETH_LEN + IP_ID)),
-					f->verdict, r->now_ns };
-}
-
-/* Step what may go, as the worker does before it reads anything else. Return: how many frames. */
-static uint32_t release(struct rig *r)
-{
-	struct fp_frame frames[FP_BURST_MAX];
-	uint32_t n, total = 0;
-
-	commit_due(&r->core, r->now_ns);
-	do {
-		for (uint32_t i = 0; i < FP_BURST_MAX; i++)
-			frames[i] = (struct fp_frame){ .data = rooms[i] };
-		n = core_held_ready(&r->core, frames, FP_BURST_MAX, r->now_ns);
-		core_step(&r->core, frames, n, r->now_ns);
-		core_account(&r->core, frames, n);
-		for (uint32_t i = 0; i < n; i++)
-			note(r, &frames[i]);
-		total += n;
-	} while (n);
-	return total;
-}
-
-/* The worker's drain: everything that waits to be told; the number of the last event. */
-static uint64_t tell(struct rig *r)
-{
-	static uint64_t last;
-	struct fp_flow_rec recs[32];
-	uint32_t n;
-
-	do {
-		n = core_drain(&r->core, recs, ARRAY_SIZE(recs), 1000, r->now_ns);
-		if (n)
-			last = recs[n - 1].ev_seq;
-	} while (n == ARRAY_SIZE(recs));
-	return last;
-}
-
-static uint32_t ack(struct rig *r, uint64_t ev_seq)
-{
-	core_ack(&r->core, ev_seq);
-	return release(r);
-}
-
-/* A client's datagram: packet @number of session @session. */
-static struct fp_frame packet(struct rig *r, uint16_t session, uint16_t number)
-{
-	struct spec s = spec_udp;
-	struct fp_frame f;
-
-	s.sport = (uint16_t)(10000 + session);
-	s.dport = session;
-	f = frames_ipv4(r->data, LAN, mac_virtual[LAN], &s);
-	be16_store(r->data + ETH_LEN + IP_ID, be16_of(number));
-	frames_fix_ip_csum(r->data + ETH_LEN);
-	rig_step(r, &f);
-	note(r, &f);
-	return f;
-}
-
-static void later(struct rig *r, uint64_t us)
-{
-	r->now_ns += us * 1000;
-}
-
-static uint64_t histogram_sum(const struct lag_histogram *h)
-{
-	uint64_t n = 0;
-
-	for (uint32_t i = 0; i < FP_LAG_BUCKETS; i++)
-		n += counter_read(&h->count[i]);
-	return n;
-}
+#include "held.h"
 
 /* ---- modes ---- */
 
 static void check_async(void)
 {
-	struct rig *r = make_as(FP_COMMIT_ASYNC);
+	struct rig *r = held_make_as(FP_COMMIT_ASYNC);
 
 	CHECK_EQ(1, packet(r, 1, 1).verdict, V_SNAT);
 	later(r, 700);
@@ -156,7 +24,7 @@ static void check_async(void)
 
 static void check_bounded(void)
 {
-	struct rig *r = make_as(FP_COMMIT_BOUNDED);
+	struct rig *r = held_make_as(FP_COMMIT_BOUNDED);
 	uint64_t seq;
 	struct fp_frame f = packet(r, 1, 1);
 
@@ -187,7 +55,7 @@ static void check_bounded(void)
 /* One hiccup: who was met by it leaves late, who comes after it is held as ever. */
 static void check_hiccup(void)
 {
-	struct rig *r = make_as(FP_COMMIT_BOUNDED);
+	struct rig *r = held_make_as(FP_COMMIT_BOUNDED);
 	uint64_t seq;
 
 	for (uint32_t session = 1; session <= 20; session++) {
@@ -208,7 +76,7 @@ static void check_hiccup(void)
 /* A slow peer: hold_ms and not longer, and after a while nothing is held, until the lag is short again. */
 static void check_degraded(void)
 {
-	struct rig *r = make_as(FP_COMMIT_BOUNDED);
+	struct rig *r = held_make_as(FP_COMMIT_BOUNDED);
 	uint64_t seq;
 
 	packet(r, 10, 1);
@@ -262,7 +130,7 @@ static void check_degraded(void)
 
 static void check_strict(void)
 {
-	struct rig *r = make_as(FP_COMMIT_STRICT);
+	struct rig *r = held_make_as(FP_COMMIT_STRICT);
 	uint64_t seq;
 
 	packet(r, 1, 1);
@@ -303,7 +171,7 @@ static void refuse(struct rig *r)
 /* A peer without room takes no place that others need: bounded go in time, strict ones stay until they end. */
 static void check_refused(enum fp_commit mode)
 {
-	struct rig *r = make_as(mode);
+	struct rig *r = held_make_as(mode);
 
 	for (uint32_t session = 1; session <= 50; session++)
 		packet(r, (uint16_t)session, 1);
@@ -330,7 +198,7 @@ static void check_refused(enum fp_commit mode)
 /* Their sessions end, or nobody listens any more, before the peer has room. */
 static void check_refused_and_gone(bool off)
 {
-	struct rig *r = make_as(FP_COMMIT_STRICT);
+	struct rig *r = held_make_as(FP_COMMIT_STRICT);
 
 	packet(r, 1, 1);
 	refuse(r);
@@ -351,7 +219,7 @@ static void check_refused_and_gone(bool off)
 static void check_rules(void)
 {
 	static const uint8_t modes[] = { FP_COMMIT_ASYNC, FP_COMMIT_STRICT, FP_COMMIT_DEFAULT };
-	struct rig *r = make_as(FP_COMMIT_BOUNDED);
+	struct rig *r = held_make_as(FP_COMMIT_BOUNDED);
 	struct rules rules = { .n_rules = ARRAY_SIZE(modes), .n_services = ARRAY_SIZE(modes) };
 	void *mem;
 
@@ -381,7 +249,7 @@ static void check_rules(void)
 
 static void check_off(void)
 {
-	struct rig *r = make_as(FP_COMMIT_STRICT);
+	struct rig *r = held_make_as(FP_COMMIT_STRICT);
 
 	packet(r, 1, 1);
 	packet(r, 2, 1);
@@ -403,18 +271,18 @@ static void check_off(void)
 
 static void check_not_told(void)
 {
-	struct fp_config cfg = config(FP_COMMIT_STRICT);
+	struct fp_config cfg = held_config(FP_COMMIT_STRICT);
 	struct rig *r;
 
 	cfg.pools[0].survives = cfg.pools[1].survives = 0;
-	r = make(&cfg);
+	r = held_make(&cfg);
 	CHECK_EQ(100, packet(r, 1, 1).verdict, V_SNAT);
 	rig_free(r);
 }
 
 static void check_fenced(void)
 {
-	struct rig *r = make_as(FP_COMMIT_BOUNDED);
+	struct rig *r = held_make_as(FP_COMMIT_BOUNDED);
 	uint64_t seq;
 
 	packet(r, 1, 1);
@@ -436,7 +304,7 @@ static void check_fenced(void)
 
 static void check_frames_full(void)
 {
-	struct rig *r = make_as(FP_COMMIT_BOUNDED);
+	struct rig *r = held_make_as(FP_COMMIT_BOUNDED);
 	const uint32_t each = HOLD_FRAMES / HOLD_EACH_SHARE;
 
 	/* One session does not take everything. */
@@ -457,7 +325,7 @@ static void check_frames_full(void)
 
 static void check_strict_full(void)
 {
-	struct rig *r = make_as(FP_COMMIT_STRICT);
+	struct rig *r = held_make_as(FP_COMMIT_STRICT);
 
 	for (uint32_t session = 1; session <= HOLD_FRAMES; session++)
 		packet(r, (uint16_t)session, 0);
@@ -471,13 +339,13 @@ static void check_strict_full(void)
 /* More births than the table has places for. */
 static void check_births_full(enum fp_commit mode)
 {
-	struct fp_config cfg = config(mode);
+	struct fp_config cfg = held_config(mode);
 	struct rig *r;
 	uint32_t cap, refused = 0, unheld = 0;
 
 	cfg.flow_cap = 20000;
 	cfg.sync.hold_frames = 2 * COMMIT_BIRTHS;
-	r = make(&cfg);
+	r = held_make(&cfg);
 	cap = r->core.commit.cap;
 	CHECK_EQ(140, cap, COMMIT_BIRTHS);
 	for (uint32_t session = 1; session <= cap + 10; session++) {
@@ -503,11 +371,11 @@ static void check_births_full(enum fp_commit mode)
 /* Births that hold nothing leave half of the table to those that do. */
 static void check_births_of_async(void)
 {
-	struct fp_config cfg = config(FP_COMMIT_ASYNC);
+	struct fp_config cfg = held_config(FP_COMMIT_ASYNC);
 	struct rig *r;
 
 	cfg.flow_cap = 20000;
-	r = make(&cfg);
+	r = held_make(&cfg);
 	n_sent = 0;
 	for (uint32_t session = 1; session <= COMMIT_BIRTHS; session++, n_sent = 0)
 		packet(r, (uint16_t)session, 0);
@@ -519,7 +387,7 @@ static void check_births_of_async(void)
 
 static void check_gone(void)
 {
-	struct rig *r = make_as(FP_COMMIT_BOUNDED);
+	struct rig *r = held_make_as(FP_COMMIT_BOUNDED);
 	uint32_t slot = 0;
 	bool done;
 	struct rules rules = { .n_rules = 1, .deny = true };
@@ -546,7 +414,7 @@ static void check_gone(void)
 /* Changes that could not be tracked: a session of such a shard is told by the next sweep, and not before. */
 static void check_lost(enum fp_commit mode)
 {
-	struct rig *r = make_as(mode);
+	struct rig *r = held_make_as(mode);
 
 	core_track(&r->core, true);
 	digest_lose(&r->core, 0);
@@ -573,7 +441,7 @@ static struct fp_frame tcp(struct rig *r, uint8_t flags, uint32_t seq)
 /* A second life of the same endpoints is a session that the peer does not know. */
 static void check_reopen(void)
 {
-	struct rig *r = make_as(FP_COMMIT_BOUNDED);
+	struct rig *r = held_make_as(FP_COMMIT_BOUNDED);
 	struct spec s = spec_syn, refusal;
 	struct fp_frame f;
 
@@ -599,7 +467,7 @@ static void check_reopen(void)
 /* Both directions wait, in the order in which they came. */
 static void check_answers(void)
 {
-	struct rig *r = make_as(FP_COMMIT_BOUNDED);
+	struct rig *r = held_make_as(FP_COMMIT_BOUNDED);
 	struct spec s = spec_udp, reply;
 	const struct flow_hot *flow;
 	struct fp_frame f;
@@ -625,7 +493,7 @@ static void check_fragments(void)
 	struct fp_frame frames[FP_BURST_MAX];
 
 	for (uint32_t order = 0; order < 20; order++) {
-		struct rig *r = make_as(FP_COMMIT_BOUNDED);
+		struct rig *r = held_make_as(FP_COMMIT_BOUNDED);
 		struct fp_frame f;
 		uint32_t n;
 
@@ -662,7 +530,7 @@ static void check_fragments(void)
 /* Two sessions, one behind the other: the packet waits for both. */
 static void check_hairpin(void)
 {
-	struct rig *r = make_as(FP_COMMIT_BOUNDED);
+	struct rig *r = held_make_as(FP_COMMIT_BOUNDED);
 	struct spec s = spec_udp;
 	struct fp_frame f;
 
@@ -692,7 +560,7 @@ static void check_hairpin(void)
 /* An error about a session that the peer does not know waits as well. */
 static void check_icmp_error(void)
 {
-	struct rig *r = make_as(FP_COMMIT_BOUNDED);
+	struct rig *r = held_make_as(FP_COMMIT_BOUNDED);
 	const struct flow_hot *flow;
 	struct fp_frame f;
 	uint8_t *ip, *quote;
@@ -728,7 +596,7 @@ static void check_icmp_error(void)
 /* Offload frames have slots of their own, and few. */
 static void check_offload(void)
 {
-	struct rig *r = make_as(FP_COMMIT_BOUNDED);
+	struct rig *r = held_make_as(FP_COMMIT_BOUNDED);
 	static uint8_t big[FP_FRAME_BIG];
 	struct spec s = spec_syn;
 	struct fp_frame f;
@@ -758,160 +626,6 @@ static void check_offload(void)
 	CHECK_EQ(222, ack(r, tell(r)), HOLD_FRAMES / HOLD_EACH_SHARE);
 	CHECK_EQ(223, counter_read(&r->core.commit.hold.bytes), 0);
 	rig_free(r);
-}
-
-/* ---- any order of anything ---- */
-
-enum { SESSIONS = 40, KINDS = 3 };
-
-/* What is known of a session; its mode follows from its number. */
-struct model_session {
-	uint16_t next_in, next_out;
-	uint64_t arrived_ns[1 << 12];
-	uint64_t told;
-};
-
-static enum fp_commit mode_of(uint16_t session)
-{
-	static const enum fp_commit modes[KINDS] = { FP_COMMIT_ASYNC, FP_COMMIT_BOUNDED, FP_COMMIT_STRICT };
-
-	return modes[session % KINDS];
-}
-
-/* Sessions of a kind have the destination ports of a service. */
-static void *rules_by_number(struct rig *r)
-{
-	struct rules rules = { .n_rules = KINDS, .n_services = 0 };
-	static struct fp_service services[SESSIONS + KINDS];
-	struct fp_policy_cfg cfg = { .rules = rules.rules,
-				     .services = services,
-				     .default_outbound = FP_DENY };
-	uint32_t n = 0;
-	void *mem;
-
-	for (uint32_t kind = 0; kind < KINDS; kind++) {
-		rules.rules[kind] = estate_rule(FP_ALLOW, FP_FORM_SNAT);
-		rules.rules[kind].id = kind + 1;
-		rules.rules[kind].commit = (uint8_t)mode_of((uint16_t)kind);
-		rules.rules[kind].first_service = n;
-		for (uint32_t session = kind; session < SESSIONS + KINDS; session += KINDS)
-			services[n++] = (struct fp_service){ IPPROTO_NUM_UDP, 0, (uint16_t)session,
-							     (uint16_t)session };
-		rules.rules[kind].n_services = n - rules.rules[kind].first_service;
-	}
-	cfg.n_rules = KINDS;
-	cfg.n_services = n;
-	mem = aligned_alloc(CACHE_LINE, (policy_mem_size(&cfg, 1) + 63) & ~(size_t)63);
-	REQUIRE(mem);
-	core_set_policy(&r->core, policy_build(mem, &cfg, &r->cfg));
-	return mem;
-}
-
-struct model {
-	struct model_session sessions[SESSIONS + KINDS];
-	uint64_t acked;
-	uint32_t in, out;
-};
-
-/* What left since the last look: in order, in time, and nothing of a strict session that was not acknowledged. */
-static void look(struct rig *r, struct model *m)
-{
-	for (uint32_t i = 0; i < n_sent; i++) {
-		struct model_session *s = &m->sessions[sent[i].session];
-		const enum fp_commit mode = mode_of(sent[i].session);
-
-		CHECK(230, sent[i].number >= s->next_out); /* drops leave gaps, never another order */
-		s->next_out = (uint16_t)(sent[i].number + 1);
-		CHECK(231, mode != FP_COMMIT_BOUNDED ||
-				   sent[i].at_ns - s->arrived_ns[sent[i].number] <= HOLD_MS * NS_PER_MS);
-		CHECK(232, mode != FP_COMMIT_ASYNC || sent[i].at_ns == s->arrived_ns[sent[i].number]);
-		CHECK(233, mode != FP_COMMIT_STRICT || (s->told && s->told <= m->acked));
-		m->out++;
-	}
-	n_sent = 0;
-	for (uint32_t v = 0, total = 0; v < V_COUNT; v++) {
-		total += verdict_is_drop(v) ? (uint32_t)rig_count(r, v) : 0;
-		if (v == V_COUNT - 1)
-			CHECK_EQ(234, m->in, m->out + total + counter_read(&r->core.commit.hold.n));
-	}
-}
-
-/* The peer is told; whose OPEN has got which number is noted. Return: the last number. */
-static uint64_t tell_model(struct rig *r, struct model *m, uint32_t cap)
-{
-	static struct fp_flow_rec recs[64];
-	const uint32_t n = core_drain(&r->core, recs, min_u32(cap, ARRAY_SIZE(recs)), 1000, r->now_ns);
-
-	for (uint32_t i = 0; i < n; i++)
-		if (recs[i].op == FP_OP_OPEN)
-			m->sessions[be16_host((be16){ recs[i].remote_port })].told = recs[i].ev_seq;
-	return n ? recs[n - 1].ev_seq : 0;
-}
-
-static void check_any_order(uint32_t run)
-{
-	static struct model m;
-	const struct fp_config cfg = config(FP_COMMIT_BOUNDED);
-	struct rig *r = make(&cfg);
-	void *mem = rules_by_number(r);
-	uint64_t last = 0;
-
-	m = (struct model){ 0 };
-	for (uint32_t i = 0; i < 3000; i++) {
-		const uint16_t session = (uint16_t)(1 + rnd(SESSIONS));
-		struct model_session *s = &m.sessions[session];
-		const uint32_t what = rnd(100);
-
-		if (what < 60 && s->next_in < ARRAY_SIZE(s->arrived_ns)) {
-			s->arrived_ns[s->next_in] = r->now_ns;
-			packet(r, session, s->next_in++);
-			m.in++;
-		} else if (what < 75) {
-			last = max_u64(last, tell_model(r, &m, 1 + rnd(64)));
-		} else if (what < 85) {
-			m.acked = m.acked + rnd((uint32_t)(last - m.acked) + 1);
-			ack(r, m.acked);
-		} else if (what == 85) { /* it ends before its time */
-			const struct flow_hot key = { .inside = addr_from_v4(spec_udp.src),
-						      .remote = addr_from_v4(spec_udp.dst),
-						      .inside_port = be16_of((uint16_t)(10000 + session)),
-						      .remote_port = be16_of(session),
-						      .proto = IPPROTO_NUM_UDP };
-			const uint32_t idx = record_find(&r->core, &key, SIDE_OUT, KEY_FLOW);
-
-			if (idx)
-				record_remove(&r->core, idx, true);
-			s->told = 0;
-		} else {
-			/* The worker wakes in time for every deadline. */
-			const uint64_t then = r->now_ns + rnd(run % 2 ? 40000 : 4000) * UINT64_C(1000);
-
-			while (commit_deadline(&r->core) <= then) {
-				r->now_ns = max_u64(r->now_ns, commit_deadline(&r->core));
-				release(r);
-			}
-			r->now_ns = then;
-		}
-		release(r);
-		look(r, &m);
-	}
-	/* In the end the peer has everything, and nothing is left. */
-	do {
-		m.acked = max_u64(m.acked, last);
-		last = tell_model(r, &m, 64);
-	} while (last);
-	ack(r, m.acked);
-	look(r, &m);
-	CHECK_EQ(240, counter_read(&r->core.commit.hold.n), 0);
-	CHECK_EQ(241, counter_read(&r->core.commit.pending), 0);
-	CHECK_EQ(242, counter_read(&r->core.commit.holding), 0);
-	CHECK_EQ(243, rig_count(r, V_HELD),
-		 histogram_sum(&r->core.commit.held_for) + rig_count(r, V_HOLD_DROPPED));
-	CHECK_EQ(244, rig_count(r, V_HELD),
-		 counter_read(&r->core.commit.released) + counter_read(&r->core.commit.expired) +
-			 counter_read(&r->core.commit.dropped));
-	rig_free(r);
-	free(mem);
 }
 
 /* ---- the histogram ---- */
@@ -959,8 +673,6 @@ int main(void)
 	check_hairpin();
 	check_icmp_error();
 	check_offload();
-	for (uint32_t run = 0; run < 30; run++)
-		check_any_order(run);
 	check_lag_buckets();
 	return check_done("commit");
 }

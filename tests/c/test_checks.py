@@ -13,7 +13,14 @@ CHECKS = Path(__file__).resolve().parents[2] / "csrc" / "test"
 BUILD = Path(__file__).resolve().parents[2] / "build" / "c"
 PROGRAMS = sorted(path.stem for path in CHECKS.glob("check_*.c"))
 FUZZERS = sorted(path.stem for path in CHECKS.glob("fuzz_*.c"))
-THREADED = ("check_packet", "check_pulse", "check_ring", "check_workers")
+THREADED = (
+    "check_packet",
+    "check_pulse",
+    "check_quota",
+    "check_ring",
+    "check_workers",
+    "check_workers_commit",
+)
 """As in the Makefile: what ThreadSanitizer is built for."""
 
 pytestmark = pytest.mark.timeout(600)

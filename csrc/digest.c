@@ -4,36 +4,14 @@
  */
 #include "digest.h"
 
+#include "siphash.h"
+
 /* ---- the hash ---- */
-
-struct sip {
-	uint64_t v0, v1, v2, v3;
-};
-
-static inline uint64_t rotl(uint64_t x, unsigned n)
-{
-	return x << n | x >> (64 - n);
-}
-
-static inline void sip_round(struct sip *s)
-{
-	s->v0 += s->v1;
-	s->v2 += s->v3;
-	s->v1 = rotl(s->v1, 13) ^ s->v0;
-	s->v3 = rotl(s->v3, 16) ^ s->v2;
-	s->v0 = rotl(s->v0, 32);
-	s->v2 += s->v1;
-	s->v0 += s->v3;
-	s->v1 = rotl(s->v1, 17) ^ s->v2;
-	s->v3 = rotl(s->v3, 21) ^ s->v0;
-	s->v2 = rotl(s->v2, 32);
-}
 
 /* @len bytes in words; the last one is filled up with zeros, and there is one. */
 static inline uint64_t siphash13(const uint64_t key[2], const uint64_t *words, size_t len)
 {
-	struct sip s = { key[0] ^ UINT64_C(0x736f6d6570736575), key[1] ^ UINT64_C(0x646f72616e646f6d),
-			 key[0] ^ UINT64_C(0x6c7967656e657261), key[1] ^ UINT64_C(0x7465646279746573) };
+	struct sip s = sip_start(key[0], key[1]);
 
 	for (size_t i = 0; i <= len / 8; i++) {
 		const uint64_t word = i < len / 8 ? words[i] : words[i] | (uint64_t)(len & 0xff) << 56;

@@ -9,38 +9,6 @@ enum { RECS = 4096 };
 
 static struct fp_flow_rec recs[RECS];
 
-static struct rig *rig_passive(uint32_t flow_cap)
-{
-	struct rig *r = rig_new(0, 1, flow_cap);
-
-	/* The other node: an identity and table secret of its own. */
-	r->cfg.origin = 2;
-	r->cfg.flow_id_base = 5000000;
-	r->core.table.key.k[0] ^= 0x1234;
-	core_set_role(&r->core, FP_ROLE_PASSIVE, 3, r->now_ns);
-	return r;
-}
-
-static struct rig *rig_tracking(uint32_t flow_cap)
-{
-	struct rig *r = rig_new(0, 1, flow_cap);
-
-	core_track(&r->core, true);
-	core_set_role(&r->core, FP_ROLE_ACTIVE, 2, r->now_ns);
-	return r;
-}
-
-static struct spec data_from_server(uint16_t external)
-{
-	struct spec s = rig_reply(&spec_syn, external);
-
-	s.tcp_flags = TCP_ACK_FLAG;
-	s.seq = 777777; /* long after what the record knows */
-	s.ack = 888888;
-	s.payload = 100;
-	return s;
-}
-
 static struct fp_flow_rec tcp_record(struct rig *from, uint16_t sport)
 {
 	uint32_t n;
@@ -165,9 +133,9 @@ static void check_conflict(void)
 	n = rig_walk(b, recs, RECS);
 	CHECK(188, n == 1 && recs[0].external_port == second.external_port);
 	core_set_role(&b->core, FP_ROLE_ACTIVE, 4, b->now_ns);
-	s = data_from_server(be16_host((be16){ second.external_port }));
+	s = rig_data_from_server(be16_host((be16){ second.external_port }));
 	CHECK_EQ(189, rig_in(b, WAN, &s).verdict, V_REVERSE);
-	s = data_from_server(be16_host((be16){ first.external_port }));
+	s = rig_data_from_server(be16_host((be16){ first.external_port }));
 	CHECK_EQ(190, rig_in(b, WAN, &s).verdict, V_NO_SESSION);
 	rig_free(a);
 	rig_free(b);

@@ -13,27 +13,6 @@ enum { RECS = 4096 };
 
 static struct fp_flow_rec recs[RECS];
 
-static struct rig *rig_passive(uint32_t flow_cap)
-{
-	struct rig *r = rig_new(0, 1, flow_cap);
-
-	/* The other node: an identity and table secret of its own. */
-	r->cfg.origin = 2;
-	r->cfg.flow_id_base = 5000000;
-	r->core.table.key.k[0] ^= 0x1234;
-	core_set_role(&r->core, FP_ROLE_PASSIVE, 3, r->now_ns);
-	return r;
-}
-
-static struct rig *rig_tracking(uint32_t flow_cap)
-{
-	struct rig *r = rig_new(0, 1, flow_cap);
-
-	core_track(&r->core, true);
-	core_set_role(&r->core, FP_ROLE_ACTIVE, 2, r->now_ns);
-	return r;
-}
-
 /* Move all changes of @from to @to. */
 static uint32_t sync(struct rig *from, struct rig *to)
 {
@@ -50,17 +29,6 @@ static uint32_t sync(struct rig *from, struct rig *to)
 	}
 	core_ack(&from->core, from->core.changes.ev_seq);
 	return total;
-}
-
-static struct spec data_from_server(uint16_t external)
-{
-	struct spec s = rig_reply(&spec_syn, external);
-
-	s.tcp_flags = TCP_ACK_FLAG;
-	s.seq = 777777; /* long after what the record knows */
-	s.ack = 888888;
-	s.payload = 100;
-	return s;
 }
 
 static int by_key(const void *left, const void *right)
@@ -497,7 +465,7 @@ static void check_takeover(void)
 	udp = out_sport(&f);
 	CHECK_EQ(80, sync(a, b), 2);
 	CHECK(81, same_tables(a, b));
-	s = data_from_server(tcp);
+	s = rig_data_from_server(tcp);
 	CHECK_EQ(82, rig_in(b, WAN, &s).verdict, V_VMAC_NOT_ACTIVE);
 	/* Years may pass: PASSIVE expires nothing. */
 	rig_sleep(b, 100000000);

@@ -218,4 +218,38 @@ static inline uint16_t rig_connect(struct rig *r, uint16_t sport)
 	return external;
 }
 
+/* The PASSIVE node: an identity and a table secret of its own. */
+static inline struct rig *rig_passive(uint32_t flow_cap)
+{
+	struct rig *r = rig_new(0, 1, flow_cap);
+
+	r->cfg.origin = 2;
+	r->cfg.flow_id_base = 5000000;
+	r->core.table.key.k[0] ^= 0x1234;
+	core_set_role(&r->core, FP_ROLE_PASSIVE, 3, r->now_ns);
+	return r;
+}
+
+/* The ACTIVE node, which tells its peer. */
+static inline struct rig *rig_tracking(uint32_t flow_cap)
+{
+	struct rig *r = rig_new(0, 1, flow_cap);
+
+	core_track(&r->core, true);
+	core_set_role(&r->core, FP_ROLE_ACTIVE, 2, r->now_ns);
+	return r;
+}
+
+/* Data of a connection that has gone on for long. */
+static inline struct spec rig_data_from_server(uint16_t external)
+{
+	struct spec s = rig_reply(&spec_syn, external);
+
+	s.tcp_flags = TCP_ACK_FLAG;
+	s.seq = 777777; /* long after what the record knows */
+	s.ack = 888888;
+	s.payload = 100;
+	return s;
+}
+
 #endif /* RIG_H */

@@ -87,9 +87,10 @@ void flow_unindex(struct flow_table *t, struct hash *h, uint32_t idx, enum key_k
 uint32_t flow_find(const struct flow_table *t, const struct hash *h, const struct flow_key *key,
 		   uint64_t hash)
 {
+	const uint32_t reach = hash_bucket(h, hash, 0)->reach;
 	uint16_t tag = hash_tag(hash);
 
-	for (uint32_t probe = 0; probe < HASH_PROBES; probe++) {
+	for (uint32_t probe = 0; probe <= reach; probe++) {
 		const struct hash_bucket *b = hash_bucket(h, hash, probe);
 
 		for (uint32_t match = hash_match(b, tag); match; match &= match - 1) {
@@ -98,8 +99,6 @@ uint32_t flow_find(const struct flow_table *t, const struct hash *h, const struc
 			if (flow_matches(t, entry, key))
 				return entry;
 		}
-		if (probe == 0 && !b->spill)
-			break;
 	}
 	return 0;
 }

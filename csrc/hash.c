@@ -16,6 +16,13 @@ size_t hash_mem_size(uint32_t n_buckets)
 	return ((size_t)n_buckets + HASH_PROBES - 1) * sizeof(struct hash_bucket);
 }
 
+/* An entry stands @probe buckets behind its home. */
+static void note_spill(struct hash_bucket *home, uint32_t probe)
+{
+	home->spill++;
+	home->reach = (uint16_t)max_u32(home->reach, probe);
+}
+
 bool hash_insert(struct hash *h, uint64_t hash, uint32_t entry)
 {
 	for (uint32_t probe = 0; probe < HASH_PROBES; probe++) {
@@ -28,7 +35,7 @@ bool hash_insert(struct hash *h, uint64_t hash, uint32_t entry)
 		b->tag[way] = hash_tag(hash);
 		b->entry[way] = entry;
 		if (probe)
-			hash_bucket(h, hash, 0)->spill++;
+			note_spill(hash_bucket(h, hash, 0), probe);
 		return true;
 	}
 	return false;
@@ -36,7 +43,9 @@ bool hash_insert(struct hash *h, uint64_t hash, uint32_t entry)
 
 bool hash_remove(struct hash *h, uint64_t hash, uint32_t entry)
 {
-	for (uint32_t probe = 0; probe < HASH_PROBES; probe++) {
+	struct hash_bucket *home = hash_bucket(h, hash, 0);
+
+	for (uint32_t probe = 0; probe <= home->reach; probe++) {
 		struct hash_bucket *b = hash_bucket(h, hash, probe);
 		uint32_t match = hash_match(b, hash_tag(hash));
 
@@ -47,8 +56,8 @@ bool hash_remove(struct hash *h, uint64_t hash, uint32_t entry)
 				continue;
 			b->tag[way] = 0;
 			b->entry[way] = 0;
-			if (probe)
-				hash_bucket(h, hash, 0)->spill--;
+			if (probe && --home->spill == 0)
+				home->reach = 0;
 			return true;
 		}
 	}

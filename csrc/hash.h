@@ -5,9 +5,11 @@
  * A bucket is one cache line: ten 16-bit tags and ten entries. A lookup compares all tags of the home
  * bucket at once and touches a record only if its tag agrees (a false agreement: 1 in 6,500). An entry
  * that finds its home bucket full goes to one of the next HASH_PROBES - 1 buckets, and the home bucket's
- * `spill` counts it, so that a lookup leaves the home bucket only if something did spill. At the load that
- * hash_buckets() provides for (7 entries a bucket on average when all is full) 1 bucket in 9 spills; at half of
- * it, 1 in 1000. That no bucket of HASH_PROBES has room happens to 5 in 10^6 entries of a full index.
+ * `spill` counts it and `reach` says how far it may be, so that a lookup leaves the home bucket only if something
+ * did spill, and goes no further. At the load that hash_buckets() provides for (7 entries a bucket on average when
+ * all is full) 1 bucket in 9 spills; at half of it, 1 in 1000. In a full index that changes all the time two entries
+ * in 10^5 find ten buckets full, and each further bucket less than half of the rest: HASH_PROBES are enough for
+ * 10^15. It must not happen, for the peer's index has another key: it would have no room for what this node has.
  *
  * The index knows nothing of records: flow.c compares keys.
  */
@@ -20,19 +22,19 @@
 #include <emmintrin.h>
 #endif
 
-enum { HASH_WAYS = 10, HASH_PROBES = 10 };
+enum { HASH_WAYS = 10, HASH_PROBES = 40 };
 
 /**
  * struct hash_bucket - One cache line of the index
  * @tag:   upper bits of the hash; 0 = empty
  * @spill: entries whose home this is, but which stand in one of the next buckets
- * @pad:   0
+ * @reach: how many buckets behind this one an entry of them may stand in, since there was none
  * @entry: what the user stored
  */
 struct hash_bucket {
 	uint16_t tag[HASH_WAYS];
 	uint16_t spill;
-	uint16_t pad;
+	uint16_t reach;
 	uint32_t entry[HASH_WAYS];
 };
 

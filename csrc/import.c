@@ -13,7 +13,9 @@
  *     same identity                               updated; within a sweep's epoch a state never goes backwards
  *     another identity, form or external end      OPEN: replaced
  *     external end held by another session        OPEN: that one goes, with its mapping: a conflict, counted
- *     nothing, or another identity                STATE, REST: counted (import_unknown); the audit will repair it
+ *     same identity, newer version                STATE, REST: overtaken within their batch: only windows and counters
+ *     nothing, or another identity                STATE, REST: counted (import_unknown); the audit will repair it;
+ *                                                 of an older identity: overtaken, nothing to do
  *                                                 DELETE: nothing to do
  *     same identity                               DELETE: removed
  *
@@ -222,8 +224,7 @@ static void take_news(struct core *c, uint32_t idx, const struct fp_flow_rec *r)
 		cold->admin &= (uint8_t)~ADMIN_FIN_ACKED_REPLY;
 }
 
-/* What may have come besides. */
-static void take_rest(struct core *c, uint32_t idx, const struct fp_flow_rec *r)
+static void take_windows(struct core *c, uint32_t idx, const struct fp_flow_rec *r)
 {
 	struct flow_cold *cold = &c->table.rec[idx].cold;
 
@@ -233,6 +234,12 @@ static void take_rest(struct core *c, uint32_t idx, const struct fp_flow_rec *r)
 		cold->packets[side] = r->packets[side];
 		cold->bytes[side] = r->bytes[side];
 	}
+}
+
+/* What may have come besides. */
+static void take_rest(struct core *c, uint32_t idx, const struct fp_flow_rec *r)
+{
+	take_windows(c, idx, r);
 	import_time(c, idx, r->has & COL_BIT(COL_REMAINING_MS) ? r->remaining_ms : UINT32_MAX);
 }
 
@@ -341,6 +348,22 @@ static bool import_open(struct core *c, const struct fp_flow_rec *r, const struc
 
 /* ---- the other ops ---- */
 
+/*
+ * The sections of a batch come by op, not by time. So a word may find that another session of the same ends has been
+ * opened behind it (the numbers of a node grow, and our sessions are older than those that the peer made of them) ...
+ */
+static bool is_replaced(const struct core *c, uint32_t idx, const struct fp_flow_rec *r)
+{
+	return c->table.rec[idx].cold.origin == r->origin ? r->id < c->table.link[idx].id
+							  : r->origin == c->cfg->origin;
+}
+
+/* ... or a later word of the same session has come before it: then only what that has not said is news. */
+static bool is_overtaken(const struct core *c, uint32_t idx, const struct fp_flow_rec *r)
+{
+	return digest_knows(c, idx) && r->version < c->table.rec[idx].hot.version;
+}
+
 /* FP_OP_STATE, FP_OP_REST */
 static bool import_news(struct core *c, const struct fp_flow_rec *r, const struct flow_hot *want)
 {
@@ -349,12 +372,19 @@ static bool import_news(struct core *c, const struct fp_flow_rec *r, const struc
 	bool known;
 
 	if (!idx || !same_identity(c, idx, r)) {
+		if (idx && is_replaced(c, idx, r))
+			return true;
 		counter_add(&c->stat.import_unknown, 1);
 		return false;
 	}
-	if (is_outdated(c, idx, r) || f->form != r->form || (f->flags ^ r->flags) & FP_RF_INBOUND) {
+	if (f->form != r->form || (f->flags ^ r->flags) & FP_RF_INBOUND ||
+	    (is_outdated(c, idx, r) && !is_overtaken(c, idx, r))) {
 		counter_add(&c->stat.import_refused, 1);
 		return false;
+	}
+	if (is_overtaken(c, idx, r)) {
+		take_windows(c, idx, r);
+		return true;
 	}
 	known = digest_knows(c, idx);
 	digest_leave(c, idx, session_was(f));

@@ -7,14 +7,12 @@
 
 static bool has(const struct hash *h, uint64_t hash, uint32_t entry)
 {
-	for (uint32_t probe = 0; probe < HASH_PROBES; probe++) {
+	for (uint32_t probe = 0; probe <= hash_bucket(h, hash, 0)->reach; probe++) {
 		const struct hash_bucket *b = hash_bucket(h, hash, probe);
 
 		for (uint32_t m = hash_match(b, hash_tag(hash)); m; m &= m - 1)
 			if (b->entry[__builtin_ctz(m)] == entry)
 				return true;
-		if (!probe && !b->spill)
-			break;
 	}
 	return false;
 }
@@ -64,6 +62,7 @@ static void check_collisions(void)
 		inserted += hash_insert(&h, hash, i);
 	CHECK_EQ(20, inserted, ROOM);
 	CHECK_EQ(21, hash_bucket(&h, hash, 0)->spill, ROOM - HASH_WAYS);
+	CHECK_EQ(27, hash_bucket(&h, hash, 0)->reach, HASH_PROBES - 1);
 	for (uint32_t i = 1; i <= ROOM; i++)
 		CHECK(22, has(&h, hash, i));
 	for (uint32_t i = 1; i <= HASH_WAYS; i++)
@@ -73,6 +72,7 @@ static void check_collisions(void)
 	for (uint32_t i = HASH_WAYS + 1; i <= ROOM; i++)
 		CHECK(25, hash_remove(&h, hash, i));
 	CHECK_EQ(26, hash_bucket(&h, hash, 0)->spill, 0);
+	CHECK_EQ(28, hash_bucket(&h, hash, 0)->reach, 0); /* nobody looks further than he must */
 	free(h.buckets);
 }
 
@@ -110,6 +110,46 @@ static void check_load(void)
 	}
 	CHECK_EQ(32, failed, 0);
 	CHECK_EQ(33, missing, 0);
+	free(h.buckets);
+}
+
+/*
+ * Full to the last entry, one comes for one that goes, three million times: there always is room, and by far. Two
+ * nodes with secrets of their own thus have room for the same sessions. Spec: R19
+ */
+static void check_full(void)
+{
+	enum { N = 131072, TURNS = 3000000 };
+	const struct hash_key key = { { 33, 44 } };
+	struct hash h = make(N);
+	uint32_t *held = calloc(N, sizeof(*held)), failed = 0, missing = 0, reach = 0;
+	uint64_t rng = 1;
+
+	FP_ASSERT(held);
+	for (uint32_t i = 1; i <= N + TURNS; i++) {
+		uint32_t at = i - 1;
+		uint64_t w[5] = { 0, i, 0, i / 7, 42 };
+
+		if (at >= N) {
+			uint64_t old[5] = { 0 };
+
+			rng ^= rng << 13;
+			rng ^= rng >> 7;
+			rng ^= rng << 17;
+			at = (uint32_t)(rng % N);
+			old[1] = held[at];
+			old[3] = held[at] / 7;
+			old[4] = 42;
+			missing += !hash_remove(&h, hash_words5(key, old), held[at]);
+		}
+		failed += !hash_insert(&h, hash_words5(key, w), i);
+		held[at] = i;
+		reach = max_u32(reach, hash_bucket(&h, hash_words5(key, w), 0)->reach);
+	}
+	CHECK_EQ(35, failed, 0);
+	CHECK_EQ(36, missing, 0);
+	CHECK(37, reach >= 10 && reach < HASH_PROBES * 3 / 4);
+	free(held);
 	free(h.buckets);
 }
 
@@ -151,6 +191,7 @@ int main(void)
 	check_basics();
 	check_collisions();
 	check_load();
+	check_full();
 	check_function();
 	return check_done("hash");
 }

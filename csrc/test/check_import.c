@@ -425,6 +425,16 @@ static void check_news(void)
 	other.id++;
 	CHECK_EQ(366, news(b, other, FP_OP_STATE), 0);
 	CHECK_EQ(367, unknown(b), 3);
+	/* An earlier session between the same ends, of whose end the batch tells in a later section. */
+	other.id -= 2;
+	CHECK_EQ(384, news(b, other, FP_OP_STATE), 1);
+	CHECK_EQ(385, news(b, other, FP_OP_REST), 1);
+	other.origin = 2; /* one of our own, that the peer has made another of since */
+	other.id += 3;
+	CHECK_EQ(386, news(b, other, FP_OP_STATE), 1);
+	other.origin = 3;
+	CHECK_EQ(387, news(b, other, FP_OP_STATE), 0);
+	CHECK_EQ(388, unknown(b), 4);
 	/* Contradictions are refused: a form, a side, or a past that it cannot have. */
 	other = rec;
 	other.form = FP_FORM_NONE;
@@ -434,11 +444,11 @@ static void check_news(void)
 	CHECK_EQ(369, news(b, other, FP_OP_STATE), 0);
 	other = rec;
 	other.version--;
-	CHECK_EQ(370, news(b, other, FP_OP_STATE), 0);
+	CHECK_EQ(370, news(b, other, FP_OP_STATE), 1); /* an earlier word, behind a later one: nothing new */
 	other = rec;
 	other.state = FP_ST_NEW;
 	CHECK_EQ(371, news(b, other, FP_OP_STATE), 0);
-	CHECK_EQ(372, rig_stats(b).import_refused, 4);
+	CHECK_EQ(372, rig_stats(b).import_refused, 3);
 	core_digests(&b->core, after);
 	CHECK(373, memcmp(before, after, sizeof(before)) == 0);
 	/* Progress. */
@@ -462,6 +472,20 @@ static void check_news(void)
 	CHECK_EQ(378, news(b, rec, FP_OP_REST), 1);
 	rig_walk(b, &out, 1);
 	CHECK(379, out.rule == 7 && out.packets[1] == 99 && out.win[0].end == 4711);
+	/* ... and behind a later word of the same session: the windows and counters are news, nothing else. */
+	core_digests(&b->core, before);
+	other = rec;
+	other.version--;
+	other.state = FP_ST_SYN_SENT;
+	other.rule = 9;
+	other.win[0].end = 4712;
+	CHECK_EQ(389, news(b, other, FP_OP_REST), 1);
+	rig_walk(b, &out, 1);
+	CHECK(395, out.rule == 7 && out.state == FP_ST_FIN_WAIT && out.win[0].end == 4712);
+	CHECK_EQ(396, out.version, rec.version);
+	CHECK_EQ(397, news(b, rec, FP_OP_REST), 1);
+	core_digests(&b->core, after);
+	CHECK(398, memcmp(before, after, sizeof(before)) == 0);
 	rec.op = FP_OP_REST;
 	rec.has = (uint32_t)fp_cols_of(FP_OP_REST, 1);
 	rec.rule = 0;

@@ -116,6 +116,64 @@ static void check_rest_after_sweep(void)
 	pair_free(p);
 }
 
+/*
+ * The sections of a batch reorder what was told: REST then STATE of a session, STATE then the OPEN of the next one
+ * between the same ends. Nothing of it is refused or unknown to the peer.
+ */
+static void check_overtaken(void)
+{
+	struct pair *p = pair_synced();
+	struct fp_flow_rec there;
+	struct spec s = spec_syn;
+	uint16_t external;
+
+	external = rig_connect(p->active, 40001);
+	pair_settle(p);
+	pair_sleep_ms(p, 100);
+	pair_drain(p, PAIR_RING, UINT32_MAX);
+	s.tcp_flags = TCP_ACK_FLAG | TCP_FIN;
+	s.seq = 101;
+	s.ack = 501;
+	rig_in(p->active, LAN, &s);
+	s = rig_reply(&spec_syn, external);
+	s.tcp_flags = TCP_ACK_FLAG | TCP_FIN;
+	s.seq = 501;
+	s.ack = 102;
+	rig_in(p->active, WAN, &s);
+	s = spec_syn;
+	s.tcp_flags = TCP_ACK_FLAG;
+	s.seq = 102;
+	s.ack = 502;
+	rig_in(p->active, LAN, &s);
+	pair_ask(p); /* a digest does not wait */
+	pair_drain(p, PAIR_RING, UINT32_MAX);
+	REQUIRE(p->n == 3 && p->ring[0].op == FP_OP_REST && p->ring[1].op == FP_OP_STATE);
+	pair_deliver(p, PAIR_RING);
+	there = only_record(p->passive);
+	CHECK(100, there.win[0].end == 101 && there.state == FP_ST_TIME_WAIT);
+	/* Reset, and opened anew. */
+	external = rig_connect(p->active, 40002);
+	pair_settle(p);
+	s = rig_reply(&spec_syn, external);
+	s.tcp_flags = TCP_ACK_FLAG | TCP_RST;
+	s.seq = 501;
+	s.ack = 101;
+	rig_in(p->active, WAN, &s);
+	pair_sleep_ms(p, 100);
+	pair_drain(p, PAIR_RING, UINT32_MAX);
+	s = spec_syn;
+	s.sport = 40002;
+	rig_in(p->active, LAN, &s);
+	pair_drain(p, PAIR_RING, UINT32_MAX);
+	REQUIRE(p->n == 2 && p->ring[0].op == FP_OP_STATE && p->ring[1].op == FP_OP_OPEN);
+	CHECK(101, p->ring[0].id != p->ring[1].id);
+	pair_deliver(p, PAIR_RING);
+	CHECK_EQ(102, pair_audit(p), 0);
+	CHECK_EQ(103, rig_stats(p->passive).import_refused, 0);
+	CHECK_EQ(104, counter_read(&p->passive->core.stat.import_unknown), 0);
+	pair_free(p);
+}
+
 /* ... at a pace: a quick round goes through so many slots a second, and comes to its end whatever is swept meanwhile. */
 static void check_quick_round(void)
 {
@@ -283,6 +341,7 @@ int main(void)
 {
 	check_refresh();
 	check_rest_after_sweep();
+	check_overtaken();
 	check_quick_round();
 	check_share();
 	check_filters();

@@ -186,6 +186,11 @@ enum fp_fate {                /* of a walked session: what becomes of it if this
 	FP_FATE_RULE,             /* its rule says sync = "no" */
 	FP_FATE_AFTER             /* its rule says sync = "after", and it is too young */
 };
+enum fp_taken {               /* what became of a record that was imported */
+	FP_TAKEN,
+	FP_NOT_TAKEN,             /* no room, older than ours, or news of what is not here */
+	FP_ABSURD                 /* no node of our configuration can have it */
+};
 enum fp_state {               /* ordered: a merge never moves a session to a smaller state */
 	FP_ST_NONE,
 	FP_ST_NEW,                /* UDP, ICMP and others: one direction seen */
@@ -240,7 +245,7 @@ struct fp_flow_rec {
 	uint8_t in_port, out_port; /* the inside and the outside (or other inside) port: a flow pins its zones */
 	uint16_t rule;            /* matched rule; 0 = the built-in "inside to outside" rule */
 	uint8_t pool;             /* this node's index; never sent */
-	uint8_t fate;             /* enum fp_fate, of a walk; after an import FP_FATE_UNACKED: not taken */
+	uint8_t fate;             /* enum fp_fate, of a walk; after an import enum fp_taken */
 	uint32_t has;             /* bit i: column i of struct fp_cols came; what did not is zero */
 	struct fp_tcp_win win[2]; /* 0: inside's, 1: outside's */
 	uint64_t packets[2], bytes[2]; /* 0: outbound, 1: inbound */

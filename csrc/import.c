@@ -22,8 +22,9 @@
  *   What follows from the endpoints (shard, pool, FP_RF_HAIRPIN, which sessions share a mapping) is computed
  *   here; the peer's word is not asked.
  *
- *   Which records were not taken is said by their fate; ACTIVE hears of them with the acknowledgement, and does not
- *   count it for them (core_refused()).
+ *   Which records were not taken is said by their fate (enum fp_taken); ACTIVE hears of them with the acknowledgement,
+ *   and does not count it for them (core_refused()). A record that no node of this configuration can have ends the
+ *   connection, since both compare their configuration first (flexha/core/agreed.py).
  *
  *   A sweep begins with a new epoch of its shards (digest.h), and ends by removing what is still of an older one.
  *   In a repair sweep what the walk brings should be here already, and be the same: what was not is logged.
@@ -40,9 +41,10 @@
 /* ---- what a record may be ---- */
 
 /* IPv6 sessions come with a later version. */
-static bool addr_sane(const struct fp_addr *addr)
+static bool is_later(const struct fp_flow_rec *r)
 {
-	return addr_is_v4(addr) && addr_v4(addr).raw;
+	return !addr_is_v4(&r->inside) || !addr_is_v4(&r->remote) ||
+	       (r->op == FP_OP_OPEN && !addr_is_v4(&r->external));
 }
 
 static bool zones_sane(const struct core *c, const struct fp_flow_rec *r)
@@ -100,19 +102,19 @@ static bool external_sane(const struct core *c, const struct fp_flow_rec *r, uin
 }
 
 /**
- * check_record() - May this record be merged at all? Nothing of it has been used yet.
+ * check_record() - Can there be such a record? Nothing of it has been used yet.
  * @shard: that its endpoints have
  * @pool:  out, of FP_OP_OPEN
  */
 static bool check_record(const struct core *c, const struct fp_flow_rec *r, uint32_t shard, uint8_t *pool)
 {
 	if (r->op > FP_OP_REST || !r->id || !r->origin || !r->proto || r->form > FP_FORM_NONE ||
-	    !addr_sane(&r->inside) || !addr_sane(&r->remote) || !ports_sane(r))
+	    !addr_v4(&r->inside).raw || !addr_v4(&r->remote).raw || !ports_sane(r))
 		return false;
 	if (r->op == FP_OP_DELETE)
 		return true;
-	return state_sane(r) && (r->op != FP_OP_OPEN || (zones_sane(c, r) && addr_is_v4(&r->external) &&
-							 external_sane(c, r, shard, pool)));
+	return state_sane(r) &&
+	       (r->op != FP_OP_OPEN || (zones_sane(c, r) && external_sane(c, r, shard, pool)));
 }
 
 static bool same_identity(const struct core *c, uint32_t idx, const struct fp_flow_rec *r)
@@ -415,9 +417,9 @@ static int import_record(struct core *c, struct fp_flow_rec *r)
 
 	if (shard % c->cfg->n_workers != c->worker)
 		return 0;
-	if (!check_record(c, r, shard, &want.pool)) {
+	if (is_later(r) || !check_record(c, r, shard, &want.pool)) {
 		counter_add(&c->stat.import_refused, 1);
-		r->fate = FP_FATE_UNACKED;
+		r->fate = is_later(r) ? FP_NOT_TAKEN : FP_ABSURD;
 		return 0;
 	}
 	switch (r->op) {
@@ -430,7 +432,7 @@ static int import_record(struct core *c, struct fp_flow_rec *r)
 	}
 	counter_add(&c->stat.flows_imported, taken);
 	if (unlikely(!taken))
-		r->fate = FP_FATE_UNACKED;
+		r->fate = FP_NOT_TAKEN;
 	return taken;
 }
 

@@ -411,7 +411,7 @@ uint32_t core_walk(struct core *c, uint32_t *slot, struct fp_flow_rec *out, uint
 /**
  * core_import() - Merge the peer's records
  * @recs: any records of the pair; those whose shard belongs to another worker are skipped, so that the
- *        same batch can be given to every worker; .fate of those that are not taken becomes FP_FATE_UNACKED
+ *        same batch can be given to every worker; .fate becomes enum fp_taken
  *
  * Records that cannot be taken (unknown pool or port, a conflict, older than ours) are counted in
  * import_refused, news of sessions that are not here in import_unknown. Nothing that stands in @recs can break

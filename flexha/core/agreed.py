@@ -30,6 +30,11 @@ def differing(ours: Parts, theirs: Parts) -> tuple[str, ...]:
     return (KEYS_ALL,) if KEYS_ALL in names else names
 
 
+def same(ours: Parts, theirs: Parts) -> bool:
+    """Whether it is known that all of it is equal."""
+    return bool(ours) and set(ours) <= set(theirs)
+
+
 def remedy(names: tuple[str, ...]) -> str:
     """What to do about it."""
     return "; ".join(REMEDIES[name] for name in names) + "; restart the node whose file is wrong"

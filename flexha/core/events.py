@@ -261,11 +261,13 @@ class FlowsImported:
     """``ImportFlows``, ``BeginImport`` and ``EndImport`` up to ``seq`` are done and live in the fast path.
 
     ``error``: that of ``seq`` was refused as a whole. ``refused``: single records that were not taken.
+    ``absurd``: so many of them no node of our configuration can have.
     """
 
     seq: int
     error: str | None = None
     refused: tuple[Refused, ...] = ()
+    absurd: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -613,6 +613,8 @@ def _imported(session: Session, event: FlowsImported, now: Ns) -> Result:
         )  # performed before we took over; the peer that waits for the ack is no ACTIVE of ours
     if event.error is None:
         connected = session.mode is Mode.RECEIVING
+        if event.absurd and connected:
+            return _absurd(session, event, now)
         return _by_receiver(session, sync_receiver.imported(session.receiver, event, connected=connected))
     session = replace(session, receiver=sync_receiver.import_failed(session.receiver))
     session, outputs = _close(session, now, f"batch {event.seq} refused: {event.error}")
@@ -620,6 +622,22 @@ def _imported(session: Session, event: FlowsImported, now: Ns) -> Result:
     if session.receiver.import_failures >= IMPORT_FAILURES_MAX:
         outputs = (*outputs, ImportBroken(event.error))
     return session, outputs
+
+
+def _absurd(session: Session, event: FlowsImported, now: Ns) -> Result:
+    """Records that contradict themselves: nobody whose configuration is ours can have them.
+
+    Once: should the bulk that follows bring them again, they are refused as if there were no room for them,
+    and the audit gives the alarm. Else one bulk would follow the other for ever.
+    """
+    count = Count("sync.absurd_records", event.absurd)
+    peer = session.peer
+    if session.receiver.offended or peer is None or not agreed.same(session.equal, peer.equal):
+        result = _by_receiver(session, sync_receiver.imported(session.receiver, event, connected=True))
+        return result[0], (count, *result[1])
+    receiver = replace(sync_receiver.forget(session.receiver), offended=True)
+    session, outputs = _close(replace(session, receiver=receiver), now, "records that contradict themselves")
+    return session, (count, *outputs)
 
 
 def _take_role(session: Session, role: Role, term: Term) -> Result:

@@ -63,6 +63,8 @@ class Receiver:
     repairs: int = 0
     """Shards whose repair was asked for by differing."""
     import_failures: int = 0
+    offended: bool = False
+    """The connection was ended for absurd records, and the tables have not been found equal since."""
     records_received: int = 0
 
 
@@ -217,7 +219,7 @@ def compared(receiver: Receiver, event: DigestsRead, now: Ns) -> Result:
         repairs=receiver.repairs + fresh.bit_count(),
     )
     if receiver.agreed == ALL and not receiver.bulk:
-        return replace(receiver, agreed=NONE, agreed_at=now, synced=True), (answer,)
+        return replace(receiver, agreed=NONE, agreed_at=now, synced=True, offended=False), (answer,)
     if not fresh:
         return receiver, (answer,)
     fields = {"shards": sets.listed(fresh), "seq": event.seq}

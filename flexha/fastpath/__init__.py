@@ -539,6 +539,10 @@ class Fastpath:
         """Which of the ``n`` records of the last ``import_parts`` were not; to be asked right behind it."""
         return self._batch.not_taken(n)
 
+    def absurd(self, n: int) -> int:
+        """How many of them contradict themselves: no node of this configuration can have such a session."""
+        return self._batch.absurd(n)
+
     def _unpack(self, parts: Sequence[Part]) -> int:
         n = 0
         for part in parts:

@@ -16,7 +16,7 @@ from typing import Final
 from flexha.fastpath.errors import FastpathError
 from flexha.fastpath.fates import FatePage
 from flexha.fastpath.lib import STRUCT_SIZES, CData, ffi, lib
-from flexha.fastpath.marshal import addr_of
+from flexha.fastpath.marshal import addr_of, lib_constant
 from flexha.fastpath.records import Fate, FlowFlag, FlowRecord, FlowState, Form, Op, Part
 
 COLUMN_WIDTHS: Final[Mapping[str, int | None]] = MappingProxyType(
@@ -59,6 +59,7 @@ _RECORD_SIZE: Final = STRUCT_SIZES["struct fp_flow_rec"]
 _EV_SEQ_OFFSET: Final = ffi.offsetof("struct fp_flow_rec", "ev_seq")
 _EV_SEQ: Final = struct.Struct("=Q")
 _FATE_OFFSET: Final = ffi.offsetof("struct fp_flow_rec", "fate")
+_ABSURD: Final = lib_constant("FP_ABSURD")
 _N_OPS: Final = len(Op)
 
 # struct fp_flow_rec up to `rule`, and the counters at its end: what people are shown. Ports are big-endian
@@ -187,8 +188,14 @@ class RecordBatch:
 
     def not_taken(self, n: int) -> tuple[int, ...]:
         """Places of the first ``n`` records that an import has not taken."""
-        fates = self._raw[_FATE_OFFSET : n * _RECORD_SIZE : _RECORD_SIZE]
-        return tuple(i for i, fate in enumerate(fates) if fate)
+        return tuple(i for i, fate in enumerate(self._fates(n)) if fate)
+
+    def absurd(self, n: int) -> int:
+        """How many of the first ``n`` records of an import no node of this configuration can have."""
+        return self._fates(n).count(_ABSURD)
+
+    def _fates(self, n: int) -> bytearray:
+        return self._raw[_FATE_OFFSET : n * _RECORD_SIZE : _RECORD_SIZE]
 
     def fate_page(self, n: int) -> FatePage:
         """The first ``n`` records, by what decides about them if this node dies."""

@@ -84,6 +84,7 @@ class FlowsIo:
         self._bursts = Bursts(time.monotonic)
         self._imported: int | None = None
         self._not_taken: list[Refused] = []
+        self._absurd = 0
         self._refused: FlowsImported | None = None
 
     def stop(self) -> None:
@@ -213,14 +214,15 @@ class FlowsIo:
         self._counters.add("sync.imported_records", taken)
         if taken < n:
             self._not_taken.append(Refused(action.seq, self._fastpath.not_taken(n)))
+            self._absurd += self._fastpath.absurd(n)
             self._counters.add("sync.import_refused_records", n - taken)
             if self._bursts.begins("records"):
                 log.warning(
                     "sync.records_refused",
                     seq=action.seq,
                     records=n - taken,
-                    remedy="if the audit does not repair it, compare both nodes' configuration (pools, "
-                    "ports, pair.secret, flow_cap)",
+                    absurd=self._absurd,
+                    remedy="if the audit does not repair it, compare flow_cap and workers of both nodes",
                 )
         self._imported = action.seq
 
@@ -264,7 +266,8 @@ class FlowsIo:
         if self._imported is not None:
             imported, self._imported = self._imported, None
             not_taken, self._not_taken = tuple(self._not_taken), []
-            self._post(FlowsImported(imported, refused=not_taken))
+            absurd, self._absurd = self._absurd, 0
+            self._post(FlowsImported(imported, refused=not_taken, absurd=absurd))
         if self._refused is not None:
             refused, self._refused = self._refused, None
             self._post(refused)

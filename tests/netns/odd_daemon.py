@@ -156,6 +156,7 @@ SENT: Mapping[str, Callable[[Fields], bytes | None]] = {
         )
     ),
     "impossible-state": _with_first("state", lambda _: b"\x4d"),
+    "state-of-another-protocol": _with_first("state", lambda _: b"\x07"),
     "impossible-form": _with_first("form", lambda _: b"\x09"),
     "port-outside-of-the-pool": _with_first("external_port", lambda _: struct.pack("!H", 80)),
     "address-of-no-pool": _with_first("external", lambda _: bytes((203, 0, 113, 6))),

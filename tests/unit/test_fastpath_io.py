@@ -59,6 +59,7 @@ class FakeFastpath:
         self.own = Digests(of=ALL, shards=ALL, sums=bytes(8 * 64), counts=bytes(4 * 64))
         self.limits: list[int] = []
         self.refusal: int | None = None
+        self.n_absurd = 0
 
     def pulse_events(self) -> list[PulseEvent]:
         return self.waiting_pulse
@@ -84,6 +85,9 @@ class FakeFastpath:
 
     def not_taken(self, n: int) -> tuple[int, ...]:
         return (n - 1,)
+
+    def absurd(self, n: int) -> int:
+        return self.n_absurd
 
     def import_end(self, shards: int) -> int:
         self.did.append(("import_end", shards))
@@ -401,6 +405,24 @@ def test_what_the_peer_refused_is_withheld_and_told_once_a_burst(caplog: pytest.
     with caplog.at_level(logging.WARNING):
         run(story)
     assert [record.getMessage().split()[0] for record in caplog.records] == ["sync.refused_by_peer"]
+
+
+def test_records_that_cannot_be_are_counted_for_the_core() -> None:
+    """It knows whether the peer's configuration is ours."""
+
+    async def story(bench: Bench, flows: FlowsIo) -> None:
+        bench.fake.n_absurd = 1
+        flows.import_flows(incoming(1, 10))
+        flows.import_flows(incoming(2, 10))
+        flows.report()
+        (event,) = bench.events
+        assert isinstance(event, ev.FlowsImported)
+        assert event.absurd == 2
+        flows.begin_import(act.BeginImport(3, 1))
+        flows.report()
+        assert bench.events[-1] == ev.FlowsImported(3)
+
+    run(story)
 
 
 def test_behind_a_refused_batch_nothing_is_done() -> None:

@@ -729,6 +729,36 @@ def test_a_peer_that_does_not_say_its_configuration_is_believed() -> None:
     assert mode(core) is Mode.SENDING
 
 
+def test_records_that_contradict_themselves_end_the_connection_once() -> None:
+    """The table stays until a bulk has put it right. What that brings again is refused, without end."""
+    core = Core(replace(config(0, limits=LIMITS), equal=EQUAL)).become_joining(3)
+    hello = replace(core.peer_hello(Role.ACTIVE), equal=EQUAL)
+    bulk = received(SweepBegin(THEIRS, 1, ALL), batch(2, 3), SweepEnd(3, ALL))
+    some = Refused(2, (1,))
+    core.do(SyncConnected(), received(hello), bulk)
+    actions = core.do(FlowsImported(3, refused=(some,), absurd=1))
+    assert only(actions, CloseSync) == [CloseSync("records that contradict themselves")]
+    assert only(actions, Count) == [Count("sync.absurd_records")]
+    assert [m for m in sent(actions) if isinstance(m, Ack)] == []
+    assert only(actions, EndImport) == []
+    assert sent(core.do(SyncConnected(), received(hello)))[-1] == Want(None, 0)
+    core.do(bulk)
+    actions = core.do(FlowsImported(3, refused=(some,), absurd=1))
+    assert sent(actions) == [Ack(3, (some,))]
+    core.do(received(digest(3)), DigestsRead(3, ALL, 0), received(batch(4)))
+    assert core.state.session.receiver.synced
+    actions = core.do(FlowsImported(4, refused=(Refused(4, (0,)),), absurd=1))
+    assert only(actions, CloseSync) != [], "they were equal since: this is another one"
+
+
+def test_what_a_peer_of_another_version_sends_is_refused_record_by_record() -> None:
+    """Nothing is known of its configuration. Spec: B10."""
+    core = joining()
+    core.do(received(SweepBegin(THEIRS, 1, ALL), batch(2, 3)))
+    some = Refused(2, (1,))
+    assert sent(core.do(FlowsImported(2, refused=(some,), absurd=1))) == [Ack(2, (some,))]
+
+
 # ---- offences ----------------------------------------------------------------------------------------
 def raw(text: str) -> SyncReceived:
     return SyncReceived(bytes.fromhex(text))

@@ -166,10 +166,21 @@ static struct birth *overdue(struct core *c, uint32_t mode)
 	return &m->births[at];
 }
 
+/* The peer has caught up, and nobody is born by whom it could prove to be fast: it is believed after a while. */
+static bool is_quiet(const struct commit *m)
+{
+	return m->is_degraded && !m->n;
+}
+
+static uint64_t quiet_ends(const struct commit *m)
+{
+	return m->bad_ns + (uint64_t)COMMIT_QUIET_MS * NS_PER_MS;
+}
+
 uint64_t commit_deadline(const struct core *c)
 {
 	const struct commit *m = &c->commit;
-	uint64_t first = UINT64_MAX;
+	uint64_t first = is_quiet(m) ? quiet_ends(m) : UINT64_MAX;
 
 	for (uint32_t mode = 0; mode < COMMIT_MODES; mode++) {
 		const uint16_t at = m->timed[mode].head;
@@ -416,6 +427,10 @@ void commit_due(struct core *c, uint64_t now_ns)
 	}
 	while ((b = overdue(c, FP_COMMIT_STRICT)))
 		drop_frames(c, b);
+	if (unlikely(is_quiet(m)) && now_ns >= quiet_ends(m)) {
+		m->late_ns = 0;
+		set_degraded(m, false);
+	}
 }
 
 void commit_forget(struct core *c, uint32_t idx)

@@ -11,7 +11,7 @@
  *   async     leave at once
  *   bounded   wait for the peer's acknowledgement, at most sync.hold_ms; then they leave. Once that has gone on for
  *             COMMIT_DEGRADE_MS the worker is degraded: it holds no new sessions until the lag that it measures
- *             is short again
+ *             is short again, or, when no session is born that it could be measured by, for COMMIT_QUIET_MS
  *   strict    wait for the acknowledgement; what has waited COMMIT_STRICT_S is dropped
  *
  * FP_RF_HELD on the record's first line says that its packets wait: a bit that is tested together with what every
@@ -57,6 +57,7 @@ enum {
 	COMMIT_DEGRADE_MS = 100, /* of sessions let go, and none acknowledged in time: this peer is slow */
 	COMMIT_RECOVER_MS =
 		200, /* a degraded worker holds again after so long without a lag that was too long */
+	COMMIT_QUIET_MS = 10000, /* ... or so long with nothing that the peer has not acknowledged */
 	COMMIT_MODES = 3,
 	COMMIT_NONE = UINT16_MAX
 };

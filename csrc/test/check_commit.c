@@ -74,6 +74,38 @@ static void check_hiccup(void)
 }
 
 /* A slow peer: hold_ms and not longer, and after a while nothing is held, until the lag is short again. */
+/* Nobody comes after the burst that the peer was too slow for: the word is taken back all the same. */
+static void check_quiet(void)
+{
+	struct rig *r = held_make_as(FP_COMMIT_BOUNDED);
+	uint64_t seq;
+
+	packet(r, 1, 1);
+	later(r, HOLD_US);
+	release(r);
+	later(r, DEGRADE_US);
+	packet(r, 2, 1);
+	later(r, HOLD_US);
+	release(r);
+	CHECK_EQ(430, counter_read(&r->core.commit.degraded), 1);
+	later(r, 60000000);
+	CHECK_EQ(431, release(r), 0);
+	CHECK_EQ(432, counter_read(&r->core.commit.degraded), 1); /* nothing is acknowledged yet */
+	CHECK_EQ(433, commit_deadline(&r->core), UINT64_MAX);
+	seq = tell(r);
+	ack(r, seq);
+	CHECK_EQ(434, commit_deadline(&r->core), r->now_ns + COMMIT_QUIET_MS * NS_PER_MS);
+	later(r, COMMIT_QUIET_MS * 1000 - 1);
+	release(r);
+	CHECK_EQ(435, counter_read(&r->core.commit.degraded), 1);
+	later(r, 1);
+	release(r);
+	CHECK_EQ(436, counter_read(&r->core.commit.degraded), 0);
+	CHECK_EQ(437, commit_deadline(&r->core), UINT64_MAX);
+	CHECK_EQ(438, packet(r, 3, 1).verdict, V_HELD);
+	rig_free(r);
+}
+
 static void check_degraded(void)
 {
 	struct rig *r = held_make_as(FP_COMMIT_BOUNDED);
@@ -650,6 +682,7 @@ int main(void)
 	check_bounded();
 	check_hiccup();
 	check_degraded();
+	check_quiet();
 	check_strict();
 	check_refused(FP_COMMIT_BOUNDED);
 	check_refused(FP_COMMIT_STRICT);

@@ -4,8 +4,9 @@
  *
  * A section holds records of one op and one address family. A column is a packed little-endian array with one
  * element for each record, or with one in all when it would be the same for each; addresses are 4 or 16 bytes,
- * ports stay in network order; an id is two columns, since its high half hardly ever changes. A receiver skips columns that it does not know, and some may be missing, so both
- * may grow apart by a version. Everything here is a pure function.
+ * ports stay in network order; an id is two columns, since its high half hardly ever changes. A receiver skips
+ * columns that it does not know, and some may be missing, so both may grow apart by a version. Everything here is
+ * a pure function.
  *
  *   op       required ("id": id_low and id_high)                                               optional
  *   OPEN     id origin version form proto state flags in_port out_port inside remote external  rule
@@ -83,14 +84,14 @@ static const uint32_t columns_of[] = { [FP_OP_OPEN] = FIRST | COL_BIT(COL_RULE),
 				       [FP_OP_STATE] = NEWS,
 				       [FP_OP_REST] = NEWS | LATER };
 
-int fp_rec_family(const struct fp_flow_rec *rec)
+int cols_family(const struct fp_flow_rec *rec)
 {
 	if (!rec)
 		return -EINVAL;
 	return addr_is_v4(&rec->inside) ? FAMILY_V4 : FAMILY_V6;
 }
 
-int fp_rec_census(const struct fp_flow_rec *rec, uint32_t n, uint32_t *counts)
+int cols_census(const struct fp_flow_rec *rec, uint32_t n, uint32_t *counts)
 {
 	uint32_t i = 0;
 
@@ -111,7 +112,7 @@ int fp_cols_of(uint32_t op, uint32_t required)
 
 /* ---- one column ---- */
 
-static uint32_t width_of(enum col col, uint32_t family)
+uint32_t cols_width(enum col col, uint32_t family)
 {
 	return fields[col].shape == ADDRESS && family == FAMILY_V4 ? 4 : fields[col].size;
 }
@@ -239,8 +240,8 @@ static bool arguments_ok(const struct fp_flow_rec *rec, uint32_t n, uint32_t fam
 	       op < ARRAY_SIZE(columns_of);
 }
 
-int fp_cols_pack(const struct fp_flow_rec *rec, uint32_t n, uint32_t family, uint32_t op,
-		 struct fp_cols *cols, uint32_t *constant)
+int cols_pack(const struct fp_flow_rec *rec, uint32_t n, uint32_t family, uint32_t op, struct fp_cols *cols,
+	      uint32_t *constant)
 {
 	uint8_t *columns[N_COLS];
 	uint16_t which[CHUNK];
@@ -255,11 +256,11 @@ int fp_cols_pack(const struct fp_flow_rec *rec, uint32_t n, uint32_t family, uin
 		uint32_t found = 0;
 
 		for (uint32_t k = 0; k < chunk; k++)
-			if (rec[i + k].op == op && (uint32_t)fp_rec_family(&rec[i + k]) == family)
+			if (rec[i + k].op == op && (uint32_t)cols_family(&rec[i + k]) == family)
 				which[found++] = (uint16_t)k;
 		for (uint32_t left = columns_of[op]; left; left &= left - 1) {
 			const enum col col = (enum col)__builtin_ctz(left);
-			const uint32_t width = width_of(col, family);
+			const uint32_t width = cols_width(col, family);
 			uint8_t *first = columns[col];
 
 			if (first &&
@@ -291,8 +292,8 @@ static bool is_plausible(const struct fp_flow_rec *rec)
 	       rec->win[1].scale <= 14;
 }
 
-int fp_cols_unpack(const struct fp_cols *cols, uint32_t n, uint32_t family, uint32_t op, uint32_t constant,
-		   struct fp_flow_rec *rec)
+int cols_unpack(const struct fp_cols *cols, uint32_t n, uint32_t family, uint32_t op, uint32_t constant,
+		struct fp_flow_rec *rec)
 {
 	const uint8_t *columns[N_COLS];
 	uint32_t has = 0;
@@ -312,7 +313,7 @@ int fp_cols_unpack(const struct fp_cols *cols, uint32_t n, uint32_t family, uint
 
 		for (uint32_t left = has; left; left &= left - 1) {
 			const enum col col = (enum col)__builtin_ctz(left);
-			const uint32_t width = width_of(col, family);
+			const uint32_t width = cols_width(col, family);
 			const size_t step = constant & COL_BIT(col) ? 0 : width;
 
 			scatter(columns[col] + i * step, step, col, width, rec + i, chunk);

@@ -31,6 +31,35 @@ enum col {
 	N_COLS
 };
 
+/* Bytes of an element of the column. */
+uint32_t cols_width(enum col col, uint32_t family);
+
+/* 4 or 6. */
+int cols_family(const struct fp_flow_rec *rec);
+
+/* Records before the first marker. @counts: how they divide, [op * 2 + is_v6] of 8. */
+int cols_census(const struct fp_flow_rec *rec, uint32_t n, uint32_t *counts);
+
+/**
+ * cols_pack - those records of @rec that are of one op and family, as columns
+ * @cols: room for @n elements each; a null column is left out
+ * @constant: bit i: column i has the same value throughout, and its first element says so
+ *
+ * Return: how many there are, -EINVAL
+ */
+int cols_pack(const struct fp_flow_rec *rec, uint32_t n, uint32_t family, uint32_t op, struct fp_cols *cols,
+	      uint32_t *constant);
+
+/**
+ * cols_unpack - columns as records
+ * @cols: a null column did not come
+ * @constant: bit i: column i holds one element, for all
+ *
+ * Return: @n, -EINVAL for values that no peer sends: nothing of the batch is to be used then
+ */
+int cols_unpack(const struct fp_cols *cols, uint32_t n, uint32_t family, uint32_t op, uint32_t constant,
+		struct fp_flow_rec *rec);
+
 #define COL_BIT(col) (UINT32_C(1) << (col))
 
 #endif /* COLS_H */

@@ -37,7 +37,7 @@ uint64_t digest_hash(const struct core *c, uint32_t idx, struct session_was was)
 	const struct flow_hot *f = &c->table.rec[idx].hot;
 	const struct fp_addr *external = external_of(c, f);
 	const uint64_t flags = was.flags & FLOW_FLAGS_TOLD;
-	/* Little-endian, as fp_cols_pack() demands. */
+	/* Little-endian, as cols_pack() demands. */
 	uint64_t w[11] = {
 		c->table.link[idx].id,
 		c->table.rec[idx].cold.origin | (uint64_t)f->rule << 16 | (uint64_t)f->version << 32,

@@ -594,12 +594,10 @@ int fp_flows_walk(fp_dp *dp, struct fp_cursor *cur, struct fp_flow_rec *out, uin
 int fp_sync_stats_read(const fp_dp *dp, uint32_t worker, struct fp_sync_stats *out);
 uint64_t fp_lag_bucket_us(uint32_t bucket); /* upper end of a bucket of its histograms; of the last one UINT64_MAX */
 
-/* ---- columns (pure functions) ---- */
-int fp_rec_family(const struct fp_flow_rec *rec);         /* 4 or 6 */
-int fp_rec_census(const struct fp_flow_rec *rec, uint32_t n, uint32_t *counts); /* records before the first marker; counts[op * 2 + is_v6] of 8: how they divide */
+/* ---- sections of a batch message, and their columns (pure functions) ---- */
 int fp_cols_of(uint32_t op, uint32_t required); /* columns of an op, a bit each; required: without those that may be missing */
-int fp_cols_pack(const struct fp_flow_rec *rec, uint32_t n, uint32_t family, uint32_t op, struct fp_cols *cols, uint32_t *constant); /* those of `family` and `op`: returns how many; bit i of *constant: column i has the same value throughout, and one element says so */
-int fp_cols_unpack(const struct fp_cols *cols, uint32_t n, uint32_t family, uint32_t op, uint32_t constant, struct fp_flow_rec *rec); /* null column: it did not come; -EINVAL for values no peer sends, nothing of the batch is then used */
+int fp_sections_pack(const struct fp_flow_rec *rec, uint32_t n, struct fp_cols *scratch, uint8_t *out, uint32_t cap, uint32_t *used); /* records before the first marker; returns how many; scratch: columns of n elements; -ENOBUFS */
+int fp_sections_unpack(const uint8_t *in, uint32_t len, struct fp_flow_rec *rec, uint32_t cap, uint32_t *unknown, struct fp_error *err); /* count; -EBADMSG no msgpack, -EDOM a wrong field, -ENODATA a wrong column, -EINVAL a value that no peer sends; err says which; unknown: ops and columns skipped */
 
 /* ---- capture: one at a time; start, drain, stop, drain what is left, free ---- */
 int fp_capture_start(fp_dp *dp, const struct fp_capture_cfg *cfg, struct fp_error *err); /* -EALREADY until the last one is freed */

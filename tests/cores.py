@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address
 from typing import TypeVar
 
+from sections import pack, part
+
 from flexha.core import node, sync_wire, vrrp_wire
 from flexha.core.actions import Action, PersistTerm, Record, SendFrame, SendSync, SetRole
 from flexha.core.events import (
     DigestDrained,
     DigestsRead,
     Event,
-    Op,
-    Part,
     PathDown,
     PathUp,
     PeerHeard,
@@ -31,10 +31,9 @@ from flexha.core.events import (
 from flexha.core.node import NodeConfig, NodeState, SyncLimits, VrrpPort
 from flexha.core.shards import ALL, NONE, SHARDS, Shards
 from flexha.core.sync_wire import (
-    COLUMNS,
-    SECTIONS,
     Ack,
     Audit,
+    Batch,
     Digest,
     Hello,
     Message,
@@ -112,11 +111,9 @@ SUMS, COUNTS = bytes(8 * SHARDS), bytes(4 * SHARDS)
 """Digests of an empty table."""
 
 
-def part(n: int, family: int = 4, op: Op = Op.OPEN) -> Part:
-    """A section of ``n`` records with every column, all zero."""
-    section = SECTIONS[op]
-    names = (*section.required, *section.optional)
-    return Part(op, n, family, {name: bytes(n * COLUMNS[name].width(family)) for name in names})
+def batch(seq: int, n: int = 1) -> Batch:
+    """One of ``n`` new sessions, all zero."""
+    return Batch(seq, pack((part(n),)))
 
 
 def digest(seq: int) -> Digest:

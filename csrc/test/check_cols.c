@@ -120,9 +120,9 @@ static void check_round_trip(int base, uint32_t family, enum fp_op op)
 		in[i] = record(i, family == 6);
 		in[i].op = (uint8_t)op;
 	}
-	CHECK_EQ(base, fp_rec_family(&in[0]), family);
-	CHECK_EQ(base + 1, fp_cols_pack(in, N, family, op, &cols, &constant), N);
-	CHECK_EQ(base + 2, fp_cols_unpack(&cols, N, family, op, constant, out), N);
+	CHECK_EQ(base, cols_family(&in[0]), family);
+	CHECK_EQ(base + 1, cols_pack(in, N, family, op, &cols, &constant), N);
+	CHECK_EQ(base + 2, cols_unpack(&cols, N, family, op, constant, out), N);
 	for (uint32_t i = 0; i < N; i++) {
 		const struct fp_flow_rec want = carried(in[i], (uint32_t)fp_cols_of(op, 0));
 
@@ -149,15 +149,15 @@ static void check_constants(void)
 
 	in[1].op = FP_OP_DELETE;
 	in[1].origin = 7;
-	CHECK_EQ(100, fp_cols_pack(in, 4, 4, FP_OP_OPEN, &cols, &constant), 2);
+	CHECK_EQ(100, cols_pack(in, 4, 4, FP_OP_OPEN, &cols, &constant), 2);
 	CHECK_EQ(101, constant, fp_cols_of(FP_OP_OPEN, 0));
 	in[2].out_port = 0;
-	CHECK_EQ(102, fp_cols_pack(in, 4, 4, FP_OP_OPEN, &cols, &constant), 2);
+	CHECK_EQ(102, cols_pack(in, 4, 4, FP_OP_OPEN, &cols, &constant), 2);
 	CHECK_EQ(103, constant, (uint32_t)fp_cols_of(FP_OP_OPEN, 0) & ~COL_BIT(COL_OUT_PORT));
-	CHECK_EQ(104, fp_cols_unpack(&cols, 2, 4, FP_OP_OPEN, constant, out), 2);
+	CHECK_EQ(104, cols_unpack(&cols, 2, 4, FP_OP_OPEN, constant, out), 2);
 	CHECK(105, out[0].out_port == WAN && out[1].out_port == 0 && out[1].id == in[0].id);
-	CHECK_EQ(106, fp_cols_pack(in, 4, 4, FP_OP_REST, &cols, &constant), 0);
-	CHECK_EQ(107, fp_cols_unpack(&cols, 0, 4, FP_OP_REST, constant, out), 0);
+	CHECK_EQ(106, cols_pack(in, 4, 4, FP_OP_REST, &cols, &constant), 0);
+	CHECK_EQ(107, cols_unpack(&cols, 0, 4, FP_OP_REST, constant, out), 0);
 }
 
 /* Both halves of an identity come, where the high one changes within a section, too. */
@@ -170,9 +170,9 @@ static void check_identities(void)
 
 	in[0].id = UINT32_MAX;
 	in[1].id = UINT64_C(1) << 32;
-	CHECK_EQ(110, fp_cols_pack(in, 2, 4, FP_OP_OPEN, &cols, &constant), 2);
+	CHECK_EQ(110, cols_pack(in, 2, 4, FP_OP_OPEN, &cols, &constant), 2);
 	CHECK_EQ(111, constant & (COL_BIT(COL_ID_LOW) | COL_BIT(COL_ID_HIGH)), 0);
-	CHECK_EQ(112, fp_cols_unpack(&cols, 2, 4, FP_OP_OPEN, constant, out), 2);
+	CHECK_EQ(112, cols_unpack(&cols, 2, 4, FP_OP_OPEN, constant, out), 2);
 	CHECK(113, out[0].id == in[0].id && out[1].id == in[1].id);
 	CHECK(114, store.id_low[0] == 0xff && store.id_high[0] == 0 && store.id_high[4] == 1);
 }
@@ -193,20 +193,20 @@ static void check_sections_part(void)
 	uint32_t constant, counts[8];
 
 	in[2].op = FP_OP_DELETE;
-	CHECK_EQ(30, fp_cols_pack(in, 3, 4, FP_OP_OPEN, &cols, &constant), 1);
-	CHECK_EQ(31, fp_cols_unpack(&cols, 1, 4, FP_OP_OPEN, constant, out), 1);
+	CHECK_EQ(30, cols_pack(in, 3, 4, FP_OP_OPEN, &cols, &constant), 1);
+	CHECK_EQ(31, cols_unpack(&cols, 1, 4, FP_OP_OPEN, constant, out), 1);
 	CHECK_EQ(32, out[0].id, in[0].id);
-	CHECK_EQ(33, fp_cols_pack(in, 3, 6, FP_OP_OPEN, &cols, &constant), 1);
-	CHECK_EQ(34, fp_cols_unpack(&cols, 1, 6, FP_OP_OPEN, constant, out), 1);
+	CHECK_EQ(33, cols_pack(in, 3, 6, FP_OP_OPEN, &cols, &constant), 1);
+	CHECK_EQ(34, cols_unpack(&cols, 1, 6, FP_OP_OPEN, constant, out), 1);
 	CHECK_EQ(35, out[0].id, in[1].id);
-	CHECK_EQ(36, fp_rec_census(in, 5, counts), 3);
+	CHECK_EQ(36, cols_census(in, 5, counts), 3);
 	CHECK(37, count_of(counts, FP_OP_OPEN, 0) == 1 && count_of(counts, FP_OP_OPEN, 1) == 1 &&
 			  count_of(counts, FP_OP_DELETE, 0) == 1);
 	CHECK_EQ(38,
 		 count_of(counts, FP_OP_STATE, 0) + count_of(counts, FP_OP_REST, 0) +
 			 count_of(counts, FP_OP_DELETE, 1),
 		 0);
-	CHECK_EQ(39, fp_rec_census(in + 3, 1, counts), 0);
+	CHECK_EQ(39, cols_census(in + 3, 1, counts), 0);
 }
 
 /* Optional ones may be missing, and it is known that they are; without a required one there is no record. */
@@ -227,11 +227,11 @@ static void check_missing_columns(void)
 			struct fp_cols cols = cols_of(&store);
 			uint8_t *at[N_COLS];
 
-			CHECK_EQ(41, fp_cols_pack(&in, 1, 4, ops[i], &cols, &constant), 1);
+			CHECK_EQ(41, cols_pack(&in, 1, 4, ops[i], &cols, &constant), 1);
 			memcpy(at, &cols, sizeof(at));
 			at[__builtin_ctz(left)] = NULL;
 			memcpy(&cols, at, sizeof(at));
-			CHECK_EQ(42, fp_cols_unpack(&cols, 1, 4, ops[i], constant, &out),
+			CHECK_EQ(42, cols_unpack(&cols, 1, 4, ops[i], constant, &out),
 				 required & left & -left ? (uint64_t)-22 : 1);
 			if (!(required & left & -left)) {
 				const struct fp_flow_rec want = carried(in, all & ~(left & -left));
@@ -250,8 +250,8 @@ static void refuse(int n, struct fp_flow_rec rec)
 	struct fp_cols cols = cols_of(&store);
 	uint32_t constant;
 
-	CHECK_EQ(n, fp_cols_pack(&rec, 1, 4, rec.op, &cols, &constant), 1);
-	CHECK_EQ(n, fp_cols_unpack(&cols, 1, 4, rec.op, constant, &out), (uint64_t)-22);
+	CHECK_EQ(n, cols_pack(&rec, 1, 4, rec.op, &cols, &constant), 1);
+	CHECK_EQ(n, cols_unpack(&cols, 1, 4, rec.op, constant, &out), (uint64_t)-22);
 }
 
 static void check_what_no_peer_sends(void)
@@ -288,15 +288,15 @@ static void check_arguments(void)
 	struct fp_cols cols = cols_of(&store);
 	uint32_t constant, counts[8];
 
-	CHECK_EQ(70, fp_cols_pack(&rec, 1, 5, FP_OP_OPEN, &cols, &constant), (uint64_t)-22);
-	CHECK_EQ(71, fp_cols_pack(NULL, 1, 4, FP_OP_OPEN, &cols, &constant), (uint64_t)-22);
-	CHECK_EQ(72, fp_cols_unpack(&cols, 1, 0, FP_OP_OPEN, 0, &rec), (uint64_t)-22);
-	CHECK_EQ(73, fp_cols_unpack(NULL, 1, 4, FP_OP_OPEN, 0, &rec), (uint64_t)-22);
-	CHECK_EQ(74, fp_cols_pack(NULL, 0, 4, FP_OP_OPEN, &cols, &constant), 0);
-	CHECK_EQ(75, fp_cols_pack(&rec, 1, 4, FP_OP_SWEEP, &cols, &constant), (uint64_t)-22);
-	CHECK_EQ(76, fp_cols_unpack(&cols, 1, 4, FP_OP_DIGEST, 0, &rec), (uint64_t)-22);
-	CHECK_EQ(77, fp_rec_census(NULL, 1, counts), (uint64_t)-22);
-	CHECK_EQ(78, fp_rec_census(&rec, 1, NULL), (uint64_t)-22);
+	CHECK_EQ(70, cols_pack(&rec, 1, 5, FP_OP_OPEN, &cols, &constant), (uint64_t)-22);
+	CHECK_EQ(71, cols_pack(NULL, 1, 4, FP_OP_OPEN, &cols, &constant), (uint64_t)-22);
+	CHECK_EQ(72, cols_unpack(&cols, 1, 0, FP_OP_OPEN, 0, &rec), (uint64_t)-22);
+	CHECK_EQ(73, cols_unpack(NULL, 1, 4, FP_OP_OPEN, 0, &rec), (uint64_t)-22);
+	CHECK_EQ(74, cols_pack(NULL, 0, 4, FP_OP_OPEN, &cols, &constant), 0);
+	CHECK_EQ(75, cols_pack(&rec, 1, 4, FP_OP_SWEEP, &cols, &constant), (uint64_t)-22);
+	CHECK_EQ(76, cols_unpack(&cols, 1, 4, FP_OP_DIGEST, 0, &rec), (uint64_t)-22);
+	CHECK_EQ(77, cols_census(NULL, 1, counts), (uint64_t)-22);
+	CHECK_EQ(78, cols_census(&rec, 1, NULL), (uint64_t)-22);
 }
 
 int main(void)

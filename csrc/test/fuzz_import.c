@@ -6,6 +6,7 @@
  * import, bit 3 that the node was busy before, bit 4 that the sweep is a repair. The rest is the sections, or the
  * records.
  */
+#include "../cols.h"
 #include "../digest.h"
 #include "fuzz_core.h"
 
@@ -68,7 +69,7 @@ static uint32_t unpack(const uint8_t *data, size_t size, struct fp_flow_rec *rec
 			data += len;
 		}
 		memcpy(&cols, at, sizeof(cols));
-		if (fp_cols_unpack(&cols, n, family, op, constant, recs + total) >= 0)
+		if (cols_unpack(&cols, n, family, op, constant, recs + total) >= 0)
 			total += n;
 	}
 	return total;

@@ -77,9 +77,9 @@ static inline void pair_import(struct pair *p, const struct fp_flow_rec *recs, u
 		for (uint32_t col = 0; col < N_COLS; col++)
 			at[col] = columns & 1u << col ? store[col] : NULL;
 		memcpy(&cols, at, sizeof(cols));
-		count = fp_cols_pack(recs, n, 4, order[i], &cols, &constant);
+		count = cols_pack(recs, n, 4, order[i], &cols, &constant);
 		REQUIRE(count >= 0);
-		REQUIRE(fp_cols_unpack(&cols, (uint32_t)count, 4, order[i], constant, out + total) == count);
+		REQUIRE(cols_unpack(&cols, (uint32_t)count, 4, order[i], constant, out + total) == count);
 		total += (uint32_t)count;
 	}
 	REQUIRE(total == n);

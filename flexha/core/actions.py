@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from flexha.core.events import Part, Role
+from flexha.core.events import Role
 from flexha.core.keys_wire import Keys, KeysAck
 from flexha.core.shards import Shards
 from flexha.units import Term
@@ -128,7 +128,7 @@ class ImportFlows:
     """Put a batch into the fast path; then ``FlowsImported(seq)``. Performed in order."""
 
     seq: int
-    parts: tuple[Part, ...]
+    sections: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,9 @@ class WithholdFlows:
     """The peer did not take these, told up to ``marks``: the ``AckFlows`` that comes next is not for them."""
 
     marks: Mapping[int, int]
-    parts: tuple[Part, ...]
+    sections: bytes
+    places: tuple[int, ...]
+    """In the sections, ascending."""
 
 
 @dataclass(frozen=True, slots=True)

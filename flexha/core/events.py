@@ -170,37 +170,16 @@ class SyncClosed:
     reason: str
 
 
-class Op(IntEnum):
-    """What a record says; the numbers are those of ``enum fp_op`` in ``csrc/fp_abi.h``."""
-
-    OPEN = 0
-    """A session: its addresses, its binding, its state."""
-    DELETE = 1
-    """It is gone."""
-    STATE = 2
-    """Its state has changed."""
-    REST = 3
-    """Its state, and what a takeover can do without: windows, counters, times."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Records of one kind and one address family, packed in columns: name -> little-endian array.
-
-    A column as long as one element holds the same for all ``n``.
-    """
-
-    op: Op
-    n: int
-    family: int
-    columns: Mapping[str, bytes]
-
-
 @dataclass(frozen=True, slots=True)
 class FlowsDrained:
-    """Records from the events rings: one batch. ``marks``: per worker, the highest ``ev_seq`` in it."""
+    """``n`` records from the events rings: one batch.
 
-    parts: tuple[Part, ...]
+    ``sections``: as they stand in the message; what they say is the fast path's. ``marks``: per worker, the
+    highest ``ev_seq`` in it.
+    """
+
+    sections: bytes
+    n: int
     marks: Mapping[int, int] = field(default_factory=dict)
 
 
@@ -260,12 +239,15 @@ class Refused:
 class FlowsImported:
     """``ImportFlows``, ``BeginImport`` and ``EndImport`` up to ``seq`` are done and live in the fast path.
 
-    ``error``: that of ``seq`` was refused as a whole. ``refused``: single records that were not taken.
-    ``absurd``: so many of them no node of our configuration can have.
+    ``n``: records in them. ``refused``: those that were not taken. ``absurd``: so many of them no node of our
+    configuration can have. ``error``: that of ``seq`` was refused as a whole. ``offence``: and that is the
+    peer's fault, counted under this name.
     """
 
     seq: int
+    n: int = 0
     error: str | None = None
+    offence: str | None = None
     refused: tuple[Refused, ...] = ()
     absurd: int = 0
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final, TypeGuard
 
 from flexha.core import heartbeat, role, role_state, shards, sync, vrrp
 from flexha.core.actions import (
@@ -173,8 +174,15 @@ def step(state: NodeState, event: Event, now: Ns) -> tuple[NodeState, tuple[Acti
     Records and counts come after all other actions of the tuple (``Stop`` comes last), so that no log line
     delays a takeover.
     """
-    turn = _Turn(state, now)
-    turn.take(event)
+    if isinstance(event, FlowsDrained | SyncReceived | FlowsImported):  # some thousand of them a second
+        session, outputs = sync.step(state.session, event, now)
+        if _are_plain(outputs):
+            return replace(state, session=session), outputs
+        turn = _Turn(replace(state, session=session), now)
+        turn.go_on(outputs)
+    else:
+        turn = _Turn(state, now)
+        turn.take(event)
     after = turn.state
     if after.role is not state.role or after.routers is not state.routers:
         after = replace(after, others_due=_others_due(after))
@@ -195,6 +203,14 @@ def _others_due(state: NodeState) -> Ns | None:
     deadlines = [role_state.next_deadline(state.role)]
     deadlines += [vrrp.next_deadline(router) for router in state.routers.values()]
     return min((t for t in deadlines if t is not None), default=None)
+
+
+_PLAIN: Final = frozenset((SendSync, SetDrainCredit, AckFlows, ImportFlows))
+
+
+def _are_plain(outputs: tuple[sync.Output, ...]) -> TypeGuard[tuple[Action, ...]]:
+    """Actions in their order, of which nothing follows."""
+    return all(type(output) in _PLAIN for output in outputs)
 
 
 class _Turn:
@@ -219,6 +235,14 @@ class _Turn:
     def take(self, event: Event) -> None:
         """Hand the event to the part that it is for, then decide until nothing new is found."""
         self._deliver(event)
+        self._settle()
+
+    def go_on(self, outputs: Iterable[sync.Output]) -> None:
+        """Likewise, with what the sync session has made of an event."""
+        self._emit(outputs)
+        self._settle()
+
+    def _settle(self) -> None:
         while True:
             self._look_at_wire()
             if not self._facts:
@@ -228,8 +252,6 @@ class _Turn:
     # ---- events --------------------------------------------------------------------------------------
     def _deliver(self, event: Event) -> None:
         match event:
-            case SyncReceived() | FlowsDrained() | FlowsImported():  # some hundred of each a second
-                self._sync(event)
             case Started():
                 self._replace(session=replace(self.state.session, incarnation=event.incarnation))
                 self._routers(vrrp.Startup())
@@ -247,7 +269,10 @@ class _Turn:
             case VrrpFrameReceived():
                 self._vrrp_frame(event)
             case (
-                SyncConnected()
+                SyncReceived()
+                | FlowsDrained()
+                | FlowsImported()
+                | SyncConnected()
                 | SyncClosed()
                 | SayKeys()
                 | ShardsLost()
@@ -344,8 +369,6 @@ class _Turn:
     ) -> None:
         for output in outputs:
             match output:
-                case SendSync() | SetDrainCredit() | AckFlows() | ImportFlows():  # the most frequent ones
-                    self._urgent.append(output)
                 case RaiseRouters():
                     self._routers(vrrp.Raise())
                 case LowerRouters():

@@ -211,7 +211,10 @@ def step(session: Session, event: Input, now: Ns) -> Result:
     """One input in; the new state, actions and facts out. Never raises for what the peer sent."""
     was_synced = session.receiver.synced
     session, outputs = _dispatch(session, event, now)
-    sent = sum(len(o.data) for o in outputs if isinstance(o, SendSync))
+    sent = 0
+    for output in outputs:
+        if isinstance(output, SendSync):
+            sent += len(output.data)
     if sent:
         session = replace(session, bytes_sent=session.bytes_sent + sent, said_at=now)
     if session.receiver.synced != was_synced:
@@ -230,18 +233,18 @@ def next_deadline(session: Session) -> Ns | None:
 
 def _dispatch(session: Session, event: Input, now: Ns) -> Result:  # noqa: C901 - one arm for each input
     match event:
-        case SyncConnected():
-            return _connected(session, now)
-        case SyncReceived(data):
-            return _received(session, data, now)
-        case SyncClosed(reason):
-            return _disconnected(session, now, reason)
-        case FlowsDrained():
+        case FlowsDrained():  # the most frequent ones first: an arm that does not match is not free
             return _by_sender(session, sync_sender.drained(session.sender, event))
-        case ShardsLost() | SweepBegun() | SweepWalked() | DigestDrained():
-            return _drains(_marker(session, event, now), now)
+        case SyncReceived():
+            return _received(session, event.data, now)
         case FlowsImported():
             return _imported(session, event, now)
+        case SyncConnected():
+            return _connected(session, now)
+        case SyncClosed(reason):
+            return _disconnected(session, now, reason)
+        case ShardsLost() | SweepBegun() | SweepWalked() | DigestDrained():
+            return _drains(_marker(session, event, now), now)
         case DigestsRead():
             return _compared(session, event, now)
         case TimerFired():
@@ -616,9 +619,11 @@ def _imported(session: Session, event: FlowsImported, now: Ns) -> Result:
         if event.absurd and connected:
             return _absurd(session, event, now)
         return _by_receiver(session, sync_receiver.imported(session.receiver, event, connected=connected))
-    session = replace(session, receiver=sync_receiver.import_failed(session.receiver))
-    session, outputs = _close(session, now, f"batch {event.seq} refused: {event.error}")
-    outputs = (Count("sync.import_refused"), *outputs)
+    receiver = sync_receiver.import_failed(session.receiver, offence=event.offence is not None)
+    session, outputs = _close(
+        replace(session, receiver=receiver), now, f"batch {event.seq} refused: {event.error}"
+    )
+    outputs = (Count(f"sync.{event.offence or 'import_refused'}"), *outputs)
     if session.receiver.import_failures >= IMPORT_FAILURES_MAX:
         outputs = (*outputs, ImportBroken(event.error))
     return session, outputs

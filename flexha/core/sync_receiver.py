@@ -130,13 +130,7 @@ def batch(receiver: Receiver, message: Batch) -> Result:
         return receiver, ()
     if not _is_next(receiver, message.seq):
         return _again(receiver)
-    receiver = replace(
-        receiver, received_seq=message.seq, records_received=receiver.records_received + message.n
-    )
-    outputs: tuple[Action, ...] = (ImportFlows(message.seq, message.parts),)
-    if message.unknown:
-        outputs = (*outputs, Count("sync.unknown_columns", message.unknown))
-    return receiver, outputs
+    return replace(receiver, received_seq=message.seq), (ImportFlows(message.seq, message.sections),)
 
 
 def sweep_end(receiver: Receiver, message: SweepEnd) -> Result:
@@ -160,7 +154,7 @@ def sweep_end(receiver: Receiver, message: SweepEnd) -> Result:
     outputs: tuple[Action, ...] = (EndImport(message.seq, shards),)
     if was_in_bulk and not receiver.bulk:
         receiver = replace(receiver, import_failures=0)
-        fields = {"seq": message.seq, "records_received": receiver.records_received}
+        fields = {"seq": message.seq, "records_imported": receiver.records_received}
         outputs = (*outputs, Record(Level.INFO, "sync-bulk-complete", fields, history=True))
     return receiver, outputs
 
@@ -184,15 +178,20 @@ def imported(receiver: Receiver, event: FlowsImported, *, connected: bool) -> Re
     """Everything up to a number is live: say so. (Errors are the caller's to handle.)"""
     if not receiver.imported_seq < event.seq <= receiver.received_seq:
         return receiver, ()  # of a stream that is over
+    before = receiver.imported_seq
+    receiver = replace(receiver, imported_seq=event.seq, records_received=receiver.records_received + event.n)
     if not connected:  # whoever resumes begins with an audit, and that finds them
-        return replace(receiver, imported_seq=event.seq), ()
-    refused = event.refused and tuple(r for r in event.refused if r.seq > receiver.imported_seq)
-    return replace(receiver, imported_seq=event.seq), (_ack(event.seq, refused),)
+        return receiver, ()
+    refused = event.refused and tuple(r for r in event.refused if r.seq > before)
+    return receiver, (_ack(event.seq, refused),)
 
 
-def import_failed(receiver: Receiver) -> Receiver:
-    """The fast path refused a batch: the table may miss records, so start over with a bulk."""
-    return replace(forget(receiver), import_failures=receiver.import_failures + 1)
+def import_failed(receiver: Receiver, *, offence: bool) -> Receiver:
+    """The fast path refused a batch: the table may miss records, so start over with a bulk.
+
+    ``offence``: it was right to, and is not broken.
+    """
+    return replace(forget(receiver), import_failures=receiver.import_failures + (not offence))
 
 
 # ---- digests -----------------------------------------------------------------------------------------

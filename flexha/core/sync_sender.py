@@ -88,6 +88,8 @@ class Sent:
     seq: int
     frame: bytes
     marks: Mapping[int, int]
+    n: int
+    """Records in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,10 +283,11 @@ def _begin_bulk(sender: Sender) -> Result:
 # ---- what the workers say ----------------------------------------------------------------------------
 def drained(sender: Sender, event: FlowsDrained) -> Result:
     """Records from the workers: number them, keep them until acknowledged, send them."""
-    batch = Batch(sender.sent_seq + 1, event.parts)
     if not sender.is_followed:
-        return sender, (Count("sync.records_discarded", batch.n),)
-    return _send(replace(sender, records_sent=sender.records_sent + batch.n), batch, event.marks)
+        return sender, (Count("sync.records_discarded", event.n),)
+    frame = sync_wire.encode(Batch(sender.sent_seq + 1, event.sections))
+    sender = _keep(sender, frame, event.marks, event.n)
+    return sender, (SendSync(frame), _credit(sender)) if sender.engaged else ()
 
 
 def lost(sender: Sender, shards: Shards) -> Result:
@@ -367,18 +370,22 @@ def digest_drained(sender: Sender, event: DigestDrained) -> Result:
     return sender, (SendSync(sync_wire.encode(digest)),) if digest is not None else ()
 
 
-def _send(
-    sender: Sender, message: Batch | SweepBegin | SweepEnd, marks: Mapping[int, int] | None = None
-) -> Result:
-    """Give a message the next number, keep it until it is acknowledged, and send it if somebody listens."""
+def _send(sender: Sender, message: SweepBegin | SweepEnd) -> Result:
+    """Keep a message, which has the next number, until it is acknowledged; send it if somebody listens."""
     frame = sync_wire.encode(message)
-    sender = replace(
-        sender,
-        sent_seq=message.seq,
-        window=(*sender.window, Sent(message.seq, frame, marks or {})),
-        window_bytes=sender.window_bytes + len(frame),
-    )
+    sender = _keep(sender, frame, {}, 0)
     return sender, (SendSync(frame), _credit(sender)) if sender.engaged else ()
+
+
+def _keep(sender: Sender, frame: bytes, marks: Mapping[int, int], n: int) -> Sender:
+    seq = sender.sent_seq + 1
+    return replace(
+        sender,
+        sent_seq=seq,
+        window=(*sender.window, Sent(seq, frame, marks, n)),
+        window_bytes=sender.window_bytes + len(frame),
+        records_sent=sender.records_sent + n,
+    )
 
 
 def _stop_tracking(sender: Sender) -> Result:
@@ -391,10 +398,14 @@ def _stop_tracking(sender: Sender) -> Result:
 
 
 def _credit(sender: Sender) -> SetDrainCredit:
-    limits = sender.limits
-    if sender.window_bytes >= limits.window_bytes:
-        return SetDrainCredit(0)
-    return SetDrainCredit(max(0, limits.window_batches - len(sender.window)) * limits.batch_records)
+    return SetDrainCredit(room(sender.limits, len(sender.window), sender.window_bytes))
+
+
+def room(limits: SyncLimits, batches: int, size: int) -> int:
+    """How many more records may be drained while so many batches of ``size`` bytes are in the window."""
+    if size >= limits.window_bytes:
+        return 0
+    return max(0, limits.window_batches - batches) * limits.batch_records
 
 
 # ---- what the peer says ------------------------------------------------------------------------------
@@ -410,7 +421,7 @@ def acknowledge(sender: Sender, seq: int, refused: tuple[Refused, ...] = ()) -> 
     n = seq - sender.acked_seq
     acked, window = sender.window[:n], sender.window[n:]  # numbered without gaps
     withheld = _withheld(acked, refused) if refused else ()
-    marks = _merged(sent.marks for sent in acked)
+    marks = merged(sent.marks for sent in acked)
     window_bytes = sender.window_bytes - sum(len(sent.frame) for sent in acked)
     sender = replace(sender, acked_seq=seq, window=window, window_bytes=window_bytes)
     outputs: tuple[Output, ...] = (*withheld, AckFlows(marks)) if marks else withheld
@@ -423,10 +434,10 @@ def _withheld(acked: tuple[Sent, ...], refused: tuple[Refused, ...]) -> tuple[Ac
     for some in refused:
         at = some.seq - acked[0].seq
         batch = _batch_in(acked[at]) if 0 <= at < len(acked) else None
-        if batch is None or some.places[-1] >= batch.n:
+        if batch is None or some.places[-1] >= acked[at].n:
             raise RemoteProtocolError("bad_ack", f"record {some.places[-1]} of {some.seq} was never sent")
         outputs += (
-            WithholdFlows(acked[at].marks, batch.pick(some.places)),
+            WithholdFlows(acked[at].marks, batch.sections, some.places),
             Count("sync.peer_refused_records", len(some.places)),
         )
     return tuple(outputs)
@@ -458,7 +469,7 @@ def _repair(sender: Sender, due: Shards) -> Result:
     return _start_sweep(sender)
 
 
-def _merged(all_marks: Iterable[Mapping[int, int]]) -> dict[int, int]:
+def merged(all_marks: Iterable[Mapping[int, int]]) -> dict[int, int]:
     """The highest mark of each worker."""
     merged: dict[int, int] = {}
     for marks in all_marks:

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sync protocol on the wire, version 2: frames, messages, and the columns of flow records.
+"""Sync protocol on the wire, version 2: frames and messages.
 
 ``SYNC.md`` beside this file is the specification. A frame is a 4-byte big-endian length and that many bytes
 of msgpack: one map, whose ``t`` names the message. Unknown messages, keys, sections and columns are skipped;
 frames longer than the limit, and maps that are not exactly a message, end the connection.
 
-Columns are packed little-endian arrays, filled and read by C (``struct fp_cols`` in ``csrc/fp_abi.h``),
-except ports and addresses, which stand in network order. A column as long as one element holds the same for
-all records of its section.
+The sections of a batch, which hold the flow records, are written and read by C (``csrc/sections.c``,
+``csrc/cols.c``): here they are bytes.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import msgpack
 
 from flexha.core import agreed
 from flexha.core.errors import RemoteProtocolError
-from flexha.core.events import Op, Part, Refused, Role
+from flexha.core.events import Refused, Role
 from flexha.core.keys_wire import Keys, KeysAck, decode_keys, decode_keys_ack
 from flexha.core.shards import ALL, Shards
 from flexha.units import TERM_MAX, Term
@@ -29,84 +28,20 @@ from flexha.units import TERM_MAX, Term
 VERSION_MIN: Final = 2
 VERSION_MAX: Final = 2
 LENGTH_BYTES: Final = 4
-RECORDS_MAX: Final = 4096
-"""Records of one batch, over all its sections."""
-
+_BATCH_SEQ: Final = b"\x83\xa1t\xa5batch\xa3seq"
+_PARTS: Final = b"\xa5parts"
+"""What stands before the number of a batch as we write it, and between that and its sections."""
+_ACK_SEQ: Final = b"\x82\xa1t\xa3ack\xa3seq"
+"""And before that of an acknowledgement."""
+_UINT_BYTES: Final = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8}
 _U64_MAX: Final = (1 << 64) - 1
 _TEXT_MAX: Final = 256
 _MAP_KEYS_MAX: Final = 64
-_SECTIONS_MAX: Final = 16
 _STRING_BYTES_MAX: Final = 65536
 _SUM_BYTES, _COUNT_BYTES = 8, 4
 _REFUSED: Final = struct.Struct("<HH")
 """How far before the number of the acknowledgement the batch is, and a place in it."""
 _REFUSED_BACK_MAX: Final = 0xFFFF
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column: bytes per record for IPv4 and for IPv6."""
-
-    width_v4: int
-    width_v6: int
-
-    def width(self, family: int) -> int:
-        """Bytes per record."""
-        return self.width_v4 if family == 4 else self.width_v6
-
-
-COLUMNS: Final[Mapping[str, Column]] = {
-    "id_low": Column(4, 4),
-    "id_high": Column(4, 4),
-    "origin": Column(2, 2),
-    "version": Column(4, 4),
-    "form": Column(1, 1),
-    "proto": Column(1, 1),
-    "state": Column(1, 1),
-    "flags": Column(1, 1),
-    "in_port": Column(1, 1),
-    "out_port": Column(1, 1),
-    "rule": Column(2, 2),
-    "inside": Column(4, 16),
-    "remote": Column(4, 16),
-    "external": Column(4, 16),
-    "inside_port": Column(2, 2),
-    "remote_port": Column(2, 2),
-    "external_port": Column(2, 2),
-    "remaining_ms": Column(4, 4),
-    "win": Column(28, 28),
-    "counters": Column(32, 32),
-}
-"""What version 2 knows; a column that is not here is skipped."""
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """Columns of one kind of record."""
-
-    required: tuple[str, ...]
-    optional: tuple[str, ...] = ()
-
-
-_KEY: Final = (
-    "id_low",
-    "id_high",
-    "origin",
-    "form",
-    "proto",
-    "inside",
-    "remote",
-    "inside_port",
-    "remote_port",
-)
-SECTIONS: Final[Mapping[Op, Section]] = {
-    Op.OPEN: Section(
-        (*_KEY, "version", "state", "flags", "in_port", "out_port", "external", "external_port"), ("rule",)
-    ),
-    Op.STATE: Section((*_KEY, "version", "state", "flags")),
-    Op.REST: Section((*_KEY, "version", "state", "flags"), ("rule", "remaining_ms", "win", "counters")),
-    Op.DELETE: Section(_KEY),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,38 +99,10 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Records, in sections by kind and family. ``unknown``: sections and columns that were skipped."""
+    """Records. ``sections``: msgpack, which the fast path makes and reads (``csrc/sections.c``)."""
 
     seq: int
-    parts: tuple[Part, ...]
-    unknown: int = 0
-
-    @property
-    def n(self) -> int:
-        """Records in all sections."""
-        return sum(part.n for part in self.parts)
-
-    def pick(self, places: tuple[int, ...]) -> tuple[Part, ...]:
-        """The records at these places, ascending, and all of them there."""
-        parts: list[Part] = []
-        first = 0
-        for part in self.parts:
-            rows = [place - first for place in places if first <= place < first + part.n]
-            if rows:
-                columns = {
-                    name: _rows(data, COLUMNS[name].width(part.family), rows)
-                    for name, data in part.columns.items()
-                }
-                parts.append(Part(part.op, len(rows), part.family, columns))
-            first += part.n
-        return tuple(parts)
-
-
-def _rows(data: bytes, width: int, rows: list[int]) -> bytes:
-    """Some elements of a column; one that holds for all holds for them."""
-    if len(data) == width:
-        return data
-    return b"".join(data[row * width : (row + 1) * width] for row in rows)
+    sections: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,12 +166,11 @@ class Unknown:
     kind: str
 
 
-Message = (
+Uncommon = (
     Hello
     | Want
     | SweepBegin
     | Resume
-    | Batch
     | SweepEnd
     | Ack
     | Digest
@@ -276,16 +182,26 @@ Message = (
     | KeysAck
     | Unknown
 )
+Message = Batch | Uncommon
 
 
 # ---- out ---------------------------------------------------------------------------------------------
 def encode(message: Message) -> bytes:
     """``message`` as a frame."""
-    payload: bytes = msgpack.packb(_as_map(message), use_bin_type=True)
+    payload: bytes
+    if isinstance(message, Batch):
+        return batch_frame(message.seq, message.sections)
+    payload = msgpack.packb(_as_map(message), use_bin_type=True)
     return len(payload).to_bytes(LENGTH_BYTES, "big") + payload
 
 
-def _as_map(message: Message) -> dict[str, object]:  # noqa: C901 - one arm for each message
+def batch_frame(seq: int, sections: bytes) -> bytes:
+    """``Batch(seq, sections)`` as a frame."""
+    head: bytes = _BATCH_SEQ + msgpack.packb(seq) + _PARTS
+    return (len(head) + len(sections)).to_bytes(LENGTH_BYTES, "big") + head + sections
+
+
+def _as_map(message: Uncommon) -> dict[str, object]:
     match message:
         case Hello():
             return {
@@ -311,11 +227,6 @@ def _as_map(message: Message) -> dict[str, object]:  # noqa: C901 - one arm for 
             }
         case Resume(stream, seq):
             return {"t": "resume", "stream": _stream_map(stream), "seq": seq}
-        case Batch(seq, parts):
-            sections = [
-                {"op": int(part.op), "n": part.n, "f": part.family, "cols": part.columns} for part in parts
-            ]
-            return {"t": "batch", "seq": seq, "parts": sections}
         case SweepEnd(seq, shards):
             return {"t": "sweep_end", "seq": seq, "shards": shards}
         case Ack(seq, refused):
@@ -363,6 +274,8 @@ class FrameBuffer:
 
         Raises: RemoteProtocolError("oversize") as soon as a length says so, before its bytes have come.
         """
+        if not self.chunks:
+            return _cut(data, frame_bytes_max)
         chunks = [*self.chunks, data] if data else list(self.chunks)
         while len(chunks) > 1 and len(chunks[-1]) >= len(chunks[-2]):
             tail = chunks.pop()
@@ -373,17 +286,26 @@ class FrameBuffer:
         head = b"".join(chunks[:LENGTH_BYTES])[:LENGTH_BYTES]
         if buffer.size < LENGTH_BYTES + _checked_length(head, frame_bytes_max):
             return buffer, ()
-        joined = b"".join(chunks)
-        payloads, at = [], 0
-        while len(joined) - at >= LENGTH_BYTES:
-            length = _checked_length(joined[at : at + LENGTH_BYTES], frame_bytes_max)
-            if len(joined) - at - LENGTH_BYTES < length:
-                break
-            at += LENGTH_BYTES
-            payloads.append(joined[at : at + length])
-            at += length
-        rest = joined[at:]
-        return FrameBuffer((rest,) if rest else (), len(rest)), tuple(payloads)
+        return _cut(b"".join(chunks), frame_bytes_max)
+
+
+_EMPTY: Final = FrameBuffer()
+
+
+def _cut(joined: bytes, frame_bytes_max: int) -> tuple[FrameBuffer, tuple[bytes, ...]]:
+    """The payloads of the frames that are whole; what is left."""
+    payloads, at = [], 0
+    while len(joined) - at >= LENGTH_BYTES:
+        length = _checked_length(joined[at : at + LENGTH_BYTES], frame_bytes_max)
+        if len(joined) - at - LENGTH_BYTES < length:
+            break
+        at += LENGTH_BYTES
+        payloads.append(joined[at : at + length])
+        at += length
+    if at == len(joined):
+        return _EMPTY, tuple(payloads)
+    rest = joined[at:]
+    return FrameBuffer((rest,), len(rest)), tuple(payloads)
 
 
 def _checked_length(head: bytes, frame_bytes_max: int) -> int:
@@ -394,7 +316,14 @@ def _checked_length(head: bytes, frame_bytes_max: int) -> int:
 
 
 def decode(payload: bytes) -> Message:
-    """The message in ``payload``. Raises RemoteProtocolError for everything that no conforming peer sends."""
+    """The message in ``payload``. Raises RemoteProtocolError for everything that no conforming peer sends.
+
+    But for the sections of a batch: the fast path says what is wrong with those.
+    """
+    if payload.startswith(_BATCH_SEQ):
+        batch = _plain_batch(payload)
+        if batch is not None:
+            return batch
     try:
         fields = msgpack.unpackb(
             payload,
@@ -477,46 +406,59 @@ def _decode_want(fields: Fields) -> Want:
 
 
 def _decode_batch(fields: Fields) -> Batch:
-    parts: list[Part] = []
-    left, unknown = RECORDS_MAX, 0
-    sections = _typed(fields, "parts", list)
-    if len(sections) > _SECTIONS_MAX:
-        raise RemoteProtocolError("bad_field", f"batch of {len(sections)} sections")
-    for section in sections:
-        if not isinstance(section, dict):
-            raise RemoteProtocolError("bad_field", "a section of a batch is not a map")
-        section["t"] = "batch"
-        op = _unsigned(section, "op")
-        if op not in _OPS:
-            unknown += 1
-            continue
-        part, skipped = _decode_part(section, _OPS[op], left)
-        left -= part.n
-        unknown += skipped
-        parts.append(part)
-    return Batch(_unsigned(fields, "seq"), tuple(parts), unknown)
+    sections: bytes = msgpack.packb(_typed(fields, "parts", list))
+    return Batch(_unsigned(fields, "seq"), sections)
 
 
-def _decode_part(fields: Fields, op: Op, n_max: int) -> tuple[Part, int]:
-    """One section of at most ``n_max`` records, and how many columns of it are unknown."""
-    n = _unsigned(fields, "n", n_max)
-    family = _unsigned(fields, "f", 6)
-    if n == 0 or family not in (4, 6):
-        raise RemoteProtocolError("bad_field", f"section of {n} records, family {family}")
-    columns = _typed(fields, "cols", dict)
-    known: dict[str, bytes] = {}
-    for name, width, required in _LAYOUTS[op, family]:
-        data = columns.get(name)
-        if data is None and not required:
-            continue
-        if not isinstance(data, bytes) or len(data) not in (n * width, width):
-            have = f"{len(data)} bytes" if isinstance(data, bytes) else type(data).__name__
-            raise RemoteProtocolError(
-                "bad_column",
-                f"column {name} of {op.name}: {have}, {n * width} or {width} expected for {n} records",
-            )
-        known[name] = data
-    return Part(op, n, family, known), len(columns) - len(known)
+def _plain_batch(payload: bytes) -> Batch | None:
+    """A batch as we write it, without a look at its sections; None: take the long way."""
+    at = len(_BATCH_SEQ) + 1
+    first = payload[at - 1] if len(payload) >= at else 0xC0
+    if first >= 0x80:  # uint 8, 16, 32 or 64
+        n = _UINT_BYTES.get(first)
+        if n is None:
+            return None
+        seq = int.from_bytes(payload[at : at + n], "big")
+        at += n
+    else:
+        seq = first
+    if not payload.startswith(_PARTS, at):
+        return None
+    return Batch(seq, payload[at + len(_PARTS) :])
+
+
+def whole_batches(data: bytes, frame_bytes_max: int) -> list[Batch] | None:
+    """What ``data`` holds, if that is whole frames of batches as we write them, and nothing else."""
+    batches: list[Batch] = []
+    at, end = 0, len(data)
+    while at < end:
+        begin = at + LENGTH_BYTES
+        length = int.from_bytes(data[at:begin], "big")
+        at = begin + length
+        if at > end or length > frame_bytes_max or not data.startswith(_BATCH_SEQ, begin):
+            return None
+        batch = _plain_batch(data[begin:at])
+        if batch is None:
+            return None
+        batches.append(batch)
+    return batches
+
+
+def highest_ack(data: bytes) -> int | None:
+    """The highest number acknowledged in ``data``, if that is whole frames of ``Ack`` as we write them."""
+    at, end, highest = 0, len(data), -1
+    while at < end:
+        begin = at + LENGTH_BYTES
+        at = begin + int.from_bytes(data[at:begin], "big")
+        if at > end or not data.startswith(_ACK_SEQ, begin):
+            return None
+        first = data[begin + len(_ACK_SEQ)] if begin + len(_ACK_SEQ) < at else 0xC0
+        n = 0 if first < 0x80 else _UINT_BYTES.get(first, -1)
+        if at != begin + len(_ACK_SEQ) + 1 + n:
+            return None
+        seq = first if n == 0 else int.from_bytes(data[at - n : at], "big")
+        highest = max(highest, seq)
+    return None if highest < 0 else highest
 
 
 def _shards(fields: Fields, key: str, *, some: bool = True) -> Shards:
@@ -572,17 +514,6 @@ def _decode_sweep_begin(fields: Fields) -> SweepBegin:
         bool(_unsigned(fields, "repair", 1)),
     )
 
-
-_OPS: Final = {int(op): op for op in Op}
-_LAYOUTS: Final = {
-    (op, family): tuple(
-        (name, COLUMNS[name].width(family), name in section.required)
-        for name in (*section.required, *section.optional)
-    )
-    for op, section in SECTIONS.items()
-    for family in (4, 6)
-}
-"""Per kind and family: each column, its bytes per record, and whether a section makes no sense without it."""
 
 _DECODERS: Final[Mapping[str, Callable[[Fields], Message]]] = {
     "hello": _decode_hello,

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 from flexha.fastpath import marshal
-from flexha.fastpath.batch import COLUMN_WIDTHS, OP_COLUMNS, RecordBatch, column_width
+from flexha.fastpath.batch import COLUMN_WIDTHS, RecordBatch, column_width
 from flexha.fastpath.errors import FastpathError, FastpathMismatchError
 from flexha.fastpath.fates import FateKey, FatePage
 from flexha.fastpath.lib import ffi
@@ -38,13 +38,13 @@ from flexha.fastpath.records import (
     Form,
     Forward,
     HeartbeatFlag,
+    Imported,
     Limits,
     Neighbour,
     NeighbourMoved,
     NeighbourWanted,
     Op,
     Out,
-    Part,
     PathStats,
     Peer,
     Policy,
@@ -80,7 +80,6 @@ if TYPE_CHECKING:
 __all__ = [
     "ALL_SHARDS",
     "COLUMN_WIDTHS",
-    "OP_COLUMNS",
     "Action",
     "Address",
     "CaptureConfig",
@@ -103,13 +102,13 @@ __all__ = [
     "Form",
     "Forward",
     "HeartbeatFlag",
+    "Imported",
     "Limits",
     "Neighbour",
     "NeighbourMoved",
     "NeighbourWanted",
     "Op",
     "Out",
-    "Part",
     "PathStats",
     "Peer",
     "Policy",
@@ -449,8 +448,13 @@ class Fastpath:
             more = more or got == room
             n += got
         lost = self.lost_shards
+        if len(spans) == 1:
+            ((worker, _, end),) = spans
+            at, sections = self._batch.pack(0, end)
+            if at == end:  # no marker in it, as nearly always
+                return [Drained(sections, end, {worker: self._batch.ev_seq(end - 1)}, lost, more=more)]
         if not spans:
-            return [Drained((), {}, lost)] if lost else []
+            return [Drained(b"", 0, {}, lost)] if lost else []
         return self._batches(spans, lost, more=more)
 
     def _batches(self, spans: list[tuple[int, int, int]], lost: int, *, more: bool) -> list[Drained]:
@@ -459,19 +463,19 @@ class Fastpath:
         at, end = 0, spans[-1][2]
         while at < end:
             begin = at
-            at, parts = self._batch.pack(begin, end)
+            at, sections = self._batch.pack(begin, end)
             marks = {
                 worker: self._batch.ev_seq(min(last, at) - 1)
                 for worker, first, last in spans
                 if first < at and last > begin
             }
-            mark = _NO_MARKER
+            n, mark = at - begin, _NO_MARKER
             if at < end:
                 worker = next(worker for worker, first, last in spans if first <= at < last)
                 marks[worker] = self._batch.ev_seq(at)
                 mark = self._marker(worker, self._batch.at(at))
                 at += 1
-            batches.append(Drained(parts, marks, lost, *mark, more=more or at < end))
+            batches.append(Drained(sections, n, marks, lost, *mark, more=more or at < end))
         return batches
 
     def _marker(self, worker: int, record: CData) -> _Mark:
@@ -518,37 +522,33 @@ class Fastpath:
         _ensure(clib.fp_commit_set(self._dp, int(on)), "fp_commit_set")
 
     # ---- sync: records in ----
-    def refused(self, marks: Mapping[int, int], parts: Sequence[Part]) -> None:
-        """The peer did not take these records, told up to ``marks``; to be followed by ``ack``."""
-        n = self._unpack(parts)
+    def refused(self, marks: Mapping[int, int], sections: bytes, places: Sequence[int]) -> None:
+        """The peer did not take what stands at these places, told up to ``marks``; ``ack`` is to follow."""
+        self._batch.unpack(sections)
+        self._batch.pick(places)
         for worker, ev_seq in marks.items():
             _ensure(
-                clib.fp_events_refused(self._dp, worker, ev_seq, self._batch.at(0), n), "fp_events_refused"
+                clib.fp_events_refused(self._dp, worker, ev_seq, self._batch.at(0), len(places)),
+                "fp_events_refused",
             )
 
-    def import_parts(self, parts: Sequence[Part]) -> int:
-        """Put a batch of the peer's records into the tables; returns once they are live, how many were taken.
+    def import_sections(self, sections: bytes) -> Imported:
+        """Put a batch of the peer's records into the tables; returns once they are live.
 
-        Raises: FastpathError(EINVAL) if the columns hold values that no peer sends (nothing of the batch is
-        used then), FastpathError(EPERM) while ACTIVE.
+        Raises: FastpathError, of which nothing is used: EBADMSG, EDOM, ENODATA or EINVAL if they are not what
+        a peer sends (``RecordBatch.unpack``), EPERM while ACTIVE.
         """
-        n = self._unpack(parts)
-        return _ensure(clib.fp_flows_import(self._dp, self._batch.at(0), n), "fp_flows_import")
+        n, unknown = self._batch.unpack(sections)
+        taken = _ensure(clib.fp_flows_import(self._dp, self._batch.at(0), n), "fp_flows_import")
+        return Imported(n, taken, unknown)
 
     def not_taken(self, n: int) -> tuple[int, ...]:
-        """Which of the ``n`` records of the last ``import_parts`` were not; to be asked right behind it."""
+        """Which of the ``n`` records of the last import were not; to be asked right behind it."""
         return self._batch.not_taken(n)
 
     def absurd(self, n: int) -> int:
         """How many of them contradict themselves: no node of this configuration can have such a session."""
         return self._batch.absurd(n)
-
-    def _unpack(self, parts: Sequence[Part]) -> int:
-        n = 0
-        for part in parts:
-            self._batch.unpack(n, part)
-            n += part.n
-        return n
 
     def import_begin(self, shards: int = ALL_SHARDS, *, repair: bool = False) -> None:
         """A sweep of these shards is coming: what is held of them is stale. ``repair``: log what differs."""

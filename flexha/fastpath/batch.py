@@ -1,23 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A buffer of flow records, and its ways into columns and back.
+"""A buffer of flow records, and its ways into the sections of a message and back.
 
-Python's cost is per batch, not per record: C packs and unpacks the columns (``csrc/cols.c``), and the ABI's
-records stay in one bytearray for the life of the batch.
+Python's cost is per batch, not per record, and not per column: C packs and unpacks (``csrc/sections.c``), and
+the ABI's records stay in one bytearray for the life of the buffer.
 """
 
 from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
 from flexha.fastpath.errors import FastpathError
 from flexha.fastpath.fates import FatePage
 from flexha.fastpath.lib import STRUCT_SIZES, CData, ffi, lib
-from flexha.fastpath.marshal import addr_of, lib_constant
-from flexha.fastpath.records import Fate, FlowFlag, FlowRecord, FlowState, Form, Op, Part
+from flexha.fastpath.marshal import addr_of, lib_constant, text
+from flexha.fastpath.records import Fate, FlowFlag, FlowRecord, FlowState, Form
 
 COLUMN_WIDTHS: Final[Mapping[str, int | None]] = MappingProxyType(
     {
@@ -45,22 +45,12 @@ COLUMN_WIDTHS: Final[Mapping[str, int | None]] = MappingProxyType(
 )
 """Columns, named and ordered as in ``struct fp_cols``: bytes per record; None: an address of the family."""
 
-OP_COLUMNS: Final[Mapping[Op, tuple[str, ...]]] = MappingProxyType(
-    {
-        op: tuple(name for i, name in enumerate(COLUMN_WIDTHS) if lib.fp_cols_of(op, 0) >> i & 1)
-        for op in (Op.OPEN, Op.STATE, Op.REST, Op.DELETE)
-    }
-)
-"""The columns of each op, in the order of the sections of a batch: who replaces a session comes before who is
-gone, and what is told of a session after its first word."""
-
 _ADDRESS_BYTES: Final = {4: 4, 6: 16}
 _RECORD_SIZE: Final = STRUCT_SIZES["struct fp_flow_rec"]
 _EV_SEQ_OFFSET: Final = ffi.offsetof("struct fp_flow_rec", "ev_seq")
 _EV_SEQ: Final = struct.Struct("=Q")
 _FATE_OFFSET: Final = ffi.offsetof("struct fp_flow_rec", "fate")
 _ABSURD: Final = lib_constant("FP_ABSURD")
-_N_OPS: Final = len(Op)
 
 # struct fp_flow_rec up to `rule`, and the counters at its end: what people are shown. Ports are big-endian
 # and therefore raw bytes here.
@@ -78,32 +68,28 @@ def column_width(name: str, family: int) -> int:
     return _ADDRESS_BYTES[family] if width is None else width
 
 
-_BITS: Final = {name: 1 << i for i, name in enumerate(COLUMN_WIDTHS)}
+_SECTION_BYTES: Final = 512
+"""More than the names and heads of one section take."""
+_SECTIONS: Final = 8
+"""One for each op and family."""
 
 
 class RecordBatch:
-    """Room for ``capacity`` records (``struct fp_flow_rec``) and their columns."""
+    """Room for ``capacity`` records (``struct fp_flow_rec``), their columns, and a message's sections."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity: Final = capacity
         self._raw: Final = bytearray(capacity * _RECORD_SIZE)
         self._records: Final = ffi.from_buffer("struct fp_flow_rec[]", self._raw)
-        self._columns: Final = {
-            name: memoryview(bytearray(capacity * column_width(name, 6))) for name in COLUMN_WIDTHS
-        }
-        self._columns_of: Final = {
-            (op, family): tuple(
-                (name, _BITS[name], column_width(name, family), self._columns[name]) for name in names
-            )
-            for op, names in OP_COLUMNS.items()
-            for family in _ADDRESS_BYTES
-        }
-        self._cols: Final = ffi.new("struct fp_cols *")
-        for name, column in self._columns.items():
-            setattr(self._cols, name, ffi.from_buffer("uint8_t[]", column))
-        self._cols_in: Final = ffi.new("struct fp_cols *")
-        self._counts: Final = ffi.new("uint32_t[]", 2 * _N_OPS)
-        self._constant: Final = ffi.new("uint32_t *")
+        widths = {name: column_width(name, 6) for name in COLUMN_WIDTHS}
+        self._columns: Final = [ffi.new("uint8_t[]", capacity * width) for width in widths.values()]
+        self._scratch: Final = ffi.new("struct fp_cols *", dict(zip(widths, self._columns, strict=True)))
+        self._sections: Final = bytearray(capacity * sum(widths.values()) + _SECTIONS * _SECTION_BYTES)
+        self._sections_out: Final = ffi.from_buffer("uint8_t[]", self._sections)
+        self._view: Final = memoryview(self._sections)
+        self._used: Final = ffi.new("uint32_t *")
+        self._unknown: Final = ffi.new("uint32_t *")
+        self._error: Final = ffi.new("struct fp_error *")
 
     def at(self, index: int) -> CData:
         """Where record ``index`` stands, for C to fill or to read."""
@@ -113,78 +99,43 @@ class RecordBatch:
         """The worker-local sequence number of a drained record."""
         return int(_EV_SEQ.unpack_from(self._raw, index * _RECORD_SIZE + _EV_SEQ_OFFSET)[0])
 
-    def pack(self, start: int, end: int) -> tuple[int, tuple[Part, ...]]:
+    def pack(self, start: int, end: int) -> tuple[int, bytes]:
         """Records from ``start`` on, up to the first marker or ``end``: where that is, and their sections."""
-        counts = self._counts
-        n = lib.fp_rec_census(self._records + start, end - start, counts)
-        parts = tuple(
-            self._part(start, n, op, family)
-            for op in OP_COLUMNS
-            for family in (4, 6)
-            if counts[2 * op + (family == 6)]
+        n = lib.fp_sections_pack(
+            self._records + start,
+            end - start,
+            self._scratch,
+            self._sections_out,
+            len(self._sections),
+            self._used,
         )
-        return start + n, parts
+        if n < 0:
+            raise FastpathError(-n, "fp_sections_pack")
+        return start + n, bytes(self._view[: self._used[0]])
 
-    def _part(self, start: int, n: int, op: Op, family: int) -> Part:
-        count = lib.fp_cols_pack(self._records + start, n, family, op, self._cols, self._constant)
-        if count < 0:
-            raise FastpathError(-count, "fp_cols_pack")
-        constant = self._constant[0]
-        columns = {
-            name: bytes(column[: width if constant & bit else count * width])
-            for name, bit, width, column in self._columns_of[op, family]
-        }
-        return Part(op, count, family, columns)
+    def unpack(self, sections: bytes) -> tuple[int, int]:
+        """Fill records from the first on: how many, and how many ops and columns were unknown.
 
-    def unpack(self, at: int, part: Part) -> None:
-        """Fill records from ``at`` on. Unknown columns are skipped.
-
-        Raises: FastpathError(EINVAL) for a column of the wrong length, a required one that is missing, or
+        Raises: FastpathError(EBADMSG) for what is no msgpack, FastpathError(EDOM) for a wrong field,
+        FastpathError(ENODATA) for a column that is missing or of a wrong length, FastpathError(EINVAL) for
         values that no peer sends.
         """
-        names = self._columns_of.get((part.op, part.family))
-        if names is None:
-            raise FastpathError(
-                errno.EINVAL,
-                "fp_cols_unpack",
-                f"there is no op {part.op!r}, or address family {part.family!r}",
-            )
-        if not 0 <= part.n <= self.capacity - at:
-            raise FastpathError(
-                errno.EINVAL,
-                "fp_cols_unpack",
-                f"{at} + {part.n} records in one batch, at most {self.capacity}",
-            )
-        cols, n, columns = self._cols_in, part.n, part.columns
-        keep_alive = []
-        constant = 0
-        for name, bit, width, _ in names:  # C looks at the op's columns only
-            column = columns.get(name)
-            if column is None:
-                setattr(cols, name, ffi.NULL)
-                continue
-            if len(column) == width:
-                constant |= bit
-            elif len(column) != n * width:
-                raise FastpathError(
-                    errno.EINVAL,
-                    "fp_cols_unpack",
-                    f"column {name} has {len(column)} bytes, not {n * width} or {width}",
-                )
-            buffer = ffi.from_buffer(column)
-            keep_alive.append(buffer)
-            setattr(cols, name, buffer)
-        rc = lib.fp_cols_unpack(cols, n, part.family, part.op, constant, self._records + at)
-        if rc < 0:
-            raise FastpathError(
-                -rc,
-                "fp_cols_unpack",
-                "a required column is missing, or a record holds a value that no peer sends",
-            )
+        n = lib.fp_sections_unpack(
+            ffi.from_buffer(sections), len(sections), self._records, self.capacity, self._unknown, self._error
+        )
+        if n < 0:
+            raise FastpathError(-n, "fp_sections_unpack", text(self._error.text))
+        return n, self._unknown[0]
 
     def flow_records(self, n: int) -> list[FlowRecord]:
         """The first ``n`` records, for people."""
         return [self._flow_record(i) for i in range(n)]
+
+    def pick(self, places: Sequence[int]) -> None:
+        """Let only these of the records stand, from the first on. ``places`` ascend."""
+        for to, place in enumerate(places):
+            record = self._raw[place * _RECORD_SIZE : (place + 1) * _RECORD_SIZE]
+            self._raw[to * _RECORD_SIZE : (to + 1) * _RECORD_SIZE] = record
 
     def not_taken(self, n: int) -> tuple[int, ...]:
         """Places of the first ``n`` records that an import has not taken."""

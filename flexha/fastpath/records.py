@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import NamedTuple
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -480,19 +481,6 @@ class PathStats:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """A section of a sync batch: ``n`` records of one op and one address family.
-
-    Columns are named as in ``struct fp_cols``. One of one element's length has that value in all records.
-    """
-
-    op: Op
-    n: int
-    family: int
-    columns: Mapping[str, bytes]
-
-
-@dataclass(frozen=True, slots=True)
 class Digests:
     """Digests of ``shards`` (a bit each): a u64 sum and a u32 count for each in their order, little-endian.
 
@@ -505,10 +493,10 @@ class Digests:
     counts: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Drained:
+class Drained(NamedTuple):
     """One sync batch: its sections, and what stands behind it in the stream of changes.
 
+    ``sections``: ``n`` records as they stand in the message (``csrc/sections.c``).
     ``marks``: per worker, the ``ev_seq`` up to which its changes are in this batch or an earlier one.
     ``lost``: shards (a bit each) whose changes could not be tracked: a sweep of them is due.
     ``sweep``: not None: behind this batch a worker tells all records of these shards of its anew.
@@ -518,7 +506,8 @@ class Drained:
     ``more``: records were left behind because ``limit`` was reached.
     """
 
-    parts: tuple[Part, ...]
+    sections: bytes
+    n: int
     marks: Mapping[int, int]
     lost: int = 0
     sweep: int | None = None
@@ -526,10 +515,13 @@ class Drained:
     digests: Digests | None = None
     more: bool = False
 
-    @property
-    def n(self) -> int:
-        """Records in all sections."""
-        return sum(part.n for part in self.parts)
+
+class Imported(NamedTuple):
+    """What became of a batch of ``n`` records: ``taken`` are live. ``unknown``: ops and columns skipped."""
+
+    n: int
+    taken: int
+    unknown: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,9 +190,9 @@ class Daemon:
         policy = PolicyIo(fastpath, plan, self._config, self._path, counters)
         policy.start()
         stack.callback(policy.stop)
-        flows = FlowsIo(fastpath, plan.core.sync.batch_records, driver.post, counters)
+        flows = FlowsIo(fastpath, plan.core.sync.batch_records, driver.post, counters, driver.drained)
         tls = keyring.tls if keyring else None
-        sync = SyncIo(plan.xc, driver.post, counters, tls) if plan.xc else None
+        sync = SyncIo(plan.xc, driver.post, counters, tls, driver.received) if plan.xc else None
         rotation = None
         if keyring and sync:
             rotation = Rotation(

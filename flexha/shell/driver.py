@@ -47,8 +47,21 @@ from flexha.core.actions import (
     TrackChanges,
     WithholdFlows,
 )
-from flexha.core.events import Event, Role, RoleSet, Started, TermPersisted, TermPersistFailed, TimerFired
+from flexha.core.events import (
+    Event,
+    FlowsDrained,
+    Role,
+    RoleSet,
+    Started,
+    SyncReceived,
+    TermPersisted,
+    TermPersistFailed,
+    TimerFired,
+)
+from flexha.core.evolve import replace
 from flexha.core.node import NodeConfig
+from flexha.core.sync_short import Lane
+from flexha.core.sync_wire import Batch
 from flexha.fastpath import Fastpath, FastpathError
 from flexha.shell import clock, log
 from flexha.shell.counters import Counters
@@ -87,6 +100,8 @@ class Driver:
 
     def __init__(self, config: NodeConfig, on_fatal: Callable[[BaseException], None]) -> None:
         self._state = node.initial(config)
+        self._lane: Lane | None = None
+        """What of the session has gone the short way since the last step."""
         self._on_fatal = on_fatal
         self._queue: deque[Event] = deque()
         self._stepping = True  # nothing is stepped before begin()
@@ -106,6 +121,7 @@ class Driver:
 
     def status(self) -> Mapping[str, object]:
         """The core's share of ``flexhactl status``."""
+        self._fold()
         return node.status(self._state, clock.now())
 
     # ---- events ----
@@ -122,8 +138,62 @@ class Driver:
         if not self._stepping:
             self._run()
 
+    # ---- events of a busy stream, by the short way ----
+    def drained(self, sections: bytes, n: int, marks: Mapping[int, int]) -> None:
+        """As ``FlowsDrained``."""
+        if not self._stepping:
+            frame = self._lane_now().put(sections, n, marks, clock.now())
+            if frame is not None:
+                self._send(frame)
+                self.hands.flows.set_credit(self._lane_now().credit)
+                return
+        self.post(FlowsDrained(sections, n, marks))
+
+    def received(self, data: bytes) -> None:
+        """As ``SyncReceived``."""
+        if not self._stepping:
+            lane, now = self._lane_now(), clock.now()
+            marks = lane.acknowledged(data, now)
+            if marks is not None:
+                flows = self.hands.flows
+                if marks:
+                    flows.ack(marks)
+                flows.set_credit(lane.credit)
+                return
+            batches = lane.received(data, now)
+            if batches is not None:
+                self._import(lane, batches, now)
+                return
+        self.post(SyncReceived(data))
+
+    def _import(self, lane: Lane, batches: list[Batch], now: Ns) -> None:
+        flows = self.hands.flows
+        for batch in batches:
+            flows.import_flows(batch.seq, batch.sections)
+        for outcome in flows.outcome():
+            if outcome.error is None and not outcome.refused and outcome.seq == batches[-1].seq:
+                self._send(lane.imported(outcome.n, now))
+            else:
+                self.post(outcome)
+
+    def _send(self, frame: bytes) -> None:
+        if self.hands.sync:
+            self.hands.sync.send(frame)
+
+    def _lane_now(self) -> Lane:
+        if self._lane is None:
+            self._lane = Lane(self._state.session)
+        return self._lane
+
+    def _fold(self) -> None:
+        """What went the short way becomes part of the state."""
+        if self._lane is not None:
+            self._state = replace(self._state, session=self._lane.fold())
+            self._lane = None
+
     def _run(self) -> None:
         self._stepping = True
+        self._fold()
         try:
             while self._queue:
                 self._step(self._queue.popleft())
@@ -144,7 +214,8 @@ class Driver:
         for action in actions:
             self._perform(action, now)
         if actions:
-            self.hands.flows.report()
+            for outcome in self.hands.flows.outcome():
+                self.post(outcome)
 
     def _arm(self) -> None:
         """Ask the core when it wants to be woken. A timer that fires early is set anew then, not before."""
@@ -176,10 +247,10 @@ class Driver:
                     hands.sync.send(data)
             case SetDrainCredit(records):
                 hands.flows.set_credit(records)
-            case AckFlows():
-                hands.flows.ack(action)
-            case ImportFlows():
-                hands.flows.import_flows(action)
+            case AckFlows(marks):
+                hands.flows.ack(marks)
+            case ImportFlows(seq, sections):
+                hands.flows.import_flows(seq, sections)
             case WithholdFlows():
                 hands.flows.withhold(action)
             case PersistTerm(term):

@@ -13,28 +13,20 @@ it.
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
-from flexha import fastpath
 from flexha.core import shards as sets
-from flexha.core.actions import (
-    AckFlows,
-    BeginImport,
-    CompareDigests,
-    EndImport,
-    ImportFlows,
-    WithholdFlows,
-)
+from flexha.core.actions import BeginImport, CompareDigests, EndImport, WithholdFlows
 from flexha.core.events import (
     DigestDrained,
     DigestsRead,
     Event,
     FlowsDrained,
     FlowsImported,
-    Op,
-    Part,
     Refused,
     ShardsLost,
     SweepBegun,
@@ -47,6 +39,13 @@ from flexha.shell.burst import Bursts
 from flexha.shell.counters import Counters
 
 PAUSE_S = 0.002
+OFFENCES: Final = {
+    errno.EBADMSG: "garbage",
+    errno.EDOM: "bad_field",
+    errno.ENODATA: "bad_column",
+    errno.EINVAL: "bad_value",
+}
+"""What is wrong with sections that no conforming peer sends."""
 
 _SUM_BYTES, _COUNT_BYTES = 8, 4
 
@@ -69,10 +68,12 @@ class FlowsIo:
         batch_records: int,
         post: Callable[[Event], None],
         counters: Counters,
+        send: Callable[[bytes, int, Mapping[int, int]], None] | None = None,
     ) -> None:
         self._fastpath = fastpath
         self._batch_records = batch_records
         self._post = post
+        self._send = send or (lambda sections, n, marks: post(FlowsDrained(sections, n, marks)))
         self._counters = counters
         self._credit = 0
         self._timer: asyncio.Handle | None = None
@@ -83,6 +84,8 @@ class FlowsIo:
         self._drained = 0
         self._bursts = Bursts(time.monotonic)
         self._imported: int | None = None
+        self._records = 0
+        """Imported, and not yet told."""
         self._not_taken: list[Refused] = []
         self._absurd = 0
         self._refused: FlowsImported | None = None
@@ -116,14 +119,15 @@ class FlowsIo:
             return
         more = False
         lost = NONE
+        self._pause_until = asyncio.get_running_loop().time() + PAUSE_S
         batches = self._look()
         for drained in batches:
             more, lost = drained.more, drained.lost
             self._take(drained)
         if more:
+            self._pause_until = 0.0
             self.wake()
             return
-        self._pause_until = asyncio.get_running_loop().time() + PAUSE_S
         if batches:
             self.wake()
         if lost:  # and what was told before has left the rings: nothing of it comes behind the sweep
@@ -146,13 +150,12 @@ class FlowsIo:
 
     def _take(self, drained: Drained) -> None:
         """One batch, and the marker that ends it."""
-        if drained.parts:
-            n = drained.n
+        n = drained.n
+        if n:
             self._credit = max(0, self._credit - n)
             self._counters.add("sync.drained_records", n)
             self._drained += n
-            parts = tuple(Part(Op(part.op), part.n, part.family, part.columns) for part in drained.parts)
-            self._post(FlowsDrained(parts, drained.marks))
+            self._send(drained.sections, n, drained.marks)
         if drained.sweep is not None:
             self._post(SweepBegun(drained.sweep))
         if drained.swept is not None:
@@ -183,48 +186,52 @@ class FlowsIo:
             took_s=round(asyncio.get_running_loop().time() - sweep.began_s, 3),
         )
 
-    def ack(self, action: AckFlows) -> None:
-        """Free the tombstones of what the peer has live."""
-        self._fastpath.ack(action.marks)
+    def ack(self, marks: Mapping[int, int]) -> None:
+        """Free the tombstones of what the peer has live, and let go what waits for it."""
+        self._fastpath.ack(marks)
 
     def withhold(self, action: WithholdFlows) -> None:
         """The peer did not take these: the acknowledgement that comes next does not count for them."""
-        self._fastpath.refused(action.marks, _fast_parts(action.parts))
+        self._fastpath.refused(action.marks, action.sections, action.places)
         if self._bursts.begins("refused_by_peer"):
             log.warning(
                 "sync.refused_by_peer",
-                records=sum(part.n for part in action.parts),
+                records=len(action.places),
                 meaning="the peer has no room for these sessions, or cannot use them: a failover ends them",
                 remedy="see sync.records_refused in the peer's log; flexhactl ha readiness counts them",
             )
 
     # ---- in ----
-    def import_flows(self, action: ImportFlows) -> None:
+    def import_flows(self, seq: int, sections: bytes) -> None:
         """Make a batch live; the core decides what a refused one means."""
         if self._refused is not None:
             return
-        n = sum(part.n for part in action.parts)
         try:
-            taken = self._fastpath.import_parts(_fast_parts(action.parts))
+            imported = self._fastpath.import_sections(sections)
         except FastpathError as error:
             self._counters.add("sync.import_refused_batches")
-            log.warning("sync.import_refused", seq=action.seq, records=n, error=error)
-            self._refused = FlowsImported(action.seq, str(error))
+            log.warning("sync.import_refused", seq=seq, error=error)
+            offence = OFFENCES.get(error.errno or 0)
+            self._refused = FlowsImported(seq, error=str(error), offence=offence)
             return
-        self._counters.add("sync.imported_records", taken)
-        if taken < n:
-            self._not_taken.append(Refused(action.seq, self._fastpath.not_taken(n)))
-            self._absurd += self._fastpath.absurd(n)
-            self._counters.add("sync.import_refused_records", n - taken)
+        self._counters.add("sync.imported_records", imported.taken)
+        if imported.unknown:
+            self._counters.add("sync.unknown_columns", imported.unknown)
+        refused = imported.n - imported.taken
+        if refused:
+            self._not_taken.append(Refused(seq, self._fastpath.not_taken(imported.n)))
+            self._absurd += self._fastpath.absurd(imported.n)
+            self._counters.add("sync.import_refused_records", refused)
             if self._bursts.begins("records"):
                 log.warning(
                     "sync.records_refused",
-                    seq=action.seq,
-                    records=n - taken,
+                    seq=seq,
+                    records=refused,
                     absurd=self._absurd,
                     remedy="if the audit does not repair it, compare flow_cap and workers of both nodes",
                 )
-        self._imported = action.seq
+        self._imported = seq
+        self._records += imported.n
 
     def begin_import(self, action: BeginImport) -> None:
         """All records of some shards follow."""
@@ -261,20 +268,20 @@ class FlowsIo:
                 differing |= 1 << shard
         self._post(DigestsRead(action.seq, action.shards, differing))
 
-    def report(self) -> None:
-        """Tell the outcome of all imports of a step."""
+    def outcome(self) -> Iterable[FlowsImported]:
+        """Of all imports since the last time, in their order."""
+        if self._imported is None and self._refused is None:
+            return ()
+        events: list[FlowsImported] = []
         if self._imported is not None:
-            imported, self._imported = self._imported, None
-            not_taken, self._not_taken = tuple(self._not_taken), []
-            absurd, self._absurd = self._absurd, 0
-            self._post(FlowsImported(imported, refused=not_taken, absurd=absurd))
+            refused = tuple(self._not_taken)
+            done = FlowsImported(self._imported, self._records, refused=refused, absurd=self._absurd)
+            self._imported, self._records, self._not_taken, self._absurd = None, 0, [], 0
+            events.append(done)
         if self._refused is not None:
-            refused, self._refused = self._refused, None
-            self._post(refused)
-
-
-def _fast_parts(parts: tuple[Part, ...]) -> list[fastpath.Part]:
-    return [fastpath.Part(fastpath.Op(part.op), part.n, part.family, part.columns) for part in parts]
+            events.append(self._refused)
+            self._refused = None
+        return events
 
 
 def _rows(shards: Shards, sums: bytes, counts: bytes) -> dict[int, tuple[bytes, bytes]]:

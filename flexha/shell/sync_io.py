@@ -56,10 +56,16 @@ class SyncIo:
     """Keeps the connection, and counts what crosses it."""
 
     def __init__(
-        self, xc: XcPlan, post: Callable[[Event], None], counters: Counters, tls: Tls | None = None
+        self,
+        xc: XcPlan,
+        post: Callable[[Event], None],
+        counters: Counters,
+        tls: Tls | None = None,
+        receive: Callable[[bytes], None] | None = None,
     ) -> None:
         self._xc = xc
         self._post = post
+        self._receive = receive or (lambda data: post(SyncReceived(data)))
         self._counters = counters
         self._tls = tls
         self._server: asyncio.Server | None = None
@@ -184,7 +190,7 @@ class SyncIo:
     def received(self, connection: _Connection, data: bytes) -> None:
         """Bytes of the current connection; of a former one they are ignored."""
         if connection is self._current:
-            self._post(SyncReceived(data))
+            self._receive(data)
 
     def refused(self, connection: _Connection, why: Refusal) -> None:
         """A connection is not what it should be."""

@@ -181,7 +181,7 @@ class Pair(RuleBasedStateMachine):
         compared = 0
         for batch in self.node.fastpath.drain(BATCH):
             assert batch.lost == 0
-            self.peer.fastpath.import_parts(batch.parts)
+            self.peer.fastpath.import_sections(batch.sections)
             self.node.fastpath.ack(batch.marks)
             if batch.digests is not None:
                 self._compare_digests(batch.digests)
@@ -216,7 +216,7 @@ class Pair(RuleBasedStateMachine):
         swept = 0
         while swept != ALL_SHARDS:
             for batch in self.node.fastpath.drain(BATCH):
-                self.peer.fastpath.import_parts(batch.parts)
+                self.peer.fastpath.import_sections(batch.sections)
                 self.node.fastpath.ack(batch.marks)
                 swept |= batch.swept or 0
         assert self.peer.fastpath.import_end() == 0

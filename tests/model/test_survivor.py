@@ -25,7 +25,7 @@ def replicate(active: NatNode, passive: NatNode) -> None:
     """All changes, as sync carries them."""
     active.fastpath.digest_ask()  # what could wait is told, too
     for batch in active.fastpath.drain(64):
-        passive.fastpath.import_parts(batch.parts)
+        passive.fastpath.import_sections(batch.sections)
         active.fastpath.ack(batch.marks)
 
 

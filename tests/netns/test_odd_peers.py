@@ -426,8 +426,8 @@ BY_ACTIVE = {
     "huge-count": "sync.bad_field",
     "no-required-column": "sync.bad_column",
     "long-column": "sync.bad_column",
-    "impossible-state": "sync.import_refused",
-    "impossible-form": "sync.import_refused",
+    "impossible-state": "sync.bad_value",
+    "impossible-form": "sync.bad_value",
 }
 ABSURD = ("port-outside-of-the-pool", "address-of-no-pool", "another-shard", "state-of-another-protocol")
 

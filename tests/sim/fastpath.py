@@ -11,22 +11,22 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+import msgpack
 
 from flexha.core.events import (
     DigestDrained,
     Event,
     FlowsDrained,
-    Op,
-    Part,
     Role,
     ShardsLost,
     SweepBegun,
     SweepWalked,
 )
 from flexha.core.shards import ALL, NONE, SHARDS, Shards, members
-from flexha.core.sync_wire import COLUMNS, SECTIONS
+from flexha.fastpath import Op
 from flexha.units import Term
 
 WORKERS = 2
@@ -235,7 +235,7 @@ class FakeFastpath:
                 lost |= self.lost & worker.shards
         if records:
             self.credit -= len(records)
-            events.insert(0, FlowsDrained(pack(records), marks))
+            events.insert(0, FlowsDrained(pack(records), len(records), marks))
         if lost and self.credit:
             events.append(ShardsLost(lost))
         return events
@@ -253,9 +253,9 @@ class FakeFastpath:
         for shard in members(shards):
             self._epochs[shard] += 1
 
-    def import_flows(self, parts: Iterable[Part]) -> None:
+    def import_flows(self, records: list[Told]) -> None:
         assert not self.fence.is_active, "import while ACTIVE"
-        for flow, version, op in unpack(parts):
+        for flow, version, op in records:
             if op is Op.DELETE:
                 self.flows.pop(flow, None)
                 self._epoch.pop(flow, None)
@@ -303,28 +303,12 @@ def shard_of(flow: int) -> int:
     return flow % SHARDS
 
 
-def pack(records: list[Told]) -> tuple[Part, ...]:
-    """Records as the sections of a batch; what the fake has no use for is zero."""
-    parts = []
-    for op in (Op.OPEN, Op.STATE, Op.REST, Op.DELETE):
-        some = [record for record in records if record[2] is op]
-        if not some:
-            continue
-        columns = {name: bytes(COLUMNS[name].width_v4) for name in SECTIONS[op].required}
-        columns["id_low"] = struct.pack(f"<{len(some)}I", *(r[0] & 0xFFFFFFFF for r in some))
-        columns["id_high"] = struct.pack(f"<{len(some)}I", *(r[0] >> 32 for r in some))
-        if op is not Op.DELETE:
-            columns["version"] = struct.pack(f"<{len(some)}I", *(r[1] for r in some))
-        parts.append(Part(op, len(some), 4, columns))
-    return tuple(parts)
+def pack(records: list[Told]) -> bytes:
+    """Records as the sections of a batch; what the fake has no use for is missing."""
+    packed: bytes = msgpack.packb([(flow, version, int(op)) for flow, version, op in records])
+    return packed
 
 
-def unpack(parts: Iterable[Part]) -> list[Told]:
-    """The records in ``parts``."""
-    records: list[Told] = []
-    for part in parts:
-        low, high = (struct.unpack(f"<{part.n}I", part.columns[name]) for name in ("id_low", "id_high"))
-        ids = [upper << 32 | lower for upper, lower in zip(high, low, strict=True)]
-        versions = struct.unpack(f"<{part.n}I", part.columns.get("version", bytes(4 * part.n)))
-        records += [(flow, version, part.op) for flow, version in zip(ids, versions, strict=True)]
-    return records
+def unpack(sections: bytes) -> list[Told]:
+    """The records in ``sections``."""
+    return [(flow, version, Op(op)) for flow, version, op in msgpack.unpackb(sections)]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, assert_never
 
-from sim.fastpath import FakeFastpath
+from sim.fastpath import FakeFastpath, unpack
 from sim.net import PATHS, Connection
 
 from flexha.core import heartbeat_wire, node, sync_wire
@@ -128,6 +128,7 @@ class Process:
         self._inbox: deque[Event] = deque()
         self._timer_at: Ns | None = None
         self._imported: int | None = None
+        self._records = 0
         self._redial_ms = 50.0
         self._begun = self._rng.randrange(1 << 40)  # the clocks of two nodes have nothing in common
 
@@ -188,8 +189,8 @@ class Process:
             if not self.alive:
                 return
         if self._imported is not None:
-            imported, self._imported = self._imported, None
-            self.post(FlowsImported(imported))
+            self.post(FlowsImported(self._imported, self._records))
+            self._imported, self._records = None, 0
         deadline = node.next_deadline(self.state)
         if isinstance(event, TimerFired) and deadline is not None and deadline <= self.now:
             raise SimulationError(f"{self.name}: TimerFired left a deadline in the past: a busy loop")
@@ -245,8 +246,10 @@ class Process:
             case BeginImport(seq, shards, _):
                 fastpath.begin_import(shards)
                 self._imported = seq
-            case ImportFlows(seq, parts):
-                fastpath.import_flows(parts)
+            case ImportFlows(seq, sections):
+                told = unpack(sections)
+                fastpath.import_flows(told)
+                self._records += len(told)
                 self._imported = seq
             case EndImport(seq, shards):
                 fastpath.end_import(shards)

@@ -10,11 +10,11 @@ import random
 from collections.abc import Callable
 
 import pytest
-from sim.fastpath import QUEUE_MAX, RING_RECORDS, TOMBSTONES_MAX, FakeFastpath
+from sim.fastpath import QUEUE_MAX, RING_RECORDS, TOMBSTONES_MAX, FakeFastpath, Told
 from sim.host import Process, SimulationError
 from sim.world import AGREED_S, CHAOS_MS, QUIET_MS, Fault, World
 
-from flexha.core.events import Part, Role
+from flexha.core.events import Role
 from flexha.core.node import SyncLimits
 from flexha.core.shards import NONE, Shards
 from flexha.units import NS_PER_S, Ns, ms
@@ -61,13 +61,13 @@ def test_damage_that_nobody_did_is_noticed(monkeypatch: pytest.MonkeyPatch, amou
 
 def test_a_record_that_is_not_imported_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of batches that are acknowledged nevertheless."""
-    whole: Callable[[FakeFastpath, tuple[Part, ...]], None] = FakeFastpath.import_flows
+    whole: Callable[[FakeFastpath, list[Told]], None] = FakeFastpath.import_flows
     good = 20
 
-    def import_flows(self: FakeFastpath, parts: tuple[Part, ...]) -> None:
+    def import_flows(self: FakeFastpath, records: list[Told]) -> None:
         nonlocal good
         good -= 1
-        whole(self, parts if good > 0 else parts[1:])
+        whole(self, records if good > 0 else records[1:])
 
     monkeypatch.setattr(FakeFastpath, "import_flows", import_flows)
     with pytest.raises(SimulationError, match="differ at a place in the stream"):

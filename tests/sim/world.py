@@ -34,11 +34,12 @@ from sim.host import Disk, Process, SimulationError
 from sim.net import PATHS, PORTS, VMAC_PREFIX, Connection, Network
 
 from flexha.core.actions import Action
-from flexha.core.events import Command, Event, Op, OperatorAsked, Role
+from flexha.core.events import Command, Event, OperatorAsked, Role
 from flexha.core.heartbeat_wire import Heartbeat
 from flexha.core.node import SyncLimits
 from flexha.core.shards import ALL
 from flexha.core.sync_wire import Ack, Batch, SweepBegin
+from flexha.fastpath import Op
 from flexha.units import NS_PER_MS, NS_PER_S, Ns, Term, centiseconds, ms
 
 DUAL_MS = 400

@@ -52,7 +52,7 @@ class Committed:
         told = 0
         while batches := self.a.fastpath.drain():
             for batch in batches:
-                self.b.fastpath.import_parts(batch.parts)
+                self.b.fastpath.import_sections(batch.sections)
                 self.marks.update(batch.marks)
                 told += batch.n
         return told
@@ -62,7 +62,7 @@ class Committed:
         told = 0
         while batches := self.a.fastpath.drain():
             for batch in batches:
-                self.a.fastpath.refused(batch.marks, batch.parts)
+                self.a.fastpath.refused(batch.marks, batch.sections, range(batch.n))
                 self.marks.update(batch.marks)
                 told += batch.n
         return told
@@ -206,7 +206,7 @@ def test_a_refusal_of_what_was_told_anew_meanwhile_says_nothing() -> None:
         (first,) = pair.a.fastpath.drain()
         pair.a.fastpath.sweep_start()
         pair.tell()
-        pair.a.fastpath.refused(first.marks, first.parts)
+        pair.a.fastpath.refused(first.marks, first.sections, range(first.n))
         assert verdicts(pair.ack()) == ["snat"]
         assert pair.fates() == [Fate.LIVES]
 
@@ -222,7 +222,7 @@ def test_a_full_table_says_which_records_it_did_not_take(n_workers: int) -> None
         told = taken = 0
         while batches := a.fastpath.drain():
             for batch in batches:
-                taken += (n := b.fastpath.import_parts(batch.parts))
+                taken += (n := b.fastpath.import_sections(batch.sections).taken)
                 missing = b.fastpath.not_taken(batch.n)
                 told += batch.n
                 assert n + len(missing) == batch.n

@@ -57,7 +57,7 @@ def tell(active: NatNode, passive: NatNode) -> None:
     """What changed goes to the peer."""
     active.fastpath.digest_ask()  # what could wait is told, too
     for batch in active.fastpath.drain(64):
-        passive.fastpath.import_parts(batch.parts)
+        passive.fastpath.import_sections(batch.sections)
         active.fastpath.ack(batch.marks)
 
 

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from cores import FOREIGN, VRIDS, advert
+from sim.fastpath import unpack
 from sim.host import Process
 from sim.net import PATHS
 from sim.world import World
@@ -273,8 +274,8 @@ def told_message(message: sync_wire.Message) -> list[str]:
             return [f"sync: {seq} of term {stream.term}, {what} of {named(shards)} begins"]
         case Resume(stream, seq):
             return [f"sync: resume with {seq} of term {stream.term}"]
-        case Batch(seq):
-            return [f"sync: {seq}, {message.n} records"]
+        case Batch(seq, sections):
+            return [f"sync: {seq}, {len(unpack(sections))} records"]
         case SweepEnd(seq, shards):
             return [f"sync: {seq}, sweep of {named(shards)} ends"]
         case Audit(seq, _, differ):

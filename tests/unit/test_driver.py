@@ -40,6 +40,10 @@ class Recorder:
     def perform(self, action: object) -> None:
         self.did.append(action)
 
+    def outcome(self) -> list[ev.Event]:
+        self.did.append(("outcome",))
+        return []
+
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *args, **kwargs: self.did.append((name, *args, *kwargs.values()))
 
@@ -111,7 +115,7 @@ def test_actions_are_performed_in_order_and_outcomes_come_after_all_of_them(
     async def story(under_test: Driver, core: Core, hand: Recorder, _: list[BaseException]) -> None:
         under_test.begin(STARTED)
         pulse = act.SetPulse(ready=False, burst=True)
-        assert hand.did == [("role", 3, 4), frame, pulse, ("report",)]
+        assert hand.did == [("role", 3, 4), frame, pulse, ("outcome",)]
         assert core.seen == [STARTED, ev.RoleSet(ev.Role.ACTIVE, Term(4))]
 
     run(monkeypatch, script, story)
@@ -140,11 +144,11 @@ EVERY_ACTION: list[tuple[act.Action, object]] = [
     (act.SetDrainCredit(5), ("set_credit", 5)),
     (act.SetCommit(on=True), ("set_commit", True)),
     (act.BeginImport(1, 5), ("begin_import", act.BeginImport(1, 5))),
-    (act.ImportFlows(1, ()), ("import_flows", act.ImportFlows(1, ()))),
+    (act.ImportFlows(1, b"\x90"), ("import_flows", 1, b"\x90")),
     (act.EndImport(2, 5), ("end_import", act.EndImport(2, 5))),
     (act.CompareDigests(2, 0, b"", b""), ("compare", act.CompareDigests(2, 0, b"", b""))),
-    (act.AckFlows({0: 9}), ("ack", act.AckFlows({0: 9}))),
-    (act.WithholdFlows({0: 9}, ()), ("withhold", act.WithholdFlows({0: 9}, ()))),
+    (act.AckFlows({0: 9}), ("ack", {0: 9})),
+    (act.WithholdFlows({0: 9}, b"", (1,)), ("withhold", act.WithholdFlows({0: 9}, b"", (1,)))),
     (act.HearKeys(KEYS_ACK), ("hear", KEYS_ACK)),
     (act.Reply(1, ok=True, text="t"), act.Reply(1, ok=True, text="t")),
     (act.Stop(), "stopped"),
@@ -155,7 +159,7 @@ EVERY_ACTION: list[tuple[act.Action, object]] = [
 def test_each_action_has_its_hand(monkeypatch: pytest.MonkeyPatch, action: act.Action, done: object) -> None:
     async def story(under_test: Driver, _core: Core, hand: Recorder, fatal: list[BaseException]) -> None:
         under_test.begin(STARTED)
-        assert hand.did == [done, ("report",)], "then what was imported is told, all at once"
+        assert hand.did == [done, ("outcome",)], "then what was imported is told, all at once"
         assert not fatal
 
     run(monkeypatch, lambda event: (action,) if event == STARTED else (), story)
@@ -210,7 +214,7 @@ def test_a_persisted_term_comes_back_as_an_event(monkeypatch: pytest.MonkeyPatch
         assert core.seen == [STARTED]  # the disk is not waited for
         await until(lambda: len(core.seen) == 4)
         assert core.seen[1:] == [ev.TermPersisted(Term(n)) for n in (2, 4, 6)]
-        assert [done for done in hand.did if done != ("report",)] == [("write", n) for n in (2, 4, 6)]
+        assert [done for done in hand.did if done != ("outcome",)] == [("write", n) for n in (2, 4, 6)]
 
     run(monkeypatch, script, story)
 

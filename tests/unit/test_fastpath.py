@@ -11,13 +11,16 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
+import msgpack
 import packets
 import pytest
 from packets import LAN, TCP, UDP, WAN, Packet
+from sections import COLUMNS, SECTIONS, pack, unpack
 
 from flexha.core.events import Role
 from flexha.core.shards import ALL as ALL_SHARDS
 from flexha.fastpath import (
+    COLUMN_WIDTHS,
     Drained,
     Fastpath,
     FastpathConfig,
@@ -33,9 +36,10 @@ from flexha.fastpath import (
     PulseKind,
     Punt,
     Source,
+    column_width,
+    lib,
     verdict_table,
 )
-from flexha.fastpath.batch import OP_COLUMNS
 
 S = 1_000_000_000
 NOW = 1000 * S
@@ -269,7 +273,7 @@ def test_fib_is_validated(active: Fastpath) -> None:
 def test_drain_and_ack(active: Fastpath) -> None:
     forward(active, DNS)
     (batch,) = active.drain()
-    (part,) = batch.parts
+    (part,) = unpack(batch.sections)
     assert (part.op, part.n, part.family) == (Op.OPEN, 1, 4)
     assert (batch.marks, batch.lost, batch.swept, batch.digests, batch.more) == ({0: 1}, 0, None, None, False)
     assert set(part.columns["form"]) == {Form.SNAT}
@@ -279,7 +283,7 @@ def test_drain_and_ack(active: Fastpath) -> None:
     assert active.test_expire(NOW + 400 * S) == 1
     assert active.worker_stats(0).tombstones == 1
     (deleted,) = active.drain()
-    assert [part.op for part in deleted.parts] == [Op.DELETE]
+    assert [part.op for part in unpack(deleted.sections)] == [Op.DELETE]
     active.ack(batch.marks)
     assert active.worker_stats(0).tombstones == 1
     active.ack(deleted.marks)
@@ -333,7 +337,7 @@ def test_digests_of_both_nodes_are_equal_behind_the_same_batch(active: Fastpath,
         forward(active, replace(DNS, sport=6000 + i))
     active.digest_ask()
     (batch,) = active.drain()
-    assert passive.import_parts(batch.parts) == 20
+    assert passive.import_sections(batch.sections).taken == 20
     told = batch.digests
     assert told is not None
     assert (told.of, told.shards) == (ALL_SHARDS, ALL_SHARDS)
@@ -343,7 +347,7 @@ def test_digests_of_both_nodes_are_equal_behind_the_same_batch(active: Fastpath,
     active.digest_ask()
     (batch,) = active.drain()
     assert batch.digests != passive.digests(), "what is told has to be imported first"
-    passive.import_parts(batch.parts)
+    passive.import_sections(batch.sections)
     assert batch.digests == passive.digests()
 
 
@@ -352,7 +356,7 @@ def test_takeover_goes_on_with_the_same_mapping(active: Fastpath, passive: Fastp
     """Spec: R13, R19."""
     sent = forward(active, DNS)
     for batch in active.drain():
-        assert passive.import_parts(batch.parts) == batch.n
+        assert passive.import_sections(batch.sections).taken == batch.n
     passive.test_expire(NOW)
     passive.set_role(Role.ACTIVE, 3)
     back = forward(passive, sent.reply(), WAN)
@@ -364,7 +368,7 @@ def test_import_is_refused_while_active(active: Fastpath) -> None:
     forward(active, DNS)
     (batch,) = active.drain()
     for call in (
-        lambda: active.import_parts(batch.parts),
+        lambda: active.import_sections(batch.sections),
         active.import_begin,
         active.import_end,
     ):
@@ -376,42 +380,79 @@ def test_import_is_refused_while_active(active: Fastpath) -> None:
 def test_bulk_import_sweeps_what_it_did_not_refresh(active: Fastpath, passive: Fastpath) -> None:
     forward(active, DNS)
     (first,) = active.drain()
-    passive.import_parts(first.parts)
+    passive.import_sections(first.sections)
     forward(active, replace(DNS, sport=99))
     (second,) = active.drain()
     passive.import_begin()
-    passive.import_parts(second.parts)
+    passive.import_sections(second.sections)
     assert passive.import_end() == 1
     assert {flow.inside_port for flow in passive.flows()} == {99}
 
 
-def test_import_refuses_damaged_columns(active: Fastpath, passive: Fastpath) -> None:
+def test_import_refuses_damaged_sections(active: Fastpath, passive: Fastpath) -> None:
+    """Nothing of such a batch is used, and what is wrong with it is said."""
     forward(active, DNS)
     (batch,) = active.drain()
-    (part,) = batch.parts
-    for damage in (
-        {"id_low": part.columns["id_low"][:-1]},
-        {"proto": bytes([0])},
-        {"form": bytes([3])},
-        {"state": bytes([200])},
-        {"inside": b""},
+    (part,) = unpack(batch.sections)
+    assert pack([part]) == batch.sections, "as msgpack would"
+    for code, damage in (
+        (errno.ENODATA, {"id_low": part.columns["id_low"][:-1]}),
+        (errno.ENODATA, {"inside": b""}),
+        (errno.EINVAL, {"proto": bytes([0])}),
+        (errno.EINVAL, {"form": bytes([3])}),
+        (errno.EINVAL, {"state": bytes([200])}),
     ):
         with pytest.raises(FastpathError) as caught:
-            passive.import_parts([replace(part, columns={**part.columns, **damage})])
-        assert caught.value.errno == errno.EINVAL
-    for change in ({"family": 6}, {"family": 5}, {"n": -1}, {"n": 1 << 20}):
-        with pytest.raises(FastpathError):
-            passive.import_parts([replace(part, **change)])  # type: ignore[arg-type]
-    for name in OP_COLUMNS[Op.OPEN]:
+            passive.import_sections(pack([replace(part, columns={**part.columns, **damage})]))
+        assert caught.value.errno == code
+    for change in ({"family": 5}, {"n": -1}, {"n": 0}, {"n": 1 << 20}, {"n": 1 << 40}):
+        with pytest.raises(FastpathError) as caught:
+            passive.import_sections(pack([replace(part, **change)]))  # type: ignore[arg-type]
+        assert caught.value.errno == errno.EDOM
+    for name in part.columns:
         few = {key: data for key, data in part.columns.items() if key != name}
         if name != "rule":
-            with pytest.raises(FastpathError):
-                passive.import_parts([replace(part, columns=few)])
+            with pytest.raises(FastpathError, match=f"column {name} of OPEN is missing"):
+                passive.import_sections(pack([replace(part, columns=few)]))
+    for cut in range(len(batch.sections)):
+        with pytest.raises(FastpathError) as caught:
+            passive.import_sections(batch.sections[:cut])
+        assert caught.value.errno in {errno.EBADMSG, errno.EDOM}
     assert list(passive.flows()) == []
-    # Of another version: a column more is skipped, and an optional one may be missing.
+
+
+def test_import_skips_what_it_does_not_know(active: Fastpath, passive: Fastpath) -> None:
+    """Of another version: a column or a kind of record more is skipped, an optional one may be missing.
+
+    Spec: B10."""
+    forward(active, DNS)
+    (batch,) = active.drain()
+    (part,) = unpack(batch.sections)
     few = {key: data for key, data in part.columns.items() if key != "rule"}
-    assert passive.import_parts([replace(part, columns=few | {"app_id": b"?"})]) == 1
-    assert passive.import_parts([]) == 0
+    later = {"op": 77, "n": 1 << 40, "whatever": [None, {"a": 1.5}]}
+    (known,) = msgpack.unpackb(pack([replace(part, columns=few | {"app_id": b"?"})]))
+    assert passive.import_sections(msgpack.packb([later, known | {"zstd": False}, later])) == (1, 1, 3)
+    assert passive.import_sections(b"\x90") == (0, 0, 0)
+
+
+def test_sections_are_as_the_specification_says() -> None:
+    """SYNC.md, and the second implementation in tests/sections.py. Spec: R23."""
+    assert list(COLUMNS) == list(COLUMN_WIDTHS)
+    for name, column in COLUMNS.items():
+        assert (column.width_v4, column.width_v6) == (column_width(name, 4), column_width(name, 6))
+    for op, section in SECTIONS.items():
+        of_op, required = (
+            {name for i, name in enumerate(COLUMN_WIDTHS) if lib.lib.fp_cols_of(int(op), only) >> i & 1}
+            for only in (0, 1)
+        )
+        assert required == set(section.required)
+        assert of_op == {*section.required, *section.optional}
+    assert SECTIONS[Op.OPEN].optional == ("rule",)
+    assert SECTIONS[Op.REST].optional == ("rule", "remaining_ms", "win", "counters")
+    widths = {
+        op: sum(COLUMNS[name].width_v4 for name in section.required) for op, section in SECTIONS.items()
+    }
+    assert widths == {Op.OPEN: 38, Op.STATE: 30, Op.REST: 30, Op.DELETE: 24}, "most say a value once for all"
 
 
 # ---- inspection --------------------------------------------------------------------------------------

@@ -22,10 +22,9 @@ from flexha.fastpath import (
     Fastpath,
     FastpathError,
     HeartbeatFlag,
+    Imported,
     NeighbourMoved,
     NeighbourWanted,
-    Op,
-    Part,
     PathStats,
     Peer,
     PulseEvent,
@@ -78,10 +77,10 @@ class FakeFastpath:
         self._maybe_refuse("fp_inject")
         self.did.append(("inject", port, frame, fenced))
 
-    def import_parts(self, parts: list[Part]) -> int:
+    def import_sections(self, sections: bytes) -> Imported:
         self._maybe_refuse("fp_flows_import")
-        self.did.append(("import_parts", *parts))
-        return sum(part.n for part in parts) - 1
+        self.did.append(("import_sections", sections))
+        return Imported(len(sections), len(sections) - 1, unknown=0)
 
     def not_taken(self, n: int) -> tuple[int, ...]:
         return (n - 1,)
@@ -208,12 +207,12 @@ def test_punts_and_frames(bench: Bench) -> None:
 
 # ---- flow records ------------------------------------------------------------------------------------------
 def drained(n: int, **changes: Any) -> Drained:
-    fields: dict[str, Any] = {"parts": (Part(Op.OPEN, n, 4, {}),), "marks": {0: n}}
+    fields: dict[str, Any] = {"sections": bytes(n), "n": n, "marks": {0: n}}
     return Drained(**{**fields, **changes})
 
 
 def told(n: int) -> ev.FlowsDrained:
-    return ev.FlowsDrained((ev.Part(ev.Op.OPEN, n, 4, {}),), {0: n})
+    return ev.FlowsDrained(bytes(n), n, {0: n})
 
 
 def run(story: Callable[[Bench, FlowsIo], Awaitable[None]]) -> None:
@@ -264,7 +263,7 @@ def test_markers_follow_their_batch() -> None:
         bench.fake.waiting_batches = [
             drained(2, sweep=6),
             drained(3, swept=6),
-            drained(0, parts=(), digests=digests),
+            drained(0, digests=digests),
         ]
         flows.set_credit(10)
         await settle()
@@ -354,26 +353,21 @@ def test_nobody_is_woken_while_draining_goes_on() -> None:
     run(story)
 
 
-def incoming(seq: int, n: int) -> act.ImportFlows:
-    return act.ImportFlows(seq, (ev.Part(ev.Op.OPEN, n, 4, {}),))
-
-
 def test_what_was_imported_in_a_step_is_told_at_once() -> None:
     """So that one acknowledgement answers for all of it."""
 
     async def story(bench: Bench, flows: FlowsIo) -> None:
         flows.begin_import(act.BeginImport(1, 5, repair=True))
-        flows.import_flows(incoming(2, 10))
-        flows.import_flows(incoming(3, 5))
+        flows.import_flows(2, bytes(10))
+        flows.import_flows(3, bytes(5))
         assert bench.events == []
-        flows.report()
-        flows.report()
         refused = (ev.Refused(2, (9,)), ev.Refused(3, (4,)))
-        assert bench.events == [ev.FlowsImported(3, refused=refused)]
+        assert list(flows.outcome()) == [ev.FlowsImported(3, 15, refused=refused)]
+        assert list(flows.outcome()) == []
         assert bench.fake.did == [
             ("import_begin", 5, True),
-            ("import_parts", Part(Op.OPEN, 10, 4, {})),
-            ("import_parts", Part(Op.OPEN, 5, 4, {})),
+            ("import_sections", bytes(10)),
+            ("import_sections", bytes(5)),
         ]
         assert bench.counters.values() == {"sync.import_refused_records": 2, "sync.imported_records": 13}
 
@@ -385,7 +379,7 @@ def test_refused_records_are_logged_once_a_burst(caplog: pytest.LogCaptureFixtur
 
     async def story(bench: Bench, flows: FlowsIo) -> None:
         for seq in range(1, 4):
-            flows.import_flows(incoming(seq, 10))
+            flows.import_flows(seq, bytes(10))
         assert bench.counters.values()["sync.import_refused_records"] == 3
 
     with caplog.at_level(logging.WARNING):
@@ -398,9 +392,8 @@ def test_what_the_peer_refused_is_withheld_and_told_once_a_burst(caplog: pytest.
 
     async def story(bench: Bench, flows: FlowsIo) -> None:
         for mark in (7, 8):
-            flows.withhold(act.WithholdFlows({0: mark}, (ev.Part(ev.Op.OPEN, 2, 4, {}),)))
-        parts = [Part(Op.OPEN, 2, 4, {})]
-        assert bench.fake.did == [("refused", {0: 7}, parts), ("refused", {0: 8}, parts)]
+            flows.withhold(act.WithholdFlows({0: mark}, b"s", (3, 5)))
+        assert bench.fake.did == [("refused", {0: 7}, b"s", (3, 5)), ("refused", {0: 8}, b"s", (3, 5))]
 
     with caplog.at_level(logging.WARNING):
         run(story)
@@ -412,15 +405,13 @@ def test_records_that_cannot_be_are_counted_for_the_core() -> None:
 
     async def story(bench: Bench, flows: FlowsIo) -> None:
         bench.fake.n_absurd = 1
-        flows.import_flows(incoming(1, 10))
-        flows.import_flows(incoming(2, 10))
-        flows.report()
-        (event,) = bench.events
+        flows.import_flows(1, bytes(10))
+        flows.import_flows(2, bytes(10))
+        (event,) = flows.outcome()
         assert isinstance(event, ev.FlowsImported)
         assert event.absurd == 2
         flows.begin_import(act.BeginImport(3, 1))
-        flows.report()
-        assert bench.events[-1] == ev.FlowsImported(3)
+        assert list(flows.outcome()) == [ev.FlowsImported(3)]
 
     run(story)
 
@@ -429,24 +420,23 @@ def test_behind_a_refused_batch_nothing_is_done() -> None:
     """The end of a sweep would remove what that batch had."""
 
     async def story(bench: Bench, flows: FlowsIo) -> None:
-        flows.import_flows(incoming(1, 10))
+        flows.import_flows(1, bytes(10))
         bench.fake.refusal = errno.EINVAL
-        flows.import_flows(incoming(2, 10))
+        flows.import_flows(2, bytes(10))
         bench.fake.refusal = None
-        flows.import_flows(incoming(3, 10))
+        flows.import_flows(3, bytes(10))
         flows.begin_import(act.BeginImport(4, 1))
         flows.end_import(act.EndImport(5, 1))
-        flows.report()
-        good, bad = bench.events
-        assert good == ev.FlowsImported(1, refused=(ev.Refused(1, (9,)),))
-        assert isinstance(bad, ev.FlowsImported)
+        good, bad = flows.outcome()
+        assert good == ev.FlowsImported(1, 10, refused=(ev.Refused(1, (9,)),))
         assert bad.seq == 2
         assert bad.error
-        assert [did[0] for did in bench.fake.did] == ["import_parts"]
+        assert bad.offence == "bad_value"
+        assert [did[0] for did in bench.fake.did] == ["import_sections"]
         assert bench.counters.values()["sync.import_refused_batches"] == 1
-        flows.import_flows(incoming(6, 10))
-        flows.report()
-        assert bench.events[-1] == ev.FlowsImported(6, refused=(ev.Refused(6, (9,)),)), "a new conversation"
+        flows.import_flows(6, bytes(10))
+        refused = (ev.Refused(6, (9,)),)
+        assert list(flows.outcome()) == [ev.FlowsImported(6, 10, refused=refused)], "a new conversation"
 
     run(story)
 
@@ -458,8 +448,7 @@ def test_a_repair_says_what_it_found() -> None:
         missing = Repair(RepairKind.MISSING, 6, ADDRESS, 1024, OTHER, 80, shard=7)
         bench.fake.found = [missing, replace(missing, kind=RepairKind.EXTRA)]
         flows.end_import(act.EndImport(4, 1 << 7))
-        flows.report()
-        assert bench.events == [ev.FlowsImported(4)]
+        assert list(flows.outcome()) == [ev.FlowsImported(4)]
         assert bench.counters.values() == {"audit.extra_records": 1, "audit.missing_records": 1}
 
     run(story)

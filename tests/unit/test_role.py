@@ -11,11 +11,11 @@ from cores import (
     Core,
     advert,
     adverts,
+    batch,
     config,
     digest,
     garps,
     only,
-    part,
     peer_info,
     received,
     records,
@@ -440,7 +440,7 @@ def test_an_heir_that_does_not_take_the_word_is_replaced() -> None:
 
 def from_fast_path(core: Core) -> None:
     """One change comes out of the workers."""
-    core.do(FlowsDrained((part(1),), {0: 1}))
+    core.do(FlowsDrained(batch(1).sections, 1, {0: 1}))
 
 
 # ---- preempt -----------------------------------------------------------------------------------------

@@ -11,10 +11,10 @@ from cores import (
     INCARNATIONS,
     SUMS,
     Core,
+    batch,
     config,
     digest,
     only,
-    part,
     peer_info,
     received,
     records,
@@ -84,11 +84,7 @@ EVEN = sum(1 << shard for shard in range(0, 64, 2))
 
 
 def drained(n: int = 1, *, mark: int = 0) -> FlowsDrained:
-    return FlowsDrained((part(n),), {0: mark} if mark else {})
-
-
-def batch(seq: int, n: int = 1) -> Batch:
-    return Batch(seq, (part(n),))
+    return FlowsDrained(batch(1, n).sections, n, {0: mark} if mark else {})
 
 
 def active(limits: SyncLimits = LIMITS) -> Core:
@@ -239,7 +235,7 @@ def test_acknowledgements_free_tombstones_up_to_the_highest_mark() -> None:
 
 def test_one_acknowledgement_answers_for_all_before_it() -> None:
     core = sending()
-    core.do(drained(mark=7), FlowsDrained((part(1),), {1: 3}))
+    core.do(drained(mark=7), FlowsDrained(batch(1).sections, 1, {1: 3}))
     assert only(core.do(received(Ack(5))), AckFlows) == [AckFlows({0: 7, 1: 3})]
 
 
@@ -252,8 +248,8 @@ def test_an_acknowledgement_does_not_count_for_what_was_refused() -> None:
     told = [action for action in actions if isinstance(action, WithholdFlows | AckFlows)]
     assert [type(action) for action in told] == [WithholdFlows, WithholdFlows, AckFlows]
     assert [action.marks for action in told] == [{0: 9}, {0: 11}, {0: 11}]
-    named = [part.n for action in told if isinstance(action, WithholdFlows) for part in action.parts]
-    assert named == [2, 1]
+    named = [action.places for action in told if isinstance(action, WithholdFlows)]
+    assert named == [(0, 2), (1,)]
     assert only(actions, Count) == [Count("sync.peer_refused_records", 2), Count("sync.peer_refused_records")]
     assert mode(core) is Mode.SENDING
 
@@ -536,7 +532,7 @@ def test_an_answer_to_what_was_never_asked() -> None:
 def test_a_bulk_and_equal_digests_make_a_joining_node_passive() -> None:
     core = joining()
     assert only(core.do(received(SweepBegin(THEIRS, 1, ALL))), BeginImport) == [BeginImport(1, ALL)]
-    assert only(core.do(received(batch(2, 3))), ImportFlows) == [ImportFlows(2, (part(3),))]
+    assert only(core.do(received(batch(2, 3))), ImportFlows) == [ImportFlows(2, batch(2, 3).sections)]
     actions = core.do(received(SweepEnd(3, ALL)), FlowsImported(3))
     assert only(actions, EndImport) == [EndImport(3, ALL)]
     assert Ack(3) in sent(actions)
@@ -594,9 +590,9 @@ def test_what_was_not_taken_is_named_once() -> None:
     core = joining()
     core.do(received(SweepBegin(THEIRS, 1, ALL), batch(2, 3), batch(3, 3)))
     some = Refused(2, (0, 2))
-    assert sent(core.do(FlowsImported(2, refused=(some,)))) == [Ack(2, (some,))]
+    assert sent(core.do(FlowsImported(2, 3, refused=(some,)))) == [Ack(2, (some,))]
     other = Refused(3, (1,))
-    assert sent(core.do(FlowsImported(3, refused=(some, other)))) == [Ack(3, (other,))]
+    assert sent(core.do(FlowsImported(3, 3, refused=(some, other)))) == [Ack(3, (other,))]
 
 
 def test_the_receiver_says_where_it_is_and_resumes() -> None:
@@ -632,7 +628,7 @@ def test_an_import_that_was_under_way_when_the_connection_broke_counts() -> None
 def test_a_refused_batch_ends_the_connection_and_asks_for_a_bulk() -> None:
     core = joining()
     core.do(received(SweepBegin(THEIRS, 1, ALL), batch(2)))
-    actions = core.do(FlowsImported(2, "table full"))
+    actions = core.do(FlowsImported(2, error="table full"))
     assert only(actions, CloseSync) == [CloseSync("batch 2 refused: table full")]
     assert Count("sync.import_refused") in actions
     said = sent(core.do(SyncConnected(), received(core.peer_hello(Role.ACTIVE))))
@@ -646,7 +642,7 @@ def test_a_fast_path_that_keeps_refusing_is_a_fault() -> None:
     def refused() -> tuple[Action, ...]:
         hello = core.peer_hello(Role.ACTIVE)
         core.do(SyncConnected(), received(hello, SweepBegin(THEIRS, 1, ALL), batch(2)))
-        return core.do(FlowsImported(2, "no memory"))
+        return core.do(FlowsImported(2, error="no memory"))
 
     refused()
     refused()
@@ -674,14 +670,6 @@ def test_messages_of_a_later_version_are_skipped_counted_and_told_once() -> None
     assert only(actions, Count) == [Count("sync.unknown_message")] * 2
     assert records(actions, "sync-unknown-message") == [{"t": "pinhole"}]
     assert mode(core) is Mode.SENDING
-
-
-def test_columns_of_a_later_version_are_counted() -> None:
-    core = joining()
-    more = replace(part(1), columns={**part(1).columns, "app_id": bytes(4)})
-    actions = core.do(received(SweepBegin(THEIRS, 1, ALL), Batch(2, (more,))))
-    assert only(actions, ImportFlows) == [ImportFlows(2, (part(1),))]
-    assert Count("sync.unknown_columns", 1) in actions
 
 
 # ---- configuration -----------------------------------------------------------------------------------

@@ -4,22 +4,18 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
 
 import msgpack
 import pytest
-from cores import digest, part
+from cores import batch, digest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flexha.core import sync_wire
 from flexha.core.errors import RemoteProtocolError
-from flexha.core.events import Op, Part, Role
+from flexha.core.events import Role
 from flexha.core.shards import ALL
 from flexha.core.sync_wire import (
-    COLUMNS,
-    RECORDS_MAX,
-    SECTIONS,
     Ack,
     Audit,
     Batch,
@@ -37,8 +33,6 @@ from flexha.core.sync_wire import (
     Unknown,
     Want,
 )
-from flexha.fastpath import COLUMN_WIDTHS, lib
-from flexha.fastpath.batch import OP_COLUMNS, column_width
 from flexha.units import TERM_MAX, Term
 
 LIMIT = 1 << 16
@@ -51,9 +45,10 @@ MESSAGES: tuple[Message, ...] = (
     SweepBegin(STREAM, 1, ALL),
     SweepBegin(STREAM, 2, 0b101, repair=True),
     Resume(STREAM, 13),
-    Batch(5, (part(2),)),
-    Batch(6, (part(1, 6), part(3, 4, Op.STATE), part(2, 4, Op.REST), part(2, 6, Op.DELETE))),
-    Batch(7, ()),
+    batch(5, 2),
+    batch(300, 1),
+    batch(1 << 40),
+    Batch(7, b"\x90"),
     SweepEnd(6, 0b101),
     Ack(6),
     digest(6),
@@ -83,10 +78,8 @@ def test_golden_bytes() -> None:
         "0000003785a174ab73776565705f626567696ea673747265616d82a3696e6301a47465726d02a373657103"
         "a673686172647305a672657061697200"
     )
-    gone = Part(Op.DELETE, 1, 4, {"id_low": bytes(range(4))})
-    assert sync_wire.encode(Batch(1, (gone,))) == bytes.fromhex(
-        "0000003383a174a56261746368a373657101a570617274739184a26f7001a16e01a16604a4636f6c7381a669645f6c6f77c404"
-        "00010203"
+    assert sync_wire.encode(Batch(1, b"\x91\x80")) == bytes.fromhex(
+        "0000001683a174a56261746368a373657101a570617274739180"
     )
 
 
@@ -106,7 +99,7 @@ def test_frames_may_be_cut_anywhere(which: list[int], data: st.DataObject) -> No
 
 def test_a_frame_in_single_bytes() -> None:
     """A large frame in the smallest pieces costs no quadratic copying, and arrives."""
-    frame = sync_wire.encode(Batch(1, (part(200),)))
+    frame = sync_wire.encode(batch(1, 200))
     buffer = FrameBuffer()
     found: list[bytes] = []
     for at in range(len(frame)):
@@ -145,16 +138,6 @@ def test_a_damaged_message_is_decoded_or_refused(message: Message, data: st.Data
 def hello(**changes: object) -> dict[str, object]:
     fields: dict[str, object] = msgpack.unpackb(sync_wire.encode(HELLO)[4:])
     return fields | changes
-
-
-def batch(**changes: object) -> dict[str, object]:
-    """A batch of one section; what changes is the section."""
-    fields: dict[str, object] = msgpack.unpackb(sync_wire.encode(Batch(1, (part(2),)))[4:])
-    return fields | {"parts": [fields["parts"][0] | changes]}  # type: ignore[index]
-
-
-def cols(**changes: object) -> dict[str, object]:
-    return dict(part(2).columns) | changes
 
 
 def sweep(**changes: object) -> dict[str, object]:
@@ -219,37 +202,14 @@ def digest_fields(**changes: object) -> dict[str, object]:
         ("bad_field", digest_fields(shards=0, sums=b"", counts=b"")),
         ("bad_field", {"t": "audit", "seq": 1, "shards": 1, "differ": 2}),
         ("bad_field", {"t": "audit", "seq": 1, "shards": 0, "differ": 0}),
-        ("bad_field", {"t": "batch", "seq": 1, "parts": {}}),
-        ("bad_field", {"t": "batch", "seq": 1, "parts": [5]}),
-        ("bad_field", {"t": "batch", "seq": 1, "parts": [{"op": 0, "n": 1, "f": 4}]}),
-        ("bad_field", {"t": "batch", "seq": 1, "parts": [{"op": 9}] * 17}),
-        ("bad_field", batch(n=0)),
-        ("bad_field", batch(n=RECORDS_MAX + 1)),
-        ("bad_field", batch(n=1 << 30)),
-        ("bad_field", batch(f=5)),
-        ("bad_field", batch(op="open")),
-        ("bad_field", batch(cols=[])),
-        ("bad_column", batch(n=3)),
-        ("bad_column", batch(f=6)),
-        ("bad_column", batch(cols={})),
-        ("bad_column", batch(cols=cols(id_low=bytes(7)))),
-        ("bad_column", batch(cols=cols(id_low="01234567"))),
-        ("bad_column", batch(cols=cols(rule=b""))),
+        ("bad_field", {"t": "batch", "seq": 1}),
+        ("bad_field", {"t": "batch", "parts": [], "seq": None}),
     ],
 )
 def test_what_no_conforming_peer_sends(reason: str, fields: object) -> None:
     with pytest.raises(RemoteProtocolError) as caught:
         sync_wire.decode(msgpack.packb(fields))
     assert caught.value.reason == reason
-
-
-def test_records_are_bounded_over_all_sections() -> None:
-    """A column that says a value once makes records cheap for the peer, and only for it."""
-    once = {name: bytes(COLUMNS[name].width_v4) for name in SECTIONS[Op.OPEN].required}
-    sections = [{"op": 0, "n": RECORDS_MAX, "f": 4, "cols": once}, {"op": 0, "n": 1, "f": 4, "cols": once}]
-    assert isinstance(sync_wire.decode(msgpack.packb({"t": "batch", "seq": 1, "parts": sections[:1]})), Batch)
-    with pytest.raises(RemoteProtocolError, match="bad_field"):
-        sync_wire.decode(msgpack.packb({"t": "batch", "seq": 1, "parts": sections}))
 
 
 @pytest.mark.parametrize(
@@ -299,7 +259,7 @@ def test_any_value_in_any_field_is_decoded_or_refused(message: Message, data: st
         sync_wire.decode(msgpack.packb(fields))
 
 
-@given(st.sampled_from(MESSAGES), st.data())
+@given(st.sampled_from([message for message in MESSAGES if not isinstance(message, Batch)]), st.data())
 def test_a_truncated_message_is_garbage(message: Message, data: st.DataObject) -> None:
     payload = sync_wire.encode(message)[4:]
     with pytest.raises(RemoteProtocolError):
@@ -307,50 +267,43 @@ def test_a_truncated_message_is_garbage(message: Message, data: st.DataObject) -
 
 
 # ---- versions ----------------------------------------------------------------------------------------
-def test_unknown_keys_columns_and_sections_are_skipped() -> None:
+def test_unknown_keys_are_skipped_in_any_order() -> None:
     """That is how version N talks to N+1."""
     message = sync_wire.decode(msgpack.packb(hello(v_max=3, colour="blue")))
     assert isinstance(message, Hello)
     assert message.pair == "lab"
-    message = sync_wire.decode(msgpack.packb(batch(cols=cols(app_id=bytes(3)), colour="blue")))
-    assert message == Batch(1, (part(2),), unknown=1)
-    fields = batch()
-    later = {"op": 77, "n": 1 << 40, "whatever": None}
-    fields["parts"] = [later, *fields["parts"], later]  # type: ignore[misc]
-    assert sync_wire.decode(msgpack.packb(fields)) == Batch(1, (part(2),), unknown=2)
-
-
-def test_columns_that_are_not_required_may_be_missing() -> None:
-    assert SECTIONS[Op.OPEN].optional == ("rule",)
-    assert SECTIONS[Op.REST].optional == ("rule", "remaining_ms", "win", "counters")
-    few = replace(part(2), columns={name: part(2).columns[name] for name in SECTIONS[Op.OPEN].required})
-    fields = batch(cols=dict(few.columns))
-    assert sync_wire.decode(msgpack.packb(fields)) == Batch(1, (few,))
-
-
-def test_a_column_may_say_once_what_is_the_same_for_all() -> None:
-    once = replace(part(200), columns={**part(200).columns, "origin": b"\x01\x02"})
-    assert decoded(sync_wire.encode(Batch(1, (once,)))) == [Batch(1, (once,))]
-
-
-def test_columns_are_those_of_the_fast_path() -> None:
-    assert {op.name: set(columns) for op, columns in OP_COLUMNS.items()} == {
-        op.name: {*section.required, *section.optional} for op, section in SECTIONS.items()
-    }
-    for op, section in SECTIONS.items():
-        required = {name for i, name in enumerate(COLUMN_WIDTHS) if lib.lib.fp_cols_of(int(op), 1) >> i & 1}
-        assert required == set(section.required)
-    for name, column in COLUMNS.items():
-        assert (column.width_v4, column.width_v6) == (column_width(name, 4), column_width(name, 6))
-
-
-def test_a_record_costs_so_many_bytes() -> None:
-    """R23: an IPv4 session's first word on the wire, all columns; most of them say a value once for all."""
-    widths = {
-        op: sum(COLUMNS[name].width_v4 for name in section.required) for op, section in SECTIONS.items()
-    }
-    assert widths == {Op.OPEN: 38, Op.STATE: 30, Op.REST: 30, Op.DELETE: 24}
+    fields = msgpack.unpackb(sync_wire.encode(batch(300, 2))[4:])
+    for later in ({"colour": "blue"} | fields, fields | {"colour": "blue"}, dict(reversed(fields.items()))):
+        assert sync_wire.decode(msgpack.packb(later)) == batch(300, 2), "the sections are as they came"
 
 
 def test_a_long_reason_is_cut() -> None:
     assert decoded(sync_wire.encode(Close("x" * 1000))) == [Close("x" * 256)]
+
+
+# ---- the short way -----------------------------------------------------------------------------------
+def test_whole_batches_are_told_from_everything_else() -> None:
+    frames = [sync_wire.encode(batch(seq, 2)) for seq in (5, 127, 128, 300, 70_000, 1 << 40)]
+    both = b"".join(frames)
+    found = sync_wire.whole_batches(both, LIMIT)
+    assert found == decoded(both)
+    for data in (
+        both[:-1],
+        both[1:],
+        both + b"\0",
+        both + sync_wire.encode(Beat()),
+        sync_wire.encode(Ack(1)),
+    ):
+        assert sync_wire.whole_batches(data, LIMIT) is None
+    assert sync_wire.whole_batches(frames[0], len(frames[0]) - 5) is None, "the long way says what is wrong"
+
+
+@given(st.lists(st.integers(0, (1 << 64) - 1), min_size=1, max_size=4), st.data())
+def test_the_highest_ack_of_nothing_but_acks(numbers: list[int], data: st.DataObject) -> None:
+    frames = b"".join(sync_wire.encode(Ack(number)) for number in numbers)
+    assert sync_wire.highest_ack(frames) == max(numbers)
+    at = data.draw(st.integers(0, len(frames) - 1))
+    cut = sync_wire.highest_ack(frames[:at])
+    ends = [len(b"".join(sync_wire.encode(Ack(n)) for n in numbers[:k])) for k in range(len(numbers))]
+    assert cut == (max(numbers[: ends.index(at)]) if at in ends and at else None)
+    assert sync_wire.highest_ack(frames + sync_wire.encode(Beat())) is None

@@ -269,6 +269,55 @@ def test_many_silent_connections_are_not_more_than_a_few(pair: dict[str, Path]) 
     run(pair, story)
 
 
+@pytest.mark.parametrize("speaks", [False, True], ids=["silent", "a hello each"])
+def test_a_flood_of_half_open_connections_does_not_keep_the_true_peer_out(
+    pair: dict[str, Path], speaks: bool
+) -> None:
+    """From its own address, some thousand a second, as long as it is out. Spec: R22."""
+    incoming, hello = ssl.MemoryBIO(), ssl.MemoryBIO()
+    stranger = Tls.of(testkeys.load(pair["b"])).client.wrap_bio(incoming, hello)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        stranger.do_handshake()
+    said = hello.read() if speaks else b""
+
+    async def story(a: Keyed, b: Keyed) -> None:
+        opened: list[socket.socket] = []
+
+        def more() -> None:
+            for _ in range(8):
+                sock = socket.socket()
+                opened.append(sock)
+                sock.setblocking(False)
+                sock.bind((str(B), 0))
+                with contextlib.suppress(BlockingIOError):
+                    sock.connect((str(A), a.io._xc.sync_port))
+            if said:
+                for sock in opened[-16:-8]:
+                    with contextlib.suppress(OSError):
+                        sock.send(said)
+            for sock in opened[:-200]:
+                sock.close()
+            del opened[:-200]
+
+        async def flood() -> None:
+            while True:
+                more()
+                await asyncio.sleep(0.001)
+
+        flooding = asyncio.ensure_future(flood())
+        try:
+            await until(lambda: a.counted("sync.tls_crowded") > 2 * sync_io.PENDING_MAX)
+            b.io.close("to come back in the midst of it")
+            await until(lambda: a.count(SyncConnected) == 2)
+            assert len(a.io._pending) <= sync_io.PENDING_MAX
+        finally:
+            flooding.cancel()
+            for sock in opened:
+                sock.close()
+
+    run(pair, story)
+
+
 def test_the_newest_wins_only_once_it_has_proven_who_it_is(pair: dict[str, Path], tmp_path: Path) -> None:
     async def story(a: Keyed, b: Keyed) -> None:
         b.io._connector.cancel()  # type: ignore[union-attr]

@@ -118,16 +118,34 @@ static uint32_t in_reserve(const struct core *c)
 
 uint32_t evict_some(struct core *c, uint32_t budget)
 {
+	const struct changes *ch = &c->changes;
 	uint32_t cap = c->table.cap, n = 0;
 
 	if (c->table.n_free >= cap / CLOSED_SHARE)
 		return 0;
-	/* Rests while the peer is behind. */
-	if (c->changes.n_tombs <= c->changes.tombs_max / 2)
-		n = sweep_closed(c, budget, SCAN_MAX);
+	/* Rests while the peer is behind; and a small table's budget is no more than it may leave in tombstones. */
+	if (ch->n_tombs <= ch->tombs_max / 2) {
+		const uint32_t most = ch->track ? min_u32(budget, ch->tombs_max / 2 - ch->n_tombs + 1)
+						: budget;
+
+		n = sweep_closed(c, most, SCAN_MAX);
+		if (n < most)
+			c->evict_scan_ns = c->now_ns + SCAN_REST_MS * NS_PER_MS;
+	}
 	while (n < budget && in_reserve(c) < cap / EMBRYONIC_SHARE && evict_embryo(c, SCAN_MAX))
 		n++;
 	return n;
+}
+
+void evict_again(struct core *c, uint64_t now_ns, uint32_t budget)
+{
+	const struct changes *ch = &c->changes;
+
+	if (likely(c->table.n_free >= c->table.cap / CLOSED_SHARE) || c->role != FP_ROLE_ACTIVE ||
+	    !ch->track || ch->n_tombs > ch->tombs_max / 4 || now_ns < c->evict_scan_ns)
+		return;
+	c->now_ns = now_ns;
+	evict_some(c, budget);
 }
 
 /* For a packet: a look at a part of the table, and not for every packet. */

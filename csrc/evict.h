@@ -29,6 +29,11 @@ void births_push(struct core *c, uint32_t idx);
 uint32_t evict_some(struct core *c, uint32_t budget);
 
 /**
+ * evict_again() - Go on in the same tick, when the peer has acknowledged what evict_some() had to leave it
+ */
+void evict_again(struct core *c, uint64_t now_ns, uint32_t budget);
+
+/**
  * evict_one() - The table is full: make room for one session
  * Return: whether there is room.
  */

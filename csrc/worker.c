@@ -14,6 +14,7 @@
 
 #include "batch.h"
 #include "clock.h"
+#include "evict.h"
 #include "handoff.h"
 #include "plane.h"
 
@@ -458,8 +459,10 @@ static bool turn_wheel(struct worker *w, uint64_t now_ns)
 {
 	const uint32_t tick = wheel_tick(now_ns);
 
-	if (tick == w->expire_tick)
+	if (tick == w->expire_tick) {
+		evict_again(&w->core, now_ns, EXPIRE_BUDGET);
 		return false;
+	}
 	if (core_expire(&w->core, now_ns, EXPIRE_BUDGET) == EXPIRE_BUDGET)
 		return true;
 	w->expire_tick = tick;

@@ -193,6 +193,35 @@ static void check_lost_shards(void)
 	rig_free(r);
 }
 
+/* Short lives through a small full table, with a peer that follows: the old make room, and no shard is lost. */
+static void check_churn(void)
+{
+	struct rig *a = rig_tracking(800), *b = rig_passive(800);
+
+	for (uint32_t turn = 0; turn < 100; turn++) {
+		for (uint32_t i = 0; i < 40; i++) {
+			const uint16_t sport = (uint16_t)(10000 + turn * 40 + i);
+			struct spec s = spec_syn;
+
+			CHECK(284, rig_connect(a, sport) != 0);
+			s.sport = sport;
+			s.tcp_flags = TCP_RST | TCP_ACK_FLAG;
+			s.seq = 101;
+			s.ack = 501;
+			rig_in(a, LAN, &s);
+		}
+		sync(a, b);
+		core_expire(&a->core, a->now_ns, 1024);
+		CHECK(285, rig_stats(a).tombstones <= 100 / 2 + 1);
+		sync(a, b);
+	}
+	CHECK_EQ(286, rig_stats(a).flows_created, 4000);
+	CHECK(287, rig_stats(a).flows > 700 && same_tables(a, b));
+	CHECK_EQ(288, rig_stats(a).events_lost, 0);
+	rig_free(a);
+	rig_free(b);
+}
+
 /* A delete of what the peer was never told of is none, and takes no room. */
 static void check_never_told(void)
 {
@@ -642,6 +671,7 @@ int main(void)
 	check_events();
 	check_tombstones();
 	check_lost_shards();
+	check_churn();
 	check_never_told();
 	check_whole_life();
 	check_lazy();

@@ -59,6 +59,7 @@ class Pair(RuleBasedStateMachine):
         self.term = 2
         self.nodes: list[NatNode] = []
         self.active = 0
+        self.boots = 0
 
     def teardown(self) -> None:
         self.stack.close()
@@ -71,7 +72,12 @@ class Pair(RuleBasedStateMachine):
 
     def _boot(self, index: int, role: int) -> NatNode:
         config = packets.node_config(index)
-        config = replace(config, sync=replace(config.sync, refresh_s=REFRESH_S))
+        self.boots += 1  # ids never recur: each start has a range of its own
+        config = replace(
+            config,
+            sync=replace(config.sync, refresh_s=REFRESH_S),
+            flow_id_base=config.flow_id_base + (self.boots << 32),
+        )
         return self.stack.enter_context(
             nat_node(config, role=role, term=self.term, n_workers=self.n_workers[index])
         )

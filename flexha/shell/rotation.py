@@ -150,7 +150,9 @@ class Rotation:
         if self._ring.keys.own is None:
             raise RotationError("sync.tls is false: a key must not cross in the clear; set it to true")
         if tls is None or tls.peer is None:
-            raise RotationError("there is no sync connection; keys change while both nodes run")
+            refused = self._sync.refusal
+            why = f"; it is refused: {refused}" if refused else ""
+            raise RotationError(f"there is no sync connection; keys change while both nodes run{why}")
         if self._outcome:
             raise RotationError("keys are being changed already; see flexhactl pair show")
         outcome = self._outcome = asyncio.get_running_loop().create_future()

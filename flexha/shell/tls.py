@@ -24,6 +24,9 @@ from flexha.config.keyfiles import CERTIFICATE, KEY, Keys
 HANDSHAKE_BYTES_MAX = 65536
 """What a peer may send before it has proven who it is."""
 
+EXPIRED_REMEDY = "check the clocks, or make new keys of both nodes: pair init, see KEYS in flexha(8)"
+"""Over a connection that does not come about no keys can change."""
+
 _EXPIRED, _NOT_YET_VALID = 10, 9
 """X509_V_ERR_CERT_HAS_EXPIRED, X509_V_ERR_CERT_NOT_YET_VALID."""
 
@@ -160,7 +163,7 @@ def refusal(error: ssl.SSLError) -> Refusal:
     detail = error.reason or str(error)
     if isinstance(error, ssl.SSLCertVerificationError):
         if error.verify_code in {_EXPIRED, _NOT_YET_VALID}:
-            return Refusal("expired", error.verify_message)
+            return Refusal("expired", f"{error.verify_message}; {EXPIRED_REMEDY}")
         return Refusal("foreign", error.verify_message)
     if "ALERT" in detail:
         return Refusal("refused", f"the peer says {detail}")

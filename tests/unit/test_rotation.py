@@ -25,6 +25,7 @@ from flexha.shell.counters import Counters
 from flexha.shell.keyring import Keyring
 from flexha.shell.rotation import FILE_NAME, Rotation, RotationError
 from flexha.shell.sync_io import SyncIo
+from flexha.shell.tls import Refusal
 
 
 class Died(Exception):  # noqa: N818 - the node, not the program
@@ -249,6 +250,9 @@ def test_no_connection(pair: dict[str, Path]) -> None:
         nodes["b"].stop()
         await until(lambda: not nodes["a"].io.connected)
         with pytest.raises(RotationError, match="there is no sync connection"):
+            await nodes["a"].rotation.begin()
+        nodes["a"].io.refusal = Refusal("expired", "certificate has expired; make new keys")
+        with pytest.raises(RotationError, match=r"it is refused: expired: .* make new keys"):
             await nodes["a"].rotation.begin()
         assert testkeys.load(nodes["a"].directory) == before
 

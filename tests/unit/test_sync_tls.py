@@ -193,6 +193,8 @@ def test_an_expired_certificate_is_refused_though_it_is_pinned(pair: dict[str, P
         b.io.set_tls(Tls.of(own))
         await until(lambda: a.counted("sync.tls_expired") >= 1 and b.counted("sync.tls_refused") >= 1)
         assert a.events == b.events == []
+        await until(lambda: a.io.refusal is not None and a.io.refusal.reason == "expired")
+        assert "pair init" in str(a.io.refusal)
 
     run(pair, story, stands=False)
 

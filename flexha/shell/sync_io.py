@@ -36,6 +36,8 @@ from flexha.shell.counters import Counters
 from flexha.shell.tls import Refusal, Tls, TlsConnection
 
 READ_BYTES = 65536
+TLS_RECORD_BYTES = 16384
+"""As much as one call can give (RFC 8446 §5.1)."""
 WRITE_BYTES_MAX = 64 << 20
 BACK_OFF_MIN_S, BACK_OFF_MAX_S = 0.05, 0.5
 CONNECT_TIMEOUT_S = 0.8
@@ -323,12 +325,13 @@ class _Connection(asyncio.BufferedProtocol):
                 self.tls.feed(data)
             else:
                 self.tls.begin()
-            self._flush()
-            if self.tls.peer is None:
-                return
-            if not self._stands and not self._waits:
-                self._stand()
-            for plain in self.tls.plain(READ_BYTES):
+            if not self._stands:
+                self._flush()
+                if self.tls.peer is None:
+                    return
+                if not self._waits:
+                    self._stand()
+            for plain in self.tls.plain(TLS_RECORD_BYTES):
                 if not self._wanted:  # the core has closed it meanwhile
                     return
                 if not plain:

@@ -142,7 +142,7 @@ class TlsConnection:
 
     def take(self) -> bytes:
         """What the protocol itself wants to say."""
-        return self._outgoing.read()
+        return self._outgoing.read() if self._outgoing.pending else b""
 
     def close(self) -> bytes:
         """The last word."""

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * cols.c - flow records to columns and back: a section of a sync batch (flexha/core/sync_wire.py)
+ * cols.c - flow records to columns and back: a section of a sync batch (sections.c, flexha/core/SYNC.md)
  *
  * A section holds records of one op and one address family. A column is a packed little-endian array with one
  * element for each record, or with one in all when it would be the same for each; addresses are 4 or 16 bytes,

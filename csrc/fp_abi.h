@@ -517,7 +517,7 @@ struct fp_capture_rec {       /* one packet, little-endian; goes to flexhactl as
 
 struct fp_cursor { uint32_t worker; uint32_t slot; uint64_t done; }; /* done = 1 at the end of the walk */
 
-/* Column buffers of one section of a sync batch, in the order of the records (flexha/core/sync_wire.py). All
+/* Column buffers of one section of a sync batch, in the order of the records (sections.c). All
  * little-endian, packed; the caller provides n elements each. Column i: the i-th pointer. */
 struct fp_cols {
 	uint8_t *id_low, *id_high; /* u32 each: the high half is the same for many */

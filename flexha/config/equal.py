@@ -26,7 +26,7 @@ def parts(config: Config) -> Parts:
     said: dict[str, object] = {
         KEYS_ALL: None,
         "ports": [[name, config.ports[name].zone] for name in sorted(config.ports)],
-        "pools": [[str(p.address), p.port, p.port_lo, p.port_hi] for p in config.pools],
+        "pools": sorted([str(p.address), p.port, p.port_lo, p.port_hi] for p in config.pools),
     }
     key = bytes.fromhex(config.pair.secret)
     return tuple((name, _digest(key, name, said[name])) for name in sorted(said))

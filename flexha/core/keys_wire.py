@@ -58,8 +58,11 @@ class KeysAck:
 
 
 def _step(fields: Mapping[str, object]) -> KeysStep:
+    step = fields.get("step")
     try:
-        return KeysStep(str(fields.get("step")))
+        if isinstance(step, str):
+            return KeysStep(step)
+        raise RemoteProtocolError("bad_field", "step")
     except ValueError:
         raise RemoteProtocolError("bad_field", "step") from None
 

@@ -271,7 +271,7 @@ def _connected(session: Session, now: Ns) -> Result:
     session = replace(
         session, mode=Mode.GREETING, buffer=FrameBuffer(), peer=None, unknown_told=False, heard_at=now
     )
-    return session, (*outputs, _hello(session), Record(Level.INFO, "sync-connected"))
+    return session, (*outputs, _hello(session), Record(Level.DEBUG, "sync-connected"))
 
 
 def _disconnected(session: Session, now: Ns, reason: str) -> Result:
@@ -289,8 +289,8 @@ def _disconnected(session: Session, now: Ns, reason: str) -> Result:
     )
     facts = (DrainFailed(f"the sync connection closed: {reason}"),) if drain is not None else ()
     again = reason == session.closed_for and now < session.closed_at + COMPLAINT_S * NS_PER_S
-    session = replace(session, closed_for=reason, closed_at=now)
-    level = Level.INFO if again else Level.WARNING
+    session = replace(session, closed_for=reason, closed_at=session.closed_at if again else now)
+    level = Level.DEBUG if again else Level.WARNING
     return session, (*outputs, Record(level, "sync-closed", {"reason": reason}), *facts)
 
 

@@ -339,8 +339,10 @@ def decode(payload: bytes) -> Message:
     if not isinstance(fields, dict):
         raise RemoteProtocolError("garbage", "not a map of a message")
     kind = fields.get("t")
-    if not isinstance(kind, str) or len(kind) > _TEXT_MAX:
-        raise RemoteProtocolError("garbage", f"t is no name of a message: {repr(kind)[:_TEXT_MAX]}")
+    if not isinstance(kind, str):  # and nothing of what it is: it may be too deep to be shown
+        raise RemoteProtocolError("garbage", f"t is no name of a message, but a {type(kind).__name__}")
+    if len(kind) > _TEXT_MAX:
+        raise RemoteProtocolError("garbage", f"t has {len(kind)} characters")
     decoder = _DECODERS.get(kind)
     return decoder(fields) if decoder is not None else Unknown(kind)
 
@@ -406,7 +408,10 @@ def _decode_want(fields: Fields) -> Want:
 
 
 def _decode_batch(fields: Fields) -> Batch:
-    sections: bytes = msgpack.packb(_typed(fields, "parts", list))
+    try:
+        sections: bytes = msgpack.packb(_typed(fields, "parts", list))
+    except ValueError as error:  # deeper than it packs
+        raise RemoteProtocolError("garbage", f"batch.parts: {error}") from None
     return Batch(_unsigned(fields, "seq"), sections)
 
 

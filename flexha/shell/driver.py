@@ -141,30 +141,42 @@ class Driver:
     # ---- events of a busy stream, by the short way ----
     def drained(self, sections: bytes, n: int, marks: Mapping[int, int]) -> None:
         """As ``FlowsDrained``."""
-        if not self._stepping:
-            frame = self._lane_now().put(sections, n, marks, clock.now())
-            if frame is not None:
-                self._send(frame)
-                self.hands.flows.set_credit(self._lane_now().credit)
-                return
-        self.post(FlowsDrained(sections, n, marks))
+        try:
+            if self._failed or self._stepping or not self._told(sections, n, marks):
+                self.post(FlowsDrained(sections, n, marks))
+        except Exception as problem:  # noqa: BLE001 - as in _run()
+            self._give_up(problem)
 
     def received(self, data: bytes) -> None:
         """As ``SyncReceived``."""
-        if not self._stepping:
-            lane, now = self._lane_now(), clock.now()
-            marks = lane.acknowledged(data, now)
-            if marks is not None:
-                flows = self.hands.flows
-                if marks:
-                    flows.ack(marks)
-                flows.set_credit(lane.credit)
-                return
-            batches = lane.received(data, now)
-            if batches is not None:
-                self._import(lane, batches, now)
-                return
-        self.post(SyncReceived(data))
+        try:
+            if self._failed or self._stepping or not self._heard(data):
+                self.post(SyncReceived(data))
+        except Exception as problem:  # noqa: BLE001 - as in _run()
+            self._give_up(problem)
+
+    def _told(self, sections: bytes, n: int, marks: Mapping[int, int]) -> bool:
+        lane = self._lane_now()
+        frame = lane.put(sections, n, marks, clock.now())
+        if frame is None:
+            return False
+        self.hands.flows.set_credit(lane.credit)  # first: sending may end the connection, and the credit
+        self._send(frame)
+        return True
+
+    def _heard(self, data: bytes) -> bool:
+        lane, now = self._lane_now(), clock.now()
+        marks = lane.acknowledged(data, now)
+        if marks is not None:
+            if marks:
+                self.hands.flows.ack(marks)
+            self.hands.flows.set_credit(lane.credit)
+            return True
+        batches = lane.received(data, now)
+        if batches is None:
+            return False
+        self._import(lane, batches, now)
+        return True
 
     def _import(self, lane: Lane, batches: list[Batch], now: Ns) -> None:
         flows = self.hands.flows
@@ -198,11 +210,14 @@ class Driver:
             while self._queue:
                 self._step(self._queue.popleft())
         except Exception as problem:  # noqa: BLE001 - whatever it is, see the module's docstring
-            self.close()
-            self._on_fatal(problem)
+            self._give_up(problem)
         finally:
             self._stepping = False
         self._arm()
+
+    def _give_up(self, problem: Exception) -> None:
+        self.close()
+        self._on_fatal(problem)
 
     def _step(self, event: Event) -> None:
         now = clock.now()

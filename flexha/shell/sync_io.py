@@ -74,6 +74,9 @@ class SyncIo:
         self._connector: asyncio.Task[None] | None = None
         self._current: _Connection | None = None
         self._pending: list[_Connection] = []
+        self._began_s = 0.0
+        self._was_brief = False
+        """The last connection ended as soon as it stood."""
         self._bursts = Bursts(time.monotonic)
         self.standing: Callable[[], None] | None = None
         """Called when a connection stands, after the core was told."""
@@ -184,7 +187,10 @@ class SyncIo:
         self._current = connection
         self.refusal = None
         self._counters.add("sync.connections")
-        log.info("sync.connected", peer=self._xc.peer, **connection.described())
+        # What is refused again and again is said by the core, once.
+        say = log.debug if self._was_brief else log.info
+        say("sync.connected", peer=self._xc.peer, **connection.described())
+        self._began_s = time.monotonic()
         self._post(SyncConnected())
         if self.standing:
             self.standing()
@@ -212,7 +218,8 @@ class SyncIo:
     def _forget(self, reason: str) -> None:
         self._current = None
         self.refusal = None
-        log.info("sync.closed", reason=reason)
+        self._was_brief = time.monotonic() - self._began_s < LASTING_S
+        log.debug("sync.closed", reason=reason)  # the core says it at its level
         self._post(SyncClosed(reason))
 
     # ---- actions ----

@@ -15,6 +15,7 @@ from flexha.core import actions as act
 from flexha.core import events as ev
 from flexha.core.keys_wire import KeysAck, KeysStep
 from flexha.core.node import NodeConfig
+from flexha.core.sync_wire import Batch
 from flexha.fastpath import FastpathError
 from flexha.shell import clock, driver
 from flexha.shell.counters import Counters
@@ -269,3 +270,100 @@ def test_a_bug_ends_everything_once(monkeypatch: pytest.MonkeyPatch, where: str)
         assert core.seen == [STARTED, ev.SyncConnected()]
 
     run(monkeypatch, script, story)
+
+
+# ---- the short way -----------------------------------------------------------------------------------
+class Line:
+    """In place of a ``Lane``: says what the story wants."""
+
+    def __init__(self, *, frame: bytes | None = None, batches: list[Batch] | None = None) -> None:
+        self.frame, self.batches = frame, batches
+        self.credit = 7
+
+    def put(self, *_: object) -> bytes | None:
+        return self.frame
+
+    def acknowledged(self, *_: object) -> None:
+        return None
+
+    def received(self, *_: object) -> list[Batch] | None:
+        return self.batches
+
+    def imported(self, n: int, _now: Ns) -> bytes:
+        return b"ack of %d" % n
+
+
+def short(
+    monkeypatch: pytest.MonkeyPatch,
+    line: Line,
+    story: Callable[[Driver, Core, Recorder, list[BaseException]], Awaitable[None]],
+) -> None:
+    monkeypatch.setattr(Driver, "_lane_now", lambda _: line)
+    run(monkeypatch, lambda _: (), story)
+
+
+def test_credit_comes_before_a_send_that_may_end_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would be open again after the end has closed it."""
+
+    async def story(under_test: Driver, core: Core, hand: Recorder, _: list[BaseException]) -> None:
+        under_test.begin(STARTED)
+        hand.did.clear()
+        under_test.drained(b"sections", 3, {0: 9})
+        assert hand.did == [("set_credit", 7), ("send", b"frame")]
+        assert core.seen == [STARTED]
+
+    short(monkeypatch, Line(frame=b"frame"), story)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "said"),
+    [
+        ([ev.FlowsImported(2, 5)], [("send", b"ack of 5")]),
+        ([ev.FlowsImported(1, 5)], []),
+        ([ev.FlowsImported(2, 5, refused=(ev.Refused(2, (0,)),))], []),
+        ([ev.FlowsImported(1, 2), ev.FlowsImported(2, error="no")], []),
+    ],
+    ids=["all", "not all", "some refused", "refused as a whole"],
+)
+def test_only_what_was_imported_whole_is_acknowledged_the_short_way(
+    monkeypatch: pytest.MonkeyPatch, outcomes: list[ev.FlowsImported], said: list[object]
+) -> None:
+    async def story(under_test: Driver, core: Core, hand: Recorder, _: list[BaseException]) -> None:
+        under_test.begin(STARTED)
+        hand.did.clear()
+        monkeypatch.setattr(hand, "outcome", lambda: outcomes, raising=False)
+        under_test.received(b"bytes")
+        assert hand.did == [("import_flows", 1, b"a"), ("import_flows", 2, b"b"), *said]
+        assert core.seen == [STARTED, *([] if said else outcomes)]
+
+    short(monkeypatch, Line(batches=[Batch(1, b"a"), Batch(2, b"b")]), story)
+
+
+def test_what_the_short_way_leaves_goes_the_long_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(under_test: Driver, core: Core, _hand: Recorder, _: list[BaseException]) -> None:
+        under_test.begin(STARTED)
+        under_test.drained(b"sections", 3, {0: 9})
+        under_test.received(b"bytes")
+        assert core.seen == [STARTED, ev.FlowsDrained(b"sections", 3, {0: 9}), ev.SyncReceived(b"bytes")]
+
+    short(monkeypatch, Line(), story)
+
+
+def test_an_exception_of_the_short_way_is_fatal_whatever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An OSError, too, which the loop would take for one of the connection; and nothing is done after it."""
+
+    async def story(under_test: Driver, core: Core, hand: Recorder, fatal: list[BaseException]) -> None:
+        under_test.begin(STARTED)
+
+        def breaks(*_: object) -> None:
+            raise FastpathError(5, "fp_flows_import")
+
+        monkeypatch.setattr(hand, "import_flows", breaks, raising=False)
+        under_test.received(b"bytes")
+        assert [type(problem) for problem in fatal] == [FastpathError]
+        hand.did.clear()
+        under_test.received(b"bytes")
+        under_test.drained(b"sections", 3, {0: 9})
+        assert (hand.did, core.seen) == ([], [STARTED])
+
+    short(monkeypatch, Line(frame=b"frame", batches=[Batch(1, b"a")]), story)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from flexha.core import sync_wire
 from flexha.core.errors import RemoteProtocolError
 from flexha.core.events import Role
+from flexha.core.keys_wire import Keys, KeysAck, KeysStep
 from flexha.core.shards import ALL
 from flexha.core.sync_wire import (
     Ack,
@@ -59,6 +60,9 @@ MESSAGES: tuple[Message, ...] = (
     Beat(),
     Close("enough"),
 )
+
+
+KEYS: tuple[Message, ...] = (Keys(KeysStep.ADD, b"certificate", bytes(range(16))), KeysAck(KeysStep.DROP, ""))
 
 
 def decoded(data: bytes) -> list[Message]:
@@ -230,6 +234,23 @@ def test_hostile_msgpack_is_garbage(payload: bytes) -> None:
     with pytest.raises(RemoteProtocolError) as caught:
         sync_wire.decode(payload)
     assert caught.value.reason == "garbage"
+
+
+@pytest.mark.parametrize("depth", [100, 480, 520, 900, 970, 985, 1000, 1015, 1022])
+@pytest.mark.parametrize("message", [*MESSAGES, *KEYS], ids=lambda m: type(m).__name__)
+def test_depths_that_msgpack_takes_end_no_node(message: Message, depth: int) -> None:
+    """Nor does a value of any other kind in any field, that key of the message included that names it."""
+    fields = msgpack.unpackb(sync_wire.encode(message)[4:])
+    for key in (*fields, "later"):
+        at = list(fields).index(key) if key in fields else len(fields)
+        names = [msgpack.packb(name) for name in (*fields, *([] if key in fields else [key]))]
+        values = [msgpack.packb(value) for value in fields.values()]
+        values[at : at + 1] = [b"\x91" * depth + b"\xc0"]
+        payload = bytes((0x80 | len(names),)) + b"".join(
+            name + value for name, value in zip(names, values, strict=True)
+        )
+        with contextlib.suppress(RemoteProtocolError):
+            sync_wire.decode(payload)
 
 
 VALUES: st.SearchStrategy[object] = st.recursive(

@@ -596,7 +596,7 @@ uint64_t fp_lag_bucket_us(uint32_t bucket); /* upper end of a bucket of its hist
 
 /* ---- sections of a batch message, and their columns (pure functions) ---- */
 int fp_cols_of(uint32_t op, uint32_t required); /* columns of an op, a bit each; required: without those that may be missing */
-int fp_sections_pack(const struct fp_flow_rec *rec, uint32_t n, struct fp_cols *scratch, uint8_t *out, uint32_t cap, uint32_t *used); /* records before the first marker; returns how many; scratch: columns of n elements; -ENOBUFS */
+int fp_sections_pack(const struct fp_flow_rec *rec, uint32_t n, struct fp_cols *scratch, uint8_t *out, uint32_t cap, uint32_t *used); /* records before the first marker; returns how many; scratch: columns of n elements, none null; -ENOBUFS */
 int fp_sections_unpack(const uint8_t *in, uint32_t len, struct fp_flow_rec *rec, uint32_t cap, uint32_t *unknown, struct fp_error *err); /* count; -EBADMSG no msgpack, -EDOM a wrong field, -ENODATA a wrong column, -EINVAL a value that no peer sends; err says which; unknown: ops and columns skipped */
 
 /* ---- capture: one at a time; start, drain, stop, drain what is left, free ---- */

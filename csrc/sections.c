@@ -125,8 +125,8 @@ int fp_sections_pack(const struct fp_flow_rec *rec, uint32_t n, struct fp_cols *
 		     uint32_t cap, uint32_t *used)
 {
 	uint32_t counts[8];
-	const uint8_t *end = out + cap;
 	uint8_t *p = out, n_sections = 0;
+	const uint8_t *end;
 	int packed;
 
 	if (!scratch || !out || !used || cap == 0)
@@ -134,6 +134,7 @@ int fp_sections_pack(const struct fp_flow_rec *rec, uint32_t n, struct fp_cols *
 	packed = cols_census(rec, n, counts);
 	if (packed < 0)
 		return packed;
+	end = out + cap;
 	p++; /* the array's head */
 	for (uint32_t i = 0; i < ARRAY_SIZE(order_of_ops); i++) {
 		for (uint32_t v6 = 0; v6 < 2; v6++) {
@@ -219,6 +220,9 @@ static struct item get_item(struct reader *r)
 	} else {
 		item.kind = (enum kind)heads[first - 0xc0].kind;
 		item.value = get_be(r, heads[first - 0xc0].bytes);
+		/* A number that is not negative is one, in whatever form it comes. */
+		if (first >= 0xd0 && first <= 0xd3 && item.value >> (8 * heads[first - 0xc0].bytes - 1) == 0)
+			item.kind = UINT;
 	}
 	if (item.kind == STR || item.kind == BIN)
 		item.data = get_bytes(r, item.value);
@@ -341,8 +345,10 @@ static int read_cols(struct reader r, const struct section *s, struct fp_flow_re
 				      (unsigned long long)n * width, width, n);
 		data[col] = value.data;
 		has |= COL_BIT(col);
-		if (value.value == width)
+		if (value.value == width) /* a column that comes again counts as it came last */
 			constant |= COL_BIT(col);
+		else
+			constant &= ~COL_BIT(col);
 		guess = (enum col)(col + 1);
 	}
 	missing = (uint32_t)fp_cols_of(op, 1) & ~has;
@@ -357,13 +363,14 @@ static int read_cols(struct reader r, const struct section *s, struct fp_flow_re
 int fp_sections_unpack(const uint8_t *in, uint32_t len, struct fp_flow_rec *rec, uint32_t cap,
 		       uint32_t *unknown, struct fp_error *err)
 {
-	struct reader r = { in, in + len, false };
 	struct item array;
+	struct reader r;
 	uint32_t total = 0;
 
 	if (!in || !rec || !unknown || !err || cap > INT32_MAX)
 		return -EINVAL;
 	*unknown = 0;
+	r = (struct reader){ in, in + len, false };
 	array = get_item(&r);
 	if (r.bad)
 		return truncated(err);

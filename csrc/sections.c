@@ -68,11 +68,12 @@ static uint8_t *put_uint(uint8_t *p, uint32_t value)
 
 static uint8_t *put_name(uint8_t *p, const char *name)
 {
-	const size_t len = strlen(name); /* below 32 */
+	uint8_t *head = p++;
 
-	*p++ = (uint8_t)(0xa0 | len);
-	memcpy(p, name, len);
-	return p + len;
+	while (*name)
+		*p++ = (uint8_t)*name++;
+	*head = (uint8_t)(0xa0 | (p - head - 1)); /* below 32 */
+	return p;
 }
 
 static uint8_t *put_bin(uint8_t *p, const uint8_t *data, uint32_t len)
@@ -221,7 +222,7 @@ static struct item get_item(struct reader *r)
 		item.kind = (enum kind)heads[first - 0xc0].kind;
 		item.value = get_be(r, heads[first - 0xc0].bytes);
 		/* A number that is not negative is one, in whatever form it comes. */
-		if (first >= 0xd0 && first <= 0xd3 && item.value >> (8 * heads[first - 0xc0].bytes - 1) == 0)
+		if (first >= 0xd0 && first <= 0xd3 && item.value >> ((8u << (first - 0xd0)) - 1) == 0)
 			item.kind = UINT;
 	}
 	if (item.kind == STR || item.kind == BIN)

@@ -271,6 +271,8 @@ static void refused(int n, const struct text *t, int error, const char *says)
 
 static void check_whole(void)
 {
+	static const uint8_t in_a_key[] = { 0x91, 0x81, 0xa1, 'x' };
+	static const uint8_t many[] = { 0x91, 0x81, 0xa1, 'x', 0xdd, 0, 1, 0x86, 0x9b };
 	static uint8_t deep[100002];
 	struct fp_flow_rec out[N];
 
@@ -288,10 +290,10 @@ static void check_whole(void)
 	refused(71, &(struct text){ "\x91\x81\xa2op\xff", 6 }, -EDOM, "op");
 	memset(deep, 0x91, sizeof(deep));
 	CHECK_EQ(72, unpack(deep, sizeof(deep), out), -EDOM);
-	memcpy(deep, "\x91\x81\xa1x", 4);
+	memcpy(deep, in_a_key, sizeof(in_a_key));
 	CHECK_EQ(73, unpack(deep, sizeof(deep), out), -EBADMSG);
 	memset(deep, 0x80, sizeof(deep));
-	memcpy(deep, "\x91\x81\xa1x\xdd\x00\x01\x86\x9b", 9);
+	memcpy(deep, many, sizeof(many));
 	CHECK_EQ(74, unpack(deep, sizeof(deep), out), -EBADMSG); /* one is missing */
 }
 

@@ -49,6 +49,14 @@ static void judge_sections(const struct fp_flow_rec *recs, uint32_t n)
 	struct fp_cols scratch;
 	struct fp_error err;
 
+	for (uint32_t i = 0; i < n;
+	     i++) { /* an IPv6 section may hold mapped addresses: they would come out as IPv4 */
+		const bool is_v4 = addr_is_v4(&recs[i].inside);
+
+		if (addr_is_v4(&recs[i].remote) != is_v4 ||
+		    (recs[i].op == FP_OP_OPEN && addr_is_v4(&recs[i].external) != is_v4))
+			return;
+	}
 	for (uint32_t i = 0; i < ARRAY_SIZE(columns); i++)
 		at[i] = columns[i];
 	memcpy(&scratch, at, sizeof(scratch));

@@ -4,7 +4,7 @@
 Each stage is a lab of its own, with the traffic of ``udp_sessions.c`` and ``tcp_lives.c``:
 
 * ``million``     sessions as fast as ``MILLION_PER_S`` until there are a million; then PASSIVE starts anew
-  and gets them all at once
+  and gets them all at once; and once more, while connections come and go
 * ``whole``       short TCP connections in a table so small that each new one makes an old one go, so that
   creations, changes and deletes come at the same rate; commit ``bounded``, the default
 * ``async``       sessions that only begin; and the same connections without waiting for the peer
@@ -51,6 +51,7 @@ ENDPOINTS = 50_000
 SUSTAINED_S = 11.0
 PER_S = 10_000
 CONNTRACKD_PER_S = 2_000
+UNDER_BULK_PER_S, UNDER_BULK_S = 2_000, 12
 WARM_S = 4.5
 """Until the small table is full, and conntrackd's first connections are forgotten."""
 WINDOW_S = 8.0
@@ -76,6 +77,7 @@ def million(_per_s: int) -> Figures:
         wait_until(lambda: flows(passive) == flows(active), SYNC_S, "the peer has every session")
         figures["live_sessions"] = flows(active)
         figures |= bulk(lab, pair, active, passive)
+        figures |= under_bulk(lab, pair, passive)
         for role, node in (("active", active), ("passive", passive)):
             figures[f"rss_{role}_mib"] = rss_mib(lab, pid_of(node))
     return figures
@@ -112,6 +114,24 @@ def bulk(lab: Lab, pair: Pair, active: Node, passive: Node) -> Figures:
         raise LabError(f"after the bulk the peer has {flows(passive)} of {held} sessions")
     connected, synced = logged(passive, "sync.connected "), logged(passive, "role ", " to=PASSIVE ")
     return {"bulk_s": (synced - connected).total_seconds(), "bulk_bytes_per_flow": carried.bytes / held}
+
+
+def under_bulk(lab: Lab, pair: Pair, passive: Node) -> Figures:
+    """What connections notice of a bulk: PASSIVE starts once more while they come and go."""
+    passive.stop()
+    with traffic_of(lab).tcp(UNDER_BULK_PER_S, UNDER_BULK_S, whole=True) as run:
+        spend(1)
+        passive.start()
+        wait_until(pair.settled, SYNC_S, "the bulk is complete")
+        if run.over():
+            raise LabError("the bulk took longer than the connections beside it")
+        result = run.result()
+    check_lives(result, UNDER_BULK_PER_S, whole=True)
+    return {
+        "under_bulk_lost": result["begun"] - result["finished"],
+        "under_bulk_first_packet_us": result["first_median_us"],
+        "under_bulk_first_packet_p99_us": result["first_p99_us"],
+    }
 
 
 def logged(node: Node, event: str, words: str = "") -> datetime:
@@ -273,6 +293,11 @@ MEANINGS: dict[str, Meaning] = {
     "live_sessions": Meaning("sessions", "in both tables", Bar(MILLION * 0.98, at_least=True)),
     "bulk_s": Meaning("s", "from PASSIVE's connection to all live there, and digests agreed", at_most(3)),
     "bulk_bytes_per_flow": Meaning("bytes", "on the wire", at_most(60)),
+    "under_bulk_lost": Meaning("connections", "2,000 a second come and go while a bulk is on", at_most(0)),
+    "under_bulk_first_packet_us": Meaning(
+        "us", "median delay of their SYN through the gateway", at_most(2000)
+    ),
+    "under_bulk_first_packet_p99_us": Meaning("us", "the same, 99th percentile"),
     "rss_active_mib": Meaning("MiB", "resident memory, a million sessions", at_most(350)),
     "rss_passive_mib": Meaning("MiB", "resident memory, a million sessions", at_most(350)),
     "sustained_per_s": Meaning(

@@ -122,13 +122,17 @@ class Window:
         return self.cpu(node).main / 1e9 / self.seconds
 
     def lag_us(self, quantile: float) -> float:
-        """Creation to acknowledgement: the upper bound of the bucket in which that share of sessions ends."""
+        """Creation to acknowledgement: that share of sessions had less.
+
+        Within its bucket, a quarter of an octave, sessions count as evenly spread, as in Prometheus.
+        """
         buckets = [after - before for before, after in zip(self.begin.lag, self.end.lag, strict=True)]
-        wanted, seen = quantile * sum(buckets), 0
-        for count, bound in zip(buckets, self.lag_bounds_us, strict=True):
+        wanted, seen, lower = quantile * sum(buckets), 0, 0.0
+        for count, upper in zip(buckets, self.lag_bounds_us, strict=True):
+            if count and seen + count >= wanted:
+                return lower + (upper - lower) * (wanted - seen) / count
             seen += count
-            if seen and seen >= wanted:
-                return bound
+            lower = upper
         raise LabError("no session was acknowledged")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from netns.conftest import settle
 from netns.tls import SYNC_PORT, as_node_b, wait_closed
 from netns.wire import BROADCAST, VRRP_GROUP, VRRP_MAC, advert, mac_of, sender
 from pair import Node, Pair
-from sandbox import Lab, wait_until
+from sandbox import Lab, LabError, wait_until
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_RR
 from scapy.layers.l2 import ARP, Ether
 from scapy.layers.vrrp import VRRPv3
@@ -202,9 +203,23 @@ def test_bad_frame_from_wan(pair: Pair, from_isp: Callable[[bytes | Packet], Non
     """Nothing comes in from outside without a session. Spec: R10."""
     frame, counter = WAN_FRAMES[kind]
     active = pair.active()
-    before = active.counter(counter)
+    before, all_before = active.counter(counter), verdicts(pair)
     from_isp(frame)
-    wait_counted(active, counter, before)
+    try:
+        wait_counted(active, counter, before)
+    except LabError as error:  # where did it go?
+        raise LabError(f"{error}; meanwhile: {verdicts(pair) - all_before}") from None
+
+
+def verdicts(pair: Pair) -> Counter[str]:
+    """What became of packets, by node and verdict."""
+    return Counter(
+        {
+            f"{node.name}.{name}": int(verdict["value"])
+            for node in map(pair.__getitem__, topo.NODES)
+            for name, verdict in node.request("counters")["verdicts"].items()
+        }
+    )
 
 
 @pytest.fixture

@@ -207,10 +207,12 @@ def test_expiry_is_said_again_while_the_node_runs(
 
     async def live() -> int:
         ring.start()
-        await asyncio.sleep(0.1)
+        async with asyncio.timeout(5):
+            while len(caplog.records) <= 4:
+                await asyncio.sleep(0.001)
         ring.stop()
         said = len(caplog.records)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # ten times the interval, in which nothing is said any more
         assert len(caplog.records) == said
         return said
 

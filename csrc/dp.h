@@ -15,6 +15,32 @@ struct snapshot {
 };
 
 /**
+ * struct dp_left - Changes that a lane took out of the rings and left to control: a marker is among them
+ * @rec:     room for LEFT_MAX, once there was a lane
+ * @n, @at:  so many, and the next one
+ * @spans:   by worker, in the order in which they were taken
+ */
+struct dp_left {
+	struct fp_flow_rec *rec;
+	uint32_t n, at, n_spans;
+	struct {
+		uint32_t worker, end;
+	} spans[FP_WORKERS_MAX];
+};
+
+enum { LEFT_MAX = 4096 };
+
+/* dp_left_worker() - Whose the next one is; there is one */
+static inline uint32_t dp_left_worker(const struct dp_left *left)
+{
+	uint32_t i = 0;
+
+	while (left->spans[i].end <= left->at)
+		i++;
+	return left->spans[i].worker;
+}
+
+/**
  * struct fp_dp - The data plane of one node
  * @cfg:            copy of what fp_open() was given
  * @plane:          ports, workers, fence
@@ -26,6 +52,7 @@ struct snapshot {
  * @capture:        the one that runs, or waits to be freed; NULL
  * @capture_off:    no worker knows of @capture any more
  * @digests_due:    a bit for each worker that was asked for its digests, and has not been read since
+ * @left:           changes that a lane has left to control
  * @test_now_ns:    clock of the tests, once one of them has set it
  */
 struct fp_dp {
@@ -39,6 +66,7 @@ struct fp_dp {
 	struct capture *capture;
 	bool capture_off;
 	uint32_t digests_due;
+	struct dp_left left;
 	uint64_t test_now_ns;
 };
 

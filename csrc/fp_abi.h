@@ -24,7 +24,7 @@
 /* clang-format off */
 /* cdef-begin */
 enum {
-	FP_ABI_VERSION = 4,
+	FP_ABI_VERSION = 5,
 	FP_PORTS_MAX = 8,     /* data-plane ports of a node */
 	FP_WORKERS_MAX = 16,
 	FP_SHARDS = 64,       /* units of ownership; worker = shard mod n_workers */
@@ -532,7 +532,70 @@ struct fp_cols {
 	uint8_t *counters;        /* 4 x u64: packets[2], bytes[2] */
 };
 
+/* ---- the sync connection, once it stands ---- */
+enum fp_suite {               /* IANA numbers of TLS 1.3 */
+	FP_TLS_NONE,              /* in the clear */
+	FP_TLS_AES_128_GCM_SHA256 = 0x1301,
+	FP_TLS_AES_256_GCM_SHA384 = 0x1302,
+	FP_TLS_CHACHA20_POLY1305_SHA256 = 0x1303
+};
+struct fp_tls_keys {          /* of one direction: RFC 8446 section 7.3 */
+	uint8_t key[32];
+	uint8_t iv[12];
+	uint8_t pad[4];
+	uint64_t seq;             /* number of its next record */
+};
+struct fp_channel_cfg {
+	int32_t fd;               /* a connected stream socket: the channel's from then on */
+	uint32_t suite;           /* enum fp_suite */
+	struct fp_tls_keys in, out;
+	uint64_t records_max;     /* with one key of ours; then FP_ASK_KEYS */
+	uint32_t frame_max;       /* bytes behind the length of a frame */
+	uint32_t batch_records, window_batches, window_bytes; /* as flexha/core/sync_sender.py */
+	uint32_t pause_us;        /* between two batches that are not full */
+	uint32_t pad;
+};
+enum fp_lane {                /* what of a stream goes the short way, past control */
+	FP_LANE_HELD,             /* nothing, and nothing is handed to control either: it is at work */
+	FP_LANE_OFF,
+	FP_LANE_SEND,             /* changes out in batches, acknowledgements in */
+	FP_LANE_RECEIVE           /* batches in, acknowledgements out */
+};
+enum fp_ask {                 /* bits: control is to look after this; until then the lane rests */
+	FP_ASK_DRAIN = 1,         /* a marker, or lost shards: fp_events_drain() */
+	FP_ASK_IMPORTED = 2,      /* not all records of a batch were taken: fp_lane.part */
+	FP_ASK_KEYS_IN = 4,       /* the peer has updated its keys */
+	FP_ASK_KEYS_OUT = 8       /* it is time to update ours, or the peer has asked for it */
+};
+struct fp_sent {              /* a batch that is not acknowledged */
+	uint64_t marks[16];       /* [FP_WORKERS_MAX]: ev_seq of the last record of each worker; 0: none */
+	uint32_t n;               /* records */
+	uint32_t size;            /* bytes of its frame */
+};
+struct fp_lane_state {
+	uint32_t mode;            /* enum fp_lane */
+	uint32_t n_new;           /* out: batches that control has not seen; the last ones of the window */
+	uint64_t sent_seq, acked_seq;
+	uint64_t received_seq, imported_seq;
+	uint64_t heard_ns, said_ns; /* out: 0: nothing */
+	/* out, since the lane was given its mode: */
+	uint64_t bytes_in, bytes_out; /* of frames */
+	uint64_t records_in, records_out;
+	uint64_t unknown;         /* ops and columns */
+	uint32_t part_n, part_taken; /* of batch received_seq, which is not acknowledged; 0: no such */
+};
+struct fp_channel_stats {
+	uint64_t bytes_in, bytes_out; /* of the socket */
+	uint64_t unsent;
+	uint32_t ended;           /* enum fp_end */
+	int32_t error;            /* errno, or number of the alert (RFC 8446 section 6) */
+	uint32_t asks;            /* enum fp_ask */
+	uint32_t ready;           /* bytes of whole frames wait for control */
+};
+enum fp_end { FP_END_NOT, FP_END_CLOSED, FP_END_ERROR, FP_END_GARBAGE, FP_END_ALERT };
+
 typedef struct fp_dp fp_dp;
+typedef struct fp_channel fp_channel;
 
 /* ---- life ---- */
 const char *fp_source_hash(void);     /* SHA-256 over csrc/, compiled in: a stale .so fails loudly */
@@ -578,7 +641,7 @@ int fp_sync_track(fp_dp *dp, uint32_t on); /* off: changes are forgotten, tombst
 int fp_sweep_start(fp_dp *dp, uint64_t shards); /* each worker: FP_OP_SWEEP, all records of these shards, FP_OP_SWEPT */
 int fp_events_drain(fp_dp *dp, uint32_t worker, struct fp_flow_rec *out, uint32_t cap, uint64_t *lost); /* lost: its shards that a sweep is due for, now */
 int fp_commit_set(fp_dp *dp, uint32_t on); /* a peer is in sync: hold packets of sessions that it does not have; off: let all go at once, hold nothing */
-int fp_events_await(fp_dp *dp, uint32_t on); /* 1: changes signal the eventfd, as at first; drain once more after it. 0: control looks by itself */
+int fp_events_await(fp_dp *dp, uint32_t on); /* 1: changes signal the eventfd, as at first; drain once more after it. 0: control, or a channel, looks by itself */
 int fp_events_ack(fp_dp *dp, uint32_t worker, uint64_t ev_seq); /* live in the peer's table: frees tombstones */
 int fp_events_refused(fp_dp *dp, uint32_t worker, uint64_t ev_seq, const struct fp_flow_rec *rec, uint32_t n); /* the peer did not take these; then fp_events_ack() of the same ev_seq */
 int fp_digest_ask(fp_dp *dp);         /* each worker drains all that waits, then FP_OP_DIGEST; one that has not been read yet is not asked again */
@@ -593,6 +656,19 @@ int fp_repairs_drain(fp_dp *dp, struct fp_repair *out, uint32_t cap); /* count; 
 int fp_flows_walk(fp_dp *dp, struct fp_cursor *cur, struct fp_flow_rec *out, uint32_t cap); /* count; cur->done at the end */
 int fp_sync_stats_read(const fp_dp *dp, uint32_t worker, struct fp_sync_stats *out);
 uint64_t fp_lag_bucket_us(uint32_t bucket); /* upper end of a bucket of its histograms; of the last one UINT64_MAX */
+
+/* ---- the sync connection, once it stands: a thread owns the socket, the records of TLS, and a lane ---- */
+int fp_channel_open(fp_dp *dp, const struct fp_channel_cfg *cfg, const uint8_t *plain, uint32_t n_plain, const uint8_t *rest, uint32_t n_rest, fp_channel **out); /* dp: NULL: without a lane; read already: plain, and rest of the socket as it came */
+int fp_channel_fd(const fp_channel *ch); /* an eventfd: look at stats; level: until nothing is left, but for an end */
+int64_t fp_channel_send(fp_channel *ch, const uint8_t *data, uint32_t n); /* bytes that wait in all; -EPIPE: it has ended */
+int fp_channel_take(fp_channel *ch, uint8_t *out, uint32_t cap); /* whole frames that are for control; holds the lane; -ENOBUFS: cap is less than frame_max + 4 */
+int fp_channel_hold(fp_channel *ch, struct fp_lane_state *out); /* the lane rests; idempotent */
+int fp_channel_sent(fp_channel *ch, struct fp_sent *out, uint8_t *frame, uint32_t cap); /* held: the oldest of n_new, whose bytes are control's from now on; bytes */
+int fp_channel_part(fp_channel *ch, uint16_t *places, uint32_t cap, uint32_t *absurd); /* held: of part_n those that were not taken; count */
+int fp_channel_resume(fp_channel *ch, const struct fp_lane_state *in, const struct fp_sent *window, uint32_t n); /* window: acked_seq + 1 to sent_seq; NULL: as it was */
+int fp_channel_rekey(fp_channel *ch, const struct fp_tls_keys *in, const struct fp_tls_keys *out); /* either may be NULL; out: the peer is told first */
+int fp_channel_stats_read(fp_channel *ch, struct fp_channel_stats *out);
+void fp_channel_close(fp_channel *ch, uint32_t linger_ms); /* frees it; what waits is sent for so long, 0: nothing is */
 
 /* ---- sections of a batch message, and their columns (pure functions) ---- */
 int fp_cols_of(uint32_t op, uint32_t required); /* columns of an op, a bit each; required: without those that may be missing */

@@ -65,7 +65,9 @@ int fp_open(const struct fp_config *cfg, fp_dp **out, struct fp_error *err)
 	dp->cfg = *cfg;
 	dp->plane.pulse = &dp->pulse;
 	dp->plane.events_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	rc = dp->plane.events_fd < 0 ? -errno : plane_open(&dp->plane, &dp->cfg, err);
+	dp->plane.changes_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	rc = dp->plane.events_fd < 0 || dp->plane.changes_fd < 0 ? -errno
+								 : plane_open(&dp->plane, &dp->cfg, err);
 	if (rc == 0)
 		rc = pulse_open(&dp->pulse, &dp->cfg, &dp->plane.fence, &dp->plane.workers[0].bell,
 				dp->plane.events_fd, err);
@@ -123,6 +125,9 @@ void fp_close(fp_dp *dp)
 	dp_free_snapshots(&dp->policies);
 	if (dp->plane.events_fd >= 0)
 		close(dp->plane.events_fd);
+	if (dp->plane.changes_fd >= 0)
+		close(dp->plane.changes_fd);
+	free(dp->left.rec);
 	free(dp);
 }
 

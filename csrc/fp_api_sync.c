@@ -24,6 +24,7 @@ int fp_sync_track(fp_dp *dp, uint32_t on)
 		for (n = UINT32_MAX; ring_peek(&w->events, &n), n > 0; n = UINT32_MAX)
 			ring_release(&w->events, n);
 	}
+	dp->left.n = 0;
 	if (rc == 0)
 		dp->digests_due = 0;
 	return rc;
@@ -36,6 +37,18 @@ int fp_sweep_start(fp_dp *dp, uint64_t shards)
 	return dp ? plane_ask_all(&dp->plane, &req, dp_now(dp)) : -EINVAL;
 }
 
+/* What a lane has taken, and left to control, comes first: worker by worker, as it was taken. */
+static int take_left(struct dp_left *left, uint32_t worker, struct fp_flow_rec *out, uint32_t cap)
+{
+	uint32_t n = 0;
+
+	while (left->at < left->n && n < cap && dp_left_worker(left) == worker)
+		out[n++] = left->rec[left->at++];
+	if (left->at == left->n)
+		left->at = left->n = left->n_spans = 0;
+	return (int)n;
+}
+
 int fp_events_drain(fp_dp *dp, uint32_t worker, struct fp_flow_rec *out, uint32_t cap, uint64_t *lost)
 {
 	struct worker *w = dp_worker(dp, worker);
@@ -43,6 +56,10 @@ int fp_events_drain(fp_dp *dp, uint32_t worker, struct fp_flow_rec *out, uint32_
 
 	if (!w || !out || !lost || cap > INT32_MAX)
 		return -EINVAL;
+	if (dp->left.n) {
+		*lost = 0; /* said when these are through */
+		return take_left(&dp->left, worker, out, cap);
+	}
 	if (!dp->plane.running) {
 		while (worker_drain(w, dp_now(dp)))
 			;
@@ -58,8 +75,8 @@ int fp_events_await(fp_dp *dp, uint32_t on)
 {
 	if (!dp)
 		return -EINVAL;
-	atomic_store(&dp->plane.events_awaited,
-		     on != 0); /* pairs with worker_drain(): published, then looked */
+	atomic_store(&dp->plane.changes_to,
+		     on ? dp->plane.events_fd : -1); /* pairs with worker_drain(): published, then looked */
 	return 0;
 }
 

@@ -65,21 +65,27 @@ int plane_ask(struct plane *pl, uint32_t worker, struct request *req, uint64_t n
 	struct timespec deadline;
 	int rc;
 
-	if (!pl->running)
-		return worker_execute(w, req, now_ns);
-	deadline = ask_deadline();
-	post(w, req);
-	rc = await(w, &deadline);
-	if (rc != -ETIMEDOUT)
-		*req = w->mailbox.req;
+	pthread_mutex_lock(&pl->asking);
+	if (pl->running) {
+		deadline = ask_deadline();
+		post(w, req);
+		rc = await(w, &deadline);
+		if (rc != -ETIMEDOUT)
+			*req = w->mailbox.req;
+	} else {
+		rc = worker_execute(w, req, now_ns);
+	}
+	pthread_mutex_unlock(&pl->asking);
 	return rc;
 }
 
 int plane_ask_all(struct plane *pl, const struct request *req, uint64_t now_ns)
 {
-	struct timespec deadline = ask_deadline();
+	struct timespec deadline;
 	int sum = 0, error = 0;
 
+	pthread_mutex_lock(&pl->asking);
+	deadline = ask_deadline();
 	for (uint32_t i = 0; i < pl->n_workers && pl->running; i++)
 		post(&pl->workers[i], req);
 	for (uint32_t i = 0; i < pl->n_workers; i++) {
@@ -91,6 +97,7 @@ int plane_ask_all(struct plane *pl, const struct request *req, uint64_t now_ns)
 			error = rc;
 		sum += rc;
 	}
+	pthread_mutex_unlock(&pl->asking);
 	return error ? error : sum;
 }
 
@@ -125,10 +132,24 @@ int plane_reopen_port(struct plane *pl, uint32_t port, uint64_t now_ns, struct f
 	return rc;
 }
 
+static int await_role(struct plane *pl, uint64_t wanted)
+{
+	struct timespec deadline = ask_deadline();
+
+	for (uint32_t i = 0; i < pl->n_workers; i++) {
+		/* The pulse thread may lower the fence meanwhile: then wait no longer for the old word. */
+		while (atomic_load(&pl->workers[i].obeyed) != wanted) { /* pairs with worker_obey_fence() */
+			if (fence_read(&pl->fence) != wanted)
+				return -ESTALE;
+			if (!wait_answer(pl, &deadline))
+				return -ETIMEDOUT;
+		}
+	}
+	return 0;
+}
+
 int plane_set_role(struct plane *pl, uint32_t role, uint64_t term, uint64_t now_ns)
 {
-	const uint64_t wanted = fence_word(role, term);
-	struct timespec deadline = ask_deadline();
 	int rc = fence_set(&pl->fence, role, term);
 
 	if (rc)
@@ -142,16 +163,10 @@ int plane_set_role(struct plane *pl, uint32_t role, uint64_t term, uint64_t now_
 		}
 		doorbell_ring(&w->bell);
 	}
-	for (uint32_t i = 0; i < pl->n_workers; i++) {
-		/* The pulse thread may lower the fence meanwhile: then wait no longer for the old word. */
-		while (atomic_load(&pl->workers[i].obeyed) != wanted) { /* pairs with worker_obey_fence() */
-			if (fence_read(&pl->fence) != wanted)
-				return -ESTALE;
-			if (!wait_answer(pl, &deadline))
-				return -ETIMEDOUT;
-		}
-	}
-	return 0;
+	pthread_mutex_lock(&pl->asking);
+	rc = await_role(pl, fence_word(role, term));
+	pthread_mutex_unlock(&pl->asking);
+	return rc;
 }
 
 /* ---- life ---- */
@@ -191,7 +206,8 @@ int plane_open(struct plane *pl, const struct fp_config *cfg, struct fp_error *e
 	pl->cfg = cfg;
 	pl->n_workers = cfg->n_workers;
 	sem_init(&pl->answered, 0, 0);
-	atomic_store(&pl->events_awaited, true);
+	pthread_mutex_init(&pl->asking, NULL);
+	atomic_store(&pl->changes_to, pl->events_fd);
 	pl->workers = aligned_alloc(CACHE_LINE, sizeof(struct worker) * cfg->n_workers);
 	if (!pl->workers)
 		return -ENOMEM;
@@ -235,6 +251,7 @@ void plane_close(struct plane *pl)
 	free(pl->quota.count);
 	ring_free(&pl->inject);
 	free(pl->workers);
+	pthread_mutex_destroy(&pl->asking);
 	sem_destroy(&pl->answered);
 }
 

@@ -5,6 +5,7 @@
 #ifndef PLANE_H
 #define PLANE_H
 
+#include <pthread.h>
 #include <semaphore.h>
 
 #include "fence.h"
@@ -44,7 +45,9 @@ struct handoff_frame {
  * @pulse:     where heartbeats go
  * @quota:     sessions and ports of each source
  * @events_fd: wakes control
- * @events_awaited: ... when a change of a session comes; else control looks by itself
+ * @changes_fd: wakes a channel
+ * @changes_to: whom of both a change of a session wakes; -1: they look by themselves
+ * @asking:    who asks workers, or waits for a role: control, or a channel's thread
  * @answered:  posted when a mailbox is DONE or a fence word obeyed
  * @stop:      the threads shall end
  * @running:   the threads run; control's own
@@ -59,8 +62,9 @@ struct plane {
 	struct fence fence;
 	struct pulse *pulse;
 	struct quota quota;
-	int events_fd;
-	_Atomic bool events_awaited;
+	int events_fd, changes_fd;
+	_Atomic int changes_to;
+	pthread_mutex_t asking;
 	sem_t answered;
 	_Atomic bool stop;
 	bool running;
@@ -73,7 +77,7 @@ static inline struct ring *handoff_ring(const struct plane *pl, uint32_t from, u
 
 /**
  * plane_open() - Open ports, make cores and rings; no thread yet
- * @pl:    zeroed, but for @pulse and @events_fd
+ * @pl:    zeroed, but for @pulse, @events_fd and @changes_fd
  *
  * Return: 0, or -errno with @err saying what failed; plane_close() is due either way.
  */

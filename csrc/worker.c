@@ -416,8 +416,12 @@ bool worker_drain(struct worker *w, uint64_t now_ns)
 	}
 	got = core_drain(&w->core, out, n, w->traffic ? WALK_BUSY : WALK_IDLE, now_ns);
 	w->traffic = false;
-	w->signal |= ring_submit(&w->events, got) &&
-		     atomic_load(&w->plane->events_awaited); /* pairs with fp_events_await() */
+	if (ring_submit(&w->events, got)) {
+		const int to = atomic_load(&w->plane->changes_to); /* pairs with events_await() */
+
+		w->signal |= to == w->plane->events_fd;
+		w->signal_changes |= to == w->plane->changes_fd;
+	}
 	return got == n || core_has_more(&w->core);
 }
 
@@ -500,6 +504,10 @@ static bool pass(struct worker *w)
 	if (w->signal) {
 		w->signal = false;
 		eventfd_signal(pl->events_fd);
+	}
+	if (w->signal_changes) {
+		w->signal_changes = false;
+		eventfd_signal(pl->changes_fd);
 	}
 	return busy;
 }

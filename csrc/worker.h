@@ -160,6 +160,7 @@ struct batch {
  * @expire_tick:    wheel tick up to which core_expire() is through
  * @fence_word:     the fence as the core was told
  * @signal:         events_fd must be signalled at the end of the pass
+ * @signal_changes: changes_fd must be
  * @tap:            where captured packets go; NULL while there is no capture
  * @frames:         rx burst
  * @batch:          how it is read and written
@@ -198,7 +199,7 @@ struct worker {
 	bool traffic;
 	uint32_t expire_tick;
 	uint64_t fence_word;
-	bool signal;
+	bool signal, signal_changes;
 	struct capture_tap *tap;
 	struct fp_frame frames[FP_BURST_MAX];
 	struct batch batch;

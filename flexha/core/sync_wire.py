@@ -31,8 +31,6 @@ LENGTH_BYTES: Final = 4
 _BATCH_SEQ: Final = b"\x83\xa1t\xa5batch\xa3seq"
 _PARTS: Final = b"\xa5parts"
 """What stands before the number of a batch as we write it, and between that and its sections."""
-_ACK_SEQ: Final = b"\x82\xa1t\xa3ack\xa3seq"
-"""And before that of an acknowledgement."""
 _UINT_BYTES: Final = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8}
 _U64_MAX: Final = (1 << 64) - 1
 _TEXT_MAX: Final = 256
@@ -190,15 +188,10 @@ def encode(message: Message) -> bytes:
     """``message`` as a frame."""
     payload: bytes
     if isinstance(message, Batch):
-        return batch_frame(message.seq, message.sections)
+        head: bytes = _BATCH_SEQ + msgpack.packb(message.seq) + _PARTS
+        return (len(head) + len(message.sections)).to_bytes(LENGTH_BYTES, "big") + head + message.sections
     payload = msgpack.packb(_as_map(message), use_bin_type=True)
     return len(payload).to_bytes(LENGTH_BYTES, "big") + payload
-
-
-def batch_frame(seq: int, sections: bytes) -> bytes:
-    """``Batch(seq, sections)`` as a frame."""
-    head: bytes = _BATCH_SEQ + msgpack.packb(seq) + _PARTS
-    return (len(head) + len(sections)).to_bytes(LENGTH_BYTES, "big") + head + sections
 
 
 def _as_map(message: Uncommon) -> dict[str, object]:
@@ -430,40 +423,6 @@ def _plain_batch(payload: bytes) -> Batch | None:
     if not payload.startswith(_PARTS, at):
         return None
     return Batch(seq, payload[at + len(_PARTS) :])
-
-
-def whole_batches(data: bytes, frame_bytes_max: int) -> list[Batch] | None:
-    """What ``data`` holds, if that is whole frames of batches as we write them, and nothing else."""
-    batches: list[Batch] = []
-    at, end = 0, len(data)
-    while at < end:
-        begin = at + LENGTH_BYTES
-        length = int.from_bytes(data[at:begin], "big")
-        at = begin + length
-        if at > end or length > frame_bytes_max or not data.startswith(_BATCH_SEQ, begin):
-            return None
-        batch = _plain_batch(data[begin:at])
-        if batch is None:
-            return None
-        batches.append(batch)
-    return batches
-
-
-def highest_ack(data: bytes) -> int | None:
-    """The highest number acknowledged in ``data``, if that is whole frames of ``Ack`` as we write them."""
-    at, end, highest = 0, len(data), -1
-    while at < end:
-        begin = at + LENGTH_BYTES
-        at = begin + int.from_bytes(data[at:begin], "big")
-        if at > end or not data.startswith(_ACK_SEQ, begin):
-            return None
-        first = data[begin + len(_ACK_SEQ)] if begin + len(_ACK_SEQ) < at else 0xC0
-        n = 0 if first < 0x80 else _UINT_BYTES.get(first, -1)
-        if at != begin + len(_ACK_SEQ) + 1 + n:
-            return None
-        seq = first if n == 0 else int.from_bytes(data[at - n : at], "big")
-        highest = max(highest, seq)
-    return None if highest < 0 else highest
 
 
 def _shards(fields: Fields, key: str, *, some: bool = True) -> Shards:

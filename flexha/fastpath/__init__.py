@@ -213,6 +213,11 @@ class Fastpath:
 
     # ---- life ----
     @property
+    def handle(self) -> CData:
+        """For ``flexha.fastpath.channel``; nobody else."""
+        return self._dp
+
+    @property
     def config(self) -> FastpathConfig:
         """What this was opened with."""
         return self._config

@@ -49,7 +49,7 @@ from flexha.shell.preflight import StateDir
 from flexha.shell.readiness import Readiness
 from flexha.shell.rotation import Rotation
 from flexha.shell.rtnl import Rtnl
-from flexha.shell.sync_io import SyncIo
+from flexha.shell.sync_io import ShortWay, SyncIo, lane_limits
 from flexha.shell.terms import TermFile
 from flexha.shell.vrrp_io import VrrpIo
 from flexha.units import Ns
@@ -190,9 +190,10 @@ class Daemon:
         policy = PolicyIo(fastpath, plan, self._config, self._path, counters)
         policy.start()
         stack.callback(policy.stop)
-        flows = FlowsIo(fastpath, plan.core.sync.batch_records, driver.post, counters, driver.drained)
+        flows = FlowsIo(fastpath, plan.core.sync.batch_records, driver.post, counters, driver.busy)
         tls = keyring.tls if keyring else None
-        sync = SyncIo(plan.xc, driver.post, counters, tls, driver.received) if plan.xc else None
+        short = ShortWay(fastpath, driver, lane_limits(plan.core.sync))
+        sync = SyncIo(plan.xc, driver.post, counters, tls, short) if plan.xc else None
         rotation = None
         if keyring and sync:
             rotation = Rotation(

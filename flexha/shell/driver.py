@@ -6,6 +6,10 @@ a step is under way, then the event waits its turn: an event that comes out of
 performing an action (``RoleSet``, ``FlowsImported``) is seen after all actions of its step. So a heartbeat's
 silence reaches the core in the same turn of the loop in which the eventfd woke us.
 
+Between two steps what a busy stream is made of goes the short way (``flexha.core.sync_short``): before a
+step, or whatever else wants to know where the stream stands, the lane is held, and what it did becomes part of
+the state.
+
 An exception from the core or from an action is a bug of ours: the node must not go on with half of a
 transition done, so the daemon fences itself and ends (``on_fatal``); the peer takes over.
 """
@@ -16,12 +20,12 @@ import asyncio
 import contextlib
 import errno
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Final, assert_never
 
-from flexha.core import node
+from flexha.core import node, sync_short
 from flexha.core.actions import (
     AckFlows,
     Action,
@@ -49,20 +53,19 @@ from flexha.core.actions import (
 )
 from flexha.core.events import (
     Event,
-    FlowsDrained,
     Role,
     RoleSet,
     Started,
-    SyncReceived,
     TermPersisted,
     TermPersistFailed,
     TimerFired,
 )
 from flexha.core.evolve import replace
 from flexha.core.node import NodeConfig
-from flexha.core.sync_short import Lane
-from flexha.core.sync_wire import Batch
+from flexha.core.sync_sender import Sent
+from flexha.core.sync_short import Progress, Way
 from flexha.fastpath import Fastpath, FastpathError
+from flexha.fastpath.channel import LaneMode, LaneState, SentBatch
 from flexha.shell import clock, log
 from flexha.shell.counters import Counters
 from flexha.shell.flows_io import FlowsIo
@@ -100,8 +103,14 @@ class Driver:
 
     def __init__(self, config: NodeConfig, on_fatal: Callable[[BaseException], None]) -> None:
         self._state = node.initial(config)
-        self._lane: Lane | None = None
-        """What of the session has gone the short way since the last step."""
+        self._held = False
+        """The lane rests, and what it did is part of the state."""
+        self._busy = 0
+        """So many want it to go on resting."""
+        self._way = Way.LONG
+        """What the lane does, or did until it was held."""
+        self._window: tuple[Sent, ...] = ()
+        """What the lane knows of the unacknowledged batches."""
         self._on_fatal = on_fatal
         self._queue: deque[Event] = deque()
         self._stepping = True  # nothing is stepped before begin()
@@ -121,8 +130,8 @@ class Driver:
 
     def status(self) -> Mapping[str, object]:
         """The core's share of ``flexhactl status``."""
-        self._fold()
-        return node.status(self._state, clock.now())
+        with self.busy():
+            return node.status(self._state, clock.now())
 
     # ---- events ----
     def begin(self, started: Started) -> None:
@@ -138,81 +147,86 @@ class Driver:
         if not self._stepping:
             self._run()
 
-    # ---- events of a busy stream, by the short way ----
-    def drained(self, sections: bytes, n: int, marks: Mapping[int, int]) -> None:
-        """As ``FlowsDrained``."""
+    # ---- the short way ----
+    @contextlib.contextmanager
+    def busy(self) -> Iterator[None]:
+        """Nothing goes the short way meanwhile, and what did is part of the state."""
+        self._fold()
+        self._busy += 1
         try:
-            if self._failed or self._stepping or not self._told(sections, n, marks):
-                self.post(FlowsDrained(sections, n, marks))
+            yield
+        finally:
+            self._busy -= 1
+            if not self._stepping:
+                self._run()
+
+    def settle(self) -> None:
+        """The connection is about to go: what it still knows of the stream becomes part of the state."""
+        self._fold()
+        self._held = False
+        self._way = Way.LONG
+
+    def attend(self) -> None:
+        """The lane has left something to us."""
+        if self._failed:
+            return
+        try:
+            with self.busy():
+                self.hands.flows.attend(sync_short.credit(self._state.session))
         except Exception as problem:  # noqa: BLE001 - as in _run()
             self._give_up(problem)
-
-    def received(self, data: bytes) -> None:
-        """As ``SyncReceived``."""
-        try:
-            if self._failed or self._stepping or not self._heard(data):
-                self.post(SyncReceived(data))
-        except Exception as problem:  # noqa: BLE001 - as in _run()
-            self._give_up(problem)
-
-    def _told(self, sections: bytes, n: int, marks: Mapping[int, int]) -> bool:
-        lane = self._lane_now()
-        frame = lane.put(sections, n, marks, clock.now())
-        if frame is None:
-            return False
-        self.hands.flows.set_credit(lane.credit)  # first: sending may end the connection, and the credit
-        self._send(frame)
-        return True
-
-    def _heard(self, data: bytes) -> bool:
-        lane, now = self._lane_now(), clock.now()
-        marks = lane.acknowledged(data, now)
-        if marks is not None:
-            if marks:
-                self.hands.flows.ack(marks)
-            self.hands.flows.set_credit(lane.credit)
-            return True
-        batches = lane.received(data, now)
-        if batches is None:
-            return False
-        self._import(lane, batches, now)
-        return True
-
-    def _import(self, lane: Lane, batches: list[Batch], now: Ns) -> None:
-        flows = self.hands.flows
-        for batch in batches:
-            flows.import_flows(batch.seq, batch.sections)
-        for outcome in flows.outcome():
-            if outcome.error is None and not outcome.refused and outcome.seq == batches[-1].seq:
-                self._send(lane.imported(outcome.n, now))
-            else:
-                self.post(outcome)
-
-    def _send(self, frame: bytes) -> None:
-        if self.hands.sync:
-            self.hands.sync.send(frame)
-
-    def _lane_now(self) -> Lane:
-        if self._lane is None:
-            self._lane = Lane(self._state.session)
-        return self._lane
 
     def _fold(self) -> None:
-        """What went the short way becomes part of the state."""
-        if self._lane is not None:
-            self._state = replace(self._state, session=self._lane.fold())
-            self._lane = None
+        if self._held or self.hands.sync is None:
+            return
+        lane = self.hands.sync.hold()
+        if lane is None:
+            return
+        self._held = True
+        if self._way is Way.LONG:
+            return
+        self.hands.flows.count(lane)
+        session = sync_short.fold(self._state.session, _progress(lane))
+        self._window = session.sender.window
+        if lane.part is not None:  # as if it had come the long way, and were not imported yet
+            self._queue.appendleft(self.hands.flows.taken_in_part(lane.received_seq, lane.part))
+        self._state = replace(self._state, session=session)
+
+    def _resume(self) -> None:
+        """Whatever may go the short way does so from here on."""
+        if not self._held or self._busy or self._failed or self.hands.sync is None:
+            return
+        self._held = False
+        session, was = self._state.session, self._way
+        self._way = sync_short.way(session)
+        sender, receiver = session.sender, session.receiver
+        window = None
+        if self._way is Way.SENDING and (was is not Way.SENDING or sender.window is not self._window):
+            window = [SentBatch(sent.n, sent.marks, sent.frame) for sent in sender.window]
+        self.hands.sync.resume(
+            _LANES[self._way],
+            sent_seq=sender.sent_seq,
+            acked_seq=sender.acked_seq,
+            received_seq=receiver.received_seq,
+            imported_seq=receiver.imported_seq,
+            window=window,
+        )
+        if self._way is Way.SENDING:
+            self.hands.flows.rest()
+        elif was is Way.SENDING:
+            self.hands.flows.set_credit(sync_short.credit(session))
 
     def _run(self) -> None:
         self._stepping = True
-        self._fold()
         try:
+            self._fold()
             while self._queue:
                 self._step(self._queue.popleft())
         except Exception as problem:  # noqa: BLE001 - whatever it is, see the module's docstring
             self._give_up(problem)
         finally:
             self._stepping = False
+        self._resume()
         self._arm()
 
     def _give_up(self, problem: Exception) -> None:
@@ -335,3 +349,29 @@ class Driver:
             outcome = TermPersistFailed(term, str(error))
         with contextlib.suppress(RuntimeError):  # the loop has closed meanwhile
             loop.call_soon_threadsafe(self.post, outcome)
+
+
+_LANES: Final = {
+    Way.LONG: LaneMode.OFF,
+    Way.SENDING: LaneMode.SEND,
+    Way.RECEIVING: LaneMode.RECEIVE,
+}
+
+
+def _progress(lane: LaneState) -> Progress:
+    first = lane.sent_seq - len(lane.sent) + 1
+    return Progress(
+        sent_seq=lane.sent_seq,
+        acked_seq=lane.acked_seq,
+        sent=tuple(
+            Sent(seq, sent.frame, sent.marks, sent.n) for seq, sent in enumerate(lane.sent, start=first)
+        ),
+        received_seq=lane.received_seq,
+        imported_seq=lane.imported_seq,
+        records_sent=lane.records_out,
+        records_received=lane.records_in,
+        bytes_sent=lane.bytes_out,
+        bytes_received=lane.bytes_in,
+        heard_at=Ns(lane.heard_ns) if lane.heard_ns else None,
+        said_at=Ns(lane.said_ns) if lane.said_ns else None,
+    )

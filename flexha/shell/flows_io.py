@@ -8,6 +8,9 @@ a pause has found nothing.
 
 What is imported in one step of the core is told in one event, so that one acknowledgement answers for all of
 it.
+
+A busy stream does not come here: its batches go the short way (``csrc/lane.h``), and we ``rest`` meanwhile.
+What the lane cannot do by itself it leaves to us (``attend``).
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import asyncio
 import errno
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,6 +38,7 @@ from flexha.core.events import (
 )
 from flexha.core.shards import NONE, Shards
 from flexha.fastpath import Drained, Fastpath, FastpathError
+from flexha.fastpath.channel import LaneState, PartlyTaken
 from flexha.shell import log
 from flexha.shell.burst import Bursts
 from flexha.shell.counters import Counters
@@ -68,12 +73,13 @@ class FlowsIo:
         batch_records: int,
         post: Callable[[Event], None],
         counters: Counters,
-        send: Callable[[bytes, int, Mapping[int, int]], None] | None = None,
+        guard: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
+        """``guard``: nothing goes the short way while it is held."""
         self._fastpath = fastpath
         self._batch_records = batch_records
         self._post = post
-        self._send = send or (lambda sections, n, marks: post(FlowsDrained(sections, n, marks)))
+        self._guard = guard
         self._counters = counters
         self._credit = 0
         self._timer: asyncio.Handle | None = None
@@ -97,6 +103,46 @@ class FlowsIo:
             self._timer.cancel()
             self._timer = None
 
+    # ---- the lane ----
+    def rest(self) -> None:
+        """A lane drains from now on; it has taken over who is woken."""
+        self.stop()
+        self._awaited = False
+
+    def attend(self, credit: int) -> None:
+        """Drain now what a lane has left: a marker, or lost shards."""
+        self.stop()
+        self._credit = credit
+        self._drain()
+
+    def count(self, lane: LaneState) -> None:
+        """What went the short way."""
+        if lane.records_out:
+            self._drained += lane.records_out
+            self._counters.add("sync.drained_records", lane.records_out)
+        if lane.records_in:
+            self._counters.add("sync.imported_records", lane.records_in)
+        if lane.unknown:
+            self._counters.add("sync.unknown_columns", lane.unknown)
+
+    def taken_in_part(self, seq: int, part: PartlyTaken) -> FlowsImported:
+        """The lane has made a batch live, but for some records."""
+        self._counters.add("sync.imported_records", part.taken)
+        self._say_refused(seq, len(part.places), part.absurd)
+        refused = (Refused(seq, part.places),)
+        return FlowsImported(seq, part.n, refused=refused, absurd=part.absurd)
+
+    def _say_refused(self, seq: int, records: int, absurd: int) -> None:
+        self._counters.add("sync.import_refused_records", records)
+        if self._bursts.begins("records"):
+            log.warning(
+                "sync.records_refused",
+                seq=seq,
+                records=records,
+                absurd=absurd,
+                remedy="if the audit does not repair it, compare flow_cap and workers of both nodes",
+            )
+
     # ---- out ----
     def set_credit(self, records: int) -> None:
         """How many more records may be drained."""
@@ -115,8 +161,11 @@ class FlowsIo:
 
     def _drain(self) -> None:
         self._timer = None
-        if self._credit <= 0:
-            return
+        with self._guard():
+            if self._credit > 0:
+                self._drain_batches()
+
+    def _drain_batches(self) -> None:
         more = False
         lost = NONE
         self._pause_until = asyncio.get_running_loop().time() + PAUSE_S
@@ -155,7 +204,7 @@ class FlowsIo:
             self._credit = max(0, self._credit - n)
             self._counters.add("sync.drained_records", n)
             self._drained += n
-            self._send(drained.sections, n, drained.marks)
+            self._post(FlowsDrained(drained.sections, n, drained.marks))
         if drained.sweep is not None:
             self._post(SweepBegun(drained.sweep))
         if drained.swept is not None:
@@ -221,15 +270,7 @@ class FlowsIo:
         if refused:
             self._not_taken.append(Refused(seq, self._fastpath.not_taken(imported.n)))
             self._absurd += self._fastpath.absurd(imported.n)
-            self._counters.add("sync.import_refused_records", refused)
-            if self._bursts.begins("records"):
-                log.warning(
-                    "sync.records_refused",
-                    seq=seq,
-                    records=refused,
-                    absurd=self._absurd,
-                    remedy="if the audit does not repair it, compare flow_cap and workers of both nodes",
-                )
+            self._say_refused(seq, refused, self._absurd)
         self._imported = seq
         self._records += imported.n
 

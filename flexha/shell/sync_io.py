@@ -2,7 +2,8 @@
 """The TCP connection that carries sync over the cross-connect: node a listens, node b connects.
 
 One connection at a time, the newest wins (a peer that comes back is a new connection while the old one still
-looks alive here). Bytes go to the core as they come; what they mean is not known here.
+looks alive here). Until it stands a connection is ours, and the loop's; then a thread of the fast path has it
+(``flexha.fastpath.channel``) and gives us what is for the core: whole frames; their meaning is not known here.
 
 With TLS (``flexha.shell.tls``) a connection counts for nothing until its peer has proven who it is: until
 then it is *pending*, beside the one that is current, which it does not disturb. Node b, whose handshake is
@@ -10,10 +11,10 @@ over before node a has judged its certificate, waits for node a's first word. At
 connections are pending, the oldest gives way, and each for at most ``HANDSHAKE_TIMEOUT_S``. Why one was
 refused is a counter (``sync.tls_*``), and one line in the log for a burst of them.
 
-Bounds. A read is at most ``READ_BYTES``, and the core has done with it before the next. What is written and
-not yet sent is bounded by the core's window; should it exceed ``WRITE_BYTES_MAX``, the peer does not read,
-and the connection ends. A dead peer is noticed by the user timeout (RFC 5482) while data is unacknowledged
-and by keepalive otherwise; the heartbeat notices long before either.
+Bounds. The core gets one frame, or ``READ_BYTES`` of them, and has done with them before the next. What is
+written and not yet sent is bounded by the core's window; should it exceed ``WRITE_BYTES_MAX``, the peer does
+not read, and the connection ends. A dead peer is noticed by the user timeout (RFC 5482) while data is
+unacknowledged and by keepalive otherwise; the heartbeat notices long before either.
 """
 
 from __future__ import annotations
@@ -21,23 +22,39 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import socket
 import time
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast
 
 from flexha.config.derive import XcPlan
 from flexha.config.keyfiles import fingerprint
 from flexha.core.events import Event, SyncClosed, SyncConnected, SyncReceived
+from flexha.core.sync_sender import SyncLimits
 from flexha.errors import StartError
+from flexha.fastpath import Fastpath
+from flexha.fastpath.channel import (
+    Ask,
+    Channel,
+    ChannelStats,
+    Ended,
+    LaneLimits,
+    LaneMode,
+    LaneState,
+    RecordKeys,
+    RecordLayer,
+    SentBatch,
+)
 from flexha.shell import log
 from flexha.shell.burst import Bursts
 from flexha.shell.counters import Counters
+from flexha.shell.flows_io import PAUSE_S
 from flexha.shell.tls import Refusal, Tls, TlsConnection
+from flexha.shell.tls_secrets import Half, updated
 
 READ_BYTES = 65536
-TLS_RECORD_BYTES = 16384
-"""As much as one call can give (RFC 8446 §5.1)."""
 WRITE_BYTES_MAX = 64 << 20
 BACK_OFF_MIN_S, BACK_OFF_MAX_S = 0.05, 0.5
 CONNECT_TIMEOUT_S = 0.8
@@ -48,10 +65,44 @@ HANDSHAKE_TIMEOUT_S = 2.0
 PENDING_MAX = 4
 CLOSE_TIMEOUT_S = 1.0
 """To send what waits when the core closes; then the connection is cut."""
+FLUSH_S = 0.001
+"""Until the loop is looked at again that has yet to send the end of a handshake."""
+RECORDS_MAX = 1 << 23
+"""Sealed with one key, then it is updated: a third of what AES-GCM bears (RFC 8446 §5.5)."""
 
 _TCP_USER_TIMEOUT_MS = 2000
 _KEEPALIVE_S = 1
 _KEEPALIVE_PROBES = 3
+
+
+def lane_limits(limits: SyncLimits) -> LaneLimits:
+    """Those of the core, for the short way."""
+    return LaneLimits(
+        frame_bytes_max=limits.frame_bytes_max,
+        batch_records=limits.batch_records,
+        window_batches=limits.window_batches,
+        window_bytes=limits.window_bytes,
+        pause_us=int(PAUSE_S * 1e6),
+    )
+
+
+class LaneKeeper(Protocol):
+    """Who steps the core: ``flexha.shell.driver.Driver``."""
+
+    def settle(self) -> None:
+        """The lane is about to go: ask it where the stream stands."""
+
+    def attend(self) -> None:
+        """The lane has left something."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShortWay:
+    """What lets batches go past the core: whose sessions they are, who keeps the lane, its bounds."""
+
+    fastpath: Fastpath
+    keeper: LaneKeeper
+    limits: LaneLimits
 
 
 class SyncIo:
@@ -63,11 +114,11 @@ class SyncIo:
         post: Callable[[Event], None],
         counters: Counters,
         tls: Tls | None = None,
-        receive: Callable[[bytes], None] | None = None,
+        short: ShortWay | None = None,
     ) -> None:
         self._xc = xc
         self._post = post
-        self._receive = receive or (lambda data: post(SyncReceived(data)))
+        self.short = short
         self._counters = counters
         self._tls = tls
         self._server: asyncio.Server | None = None
@@ -80,8 +131,9 @@ class SyncIo:
         self._bursts = Bursts(time.monotonic)
         self.standing: Callable[[], None] | None = None
         """Called when a connection stands, after the core was told."""
-        self.bytes_sent = 0
-        self.bytes_received = 0
+        self.sent = 0
+        self.heard = 0
+        """Bytes of handshakes, and of connections that are over."""
         self.refusal: Refusal | None = None
         """Of the last connection, if it was refused."""
 
@@ -124,6 +176,7 @@ class SyncIo:
             connection.end(abort=True)
         self._pending.clear()
         if self._current:
+            self._settle()
             connection, self._current = self._current, None
             connection.end()
 
@@ -196,9 +249,16 @@ class SyncIo:
             self.standing()
 
     def received(self, connection: _Connection, data: bytes) -> None:
-        """Bytes of the current connection; of a former one they are ignored."""
+        """Frames of the current connection; of a former one they are ignored."""
         if connection is self._current:
-            self._receive(data)
+            self._post(SyncReceived(data))
+            if self.short is None:
+                connection.pass_on()
+
+    def attend(self, connection: _Connection) -> None:
+        """The lane of the current connection has left something."""
+        if connection is self._current and self.short:
+            self.short.keeper.attend()
 
     def refused(self, connection: _Connection, why: Refusal) -> None:
         """A connection is not what it should be."""
@@ -214,9 +274,17 @@ class SyncIo:
             self._pending.remove(connection)
         if connection is self._current:
             self._forget(reason)
+        connection.end()
 
-    def _forget(self, reason: str) -> None:
-        self._current = None
+    def _settle(self) -> None:
+        if self.short:
+            self.short.keeper.settle()
+
+    def _forget(self, reason: str, *, abort: bool = False) -> None:
+        self._settle()
+        connection, self._current = self._current, None
+        if connection:
+            connection.end(abort=abort)
         self.refusal = None
         self._was_brief = time.monotonic() - self._began_s < LASTING_S
         log.debug("sync.closed", reason=reason)  # the core says it at its level
@@ -230,25 +298,68 @@ class SyncIo:
             return
         if connection.write(data) > WRITE_BYTES_MAX:
             self._counters.add("sync.peer_does_not_read")
-            connection.end(abort=True)
-            self._forget("the peer does not read")
+            self._forget("the peer does not read", abort=True)
 
     def close(self, reason: str) -> None:
         """End the connection after what waits has been sent."""
         if self._current is not None:
-            connection = self._current
-            connection.end()
             self._forget(reason)
 
+    # ---- the lane ----
+    def hold(self) -> LaneState | None:
+        """Let nothing go the short way; None: there is none."""
+        channel = self._current.channel if self._current and self.short else None
+        return channel.hold() if channel else None
+
+    def resume(
+        self,
+        mode: LaneMode,
+        *,
+        sent_seq: int,
+        acked_seq: int,
+        received_seq: int,
+        imported_seq: int,
+        window: Sequence[SentBatch] | None,
+    ) -> None:
+        """Let go the short way what may."""
+        channel = self._current.channel if self._current else None
+        if channel:
+            channel.resume(
+                mode,
+                sent_seq=sent_seq,
+                acked_seq=acked_seq,
+                received_seq=received_seq,
+                imported_seq=imported_seq,
+                window=window,
+            )
+
+    # ---- inspection ----
     @property
     def connected(self) -> bool:
         """Is there a connection?"""
         return self._current is not None
 
+    def _stats(self) -> ChannelStats | None:
+        channel = self._current.channel if self._current else None
+        return channel.stats() if channel else None
+
     @property
     def unsent_bytes(self) -> int:
-        """What waits in the socket's buffer."""
-        return self._current.unsent_bytes if self._current else 0
+        """What waits to be sent."""
+        stats = self._stats()
+        return stats.unsent if stats else 0
+
+    @property
+    def bytes_sent(self) -> int:
+        """Of all connections."""
+        stats = self._stats()
+        return self.sent + (stats.bytes_out if stats else 0)
+
+    @property
+    def bytes_received(self) -> int:
+        """Of all connections."""
+        stats = self._stats()
+        return self.heard + (stats.bytes_in if stats else 0)
 
     @property
     def tls(self) -> TlsConnection | None:
@@ -263,7 +374,7 @@ def _raise_failure(task: asyncio.Task[None]) -> None:
 
 
 class _Connection(asyncio.BufferedProtocol):
-    """One TCP connection; reads into a buffer of its own, so that a read is bounded."""
+    """One TCP connection; until it stands the loop reads it into a buffer, so that a read is bounded."""
 
     def __init__(self, owner: SyncIo, tls: TlsConnection | None, *, waits: bool) -> None:
         self._owner = owner
@@ -273,8 +384,15 @@ class _Connection(asyncio.BufferedProtocol):
         self._buffer = bytearray(READ_BYTES)
         self._transport: asyncio.Transport | None = None
         self._wanted = False
-        self._stands = False
+        self._rest = bytearray()
+        """Without TLS: what came before the channel stood."""
+        self._handing = False
         self._timer: asyncio.TimerHandle | None = None
+        self._suite = 0
+        self._read: Half | None = None
+        self._write: Half | None = None
+        self.channel: Channel | None = None
+        """Once it stands."""
         self.over = asyncio.Event()
 
     # ---- what the loop calls ----
@@ -292,22 +410,24 @@ class _Connection(asyncio.BufferedProtocol):
         self._wanted = self._owner.opened(self, str(peername[0]))
         if not self._wanted:
             self._transport.abort()
-        elif self.tls is None:
-            self._stand()
+            return
+        loop = asyncio.get_running_loop()
+        if self.tls is None:
+            loop.call_soon(self._hand_over)  # a transport that ends in here looks like a failure to uvloop
         else:
-            self._timer = asyncio.get_running_loop().call_later(HANDSHAKE_TIMEOUT_S, self._on_silence)
+            self._timer = loop.call_later(HANDSHAKE_TIMEOUT_S, self._on_silence)
             self._speak_tls(b"")
 
     def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - the protocol's signature
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        if not self._wanted:
+        if not self._wanted or self.channel:
             return
-        self._owner.bytes_received += nbytes
+        self._owner.heard += nbytes
         data = memoryview(self._buffer)[:nbytes]
         if self.tls is None:
-            self._owner.received(self, bytes(data))
+            self._rest += data
         else:
             self._speak_tls(data)
 
@@ -315,16 +435,15 @@ class _Connection(asyncio.BufferedProtocol):
         return False  # the transport closes itself
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self.channel or self.over.is_set():
+            return  # the loop's part is over
         self._hush()
         if self._wanted:
             self._wanted = False
-            if self._stands:
-                self._owner.lost(self, str(exc) if exc else "closed by the peer")
-            else:
-                self._owner.refused(self, Refusal("left", str(exc) if exc else "before it was known"))
+            self._owner.refused(self, Refusal("left", str(exc) if exc else "before it was known"))
         self.over.set()
 
-    # ---- TLS ----
+    # ---- the handshake ----
     def _speak_tls(self, data: bytes | memoryview) -> None:
         assert self.tls is not None
         try:
@@ -332,42 +451,21 @@ class _Connection(asyncio.BufferedProtocol):
                 self.tls.feed(data)
             else:
                 self.tls.begin()
-            if not self._stands:
-                self._flush()
-                if self.tls.peer is None:
-                    return
-                if not self._waits:
-                    self._stand()
-            for plain in self.tls.plain(TLS_RECORD_BYTES):
-                if not self._wanted:  # the core has closed it meanwhile
-                    return
-                if not plain:
-                    self._end_of_peer()
-                    return
-                if not self._stands:
-                    self._stand()
-                self._owner.received(self, plain)
             self._flush()
+            if self.tls.peer is None or (self._waits and not self.tls.first_word()):
+                return
+            if not self._handing:
+                self._handing = True
+                self._hand_over()
         except Refusal as why:
             self.refuse(why)
 
     def _flush(self) -> None:
         assert self.tls is not None
+        assert self._transport is not None
         if said := self.tls.take():
-            self._put(said)
-
-    def _stand(self) -> None:
-        self._stands = True
-        self._hush()
-        self._owner.made(self)
-
-    def _end_of_peer(self) -> None:
-        """The peer has said its last word."""
-        self.end()
-        if self._stands:
-            self._owner.lost(self, "closed by the peer")
-        else:
-            self._owner.refused(self, Refusal("left", "before it was known"))
+            self._owner.sent += len(said)
+            self._transport.write(said)
 
     def _on_silence(self) -> None:
         self._timer = None
@@ -380,26 +478,103 @@ class _Connection(asyncio.BufferedProtocol):
 
     def refuse(self, why: Refusal) -> None:
         """Not this one; it is told, if it can be."""
-        if self.tls is not None and self._wanted:
+        if self.tls is not None and self._wanted and self.channel is None:
             self._flush()
         self.end()
         self._owner.refused(self, why)
 
-    # ---- what the owner calls ----
-    def _put(self, data: bytes) -> None:
-        assert self._transport is not None
-        self._owner.bytes_sent += len(data)
-        self._transport.write(data)
+    # ---- it stands ----
+    def _hand_over(self) -> None:
+        """From the loop to a channel, as soon as all of the handshake is sent."""
+        transport = self._transport
+        if not self._wanted or transport is None:
+            return
+        if transport.get_write_buffer_size():
+            asyncio.get_running_loop().call_later(FLUSH_S, self._hand_over)
+            return
+        transport.pause_reading()
+        try:
+            self._open(transport.get_extra_info("socket").fileno())
+        except Refusal as why:
+            self.refuse(why)
+            return
+        transport.abort()  # its descriptor; the connection goes on with ours
+        self._hush()
+        assert self.channel is not None
+        asyncio.get_running_loop().add_reader(self.channel.fd, self._look)
+        self._owner.made(self)
 
+    def _open(self, fd: int) -> None:
+        short = self._owner.short
+        limits = short.limits if short else lane_limits(SyncLimits())
+        plain, rest, layer = b"", bytes(self._rest), None
+        if self.tls is not None:
+            handed = self.tls.hand_over()
+            plain, rest = handed.plain, handed.rest
+            self._suite, self._read, self._write = handed.suite, handed.read, handed.write
+            layer = RecordLayer(handed.suite, _keys(handed.read), _keys(handed.write), RECORDS_MAX)
+        own = os.dup(fd)
+        try:
+            fastpath = short.fastpath if short else None
+            self.channel = Channel(fastpath, own, limits, tls=layer, plain=plain, rest=rest)
+        except BaseException:
+            os.close(own)
+            raise
+
+    def _look(self) -> None:
+        """The channel has something for us."""
+        channel = self.channel
+        if channel is None:
+            return
+        channel.clear_wakeup()
+        stats = channel.stats()
+        if stats.asks & (Ask.KEYS_IN | Ask.KEYS_OUT):
+            self._update_keys(channel, stats.asks)
+        if stats.asks & (Ask.DRAIN | Ask.IMPORTED):
+            self._owner.attend(self)
+        while self.channel is channel:
+            if stats.ready:
+                self._owner.received(self, channel.take())
+            if not stats.ended or self.channel is not channel:
+                return  # what follows is the lane's, or we are told again
+            if not stats.ready:
+                self._ended(stats)
+                return
+            stats = channel.stats()
+
+    def pass_on(self) -> None:
+        """There is no core that would look after the lane: the next frames may come."""
+        if self.channel:
+            self.channel.resume(
+                LaneMode.OFF, sent_seq=0, acked_seq=0, received_seq=0, imported_seq=0, window=None
+            )
+
+    def _update_keys(self, channel: Channel, asks: Ask) -> None:
+        """RFC 8446 §4.6.3: the peer has updated its keys, or we are to."""
+        assert self._read is not None
+        assert self._write is not None
+        if asks & Ask.KEYS_IN:
+            self._read = updated(self._suite, self._read)
+            channel.rekey(read=_keys(self._read))
+        if asks & Ask.KEYS_OUT:
+            self._write = updated(self._suite, self._write)
+            channel.rekey(write=_keys(self._write))
+
+    def _ended(self, stats: ChannelStats) -> None:
+        match stats.ended:
+            case Ended.GARBAGE:
+                self._owner.refused(self, Refusal("garbage", "a record that the peer has not sealed"))
+            case Ended.ALERT:
+                self._owner.refused(self, Refusal("refused", f"the peer says alert {stats.error}"))
+            case Ended.ERROR:
+                self._owner.lost(self, os.strerror(stats.error))
+            case _:
+                self._owner.lost(self, "closed by the peer")
+
+    # ---- what the owner calls ----
     def write(self, data: bytes) -> int:
         """Send; how much waits now."""
-        self._put(self.tls.write(data) if self.tls else data)
-        return self.unsent_bytes
-
-    @property
-    def unsent_bytes(self) -> int:
-        """What waits to be sent."""
-        return self._transport.get_write_buffer_size() if self._transport else 0
+        return self.channel.send(data) if self.channel else 0
 
     def described(self) -> dict[str, object]:
         """For the log: whom we speak with, and how."""
@@ -408,11 +583,14 @@ class _Connection(asyncio.BufferedProtocol):
         return {"cipher": self.tls.cipher, "certificate": fingerprint(self.tls.peer)[:16]}
 
     def end(self, *, abort: bool = False) -> None:
-        """Report nothing more; send what waits, unless ``abort``, for a bounded time."""
+        """Report nothing more; send what waits, unless ``abort``, for a bounded time. Idempotent."""
         self._hush()
         said_goodbye = not self._wanted
         self._wanted = False
         self.over.set()
+        if self.channel is not None:
+            self._close_channel(self.channel, abort=abort)
+            return
         transport = self._transport
         if transport is None:
             return
@@ -420,7 +598,20 @@ class _Connection(asyncio.BufferedProtocol):
             transport.abort()
             return
         if self.tls is not None and not said_goodbye and not transport.is_closing():
-            self._put(self.tls.close())
+            transport.write(self.tls.close())
         transport.close()
         with contextlib.suppress(RuntimeError):  # the loop may be closing
             asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, transport.abort)
+
+    def _close_channel(self, channel: Channel, *, abort: bool) -> None:
+        self.channel = None
+        with contextlib.suppress(RuntimeError):
+            asyncio.get_running_loop().remove_reader(channel.fd)
+        stats = channel.stats()
+        self._owner.sent += stats.bytes_out
+        self._owner.heard += stats.bytes_in
+        channel.close(0 if abort else CLOSE_TIMEOUT_S)
+
+
+def _keys(half: Half) -> RecordKeys:
+    return RecordKeys(half.key, half.iv, half.seq)

@@ -23,11 +23,11 @@ from sections import COLUMNS, SECTIONS, Part, pack, unpack
 
 import flexha.__main__
 from flexha.config import derive
-from flexha.core import sync_wire
-from flexha.core.sync_short import Lane
+from flexha.core import sync_short, sync_wire
+from flexha.core.sync_short import Way
 from flexha.core.sync_wire import Batch, Message
 from flexha.fastpath import Op
-from flexha.shell import daemon, driver
+from flexha.shell import daemon
 
 Fields = dict[str, Any]
 UDP = 17
@@ -230,19 +230,6 @@ def _heard(message: Batch, odd: Callable[[Part, int], Part | None]) -> Batch | N
     return None
 
 
-class LongWay(Lane):
-    """Nothing goes the short way, past what is odd."""
-
-    def put(self, *_: object) -> None:
-        """No batch out."""
-
-    def acknowledged(self, *_: object) -> None:
-        """No acknowledgement in."""
-
-    def received(self, *_: object) -> None:
-        """No batch in."""
-
-
 # ---- the daemon ------------------------------------------------------------------------------------
 def main() -> int:
     """Put the oddities between flexhad and its wire, and run it."""
@@ -284,7 +271,7 @@ def main() -> int:
         lowest, highest = VERSIONS[nature]
         vars(sync_wire).update(VERSION_MIN=lowest, VERSION_MAX=highest)
     vars(sync_wire).update(encode=encode, decode=decode)
-    vars(driver).update(Lane=LongWay)
+    vars(sync_short).update(way=lambda _: Way.LONG)  # nothing goes past what is odd
     return flexha.__main__.main(arguments)
 
 

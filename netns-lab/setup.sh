@@ -80,6 +80,7 @@ python_packages() {
 sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' || wanted="$wanted python3-dev"
 	command -v cc >/dev/null || wanted="$wanted gcc"
 	printf '#include <stdlib.h>\n' | cc -E - >/dev/null 2>&1 || wanted="$wanted libc6-dev"
+	printf '#include <openssl/evp.h>\n' | cc -E - >/dev/null 2>&1 || wanted="$wanted libssl-dev"
 	# shellcheck disable=SC2086
 	packages $wanted
 }

@@ -7,8 +7,8 @@ performing an action (``RoleSet``, ``FlowsImported``) is seen after all actions 
 silence reaches the core in the same turn of the loop in which the eventfd woke us.
 
 Between two steps what a busy stream is made of goes the short way (``flexha.core.sync_short``): before a
-step, or whatever else wants to know where the stream stands, the lane is held, and what it did becomes part of
-the state.
+step, or whatever else wants to know where the stream stands, the lane is held, and what it did becomes part
+of the state.
 
 An exception from the core or from an action is a bug of ours: the node must not go on with half of a
 transition done, so the daemon fences itself and ends (``on_fatal``); the peer takes over.

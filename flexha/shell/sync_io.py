@@ -2,8 +2,9 @@
 """The TCP connection that carries sync over the cross-connect: node a listens, node b connects.
 
 One connection at a time, the newest wins (a peer that comes back is a new connection while the old one still
-looks alive here). Until it stands a connection is ours, and the loop's; then a thread of the fast path has it
-(``flexha.fastpath.channel``) and gives us what is for the core: whole frames; their meaning is not known here.
+looks alive here). Until it stands a connection is ours, and the loop's; then a thread of the fast path has
+it (``flexha.fastpath.channel``) and gives us what is for the core: whole frames, whose
+meaning is not known here.
 
 With TLS (``flexha.shell.tls``) a connection counts for nothing until its peer has proven who it is: until
 then it is *pending*, beside the one that is current, which it does not disturb. Node b, whose handshake is

@@ -30,6 +30,7 @@ PACKAGES = (
     "python3-dev",
     "gcc",
     "libc6-dev",
+    "libssl-dev",
     "iproute2",
     "iputils-ping",
 )

@@ -2,7 +2,7 @@
 """Flow records between the fast path's rings and the core's sync session, in batches, within its credit.
 
 What is not drained stays in C as one bit a flow; so the credit is the whole flow control. Draining pauses for
-two milliseconds between batches that are not full, so that a busy node sends few large ones instead of many
+``PAUSE_S`` between batches that are not full, so that a busy node sends few large ones instead of many
 small; a lone change leaves at once. The fast path wakes us for a change only when a look at the end of such
 a pause has found nothing.
 
@@ -43,7 +43,8 @@ from flexha.shell import log
 from flexha.shell.burst import Bursts
 from flexha.shell.counters import Counters
 
-PAUSE_S = 0.002
+PAUSE_S = 0.0015
+"""The lane's, too. Halved, a life costs a sixth more bytes; what it costs in time is most of a first packet's."""
 OFFENCES: Final = {
     errno.EBADMSG: "garbage",
     errno.EDOM: "bad_field",

@@ -44,7 +44,7 @@ from flexha.shell.burst import Bursts
 from flexha.shell.counters import Counters
 
 PAUSE_S = 0.0015
-"""The lane's, too. Halved, a life costs a sixth more bytes; what it costs in time is most of a first packet's."""
+"""The lane's, too: bytes and CPU of a session's life against the delay of its first packet."""
 OFFENCES: Final = {
     errno.EBADMSG: "garbage",
     errno.EDOM: "bad_field",

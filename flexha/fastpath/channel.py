@@ -270,13 +270,18 @@ class Channel:
 
     # ---- the record layer ----
     def rekey(self, *, read: RecordKeys | None = None, write: RecordKeys | None = None) -> None:
-        """Keys of a key update (RFC 8446 §7.2). The peer is told of ours before they are used."""
+        """Keys of a key update (RFC 8446 §7.2). The peer is told of ours before they are used.
+
+        A connection that has ended needs none any more.
+        """
         pointers = [ffi.NULL, ffi.NULL]
         for i, keys in enumerate((read, write)):
             if keys is not None:
                 pointers[i] = ffi.new("struct fp_tls_keys *")
                 _set_keys(pointers[i], keys)
-        _ensure(lib.fp_channel_rekey(self._channel, *pointers), "fp_channel_rekey")
+        rc = lib.fp_channel_rekey(self._channel, *pointers)
+        if rc != -errno.EPIPE:
+            _ensure(rc, "fp_channel_rekey")
 
     def close(self, linger_s: float) -> None:
         """End it: what waits is sent for so long; 0: cut. Idempotent."""

@@ -115,6 +115,7 @@ class Driver:
         self._queue: deque[Event] = deque()
         self._stepping = True  # nothing is stepped before begin()
         self._failed = False
+        self._gave_up = False
         self._obeyed_at = Ns(0)
         self._timer: asyncio.TimerHandle | None = None
         self._armed_for = Ns(0)
@@ -157,8 +158,8 @@ class Driver:
             yield
         finally:
             self._busy -= 1
-            if not self._stepping:
-                self._run()
+        if not self._stepping:
+            self._run()
 
     def settle(self) -> None:
         """The connection is about to go: what it still knows of the stream becomes part of the state."""
@@ -201,7 +202,9 @@ class Driver:
         self._way = sync_short.way(session)
         sender, receiver = session.sender, session.receiver
         window = None
-        if self._way is Way.SENDING and (was is not Way.SENDING or sender.window is not self._window):
+        # An empty one is the same whatever was sent and acknowledged meanwhile.
+        knows = was is Way.SENDING and sender.window is self._window and sender.window
+        if self._way is Way.SENDING and not knows:
             window = [SentBatch(sent.n, sent.marks, sent.frame) for sent in sender.window]
         self.hands.sync.resume(
             _LANES[self._way],
@@ -222,16 +225,19 @@ class Driver:
             self._fold()
             while self._queue:
                 self._step(self._queue.popleft())
+            self._resume()
         except Exception as problem:  # noqa: BLE001 - whatever it is, see the module's docstring
             self._give_up(problem)
         finally:
             self._stepping = False
-        self._resume()
         self._arm()
 
     def _give_up(self, problem: Exception) -> None:
+        """Once: what fails afterwards follows from it."""
         self.close()
-        self._on_fatal(problem)
+        if not self._gave_up:
+            self._gave_up = True
+            self._on_fatal(problem)
 
     def _step(self, event: Event) -> None:
         now = clock.now()

@@ -203,11 +203,11 @@ class SyncIo:
                 log.debug("sync.connect_failed", peer=self._xc.peer, error=error, retry_s=back_off_s)
                 self._counters.add("sync.connect_failed")
                 # It may have stood when the time was up: uvloop has closed it, and does not say so.
-                connection.end(abort=True)
                 if connection in self._pending:
                     self._pending.remove(connection)
                 if connection is self._current:
-                    self._forget("connected too late")
+                    self._forget("connected too late", abort=True)
+                connection.end(abort=True)
             began_s = loop.time()
             await connection.over.wait()
             if loop.time() - began_s > LASTING_S:
@@ -441,7 +441,11 @@ class _Connection(asyncio.BufferedProtocol):
         self._hush()
         if self._wanted:
             self._wanted = False
-            self._owner.refused(self, Refusal("left", str(exc) if exc else "before it was known"))
+            why = str(exc) if exc else "before it was known"
+            if self.tls is None:
+                self._owner.lost(self, why)
+            else:
+                self._owner.refused(self, Refusal("left", why))
         self.over.set()
 
     # ---- the handshake ----
@@ -499,6 +503,11 @@ class _Connection(asyncio.BufferedProtocol):
         except Refusal as why:
             self.refuse(why)
             return
+        except OSError as error:  # of descriptors, or of memory; the next one may have luck
+            log.warning("sync.hand_over_failed", error=error)
+            self.end(abort=True)
+            self._owner.lost(self, str(error))
+            return
         transport.abort()  # its descriptor; the connection goes on with ours
         self._hush()
         assert self.channel is not None
@@ -533,6 +542,9 @@ class _Connection(asyncio.BufferedProtocol):
             self._update_keys(channel, stats.asks)
         if stats.asks & (Ask.DRAIN | Ask.IMPORTED):
             self._owner.attend(self)
+            if self.channel is not channel:
+                return
+            stats = channel.stats()  # it has gone on
         while self.channel is channel:
             if stats.ready:
                 self._owner.received(self, channel.take())

@@ -6,17 +6,21 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from unit.test_sync_short import begun, draining, receiving, sending
 
 from flexha.core import actions as act
 from flexha.core import events as ev
+from flexha.core import sync_sender, sync_short
 from flexha.core.keys_wire import KeysAck, KeysStep
 from flexha.core.node import NodeConfig
-from flexha.core.sync_wire import Batch
+from flexha.core.sync import Session
 from flexha.fastpath import FastpathError
+from flexha.fastpath.channel import LaneMode, LaneState, PartlyTaken, SentBatch
 from flexha.shell import clock, driver
 from flexha.shell.counters import Counters
 from flexha.shell.driver import Driver, Hands
@@ -44,6 +48,10 @@ class Recorder:
     def outcome(self) -> list[ev.Event]:
         self.did.append(("outcome",))
         return []
+
+    def hold(self) -> LaneState | None:
+        """There is no connection."""
+        return None
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *args, **kwargs: self.did.append((name, *args, *kwargs.values()))
@@ -273,97 +281,374 @@ def test_a_bug_ends_everything_once(monkeypatch: pytest.MonkeyPatch, where: str)
 
 
 # ---- the short way -----------------------------------------------------------------------------------
-class Line:
-    """In place of a ``Lane``: says what the story wants."""
+@dataclass(frozen=True)
+class State:
+    """Of ``Line``: all that the short way knows of a node."""
 
-    def __init__(self, *, frame: bytes | None = None, batches: list[Batch] | None = None) -> None:
-        self.frame, self.batches = frame, batches
-        self.credit = 7
+    session: Session
 
-    def put(self, *_: object) -> bytes | None:
-        return self.frame
 
-    def acknowledged(self, *_: object) -> None:
-        return None
+class Line(Core):
+    """A core whose state is a session. ``then``: what the next step makes of it."""
 
-    def received(self, *_: object) -> list[Batch] | None:
-        return self.batches
+    def __init__(self, session: Session) -> None:
+        super().__init__(lambda _: ())
+        self.session = session
+        self.then: Session | None = None
+        self.held: list[bool] = []
+        """For each step, whether the lane rested."""
+        self.hand = Sync()
 
-    def imported(self, n: int, _now: Ns) -> bytes:
-        return b"ack of %d" % n
+    def initial(self, _: NodeConfig) -> State:  # type: ignore[override]
+        return State(self.session)
+
+    def step(self, state: State, event: ev.Event, now: Ns) -> tuple[State, tuple[act.Action, ...]]:  # type: ignore[override]
+        super().step(None, event, now)
+        self.held.append(self.hand.lane is None or self.hand.is_held)
+        self.session = state.session
+        if self.then is not None:
+            state, self.then = State(self.then), None
+        return state, self.script(event)
+
+    def status(self, state: State, _now: Ns) -> dict[str, object]:  # type: ignore[override]
+        return {"held": self.hand.is_held, "sent_seq": state.session.sender.sent_seq}
+
+
+class Sync(Recorder):
+    """Every hand, and a lane: ``lane`` is what it says when it is held; None: there is no connection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lane: LaneState | None = None
+        self.is_held = False
+
+    def hold(self) -> LaneState | None:
+        if self.lane is None:
+            return None
+        assert not self.is_held, "once is enough"
+        self.is_held = True
+        self.did.append("hold")
+        return self.lane
+
+    def resume(
+        self,
+        mode: LaneMode,
+        *,
+        sent_seq: int,
+        acked_seq: int,
+        received_seq: int,
+        imported_seq: int,
+        window: list[SentBatch] | None,
+    ) -> None:
+        assert self.is_held
+        self.is_held = False
+        self.did.append(("resume", mode, window if window is None else [batch.n for batch in window]))
+        self.lane = quiet(mode, sent_seq, acked_seq, received_seq, imported_seq)
+
+    def count(self, _: LaneState) -> None:
+        """Of no interest here."""
+
+    def outcome(self) -> list[ev.Event]:
+        return []
+
+    def taken_in_part(self, seq: int, part: PartlyTaken) -> ev.FlowsImported:
+        return ev.FlowsImported(seq, part.n, refused=(ev.Refused(seq, part.places),))
+
+    @property
+    def lanes(self) -> list[object]:
+        """What the lane was told since the last time."""
+        did = [
+            done for done in self.did if done == "hold" or (isinstance(done, tuple) and done[0] == "resume")
+        ]
+        self.did.clear()
+        return did
+
+
+def quiet(mode: LaneMode, sent_seq: int, acked_seq: int, received_seq: int, imported_seq: int) -> LaneState:
+    """Nothing has happened."""
+    return LaneState(mode, sent_seq, acked_seq, received_seq, imported_seq, 0, 0, 0, 0, 0, 0, 0, (), None)
+
+
+OFF: Any = ("resume", LaneMode.OFF, None)
+SEND: Any = ("resume", LaneMode.SEND, None)
+RECEIVE: Any = ("resume", LaneMode.RECEIVE, None)
 
 
 def short(
     monkeypatch: pytest.MonkeyPatch,
-    line: Line,
-    story: Callable[[Driver, Core, Recorder, list[BaseException]], Awaitable[None]],
+    session: Session,
+    story: Callable[[Driver, Line, Sync, list[BaseException]], Awaitable[None]],
 ) -> None:
-    monkeypatch.setattr(Driver, "_lane_now", lambda _: line)
-    run(monkeypatch, lambda _: (), story)
+    """The story begins when a connection stands, and the lane has its first mode."""
 
+    async def whole() -> None:
+        line = Line(session)
+        hand = line.hand
+        fatal: list[BaseException] = []
+        monkeypatch.setattr(driver, "node", line)
+        under_test = Driver(cast(NodeConfig, None), fatal.append)
+        part: Any = hand
+        under_test.hands = Hands(
+            part, part, part, part, part, part, History("a"), Counters(), hand.did.append,
+            lambda: None, lambda _: None, part,
+        )  # fmt: skip
+        try:
+            under_test.begin(STARTED)
+            hand.lane = quiet(LaneMode.OFF, 0, 0, 0, 0)
+            under_test.post(ev.SyncConnected())
+            assert all(line.held)
+            line.seen.clear()
+            line.held.clear()
+            await story(under_test, line, hand, fatal)
+        finally:
+            under_test.close()
 
-def test_credit_comes_before_a_send_that_may_end_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else it would be open again after the end has closed it."""
-
-    async def story(under_test: Driver, core: Core, hand: Recorder, _: list[BaseException]) -> None:
-        under_test.begin(STARTED)
-        hand.did.clear()
-        under_test.drained(b"sections", 3, {0: 9})
-        assert hand.did == [("set_credit", 7), ("send", b"frame")]
-        assert core.seen == [STARTED]
-
-    short(monkeypatch, Line(frame=b"frame"), story)
+    asyncio.run(whole())
 
 
 @pytest.mark.parametrize(
-    ("outcomes", "said"),
+    ("session", "resumed"),
     [
-        ([ev.FlowsImported(2, 5)], [("send", b"ack of 5")]),
-        ([ev.FlowsImported(1, 5)], []),
-        ([ev.FlowsImported(2, 5, refused=(ev.Refused(2, (0,)),))], []),
-        ([ev.FlowsImported(1, 2), ev.FlowsImported(2, error="no")], []),
+        (begun(), OFF),
+        (sending(), ("resume", LaneMode.SEND, [0])),
+        (receiving(), RECEIVE),
+        (draining(), OFF),
     ],
-    ids=["all", "not all", "some refused", "refused as a whole"],
+    ids=["long", "sending", "receiving", "draining"],
 )
-def test_only_what_was_imported_whole_is_acknowledged_the_short_way(
-    monkeypatch: pytest.MonkeyPatch, outcomes: list[ev.FlowsImported], said: list[object]
+def test_a_lane_is_held_before_each_step_and_resumes_after_it(
+    monkeypatch: pytest.MonkeyPatch, session: Session, resumed: Any
 ) -> None:
-    async def story(under_test: Driver, core: Core, hand: Recorder, _: list[BaseException]) -> None:
-        under_test.begin(STARTED)
+    async def story(under_test: Driver, line: Line, hand: Sync, _: list[BaseException]) -> None:
+        assert hand.lanes == ["hold", resumed]
+        under_test.post(ev.TimerFired())
+        assert hand.lanes == ["hold", (*resumed[:2], None)]
+        assert line.held == [True]
+        assert not hand.is_held
+
+    short(monkeypatch, session, story)
+
+
+def test_events_that_wait_for_each_other_need_one_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(under_test: Driver, line: Line, hand: Sync, _: list[BaseException]) -> None:
+        def script(event: ev.Event) -> tuple[act.Action, ...]:
+            return (act.SetRole(ev.Role.ACTIVE, Term(4)),) if event == ev.TimerFired() else ()
+
+        line.script = script
         hand.did.clear()
-        monkeypatch.setattr(hand, "outcome", lambda: outcomes, raising=False)
-        under_test.received(b"bytes")
-        assert hand.did == [("import_flows", 1, b"a"), ("import_flows", 2, b"b"), *said]
-        assert core.seen == [STARTED, *([] if said else outcomes)]
+        under_test.post(ev.TimerFired())
+        assert line.seen == [ev.TimerFired(), ev.RoleSet(ev.Role.ACTIVE, Term(4))]
+        assert hand.lanes == ["hold", OFF]
 
-    short(monkeypatch, Line(batches=[Batch(1, b"a"), Batch(2, b"b")]), story)
-
-
-def test_what_the_short_way_leaves_goes_the_long_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def story(under_test: Driver, core: Core, _hand: Recorder, _: list[BaseException]) -> None:
-        under_test.begin(STARTED)
-        under_test.drained(b"sections", 3, {0: 9})
-        under_test.received(b"bytes")
-        assert core.seen == [STARTED, ev.FlowsDrained(b"sections", 3, {0: 9}), ev.SyncReceived(b"bytes")]
-
-    short(monkeypatch, Line(), story)
+    short(monkeypatch, begun(), story)
 
 
-def test_an_exception_of_the_short_way_is_fatal_whatever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_went_the_short_way_is_there_before_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the lane is told of its window only when that has changed without it."""
+
+    async def story(under_test: Driver, line: Line, hand: Sync, _: list[BaseException]) -> None:
+        hand.did.clear()
+        lane = quiet(LaneMode.SEND, 3, 1, 0, 0)
+        sent = (SentBatch(5, {0: 8}, b"second"), SentBatch(6, {1: 9}, b"third"))
+        hand.lane = replace(lane, sent=sent, records_out=11, bytes_out=11, heard_ns=77, said_ns=78)
+        under_test.post(ev.TimerFired())
+        session = line.session
+        assert [(one.seq, one.n, one.frame, one.marks) for one in session.sender.window] == [
+            (2, 5, b"second", {0: 8}),
+            (3, 6, b"third", {1: 9}),
+        ]
+        assert (session.sender.sent_seq, session.sender.acked_seq) == (3, 1)
+        assert (session.heard_at, session.said_at) == (77, 78)
+        assert hand.lanes == ["hold", SEND]
+        under_test.post(ev.TimerFired())
+        assert line.session.heard_at == 77
+        assert hand.lanes == ["hold", SEND], "which has it still"
+        sender, _ = sync_sender.acknowledge(line.session.sender, 2)
+        line.then = replace(line.session, sender=sender)
+        under_test.post(ev.TimerFired())
+        assert hand.lanes == ["hold", ("resume", LaneMode.SEND, [6])]
+
+    short(monkeypatch, sending(), story)
+
+
+def test_an_empty_window_is_told_whatever_was_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its numbers may have moved: something was sent, and acknowledged in the same step."""
+
+    async def story(under_test: Driver, line: Line, hand: Sync, _: list[BaseException]) -> None:
+        hand.lane = quiet(LaneMode.SEND, 1, 1, 0, 0)
+        under_test.post(ev.TimerFired())
+        assert line.session.sender.window == ()
+        hand.did.clear()
+        line.then = replace(line.session, sender=replace(line.session.sender, sent_seq=2, acked_seq=2))
+        under_test.post(ev.TimerFired())
+        assert hand.lanes == ["hold", ("resume", LaneMode.SEND, [])]
+
+    short(monkeypatch, sending(), story)
+
+
+def test_a_status_is_of_now_and_lets_the_lane_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(under_test: Driver, line: Line, hand: Sync, _: list[BaseException]) -> None:
+        hand.did.clear()
+        hand.lane = replace(quiet(LaneMode.SEND, 2, 0, 0, 0), sent=(SentBatch(5, {0: 8}, b"second"),))
+        assert under_test.status() == {"held": True, "sent_seq": 2}
+        assert hand.lanes == ["hold", SEND]
+        assert line.seen == []
+
+    short(monkeypatch, sending(), story)
+
+
+def test_nothing_resumes_while_somebody_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(under_test: Driver, line: Line, hand: Sync, _: list[BaseException]) -> None:
+        hand.did.clear()
+        with under_test.busy():
+            assert hand.is_held
+            with under_test.busy():
+                under_test.post(ev.TimerFired())
+            under_test.status()
+            under_test.post(ev.TimerFired())
+            assert hand.is_held
+        assert len(line.seen) == 2
+        assert hand.lanes == ["hold", SEND]
+
+    short(monkeypatch, sending(), story)
+
+
+def test_who_fails_while_busy_leaves_the_lane_to_the_next_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(under_test: Driver, _line: Line, hand: Sync, fatal: list[BaseException]) -> None:
+        hand.did.clear()
+        with pytest.raises(KeyError), under_test.busy():
+            raise KeyError("not ours")
+        assert hand.lanes == ["hold"]
+        under_test.post(ev.TimerFired())
+        assert hand.lanes == [SEND]
+        assert not fatal
+
+    short(monkeypatch, sending(), story)
+
+
+def test_what_was_not_acknowledged_survives_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the peer that comes back could not resume."""
+
+    async def story(under_test: Driver, line: Line, hand: Sync, _: list[BaseException]) -> None:
+        hand.lane = replace(quiet(LaneMode.SEND, 2, 1, 0, 0), sent=(SentBatch(5, {0: 8}, b"second"),))
+        hand.did.clear()
+        under_test.settle()
+        hand.lane, hand.is_held = None, False  # as the connection goes
+        under_test.post(ev.SyncClosed("gone"))
+        assert [one.seq for one in line.session.sender.window] == [2]
+        assert hand.lanes == ["hold"]
+        hand.lane = quiet(LaneMode.OFF, 0, 0, 0, 0)
+        under_test.post(ev.SyncConnected())
+        assert hand.lanes == ["hold", ("resume", LaneMode.SEND, [5])], "a new lane knows nothing"
+
+    short(monkeypatch, sending(), story)
+
+
+def test_a_step_may_end_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(under_test: Driver, line: Line, hand: Sync, fatal: list[BaseException]) -> None:
+        def close(_: str) -> None:
+            under_test.settle()
+            hand.lane, hand.is_held = None, False
+            under_test.post(ev.SyncClosed("enough"))
+
+        monkeypatch.setattr(hand, "close", close, raising=False)
+        line.script = lambda event: (act.CloseSync("enough"),) if event == ev.TimerFired() else ()
+        hand.did.clear()
+        under_test.post(ev.TimerFired())
+        assert line.seen == [ev.TimerFired(), ev.SyncClosed("enough")]
+        assert hand.lanes == ["hold"]
+        assert not fatal
+
+    short(monkeypatch, sending(), story)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [Driver.attend, Driver.status, lambda under_test: under_test.post(ev.TimerFired())],
+    ids=["the lane", "a status", "an event"],
+)
+def test_what_was_taken_in_part_comes_before_whatever_asked(
+    monkeypatch: pytest.MonkeyPatch, ask: Callable[[Driver], object]
+) -> None:
+    """As if it had come the long way: the core acknowledges it."""
+
+    async def story(under_test: Driver, line: Line, hand: Sync, _: list[BaseException]) -> None:
+        hand.did.clear()
+        hand.lane = replace(quiet(LaneMode.RECEIVE, 1, 0, 2, 1), part=PartlyTaken(5, 3, (1, 3), 0))
+        ask(under_test)
+        assert line.seen[0] == ev.FlowsImported(2, 5, refused=(ev.Refused(2, (1, 3)),))
+        assert hand.lanes[0] == "hold"
+        assert line.session.receiver.received_seq == 2
+        assert line.session.receiver.imported_seq == 1
+
+    short(monkeypatch, receiving(), story)
+
+
+def test_who_drains_follows_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lane does, until it ends: then there is credit for the long way."""
+
+    async def story(under_test: Driver, line: Line, hand: Sync, _: list[BaseException]) -> None:
+        assert ("rest",) in hand.did
+        line.then = replace(sending(), sender=draining().sender)
+        hand.did.clear()
+        under_test.post(ev.TimerFired())
+        assert hand.did == ["hold", OFF, ("set_credit", sync_short.credit(sending()))]
+        hand.did.clear()
+        under_test.post(ev.TimerFired())
+        assert hand.did == ["hold", OFF]
+
+    short(monkeypatch, sending(), story)
+
+
+def test_what_the_lane_leaves_is_drained_while_it_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(under_test: Driver, line: Line, hand: Sync, _: list[BaseException]) -> None:
+        def attend(credit: int) -> None:
+            assert hand.is_held
+            hand.did.append(("attend", credit))
+            under_test.post(ev.SweepWalked(1))
+            assert hand.is_held
+
+        monkeypatch.setattr(hand, "attend", attend, raising=False)
+        hand.did.clear()
+        under_test.attend()
+        assert hand.did == ["hold", ("attend", sync_short.credit(sending())), SEND, ("rest",)]
+        assert line.seen == [ev.SweepWalked(1)]
+
+    short(monkeypatch, sending(), story)
+
+
+@pytest.mark.parametrize("where", ["attend", "hold", "resume"])
+def test_an_exception_of_the_short_way_is_fatal_once(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     """An OSError, too, which the loop would take for one of the connection; and nothing is done after it."""
 
-    async def story(under_test: Driver, core: Core, hand: Recorder, fatal: list[BaseException]) -> None:
-        under_test.begin(STARTED)
+    async def story(under_test: Driver, line: Line, hand: Sync, fatal: list[BaseException]) -> None:
+        def breaks(*_: object, **__: object) -> None:
+            raise FastpathError(errno.EIO, where)
 
-        def breaks(*_: object) -> None:
-            raise FastpathError(5, "fp_flows_import")
-
-        monkeypatch.setattr(hand, "import_flows", breaks, raising=False)
-        under_test.received(b"bytes")
-        assert [type(problem) for problem in fatal] == [FastpathError]
+        monkeypatch.setattr(hand, where, breaks, raising=False)
         hand.did.clear()
-        under_test.received(b"bytes")
-        under_test.drained(b"sections", 3, {0: 9})
-        assert (hand.did, core.seen) == ([], [STARTED])
+        line.seen.clear()
+        under_test.attend()
+        assert [type(problem) for problem in fatal] == [FastpathError]
+        assert not any(done == SEND for done in hand.did)
+        hand.did.clear()
+        under_test.attend()
+        under_test.post(ev.TimerFired())
+        assert (hand.did, line.seen, len(fatal)) == ([], [], 1)
 
-    short(monkeypatch, Line(frame=b"frame", batches=[Batch(1, b"a")]), story)
+    short(monkeypatch, sending(), story)
+
+
+def test_a_core_that_fails_leaves_the_lane_at_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(under_test: Driver, line: Line, hand: Sync, fatal: list[BaseException]) -> None:
+        def fails(_: ev.Event) -> tuple[act.Action, ...]:
+            raise KeyError("a bug")
+
+        line.script = fails
+        hand.did.clear()
+        with under_test.busy():
+            under_test.post(ev.TimerFired())
+        assert hand.lanes == ["hold"]
+        assert len(fatal) == 1
+
+    short(monkeypatch, sending(), story)

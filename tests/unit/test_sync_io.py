@@ -5,27 +5,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address, IPv4Interface
+from typing import Any
 
 import pytest
 import uvloop
 
 from flexha.config.derive import XcPlan
 from flexha.core.events import Event, SyncClosed, SyncConnected, SyncReceived
+from flexha.core.sync_wire import FrameBuffer
 from flexha.errors import StartError
+from flexha.fastpath.channel import Channel
 from flexha.shell import sync_io
 from flexha.shell.counters import Counters
 from flexha.shell.sync_io import SyncIo
 
 A, B = IPv4Address("127.0.0.1"), IPv4Address("127.0.0.2")
+FRAME_BYTES_MAX = 4 << 20
 
 
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((str(A), 0))
         return int(probe.getsockname()[1])
+
+
+def framed(payload: bytes) -> bytes:
+    """As the wire has it; what is in it is the core's affair."""
+    return len(payload).to_bytes(4) + payload
 
 
 class Side:
@@ -37,9 +47,19 @@ class Side:
         plan = XcPlan("lo", IPv4Interface((address, 8)), peer, port, connects)
         self.io = SyncIo(plan, self.events.append, self.counters)
 
+    def say(self, payload: bytes) -> None:
+        self.io.send(framed(payload))
+
     @property
     def data(self) -> bytes:
-        return b"".join(event.data for event in self.events if isinstance(event, SyncReceived))
+        """What came in frames; each event has whole ones."""
+        payloads: list[bytes] = []
+        for event in self.events:
+            if isinstance(event, SyncReceived):
+                rest, whole = FrameBuffer().feed(event.data, FRAME_BYTES_MAX)
+                assert not rest.size
+                payloads += whole
+        return b"".join(payloads)
 
     def count(self, kind: type) -> int:
         return sum(isinstance(event, kind) for event in self.events)
@@ -72,20 +92,31 @@ def test_node_b_connects_and_bytes_cross_in_order() -> None:
     async def story(a: Side, b: Side) -> None:
         chunks = [bytes([n % 251]) * (1000 + n) for n in range(500)]
         for chunk in chunks:
-            b.io.send(chunk)
-        a.io.send(b"answer")
+            b.say(chunk)
+        a.say(b"answer")
         await until(lambda: len(a.data) == sum(map(len, chunks)))
         await until(lambda: b.data == b"answer")
         assert a.data == b"".join(chunks)
         assert max(len(e.data) for e in a.events if isinstance(e, SyncReceived)) <= sync_io.READ_BYTES
-        assert b.io.bytes_sent == a.io.bytes_received == len(a.data)
+        assert b.io.bytes_sent == a.io.bytes_received == len(a.data) + 4 * len(chunks)
+
+    run(story)
+
+
+def test_a_frame_that_is_longer_than_a_read_comes_alone_and_whole() -> None:
+    async def story(a: Side, b: Side) -> None:
+        long = bytes(range(256)) * 1024
+        for payload in (b"before", long, b"behind"):
+            b.say(payload)
+        await until(lambda: a.data == b"before" + long + b"behind")
+        assert SyncReceived(framed(long)) in a.events
 
     run(story)
 
 
 def test_node_b_comes_back_after_a_close() -> None:
     async def story(a: Side, b: Side) -> None:
-        a.io.send(b"the last word")
+        a.say(b"the last word")
         a.io.close("enough")
         assert a.events[-1] == SyncClosed("enough")
         await until(lambda: b.count(SyncClosed) == 1)
@@ -116,8 +147,8 @@ def test_the_newest_connection_wins() -> None:
         try:
             await until(lambda: newer.io.connected and a.count(SyncConnected) == 2)
             assert [type(e) for e in a.events] == [SyncConnected, SyncClosed, SyncConnected]
-            b.io.send(b"ghost")
-            newer.io.send(b"alive")
+            b.say(b"ghost")
+            newer.say(b"alive")
             await until(lambda: a.data == b"alive")
         finally:
             newer.io.stop()
@@ -143,12 +174,13 @@ def test_strangers_are_refused() -> None:
 
 def test_a_peer_that_vanishes_in_the_middle() -> None:
     async def story(a: Side, b: Side) -> None:
-        b.io.send(b"half a fra")
-        await until(lambda: a.data == b"half a fra")
+        b.io.send(framed(b"a frame") + framed(b"half of one")[:9])
+        await until(lambda: a.data == b"a frame")
         b.io.stop()
         await until(lambda: not a.io.connected)
+        assert a.data == b"a frame", "half of one is none"
         assert isinstance(a.events[-1], SyncClosed)
-        a.io.send(b"into the void")  # no connection: no error, and not counted
+        a.say(b"into the void")  # no connection: no error, and not counted
         assert a.io.bytes_sent == 0
 
     run(story)
@@ -167,19 +199,20 @@ def test_a_connection_that_stands_when_the_time_is_up(monkeypatch: pytest.Monkey
 
     async def story(a: Side, b: Side) -> None:
         monkeypatch.setattr(asyncio, "timeout", remembered)
-        made = b.io.made
+        opened = b.io.opened
 
-        def late(connection: sync_io._Connection) -> None:
-            made(connection)
+        def late(connection: sync_io._Connection, remote: str) -> bool:
+            wanted = opened(connection, remote)
             if len(connecting) == 1:
                 connecting[0].reschedule(asyncio.get_running_loop().time())
+            return wanted
 
-        monkeypatch.setattr(b.io, "made", late)
+        monkeypatch.setattr(b.io, "opened", late)
         await a.io.start()
         await b.io.start()
         await until(lambda: b.count(SyncConnected) == 2)
         assert SyncClosed("connected too late") in b.events
-        b.io.send(b"in time")
+        b.say(b"in time")
         await until(lambda: a.data.endswith(b"in time"))
 
     run(story, started=False)
@@ -190,9 +223,9 @@ def test_a_peer_that_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatch) -> No
 
     async def story(a: Side, _b: Side) -> None:
         block = bytes(1 << 18)
-        # Nothing is awaited in between, so nothing is read at the other end.
-        for _ in range(100):
-            a.io.send(block)
+        # Nothing is awaited in between, so nothing is taken at the other end, which has room for a frame.
+        for _ in range(200):
+            a.say(block)
             if not a.io.connected:
                 break
         assert a.events[-1] == SyncClosed("the peer does not read")
@@ -247,15 +280,23 @@ def test_an_address_that_is_not_here() -> None:
     uvloop.run(story())
 
 
-def test_a_dead_peer_is_noticed_by_the_kernel() -> None:
+def test_a_dead_peer_is_noticed_by_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """User timeout and keepalive are set, on both ends."""
+    options: list[tuple[int, int, int]] = []
 
-    async def story(a: Side, b: Side) -> None:
-        for end in (a, b):
-            transport = end.io._current._transport  # type: ignore[union-attr]
-            sock = transport.get_extra_info("socket")  # type: ignore[union-attr]
-            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 2000
-            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+    def opened(fastpath: None, fd: int, *args: Any, **kwargs: Any) -> Channel:
+        with socket.socket(fileno=os.dup(fd)) as sock:
+            options.append(
+                (
+                    sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
+                    sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+                    sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY),
+                )
+            )
+        return Channel(fastpath, fd, *args, **kwargs)
 
+    async def story(_a: Side, _b: Side) -> None:
+        assert options == [(2000, 1, 1)] * 2
+
+    monkeypatch.setattr(sync_io, "Channel", opened)
     run(story)

@@ -8,8 +8,10 @@ import contextlib
 import gc
 import socket
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import keys as testkeys
@@ -29,16 +31,18 @@ Story = Callable[[Side, Side], Awaitable[None]]
 class Keyed(Side):
     """A side with keys from a directory; node a, which listens, speaks first, as the core does."""
 
-    def __init__(self, directory: Path | None, port: int, *, connects: bool) -> None:
-        own, peer = (B, A) if connects else (A, B)
-        super().__init__(own, peer, port, connects=connects)
+    def __init__(
+        self, directory: Path | None, port: int, *, connects: bool, peer: IPv4Address | None = None
+    ) -> None:
+        own, other = (B, A) if connects else (A, B)
+        super().__init__(own, peer or other, port, connects=connects)
         tls = Tls.of(testkeys.load(directory)) if directory else None
         self.io = SyncIo(self.io._xc, self.heard, self.counters, tls)
 
     def heard(self, event: object) -> None:
         self.events.append(event)  # type: ignore[arg-type]
         if isinstance(event, SyncConnected):
-            self.io.send(b"hello")
+            self.say(b"hello")
 
     def counted(self, name: str) -> int:
         return self.counters.values().get(name, 0)
@@ -60,7 +64,9 @@ def nothing_is_left() -> Iterator[None]:
     uvloop.run(asyncio.sleep(0))  # libuv's own are made once
     before = descriptors()
     yield
-    assert descriptors() <= before
+    give_up_at = time.monotonic() + 5
+    while descriptors() > before:  # the fast path closes a connection once its last word is said
+        assert time.monotonic() < give_up_at
 
 
 def run(
@@ -95,7 +101,7 @@ def test_bytes_cross_in_order_and_reads_are_bounded(pair: dict[str, Path]) -> No
     async def story(a: Keyed, b: Keyed) -> None:
         chunks = [bytes([n % 251]) * (1000 + 97 * n) for n in range(500)]
         for chunk in chunks:
-            b.io.send(chunk)
+            b.say(chunk)
         want = b"hello" + b"".join(chunks)
         await until(lambda: len(a.data) == len(want))
         assert a.data == want
@@ -107,26 +113,61 @@ def test_bytes_cross_in_order_and_reads_are_bounded(pair: dict[str, Path]) -> No
     run(pair, story)
 
 
+class Relay:
+    """Stands between both nodes, and remembers what it has passed on."""
+
+    ADDRESS = IPv4Address("127.0.0.3")
+
+    def __init__(self, port: int) -> None:
+        self.seen = bytearray()
+        self._port = port
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._join, str(self.ADDRESS), self._port)
+
+    async def _join(self, b_in: asyncio.StreamReader, b_out: asyncio.StreamWriter) -> None:
+        a_in, a_out = await asyncio.open_connection(str(A), self._port, local_addr=(str(self.ADDRESS), 0))
+        for source, sink in ((b_in, a_out), (a_in, b_out)):
+            task = asyncio.ensure_future(self._pass_on(source, sink))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _pass_on(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await source.read(65536):
+                self.seen += data
+                sink.write(data)
+        sink.close()
+
+    async def stop(self) -> None:
+        """Once both ends are closed."""
+        self._server.close()
+        await until(lambda: not self._tasks)
+
+
 def test_what_crosses_cannot_be_read(pair: dict[str, Path]) -> None:
     """A relay in between sees neither the words nor who says them."""
-    seen = bytearray()
 
-    async def story(a: Keyed, b: Keyed) -> None:
-        b.io.close("to begin anew through the relay")
-        b.io.send(b"nobody hears this")
-        await until(lambda: a.count(SyncConnected) == 2 and b.count(SyncConnected) == 2)
-        b.io.send(b"the secret of the pair" * 10)
-        await until(lambda: b"the secret of the pair" in a.data)
+    async def whole() -> bytes:
+        port = free_port()
+        relay = Relay(port)
+        a = Keyed(pair["a"], port, connects=False, peer=relay.ADDRESS)
+        b = Keyed(pair["b"], port, connects=True, peer=relay.ADDRESS)
+        await relay.start()
+        try:
+            await a.io.start()
+            await b.io.start()
+            await until(lambda: a.io.connected and b.io.connected)
+            b.say(b"the secret of the pair" * 10)
+            await until(lambda: b"the secret of the pair" in a.data)
+        finally:
+            a.io.stop()
+            b.io.stop()
+            await relay.stop()
+        return bytes(relay.seen)
 
-    write = sync_io._Connection._put
-
-    def put(self: sync_io._Connection, data: bytes) -> None:
-        seen.extend(data)
-        write(self, data)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sync_io._Connection, "_put", put)
-        run(pair, story)
+    seen = uvloop.run(whole())
     assert len(seen) > 1000
     assert b"secret" not in seen
     assert b"hello" not in seen
@@ -135,7 +176,7 @@ def test_what_crosses_cannot_be_read(pair: dict[str, Path]) -> None:
 
 def test_a_close_is_clean_and_the_last_word_arrives(pair: dict[str, Path]) -> None:
     async def story(a: Keyed, b: Keyed) -> None:
-        a.io.send(b"the last word")
+        a.say(b"the last word")
         a.io.close("enough")
         assert a.events[-1] == SyncClosed("enough")
         await until(lambda: b.count(SyncClosed) == 1)
@@ -148,10 +189,9 @@ def test_a_close_is_clean_and_the_last_word_arrives(pair: dict[str, Path]) -> No
 
 def test_an_abort_is_noticed(pair: dict[str, Path]) -> None:
     async def story(a: Keyed, b: Keyed) -> None:
-        current = b.io._current
-        assert current
-        current._transport.abort()  # type: ignore[union-attr]
+        b.io._forget("cut", abort=True)
         await until(lambda: a.count(SyncClosed) == 1 and b.count(SyncClosed) == 1)
+        assert SyncClosed("Connection reset by peer") in a.events
         await until(lambda: a.io.connected and b.io.connected)
 
     run(pair, story)
@@ -222,7 +262,7 @@ def test_what_is_no_tls_disturbs_nobody(pair: dict[str, Path], data: bytes) -> N
         await until(lambda: a.counted("sync.tls_garbage") == 3)
         assert a.count(SyncConnected) == 1
         assert a.count(SyncClosed) == 0
-        b.io.send(b"still here")
+        b.say(b"still here")
         await until(lambda: a.data == b"hellostill here")
 
     run(pair, story)
@@ -331,7 +371,7 @@ def test_the_newest_wins_only_once_it_has_proven_who_it_is(pair: dict[str, Path]
         try:
             await until(lambda: a.counted("sync.tls_foreign") >= 1)
             assert a.count(SyncClosed) == 0
-            b.io.send(b"mine")
+            b.say(b"mine")
             await until(lambda: a.data == b"hellomine")
             liar.io.stop()
             await newer.io.start()
@@ -422,8 +462,8 @@ def test_a_peer_that_does_not_read_is_cut(pair: dict[str, Path], monkeypatch: py
     monkeypatch.setattr(sync_io, "WRITE_BYTES_MAX", 1 << 20)
 
     async def story(a: Keyed, _b: Keyed) -> None:
-        for _ in range(100):
-            a.io.send(bytes(1 << 18))
+        for _ in range(200):
+            a.say(bytes(1 << 18))
             if not a.io.connected:
                 break
         assert a.events[-1] == SyncClosed("the peer does not read")

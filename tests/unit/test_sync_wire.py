@@ -300,31 +300,3 @@ def test_unknown_keys_are_skipped_in_any_order() -> None:
 
 def test_a_long_reason_is_cut() -> None:
     assert decoded(sync_wire.encode(Close("x" * 1000))) == [Close("x" * 256)]
-
-
-# ---- the short way -----------------------------------------------------------------------------------
-def test_whole_batches_are_told_from_everything_else() -> None:
-    frames = [sync_wire.encode(batch(seq, 2)) for seq in (5, 127, 128, 300, 70_000, 1 << 40)]
-    both = b"".join(frames)
-    found = sync_wire.whole_batches(both, LIMIT)
-    assert found == decoded(both)
-    for data in (
-        both[:-1],
-        both[1:],
-        both + b"\0",
-        both + sync_wire.encode(Beat()),
-        sync_wire.encode(Ack(1)),
-    ):
-        assert sync_wire.whole_batches(data, LIMIT) is None
-    assert sync_wire.whole_batches(frames[0], len(frames[0]) - 5) is None, "the long way says what is wrong"
-
-
-@given(st.lists(st.integers(0, (1 << 64) - 1), min_size=1, max_size=4), st.data())
-def test_the_highest_ack_of_nothing_but_acks(numbers: list[int], data: st.DataObject) -> None:
-    frames = b"".join(sync_wire.encode(Ack(number)) for number in numbers)
-    assert sync_wire.highest_ack(frames) == max(numbers)
-    at = data.draw(st.integers(0, len(frames) - 1))
-    cut = sync_wire.highest_ack(frames[:at])
-    ends = [len(b"".join(sync_wire.encode(Ack(n)) for n in numbers[:k])) for k in range(len(numbers))]
-    assert cut == (max(numbers[: ends.index(at)]) if at in ends and at else None)
-    assert sync_wire.highest_ack(frames + sync_wire.encode(Beat())) is None

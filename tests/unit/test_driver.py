@@ -357,11 +357,10 @@ class Sync(Recorder):
     @property
     def lanes(self) -> list[object]:
         """What the lane was told since the last time."""
-        did = [
-            done for done in self.did if done == "hold" or (isinstance(done, tuple) and done[0] == "resume")
-        ]
+        names = [done[0] if isinstance(done, tuple) else done for done in self.did]
+        told = [done for name, done in zip(names, self.did, strict=True) if name in {"hold", "resume"}]
         self.did.clear()
-        return did
+        return told
 
 
 def quiet(mode: LaneMode, sent_seq: int, acked_seq: int, received_seq: int, imported_seq: int) -> LaneState:
@@ -463,7 +462,7 @@ def test_what_went_the_short_way_is_there_before_a_step(monkeypatch: pytest.Monk
         under_test.post(ev.TimerFired())
         assert line.session.heard_at == 77
         assert hand.lanes == ["hold", SEND], "which has it still"
-        sender, _ = sync_sender.acknowledge(line.session.sender, 2)
+        sender = sync_sender.acknowledge(line.session.sender, 2)[0]
         line.then = replace(line.session, sender=sender)
         under_test.post(ev.TimerFired())
         assert hand.lanes == ["hold", ("resume", LaneMode.SEND, [6])]

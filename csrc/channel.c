@@ -14,53 +14,11 @@
 
 enum {
 	READ_BYTES = 65536,
-	KEY_UPDATE = 24, /* RFC 8446 §4.6.3 */
-	SESSION_TICKET = 4,
-	HANDSHAKE_HEAD = 4,
 	ALERT_CLOSE_NOTIFY = 0,
-	TURNS_MAX = 16, /* reads in a row, before a look at everything else */
+	TURNS_MAX = 16,  /* reads in a row, before a look at everything else */
+	SINK_TURNS = 64, /* ... while nobody wants what is read any more */
+	FRAME_MAX_MAX = INT32_MAX - BYTES_MIN,
 };
-
-/* ---- buffers ---- */
-
-static size_t held(const struct bytes *b)
-{
-	return b->end - b->at;
-}
-
-/* Room for @n more behind what is there. */
-static bool reserve(struct bytes *b, size_t n)
-{
-	size_t cap = b->cap;
-	uint8_t *data;
-
-	if (b->at == b->end)
-		b->at = b->end = 0;
-	if (cap - b->end >= n)
-		return true;
-	memmove(b->data, b->data + b->at, held(b));
-	b->end -= b->at;
-	b->at = 0;
-	if (cap - b->end >= n)
-		return true;
-	while (cap - b->end < n)
-		cap = cap ? 2 * cap : READ_BYTES;
-	data = realloc(b->data, cap);
-	if (!data)
-		return false;
-	b->data = data;
-	b->cap = cap;
-	return true;
-}
-
-static bool append(struct bytes *b, const uint8_t *data, size_t n)
-{
-	if (!reserve(b, n))
-		return false;
-	memcpy(b->data + b->end, data, n);
-	b->end += n;
-	return true;
-}
 
 /* ---- life ---- */
 
@@ -109,9 +67,9 @@ void channel_free(struct fp_channel *ch)
 	lane_free(&ch->lane);
 	tls_half_free(&ch->read);
 	tls_half_free(&ch->seal);
-	free(ch->raw.data);
-	free(ch->in.data);
-	free(ch->out.data);
+	bytes_free(&ch->raw);
+	bytes_free(&ch->in);
+	bytes_free(&ch->out);
 	if (ch->cfg.fd >= 0)
 		close(ch->cfg.fd);
 	if (ch->wake_fd >= 0)
@@ -122,12 +80,53 @@ void channel_free(struct fp_channel *ch)
 	free(ch);
 }
 
+static int take_keys(struct fp_channel *ch, const struct fp_channel_cfg *cfg)
+{
+	int rc;
+
+	if (cfg->suite == FP_TLS_NONE)
+		return 0;
+	rc = tls_half_init(&ch->read, cfg->suite, &cfg->in, false);
+	return rc ? rc : tls_half_init(&ch->seal, cfg->suite, &cfg->out, true);
+}
+
+int channel_make(fp_dp *dp, const struct fp_channel_cfg *cfg, const uint8_t *plain, uint32_t n_plain,
+		 const uint8_t *rest, uint32_t n_rest, struct fp_channel **out)
+{
+	struct fp_channel *ch;
+	int rc;
+
+	if (cfg->frame_max == 0 || cfg->frame_max > FRAME_MAX_MAX || cfg->batch_records == 0)
+		return -EINVAL;
+	ch = calloc(1, sizeof(*ch));
+	if (!ch)
+		return -ENOMEM;
+	ch->cfg = *cfg;
+	ch->cfg.fd = -1;
+	OPENSSL_cleanse(&ch->cfg.in, sizeof(ch->cfg.in)); /* the ciphers will have them */
+	OPENSSL_cleanse(&ch->cfg.out, sizeof(ch->cfg.out));
+	pthread_mutex_init(&ch->lock, NULL);
+	ch->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	ch->tell_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	lane_init(&ch->lane, dp, cfg);
+	rc = ch->wake_fd < 0 || ch->tell_fd < 0 ? -EMFILE : take_keys(ch, cfg);
+	if (rc == 0 && (!bytes_append(&ch->in, plain, n_plain) ||
+			!bytes_append(ch->read.ctx ? &ch->raw : &ch->in, rest, n_rest)))
+		rc = -ENOMEM;
+	if (rc) {
+		channel_free(ch);
+		return rc;
+	}
+	*out = ch;
+	return 0;
+}
+
 /* ---- out ---- */
 
 static void flush(struct fp_channel *ch)
 {
-	while (held(&ch->out) && !ch->ended) {
-		const ssize_t n = send(ch->cfg.fd, ch->out.data + ch->out.at, held(&ch->out),
+	while (bytes_held(&ch->out) && !ch->ended) {
+		const ssize_t n = send(ch->cfg.fd, ch->out.data + ch->out.at, bytes_held(&ch->out),
 				       MSG_NOSIGNAL | MSG_DONTWAIT);
 
 		if (n < 0 && errno == EINTR)
@@ -146,7 +145,7 @@ static bool seal(struct fp_channel *ch, uint8_t type, const uint8_t *data, size_
 {
 	size_t len;
 
-	if (!reserve(&ch->out, n + TLS_EXTRA))
+	if (!bytes_reserve(&ch->out, n + TLS_EXTRA))
 		return false;
 	len = tls_seal(&ch->seal, type, data, n, ch->out.data + ch->out.end);
 	ch->out.end += len;
@@ -161,10 +160,10 @@ int channel_put(struct fp_channel *ch, uint8_t type, const uint8_t *data, size_t
 {
 	bool done = true;
 
-	if (ch->ended)
+	if (ch->ended || ch->closing)
 		return -EPIPE;
 	if (!ch->seal.ctx)
-		done = append(&ch->out, data, n);
+		done = bytes_append(&ch->out, data, n);
 	for (size_t at = 0; at < n && ch->seal.ctx && done; at += TLS_PLAIN_MAX)
 		done = seal(ch, type, data + at, n - at < TLS_PLAIN_MAX ? n - at : TLS_PLAIN_MAX);
 	if (!done) {
@@ -177,25 +176,17 @@ int channel_put(struct fp_channel *ch, uint8_t type, const uint8_t *data, size_t
 
 /* ---- in: bytes, records ---- */
 
-/* Whole messages of a handshake that is long over (RFC 8446 §4.6); we have no use for a ticket. */
 static bool take_handshake(struct fp_channel *ch, const uint8_t *at, size_t n)
 {
-	while (n >= HANDSHAKE_HEAD) {
-		const size_t len = (size_t)at[1] << 16 | (size_t)at[2] << 8 | at[3];
+	const int said = tls_late_messages(at, n);
 
-		if (len > n - HANDSHAKE_HEAD)
-			return false;
-		if (at[0] == KEY_UPDATE && len == 1 && at[HANDSHAKE_HEAD] <= 1 && n == HANDSHAKE_HEAD + 1) {
-			/* §5.1: it ends a record, for the next one has other keys. */
-			ch->asks |= FP_ASK_KEYS_IN | (at[HANDSHAKE_HEAD] ? (uint32_t)FP_ASK_KEYS_OUT : 0);
-			channel_tell(ch);
-		} else if (at[0] != SESSION_TICKET) {
-			return false;
-		}
-		at += HANDSHAKE_HEAD + len;
-		n -= HANDSHAKE_HEAD + len;
+	if (said < 0)
+		return false;
+	if (said & TLS_KEYS_UPDATED) {
+		ch->asks |= FP_ASK_KEYS_IN | (said & TLS_UPDATE_ASKED ? (uint32_t)FP_ASK_KEYS_OUT : 0);
+		channel_tell(ch);
 	}
-	return n == 0;
+	return true;
 }
 
 static void take_record(struct fp_channel *ch, uint8_t *record, size_t len)
@@ -207,7 +198,7 @@ static void take_record(struct fp_channel *ch, uint8_t *record, size_t len)
 	if (n < 0) {
 		end(ch, FP_END_GARBAGE, 0);
 	} else if (type == TLS_DATA) {
-		if (!append(&ch->in, content, (size_t)n))
+		if (!bytes_append(&ch->in, content, (size_t)n))
 			end(ch, FP_END_ERROR, ENOMEM);
 	} else if (type == TLS_ALERT && n == 2) {
 		end(ch, content[1] == ALERT_CLOSE_NOTIFY ? FP_END_CLOSED : FP_END_ALERT, content[1]);
@@ -216,28 +207,36 @@ static void take_record(struct fp_channel *ch, uint8_t *record, size_t len)
 	}
 }
 
-/* As much of what has come as @in has room for. */
-static void open_records(struct fp_channel *ch)
+/* A whole frame has room, and so nothing is waited for in vain. */
+static size_t in_max(const struct fp_channel *ch)
 {
-	while (!ch->ended && !(ch->asks & FP_ASK_KEYS_IN)) {
+	return (size_t)FRAME_HEAD + ch->cfg.frame_max;
+}
+
+/* As much of what has come as @in has room for. Return: it had no room for all of it. */
+static bool open_records(struct fp_channel *ch)
+{
+	while (ch->read.ctx && bytes_held(&ch->raw) && !ch->ended && !(ch->asks & FP_ASK_KEYS_IN)) {
 		uint8_t *at = ch->raw.data + ch->raw.at;
-		const ssize_t len = tls_record_len(at, held(&ch->raw));
+		const ssize_t len = tls_record_len(at, bytes_held(&ch->raw));
 
 		if (len < 0)
 			end(ch, FP_END_GARBAGE, 0);
-		if (len <= 0 || (size_t)len > held(&ch->raw) ||
-		    held(&ch->in) > ch->cfg.frame_max + READ_BYTES)
-			return;
+		if (len <= 0 || (size_t)len > bytes_held(&ch->raw))
+			break;
+		if (bytes_held(&ch->in) >= in_max(ch) + READ_BYTES)
+			return true;
 		ch->raw.at += (size_t)len;
 		take_record(ch, at, (size_t)len);
 	}
+	return false;
 }
 
 /* There is room: nothing waits that has to go on first. */
 static bool wants_more(const struct fp_channel *ch)
 {
-	return !ch->ended && !ch->closing && held(&ch->in) <= ch->cfg.frame_max &&
-	       held(&ch->raw) < TLS_HEADER + TLS_LENGTH_MAX && !(ch->asks & FP_ASK_KEYS_IN);
+	return !ch->ended && !ch->closing && bytes_held(&ch->in) < in_max(ch) &&
+	       bytes_held(&ch->raw) < TLS_HEADER + TLS_LENGTH_MAX && !(ch->asks & FP_ASK_KEYS_IN);
 }
 
 /* Return: there may be more. */
@@ -248,10 +247,11 @@ static bool read_some(struct fp_channel *ch)
 
 	if (!wants_more(ch))
 		return false;
-	if (!reserve(to, READ_BYTES)) {
+	if (!bytes_reserve(to, READ_BYTES)) {
 		end(ch, FP_END_ERROR, ENOMEM);
 		return false;
 	}
+	/* NOLINTNEXTLINE(clang-analyzer-unix.BlockInCriticalSection): it does not block */
 	n = recv(ch->cfg.fd, to->data + to->end, READ_BYTES, MSG_DONTWAIT);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return errno == EINTR;
@@ -266,28 +266,15 @@ static bool read_some(struct fp_channel *ch)
 
 /* ---- in: frames ---- */
 
-static bool is_frame(const struct fp_channel *ch, uint32_t len)
-{
-	return len > 0 && len <= ch->cfg.frame_max;
-}
-
-/* Bytes of the frame at @at, its length included; 0: it is not whole. One that cannot be is no more than its head. */
-static size_t frame_len(const struct fp_channel *ch, size_t at)
-{
-	const size_t n = ch->in.end - at;
-	uint32_t len;
-
-	if (n < FRAME_HEAD)
-		return 0;
-	len = be32_host(be32_load(ch->in.data + at));
-	if (!is_frame(ch, len))
-		return FRAME_HEAD; /* control says what is wrong with it */
-	return n - FRAME_HEAD < len ? 0 : FRAME_HEAD + len;
-}
-
 static bool is_lanes(const struct fp_channel *ch, size_t at, size_t len)
 {
 	return lane_is_mine(&ch->lane, ch->in.data + at + FRAME_HEAD, (uint32_t)(len - FRAME_HEAD));
+}
+
+/* The frame at @at; 0: it is not whole. */
+static size_t next_frame(const struct fp_channel *ch, size_t at)
+{
+	return at == ch->in.end ? 0 : frame_len(ch->in.data + at, ch->in.end - at, ch->cfg.frame_max);
 }
 
 /*
@@ -298,7 +285,7 @@ size_t channel_ready(const struct fp_channel *ch, size_t cap)
 {
 	size_t at = ch->in.at, len;
 
-	while ((len = frame_len(ch, at)) > 0) {
+	while ((len = next_frame(ch, at)) > 0) {
 		if (at != ch->in.at && (at + len - ch->in.at > cap || is_lanes(ch, at, len)))
 			break;
 		at += len;
@@ -315,7 +302,7 @@ static bool take_frames(struct fp_channel *ch, uint64_t now_ns)
 
 	if (ch->lane.held)
 		return false; /* it is looking */
-	while ((len = frame_len(ch, ch->in.at)) > FRAME_HEAD) {
+	while ((len = next_frame(ch, ch->in.at)) > FRAME_HEAD) {
 		if (!lane_take(&ch->lane, ch->in.data + ch->in.at + FRAME_HEAD, (uint32_t)(len - FRAME_HEAD),
 			       now_ns))
 			break;
@@ -327,17 +314,32 @@ static bool take_frames(struct fp_channel *ch, uint64_t now_ns)
 	return ch->lane.asks || len;
 }
 
+/* Records, and their frames; and again where only the lane has made room for more of them. */
+static bool take_what_came(struct fp_channel *ch, uint64_t now_ns)
+{
+	bool tell = false, full, more;
+
+	do {
+		full = open_records(ch);
+		tell |= take_frames(ch, now_ns);
+		more = full && bytes_held(&ch->in) < in_max(ch);
+	} while (more);
+	return tell;
+}
+
 static void put_batches(struct fp_channel *ch, uint64_t now_ns)
 {
 	const uint8_t *frame;
 	uint32_t n;
 
-	while (!ch->ended && (n = lane_put(&ch->lane, &frame, now_ns)))
+	while (!ch->ended && (n = lane_put(&ch->lane, &frame, now_ns))) {
 		channel_put(ch, TLS_DATA, frame, n);
+		if (atomic_load(&ch->wanted)) /* a window is long */
+			give_way(ch);
+	}
 }
 
-/* Everything that can be done now. */
-static void pass(struct fp_channel *ch, bool readable)
+void channel_pass(struct fp_channel *ch, bool readable)
 {
 	bool told = false;
 
@@ -345,9 +347,7 @@ static void pass(struct fp_channel *ch, bool readable)
 		const uint64_t now_ns = clock_now();
 		const bool more = readable && read_some(ch);
 
-		if (ch->read.ctx)
-			open_records(ch);
-		if (take_frames(ch, now_ns) && !told) {
+		if (take_what_came(ch, now_ns) && !told) {
 			told = true;
 			channel_tell(ch);
 		}
@@ -363,22 +363,18 @@ static void pass(struct fp_channel *ch, bool readable)
 
 /* ---- the thread ---- */
 
-static void sleep_until_something(struct fp_channel *ch, short *revents)
+/* @events: of the socket; none: not even that it has ended, which would wake us again and again. */
+static short sleep_for(struct fp_channel *ch, short events, uint64_t wait_ns)
 {
-	const uint64_t now_ns = clock_now();
-	uint64_t wait_ns = lane_wait_ns(&ch->lane, now_ns);
 	struct pollfd fds[] = {
 		{ .fd = ch->wake_fd, .events = POLLIN },
-		{ .fd = ch->lane.awaited ? ch->lane.dp->plane.changes_fd : -1, .events = POLLIN },
-		{ .fd = ch->ended ? -1 : ch->cfg.fd,
-		  .events = (short)((wants_more(ch) ? POLLIN : 0) | (held(&ch->out) ? POLLOUT : 0)) },
+		{ .fd = ch->lane.awaited && !ch->ended ? ch->lane.dp->plane.changes_fd : -1,
+		  .events = POLLIN },
+		{ .fd = ch->ended || !events ? -1 : ch->cfg.fd, .events = events },
 	};
-	struct timespec timeout;
+	const struct timespec timeout = timespec_of(wait_ns);
 	uint64_t count;
 
-	if (ch->closing)
-		wait_ns = ch->linger_ns > now_ns ? ch->linger_ns - now_ns : 0;
-	timeout = timespec_of(wait_ns);
 	pthread_mutex_unlock(&ch->lock);
 	while (atomic_load(&ch->wanted)) /* as give_way(): control may have come while we did not sleep */
 		sched_yield();
@@ -390,30 +386,56 @@ static void sleep_until_something(struct fp_channel *ch, short *revents)
 		(void)!read(ch->lane.dp->plane.changes_fd, &count, sizeof(count));
 		lane_rung(&ch->lane);
 	}
-	*revents = fds[2].revents;
+	return fds[2].revents;
 }
 
-/* What waits is sent, then the peer is waited for: who closes on unread bytes may cost it our last word. */
+static short sending(const struct fp_channel *ch)
+{
+	return bytes_held(&ch->out) ? POLLOUT : 0;
+}
+
+/* Read what nobody wants any more, so that it is no unread byte; for a while. Return: as recv(). */
+static ssize_t sink(int fd)
+{
+	uint8_t bytes[4096];
+	ssize_t n = 1;
+
+	for (uint32_t i = 0; i < SINK_TURNS && n > 0; i++)
+		n = recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT);
+	return n;
+}
+
+/*
+ * What waits is sent, then the peer is waited for: who closes on unread bytes may cost it our last word. Control
+ * has forgotten us; nobody else looks.
+ */
 static void linger(struct fp_channel *ch)
 {
-	uint8_t sink[4096];
-	bool shut = false;
-	short revents;
-	ssize_t n;
+	const int fd = ch->cfg.fd;
+	bool shut = false, heard_all = false;
+	uint64_t now_ns;
 
-	while (!ch->ended && clock_now() < ch->linger_ns) {
+	while (!ch->ended && (now_ns = clock_now()) < ch->linger_ns) {
+		const struct timespec timeout = timespec_of(ch->linger_ns - now_ns);
+		struct pollfd wait = { .fd = fd };
+
 		flush(ch);
-		if (!held(&ch->out) && !shut)
-			shut = shutdown(ch->cfg.fd, SHUT_WR) == 0;
-		do {
-			n = recv(ch->cfg.fd, sink, sizeof(sink), MSG_DONTWAIT);
-		} while (n > 0);
-		if (n == 0 && shut)
-			break;
-		if (n == 0 || (errno != EAGAIN && errno != EINTR))
-			end(ch, FP_END_CLOSED, 0);
-		else
-			sleep_until_something(ch, &revents);
+		if (!bytes_held(&ch->out) && !shut) {
+			if (shutdown(fd, SHUT_WR))
+				return;
+			shut = true;
+		}
+		if (!heard_all) {
+			const ssize_t n = sink(fd);
+
+			if (n < 0 && errno != EAGAIN && errno != EINTR)
+				return;
+			heard_all = n == 0;
+		}
+		if (heard_all && shut)
+			return;
+		wait.events = (short)(sending(ch) | (heard_all ? 0 : POLLIN));
+		ppoll(&wait, 1, &timeout, NULL);
 	}
 }
 
@@ -424,12 +446,13 @@ void *channel_run(void *arg)
 
 	pthread_mutex_lock(&ch->lock);
 	while (!ch->closing) {
-		pass(ch, revents & (POLLIN | POLLHUP | POLLERR));
+		channel_pass(ch, revents & (POLLIN | POLLHUP | POLLERR));
 		if (!ch->closing)
-			sleep_until_something(ch, &revents);
+			revents = sleep_for(ch, (short)(sending(ch) | (wants_more(ch) ? POLLIN : 0)),
+					    ch->ended ? UINT64_MAX : lane_wait_ns(&ch->lane, clock_now()));
 	}
-	linger(ch);
 	pthread_mutex_unlock(&ch->lock);
+	linger(ch);
 	channel_free(ch);
 	return NULL;
 }

@@ -10,7 +10,7 @@
  * its mode again.
  *
  * One lock for everything. The thread gives it away while it sleeps, and whenever control asks for it. Bounds: in
- * holds a frame and a read; when it is full nothing is read. out has what control and the lane put there: the
+ * holds a frame, a read and a record; when it is full nothing is read. out has what control and the lane put there: the
  * lane's window bounds its part, and control is told how much waits.
  */
 #ifndef CHANNEL_H
@@ -18,18 +18,9 @@
 
 #include <pthread.h>
 
+#include "bytes.h"
 #include "lane.h"
 #include "tls_record.h"
-
-/**
- * struct bytes - What waits: a buffer that grows
- * @data, @cap: its memory
- * @at, @end:   what is in it
- */
-struct bytes {
-	uint8_t *data;
-	size_t cap, at, end;
-};
 
 /**
  * struct fp_channel - A connection
@@ -70,6 +61,15 @@ struct fp_channel {
 
 enum { CHANNEL_TAKE = 65536 }; /* bytes at a time, so that one turn of control is short */
 
+/**
+ * channel_make() - All of it but its thread
+ *
+ * Arguments are as of fp_channel_open(). @out->cfg.fd is -1: the socket is the caller's, until it is put there.
+ * Return: 0, -EINVAL or -ENOMEM, -EMFILE.
+ */
+int channel_make(fp_dp *dp, const struct fp_channel_cfg *cfg, const uint8_t *plain, uint32_t n_plain,
+		 const uint8_t *rest, uint32_t n_rest, struct fp_channel **out);
+
 /* channel_lock() - For control: the thread gives way */
 void channel_lock(struct fp_channel *ch);
 
@@ -89,6 +89,12 @@ void channel_wake(struct fp_channel *ch);
 
 /* channel_tell() - Control is to look */
 void channel_tell(struct fp_channel *ch);
+
+/**
+ * channel_pass() - The thread's: everything that can be done now, @ch->lock being held
+ * @readable: there may be something to read
+ */
+void channel_pass(struct fp_channel *ch, bool readable);
 
 /* channel_run() - The thread; frees @ch at its end */
 void *channel_run(void *ch);

@@ -29,61 +29,21 @@ static int start(struct fp_channel *ch)
 	return -rc;
 }
 
-static int take_keys(struct fp_channel *ch)
-{
-	const struct fp_channel_cfg *cfg = &ch->cfg;
-	int rc = 0;
-
-	if (cfg->suite != FP_TLS_NONE)
-		rc = tls_half_init(&ch->read, cfg->suite, &cfg->in, false);
-	if (cfg->suite != FP_TLS_NONE && rc == 0)
-		rc = tls_half_init(&ch->seal, cfg->suite, &cfg->out, true);
-	OPENSSL_cleanse(&ch->cfg.in, sizeof(ch->cfg.in)); /* the ciphers have them now */
-	OPENSSL_cleanse(&ch->cfg.out, sizeof(ch->cfg.out));
-	return rc;
-}
-
-static int put(struct bytes *b, const uint8_t *data, uint32_t n)
-{
-	if (n == 0)
-		return 0;
-	b->data = realloc(b->data, b->end + n);
-	if (!b->data)
-		return -ENOMEM;
-	memcpy(b->data + b->end, data, n);
-	b->cap = b->end += n;
-	return 0;
-}
-
 int fp_channel_open(fp_dp *dp, const struct fp_channel_cfg *cfg, const uint8_t *plain, uint32_t n_plain,
 		    const uint8_t *rest, uint32_t n_rest, fp_channel **out)
 {
 	struct fp_channel *ch;
 	int rc;
 
-	if (!cfg || !out || (n_plain && !plain) || (n_rest && !rest) || cfg->frame_max == 0 ||
-	    cfg->batch_records == 0)
+	if (!cfg || !out || (n_plain && !plain) || (n_rest && !rest))
 		return -EINVAL;
-	ch = calloc(1, sizeof(*ch));
-	if (!ch)
-		return -ENOMEM;
-	ch->cfg = *cfg;
-	ch->cfg.fd = -1; /* the caller's, until nothing can fail any more */
-	pthread_mutex_init(&ch->lock, NULL);
-	ch->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	ch->tell_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	lane_init(&ch->lane, dp, cfg);
-	rc = ch->wake_fd < 0 || ch->tell_fd < 0 ? -errno : take_keys(ch);
-	if (rc == 0)
-		rc = put(&ch->in, plain, n_plain);
-	if (rc == 0)
-		rc = put(ch->read.ctx ? &ch->raw : &ch->in, rest, n_rest);
-	if (rc == 0) {
-		ch->cfg.fd = cfg->fd;
-		rc = start(ch);
-	}
+	rc = channel_make(dp, cfg, plain, n_plain, rest, n_rest, &ch);
+	if (rc)
+		return rc;
+	ch->cfg.fd = cfg->fd;
+	rc = start(ch);
 	if (rc) {
-		ch->cfg.fd = -1;
+		ch->cfg.fd = -1; /* it is still the caller's */
 		channel_free(ch);
 		return rc;
 	}
@@ -121,8 +81,9 @@ int fp_channel_take(fp_channel *ch, uint8_t *out, uint32_t cap)
 	if (cap < ch->cfg.frame_max + FRAME_HEAD)
 		return -ENOBUFS;
 	channel_lock(ch);
-	n = channel_ready(ch, CHANNEL_TAKE);
-	memcpy(out, ch->in.data + ch->in.at, n);
+	n = channel_ready(ch, min_u32(cap, CHANNEL_TAKE));
+	if (n)
+		memcpy(out, ch->in.data + ch->in.at, n);
 	ch->in.at += n;
 	ch->lane.held = true;
 	channel_unlock(ch);
@@ -240,6 +201,9 @@ void fp_channel_close(fp_channel *ch, uint32_t linger_ms)
 	if (!linger_ms && !ch->ended) /* cut: the peer is told so at once */
 		setsockopt(ch->cfg.fd, SOL_SOCKET, SO_LINGER, &(struct linger){ 1, 0 },
 			   sizeof(struct linger));
+	/* It will neither seal nor open any more; and libcrypto may clean up before a thread that lingers ends. */
+	tls_half_free(&ch->seal);
+	tls_half_free(&ch->read);
 	ch->linger_ns = clock_now() + linger_ms * NS_PER_MS;
 	ch->closing = true;
 	channel_wake(ch);

@@ -24,9 +24,10 @@ int fp_sync_track(fp_dp *dp, uint32_t on)
 		for (n = UINT32_MAX; ring_peek(&w->events, &n), n > 0; n = UINT32_MAX)
 			ring_release(&w->events, n);
 	}
-	dp->left.n = 0;
-	if (rc == 0)
+	if (rc == 0) {
+		dp->left.at = dp->left.n = dp->left.n_spans = 0;
 		dp->digests_due = 0;
+	}
 	return rc;
 }
 

@@ -9,84 +9,22 @@
 #include "cols.h"
 #include "lane.h"
 
-/* ---- the two frames, as flexha/core/sync_wire.py writes them ---- */
-
-static const uint8_t batch_seq[] = { 0x83, 0xa1, 't', 0xa5, 'b', 'a', 't', 'c', 'h', 0xa3, 's', 'e', 'q' };
-static const uint8_t parts[] = { 0xa5, 'p', 'a', 'r', 't', 's' };
-static const uint8_t ack_seq[] = { 0x82, 0xa1, 't', 0xa3, 'a', 'c', 'k', 0xa3, 's', 'e', 'q' };
-
-static uint32_t put_number(uint8_t *p, uint64_t value)
-{
-	const uint32_t bytes = value < 0x80          ? 0
-			       : value <= UINT8_MAX  ? 1
-			       : value <= UINT16_MAX ? 2
-			       : value <= UINT32_MAX ? 4
-						     : 8;
-
-	if (bytes == 0) {
-		*p = (uint8_t)value;
-		return 1;
-	}
-	*p = (uint8_t)(0xcc + __builtin_ctz(bytes));
-	for (uint32_t i = 0; i < bytes; i++)
-		p[1 + i] = (uint8_t)(value >> (8 * (bytes - 1 - i)));
-	return 1 + bytes;
-}
-
-/* Bytes read, or 0: it is none, or not whole. */
-static uint32_t get_number(const uint8_t *p, uint32_t n, uint64_t *value)
-{
-	uint32_t bytes;
-
-	if (n == 0)
-		return 0;
-	*value = p[0];
-	if (p[0] < 0x80)
-		return 1;
-	if (p[0] < 0xcc || p[0] > 0xcf)
-		return 0;
-	bytes = UINT32_C(1) << (p[0] - 0xcc);
-	if (n < 1 + bytes)
-		return 0;
-	*value = 0;
-	for (uint32_t i = 1; i <= bytes; i++)
-		*value = *value << 8 | p[i];
-	return 1 + bytes;
-}
-
-static bool begins(const uint8_t *p, uint32_t n, const uint8_t *with, uint32_t len)
-{
-	return n >= len && memcmp(p, with, len) == 0;
-}
-
-static bool read_ack(const uint8_t *p, uint32_t n, uint64_t *seq)
-{
-	return begins(p, n, ack_seq, sizeof(ack_seq)) &&
-	       sizeof(ack_seq) + get_number(p + sizeof(ack_seq), n - sizeof(ack_seq), seq) == n &&
-	       n > sizeof(ack_seq);
-}
-
-/* Where its sections begin, or 0. */
-static uint32_t read_batch(const uint8_t *p, uint32_t n, uint64_t *seq)
-{
-	uint32_t at = sizeof(batch_seq), len;
-
-	if (!begins(p, n, batch_seq, sizeof(batch_seq)))
-		return 0;
-	len = get_number(p + at, n - at, seq);
-	if (len == 0 || !begins(p + at + len, n - at - len, parts, sizeof(parts)))
-		return 0;
-	return at + len + sizeof(parts);
-}
-
 /* ---- memory ---- */
 
 static void await_changes(struct lane *l, bool on)
 {
 	l->awaited = on;
-	atomic_store(&l->dp->plane.changes_to,
-		     on ? l->dp->plane.changes_fd
-			: -1); /* pairs with worker_drain(): published, then looked */
+	/* Pairs with worker_drain(): published, then looked. */
+	atomic_store(&l->dp->plane.changes_to, on ? l->dp->plane.changes_fd : -1);
+}
+
+/* Who takes them from now on looks first, or has asked to be woken already: that stands. */
+static void await_no_more(struct lane *l)
+{
+	int ours = l->dp->plane.changes_fd;
+
+	l->awaited = false;
+	atomic_compare_exchange_strong(&l->dp->plane.changes_to, &ours, -1); /* as await_changes() */
 }
 
 void lane_init(struct lane *l, fp_dp *dp, const struct fp_channel_cfg *cfg)
@@ -116,7 +54,7 @@ void lane_free(struct lane *l)
 	uint8_t **columns = (uint8_t **)&l->scratch;
 
 	if (l->st.mode == FP_LANE_SEND)
-		await_changes(l, false);
+		await_no_more(l);
 	forget_window(l);
 	free(l->window);
 	free(l->rec);
@@ -138,7 +76,8 @@ static int make_room(struct lane *l)
 		return 0;
 	if (!l->dp->left.rec)
 		l->dp->left.rec = malloc(LEFT_MAX * sizeof(struct fp_flow_rec));
-	l->rec = malloc(LEFT_MAX * sizeof(struct fp_flow_rec));
+	if (!l->rec)
+		l->rec = malloc(LEFT_MAX * sizeof(struct fp_flow_rec));
 	if (!l->rec || !l->dp->left.rec)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < N_COLS; i++) {
@@ -221,12 +160,13 @@ static int take_changes(struct lane *l, bool *more, uint64_t *lost)
 	return left->n_spans ? (int)left->spans[left->n_spans - 1].end : 0;
 }
 
-static void keep(struct lane *l, uint8_t *frame, uint32_t size, uint32_t n)
+static void keep(struct lane *l, struct lane_sent sent)
 {
 	const struct dp_left *left = &l->dp->left;
+	const uint32_t size = sent.sent.size, n = sent.sent.n;
 	struct lane_sent *s = nth(l, l->n++);
 
-	*s = (struct lane_sent){ .sent = { .n = n, .size = size }, .frame = frame };
+	*s = sent;
 	for (uint32_t i = 0; i < left->n_spans; i++)
 		s->sent.marks[left->spans[i].worker] = left->rec[left->spans[i].end - 1].ev_seq;
 	l->window_bytes += size;
@@ -239,28 +179,23 @@ static void keep(struct lane *l, uint8_t *frame, uint32_t size, uint32_t n)
 /* The frame of the @n records in dp->left; -EAGAIN: there is a marker among them. */
 static int pack(struct lane *l, uint32_t n, const uint8_t **frame)
 {
-	uint8_t head[LANE_HEAD_MAX], *p = head + FRAME_HEAD, *copy;
-	uint32_t used;
+	uint8_t head[LANE_HEAD_MAX], *copy;
+	uint32_t used, len;
 	int packed = fp_sections_pack(l->dp->left.rec, n, &l->scratch, l->out, l->out_cap, &used);
 
 	if (packed < 0)
 		return packed;
 	if ((uint32_t)packed < n)
 		return -EAGAIN;
-	memcpy(p, batch_seq, sizeof(batch_seq));
-	p += sizeof(batch_seq);
-	p += put_number(p, l->st.sent_seq + 1);
-	memcpy(p, parts, sizeof(parts));
-	p += sizeof(parts);
-	be32_store(head, be32_of((uint32_t)(p - head) - FRAME_HEAD + used));
-	copy = malloc((size_t)(p - head) + used);
+	len = wire_put_batch(head, l->st.sent_seq + 1, used);
+	copy = malloc((size_t)len + used);
 	if (!copy || grow(l, 1)) {
 		free(copy);
 		return -ENOMEM;
 	}
-	memcpy(copy, head, (size_t)(p - head));
-	memcpy(copy + (p - head), l->out, used);
-	keep(l, copy, (uint32_t)(p - head) + used, n);
+	memcpy(copy, head, len);
+	memcpy(copy + len, l->out, used);
+	keep(l, (struct lane_sent){ .sent = { .n = n, .size = len + used }, .frame = copy });
 	*frame = copy;
 	return (int)nth(l, l->n - 1)->sent.size;
 }
@@ -373,13 +308,11 @@ uint32_t lane_ack(struct lane *l, uint8_t *out, uint64_t now_ns)
 
 	if (l->st.mode != FP_LANE_RECEIVE || seq <= l->st.imported_seq)
 		return 0;
-	memcpy(out + FRAME_HEAD, ack_seq, sizeof(ack_seq));
-	n = sizeof(ack_seq) + put_number(out + FRAME_HEAD + sizeof(ack_seq), seq);
-	be32_store(out, be32_of(n));
+	n = wire_put_ack(out, seq);
 	l->st.imported_seq = seq;
 	l->st.said_ns = now_ns;
-	l->st.bytes_out += FRAME_HEAD + n;
-	return FRAME_HEAD + n;
+	l->st.bytes_out += n;
+	return n;
 }
 
 /* ---- both ---- */
@@ -389,8 +322,8 @@ bool lane_is_mine(const struct lane *l, const uint8_t *payload, uint32_t n)
 	uint64_t seq;
 
 	switch (l->st.mode) {
-	case FP_LANE_SEND: return read_ack(payload, n, &seq);
-	case FP_LANE_RECEIVE: return read_batch(payload, n, &seq) != 0;
+	case FP_LANE_SEND: return wire_read_ack(payload, n, &seq);
+	case FP_LANE_RECEIVE: return wire_read_batch(payload, n, &seq) != 0;
 	default: return false;
 	}
 }
@@ -402,9 +335,9 @@ bool lane_take(struct lane *l, const uint8_t *payload, uint32_t n, uint64_t now_
 	bool taken;
 
 	if (is_on(l, FP_LANE_SEND)) {
-		taken = read_ack(payload, n, &seq) && take_ack(l, seq);
+		taken = wire_read_ack(payload, n, &seq) && take_ack(l, seq);
 	} else if (is_on(l, FP_LANE_RECEIVE)) {
-		at = read_batch(payload, n, &seq);
+		at = wire_read_batch(payload, n, &seq);
 		taken = at && take_batch(l, seq, payload + at, n - at);
 	} else {
 		return false;
@@ -468,8 +401,10 @@ int lane_resume(struct lane *l, const struct fp_lane_state *in, const struct fp_
 	l->held = false;
 	l->asks = 0;
 	l->due = true; /* what came meanwhile may have rung for nobody */
-	if ((mode == FP_LANE_SEND) != was_sending)
-		await_changes(l, false); /* who takes them from now on looks first */
+	if (mode == FP_LANE_SEND)
+		await_changes(l, false); /* whoever waited for them: it is us who look now */
+	else if (was_sending)
+		await_no_more(l);
 	return rc;
 }
 

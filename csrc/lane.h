@@ -19,6 +19,7 @@
 #define LANE_H
 
 #include "dp.h"
+#include "sync_wire.h"
 
 /**
  * struct lane_sent - A batch that is not acknowledged
@@ -68,12 +69,6 @@ struct lane {
 	struct fp_cols scratch;
 	uint8_t *out;
 	uint32_t out_cap;
-};
-
-enum {
-	LANE_ACK_MAX = 32,  /* bytes of an acknowledgement's frame */
-	LANE_HEAD_MAX = 64, /* ... of what stands before the sections of a batch */
-	FRAME_HEAD = 4,     /* the length in front of each frame */
 };
 
 void lane_init(struct lane *l, fp_dp *dp, const struct fp_channel_cfg *cfg);

@@ -99,14 +99,42 @@ ssize_t tls_open(struct tls_half *h, uint8_t *record, size_t len, uint8_t *type)
 
 	FP_ASSERT(!h->seals && len >= TLS_EXTRA);
 	n = len - TLS_HEADER - TLS_TAG;
+	if (n > TLS_PLAIN_MAX + 1)
+		return -EBADMSG; /* §5.4: padding, too, is within the bound */
 	if (!begin(h, record) || EVP_CipherUpdate(h->ctx, body, &got, body, (int)n) != 1 ||
 	    EVP_CIPHER_CTX_ctrl(h->ctx, EVP_CTRL_AEAD_SET_TAG, TLS_TAG, body + n) != 1 ||
 	    EVP_CipherFinal_ex(h->ctx, body + n, &got) != 1)
 		return -EBADMSG;
 	while (n && body[n - 1] == 0) /* §5.4: padding */
 		n--;
-	if (n == 0 || n > TLS_PLAIN_MAX + 1)
+	if (n == 0)
 		return -EBADMSG;
 	*type = body[n - 1];
 	return (ssize_t)(n - 1);
+}
+
+int tls_late_messages(const uint8_t *at, size_t n)
+{
+	enum { HEAD = 4, SESSION_TICKET = 4, KEY_UPDATE = 24 };
+	int said = 0;
+
+	if (n == 0)
+		return -EBADMSG; /* §5.1 */
+	while (n) {
+		size_t len;
+
+		if (n < HEAD)
+			return -EBADMSG;
+		len = (size_t)at[1] << 16 | (size_t)at[2] << 8 | at[3];
+		if (len > n - HEAD)
+			return -EBADMSG;
+		if (at[0] == KEY_UPDATE && len == 1 && at[HEAD] <= 1 && n == HEAD + 1)
+			/* §5.1: it ends a record, for the next one has other keys. */
+			said |= TLS_KEYS_UPDATED | (at[HEAD] ? TLS_UPDATE_ASKED : 0);
+		else if (at[0] != SESSION_TICKET)
+			return -EBADMSG;
+		at += HEAD + len;
+		n -= HEAD + len;
+	}
+	return said;
 }

@@ -69,4 +69,15 @@ ssize_t tls_record_len(const uint8_t *at, size_t n);
  */
 ssize_t tls_open(struct tls_half *h, uint8_t *record, size_t len, uint8_t *type);
 
+enum tls_late { TLS_KEYS_UPDATED = 1, TLS_UPDATE_ASKED = 2 };
+
+/**
+ * tls_late_messages() - What a record says of a handshake that is long over (RFC 8446 §4.6)
+ * @n: its content, whole messages
+ *
+ * A ticket is of no use to us, and passed over.
+ * Return: enum tls_late, or -EBADMSG: nothing that a peer may say then.
+ */
+int tls_late_messages(const uint8_t *at, size_t n);
+
 #endif /* TLS_RECORD_H */

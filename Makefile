@@ -110,7 +110,7 @@ asan: ## the C checks and the fuzz corpus under AddressSanitizer and UBSan
 tsan: ## the C checks under ThreadSanitizer
 	$(MAKE) --no-print-directory -C csrc/test tsan
 
-fuzz: packages-fuzz ## libFuzzer on frames and imports, FUZZ_TIME=seconds each
+fuzz: packages-fuzz ## libFuzzer on frames, imports, filters and the sync connection, FUZZ_TIME=seconds each
 	$(MAKE) --no-print-directory -C csrc/test fuzz FUZZ_TIME=$(FUZZ_TIME)
 
 ci: check test test-packet ## what .ci/run runs

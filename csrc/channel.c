@@ -332,7 +332,10 @@ static void put_batches(struct fp_channel *ch, uint64_t now_ns)
 	const uint8_t *frame;
 	uint32_t n;
 
-	while (!ch->ended && (n = lane_put(&ch->lane, &frame, now_ns))) {
+	for (;;) {
+		n = ch->ended ? 0 : lane_put(&ch->lane, &frame, now_ns);
+		if (n == 0)
+			return;
 		channel_put(ch, TLS_DATA, frame, n);
 		if (atomic_load(&ch->wanted)) /* a window is long */
 			give_way(ch);
@@ -373,7 +376,6 @@ static short sleep_for(struct fp_channel *ch, short events, uint64_t wait_ns)
 		{ .fd = ch->ended || !events ? -1 : ch->cfg.fd, .events = events },
 	};
 	const struct timespec timeout = timespec_of(wait_ns);
-	uint64_t count;
 
 	pthread_mutex_unlock(&ch->lock);
 	while (atomic_load(&ch->wanted)) /* as give_way(): control may have come while we did not sleep */
@@ -381,9 +383,9 @@ static short sleep_for(struct fp_channel *ch, short events, uint64_t wait_ns)
 	ppoll(fds, ARRAY_SIZE(fds), wait_ns == UINT64_MAX ? NULL : &timeout, NULL);
 	pthread_mutex_lock(&ch->lock);
 	if (fds[0].revents & POLLIN)
-		(void)!read(ch->wake_fd, &count, sizeof(count));
+		eventfd_clear(ch->wake_fd);
 	if (fds[1].revents & POLLIN && ch->lane.dp) {
-		(void)!read(ch->lane.dp->plane.changes_fd, &count, sizeof(count));
+		eventfd_clear(ch->lane.dp->plane.changes_fd);
 		lane_rung(&ch->lane);
 	}
 	return fds[2].revents;
@@ -413,12 +415,14 @@ static void linger(struct fp_channel *ch)
 {
 	const int fd = ch->cfg.fd;
 	bool shut = false, heard_all = false;
-	uint64_t now_ns;
 
-	while (!ch->ended && (now_ns = clock_now()) < ch->linger_ns) {
-		const struct timespec timeout = timespec_of(ch->linger_ns - now_ns);
+	while (!ch->ended) {
+		const uint64_t now_ns = clock_now();
+		const struct timespec timeout = timespec_of(ch->linger_ns - min_u64(now_ns, ch->linger_ns));
 		struct pollfd wait = { .fd = fd };
 
+		if (now_ns >= ch->linger_ns)
+			return;
 		flush(ch);
 		if (!bytes_held(&ch->out) && !shut) {
 			if (shutdown(fd, SHUT_WR))

@@ -14,6 +14,7 @@ BUILD = Path(__file__).resolve().parents[2] / "build" / "c"
 PROGRAMS = sorted(path.stem for path in CHECKS.glob("check_*.c"))
 FUZZERS = sorted(path.stem for path in CHECKS.glob("fuzz_*.c"))
 THREADED = (
+    "check_channel",
     "check_packet",
     "check_pulse",
     "check_quota",

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -108,12 +107,9 @@ class Handed:
 class TlsConnection:
     """One connection's TLS. Bytes of the socket go in by ``feed`` and come out by ``take``.
 
-    Once ``peer`` is known there are two ways on, and a connection goes one of them:
-
-    - OpenSSL reads and writes: ``plain``, ``write``, ``close``.
-    - Another does: ``take`` what the handshake has still to say, then ``hand_over``. Who must not count on
-      the connection before the peer has spoken calls ``first_word`` after each ``feed`` until it is True,
-      and hands over then.
+    Once ``peer`` is known another reads and writes: ``take`` what the handshake has still to say, then
+    ``hand_over``. Who must not count on the connection before the peer has spoken calls ``first_word`` after
+    each ``feed`` until it is True, and hands over then.
     """
 
     def __init__(self, tls: Tls, *, server_side: bool) -> None:
@@ -138,7 +134,6 @@ class TlsConnection:
         self._heard = 0
         """Records since the handshake."""
         self._word = b""
-        self._openssl_goes_on = False
         self._handed = False
         self.own = tls.own
         """DER: what we show."""
@@ -251,15 +246,14 @@ class TlsConnection:
     def hand_over(self) -> Handed:
         """What another needs to read and write from here on; this object does neither any more.
 
-        For after the handshake, when all has been taken, and instead of ``plain`` and ``write``. ``rest``
-        has what was fed and nobody has read. ``read.seq`` counts the records until then: none, or, after
-        ``first_word``, as many as it took, tickets (NewSessionTicket) of a foreign server among them; ours
-        sends none. Tickets may as well come later: who reads on passes over them.
+        For after the handshake, when all has been taken. ``rest`` has what was fed and nobody has read.
+        ``read.seq`` counts the records until then: none, or, after ``first_word``, as many as it took,
+        tickets (NewSessionTicket) of a foreign server among them; ours sends none. Tickets may as well come
+        later: who reads on passes over them.
 
         Raises: Refusal, when the two have agreed on what only OpenSSL speaks.
         """
         assert self.peer is not None
-        assert not self._openssl_goes_on
         assert not self._handed
         assert not self._missing
         assert not self._outgoing.pending
@@ -284,39 +278,7 @@ class TlsConnection:
         del self._object, self._keylog
         return handed
 
-    # ---- OpenSSL reads and writes on ----
-    def plain(self, size: int) -> Iterator[bytes]:
-        """What the peer said, ``size`` bytes at most at a time; an empty one at its end.
-
-        Raises: Refusal, when it is no longer TLS, or the peer refuses us.
-        """
-        self._go_on()
-        if self._rest:
-            self._incoming.write(self._rest)
-            self._rest.clear()
-        while True:
-            try:
-                data = self._object.read(size)
-            except ssl.SSLWantReadError:
-                return
-            except ssl.SSLZeroReturnError:
-                data = b""
-            except ssl.SSLError as error:
-                raise refusal(error) from None
-            yield data
-            if not data or not (self._incoming.pending or self._object.pending()):
-                return  # there is no more, and to be told so by an exception is not free
-
-    def write(self, data: bytes) -> bytes:
-        """What goes to the socket for it; only after the handshake."""
-        self._go_on()
-        self._object.write(data)
-        return self._outgoing.read()
-
-    def _go_on(self) -> None:
-        assert not self._handed
-        self._openssl_goes_on = True
-
+    # ---- the end ----
     def close(self) -> bytes:
         """The last word. Who has been handed the connection says it himself."""
         if self._handed:

@@ -34,6 +34,7 @@ from flexha.fastpath import (
     Repair,
     RepairKind,
 )
+from flexha.fastpath.channel import LaneMode, LaneState, PartlyTaken
 from flexha.shell import flows_io
 from flexha.shell.address_probe import claimant, probe_frame
 from flexha.shell.counters import Counters
@@ -349,6 +350,67 @@ def test_nobody_is_woken_while_draining_goes_on() -> None:
         flows.wake()
         await settle()
         assert bench.fake.did[2:] == [("await_events", False), ("await_events", True)]
+
+    run(story)
+
+
+# ---- the lane ----------------------------------------------------------------------------------------------
+def test_while_a_lane_drains_nobody_else_does() -> None:
+    """Neither what was about to, nor who is woken; and behind it the long way looks before it waits."""
+
+    async def story(bench: Bench, flows: FlowsIo) -> None:
+        bench.fake.waiting_batches = [drained(5)]
+        flows.set_credit(1000)
+        flows.rest()
+        flows.wake()
+        await settle()
+        assert bench.events == []
+        assert bench.fake.limits == []
+        flows.set_credit(1000)
+        await settle()
+        assert bench.events == [told(5)]
+        assert bench.fake.did == [("await_events", True)]
+        assert len(bench.fake.limits) == 3
+
+    run(story)
+
+
+def test_what_a_lane_leaves_is_drained_at_once_and_guarded() -> None:
+    """Whatever pause there was: the lane waits for it."""
+
+    async def story(bench: Bench, flows: FlowsIo) -> None:
+        bench.fake.waiting_batches = [drained(5, swept=ALL), drained(6)]
+        flows.attend(0)
+        assert bench.events == [], "the window is full"
+        flows.attend(1000)
+        assert bench.events == [told(5), ev.SweepWalked(ALL)]
+        flows.attend(1000)
+        assert bench.events[2:] == [told(6)]
+
+    run(story)
+
+
+def test_what_went_the_short_way_is_counted() -> None:
+    async def story(bench: Bench, flows: FlowsIo) -> None:
+        state = LaneState(LaneMode.SEND, 3, 1, 0, 0, 7, 8, 100, 200, 0, 0, 0, (), None)
+        flows.count(state)
+        assert bench.counters.values() == {}
+        flows.count(replace(state, records_out=11))
+        flows.count(replace(state, records_in=5, unknown=2))
+        assert bench.counters.values() == {
+            "sync.drained_records": 11,
+            "sync.imported_records": 5,
+            "sync.unknown_columns": 2,
+        }
+
+    run(story)
+
+
+def test_what_a_lane_took_in_part_is_told_as_the_long_way_tells_it() -> None:
+    async def story(bench: Bench, flows: FlowsIo) -> None:
+        told = flows.taken_in_part(4, PartlyTaken(5, 3, (1, 4), 1))
+        assert told == ev.FlowsImported(4, 5, refused=(ev.Refused(4, (1, 4)),), absurd=1)
+        assert bench.counters.values() == {"sync.imported_records": 3, "sync.import_refused_records": 2}
 
     run(story)
 

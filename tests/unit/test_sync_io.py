@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -15,13 +16,14 @@ import pytest
 import uvloop
 
 from flexha.config.derive import XcPlan
-from flexha.core.events import Event, SyncClosed, SyncConnected, SyncReceived
+from flexha.core.events import Event, StopRequested, SyncClosed, SyncConnected, SyncReceived
+from flexha.core.sync_sender import SyncLimits
 from flexha.core.sync_wire import FrameBuffer
 from flexha.errors import StartError
 from flexha.fastpath.channel import Channel
 from flexha.shell import sync_io
 from flexha.shell.counters import Counters
-from flexha.shell.sync_io import SyncIo
+from flexha.shell.sync_io import ShortWay, SyncIo, lane_limits
 
 A, B = IPv4Address("127.0.0.1"), IPv4Address("127.0.0.2")
 FRAME_BYTES_MAX = 4 << 20
@@ -300,3 +302,75 @@ def test_a_dead_peer_is_noticed_by_the_kernel(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(sync_io, "Channel", opened)
     run(story)
+
+
+def test_a_connection_that_cannot_be_handed_over_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Descriptors are short here for a moment: the node goes on, and the next attempt stands."""
+    dup, left = os.dup, [2]
+
+    def short(fd: int) -> int:
+        if left[0]:
+            left[0] -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return dup(fd)
+
+    async def story(a: Side, b: Side) -> None:
+        monkeypatch.setattr(os, "dup", short)
+        await a.io.start()
+        await b.io.start()
+        await until(lambda: a.io.connected and b.io.connected)
+        b.say(b"here")
+        await until(lambda: a.data == b"here")
+        assert left == [0]
+        assert not a.io._pending
+        assert not b.io._pending
+
+    caplog.set_level("WARNING", "flexha")
+    run(story, started=False)
+    assert [record.getMessage() for record in caplog.records].count("sync.hand_over_failed") == 2
+
+
+class Keeper:
+    """Of a lane: remembers what it was told, among the events of its side."""
+
+    def __init__(self, side: Side) -> None:
+        self._side = side
+
+    def settle(self) -> None:
+        lane = self._side.io.hold()
+        assert lane is not None, "it can still be asked"
+        self._side.events.append(StopRequested())
+
+    def attend(self) -> None:
+        raise AssertionError
+
+
+@pytest.mark.parametrize("how", ["close", "peer", "abort", "replaced"])
+def test_a_lane_is_settled_before_its_connection_goes(how: str) -> None:
+    """Whoever ends it: the batches that it keeps are wanted for a resume."""
+
+    async def story(a: Side, b: Side) -> None:
+        fastpath: Any = None
+        newer = Side(B, A, a.io._xc.sync_port, connects=True)
+        a.io.short = ShortWay(fastpath, Keeper(a), lane_limits(SyncLimits()))
+        await a.io.start()
+        await b.io.start()
+        await until(lambda: a.io.connected and b.io.connected)
+        match how:
+            case "close":
+                a.io.close("enough")
+            case "peer":
+                b.io.close("enough")
+            case "abort":
+                a.io._forget("cut", abort=True)
+            case _:
+                b.io._connector.cancel()  # type: ignore[union-attr]
+                await newer.io.start()
+        await until(lambda: a.count(SyncClosed) == 1)
+        newer.io.stop()
+        kinds = [type(event) for event in a.events]
+        assert kinds[:3] == [SyncConnected, StopRequested, SyncClosed]
+
+    run(story, started=False)

@@ -452,6 +452,67 @@ static void check_keys(uint32_t suite)
 	forget(&peer);
 }
 
+/*
+ * More records than there is room for while the lane rests: it takes all of them once it goes on, though nothing
+ * else comes that would wake it. Without the thread, so that what is read at once is known.
+ */
+static void check_full(fp_dp *dp)
+{
+	enum { WIRE = 81000 };
+
+	static uint8_t stream[1 << 17], wire[WIRE + TLS_PLAIN_MAX + TLS_EXTRA];
+	const struct fp_channel_cfg cfg = { .suite = FP_TLS_AES_128_GCM_SHA256,
+					    .in = to_us,
+					    .out = to_peer,
+					    .records_max = UINT64_MAX,
+					    .frame_max = FRAME_ROOM,
+					    .batch_records = 1 };
+	struct fp_lane_state st = { .mode = FP_LANE_RECEIVE };
+	struct tls_half seal = { .ctx = NULL };
+	const size_t big = (size_t)4 * TLS_PLAIN_MAX; /* records as long as can be */
+	size_t end = 0, at = 0, used = 0;
+	struct fp_channel *ch;
+	uint64_t n_batches = 0;
+	int fds[2];
+
+	while (end < big)
+		end += batch_of(++n_batches, stream + end);
+	REQUIRE(tls_half_init(&seal, cfg.suite, &to_us, true) == 0);
+	for (; at < big; at += TLS_PLAIN_MAX)
+		used += tls_seal(&seal, TLS_DATA, stream + at, TLS_PLAIN_MAX, wire + used);
+	used += tls_seal(&seal, TLS_DATA, stream + at, end - at, wire + used);
+	while (used < WIRE) { /* small ones behind them */
+		const size_t n = batch_of(++n_batches, stream);
+
+		used += tls_seal(&seal, TLS_DATA, stream, n, wire + used);
+	}
+	tls_half_free(&seal);
+	REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0);
+	REQUIRE(channel_make(dp, &cfg, NULL, 0, NULL, 0, &ch) == 0);
+	ch->cfg.fd = fds[0];
+	REQUIRE(fp_channel_resume(ch, &st, NULL, 0) == 0 && fp_channel_hold(ch, &st) == 0);
+	REQUIRE(send(fds[1], wire, TLS_PLAIN_MAX, 0) == TLS_PLAIN_MAX); /* not the whole record */
+	channel_lock(ch);
+	channel_pass(ch, true);
+	REQUIRE(send(fds[1], wire + TLS_PLAIN_MAX, used - TLS_PLAIN_MAX, 0) ==
+		(ssize_t)(used - TLS_PLAIN_MAX));
+	channel_pass(ch, true);
+	channel_unlock(ch);
+	CHECK_EQ(60, ch->bytes_in, used);
+	CHECK(61, bytes_held(&ch->raw) > TLS_EXTRA); /* some wait behind what has room */
+	REQUIRE(fp_channel_resume(ch, &st, NULL, 0) == 0);
+	channel_lock(ch);
+	channel_pass(ch, false);
+	channel_unlock(ch);
+	CHECK_EQ(62, bytes_held(&ch->raw), 0);
+	CHECK_EQ(63, bytes_held(&ch->in), 0);
+	CHECK_EQ(64, ch->lane.st.received_seq, n_batches);
+	CHECK_EQ(65, ch->lane.st.imported_seq, n_batches);
+	fp_channel_close(ch, 0);
+	channel_run(ch);
+	close(fds[1]);
+}
+
 int main(void)
 {
 	static const uint32_t suites[] = { FP_TLS_NONE, FP_TLS_AES_128_GCM_SHA256, FP_TLS_AES_256_GCM_SHA384,
@@ -462,6 +523,7 @@ int main(void)
 	REQUIRE(fp_start(dp, &err) == 0 && commit_fib(dp) == 0 && fp_set_role(dp, FP_ROLE_PASSIVE, 2) == 0);
 	for (uint32_t i = 0; i < ARRAY_SIZE(suites); i++)
 		check_order(dp, suites[i]); /* one after the other, over one data plane */
+	check_full(dp);
 	REQUIRE(fp_set_role(dp, FP_ROLE_ACTIVE, 4) == 0 && fp_sync_track(dp, 1) == 0);
 	check_sending(dp, 0, 20000);
 	REQUIRE(fp_sync_track(dp, 0) == 0 && fp_sync_track(dp, 1) == 0);

@@ -21,8 +21,21 @@ from cores import (
     roles,
     sent,
 )
+from sync_cores import (
+    EVEN,
+    LIMITS,
+    OURS,
+    THEIRS,
+    active,
+    drained,
+    in_sync,
+    joining,
+    joins,
+    mode,
+    sending,
+)
 
-from flexha.core import node, sync_wire
+from flexha.core import sync_wire
 from flexha.core.actions import (
     AckFlows,
     Action,
@@ -33,7 +46,6 @@ from flexha.core.actions import (
     Count,
     EndImport,
     ImportFlows,
-    SetCommit,
     SetDrainCredit,
     SetPulse,
     StartSweep,
@@ -41,7 +53,6 @@ from flexha.core.actions import (
     WithholdFlows,
 )
 from flexha.core.events import (
-    DigestDrained,
     DigestsRead,
     FlowsDrained,
     FlowsImported,
@@ -55,7 +66,6 @@ from flexha.core.events import (
     SyncConnected,
     SyncReceived,
 )
-from flexha.core.node import SyncLimits
 from flexha.core.shards import ALL
 from flexha.core.sync import Mode
 from flexha.core.sync_wire import (
@@ -64,7 +74,6 @@ from flexha.core.sync_wire import (
     Batch,
     Beat,
     Close,
-    Digest,
     Hello,
     Message,
     Resume,
@@ -75,53 +84,6 @@ from flexha.core.sync_wire import (
     Want,
 )
 from flexha.units import Term
-
-LIMITS = SyncLimits(window_batches=4, batch_records=10, resume_hold_s=20.0)
-OURS = Stream(INCARNATIONS[0], Term(2))
-THEIRS = Stream(INCARNATIONS[1], Term(3))
-EVEN = sum(1 << shard for shard in range(0, 64, 2))
-"""The shards of one of two workers."""
-
-
-def drained(n: int = 1, *, mark: int = 0) -> FlowsDrained:
-    return FlowsDrained(batch(1, n).sections, n, {0: mark} if mark else {})
-
-
-def active(limits: SyncLimits = LIMITS) -> Core:
-    """ACTIVE, with a peer that has just connected."""
-    core = Core(config(0, limits=limits)).become_active()
-    core.do(SyncConnected())
-    return core
-
-
-def joins(core: Core, stream: Stream | None = None, seq: int = 0, role: Role = Role.JOINING) -> SyncReceived:
-    """The peer's first words: who it is, and what it wants."""
-    return received(core.peer_hello(role), Want(stream, seq))
-
-
-def sending() -> Core:
-    """ACTIVE; the bulk, numbers 1 to 3 with two records, is sent and acknowledged."""
-    core = active()
-    core.do(joins(core), drained(2), SweepWalked(ALL), received(Ack(3)))
-    return core
-
-
-def in_sync() -> Core:
-    """The same, and both tables have been found equal."""
-    core = sending()
-    core.agree()
-    return core
-
-
-def joining() -> Core:
-    """JOINING beside an ACTIVE peer that has said hello."""
-    core = Core(config(0, limits=LIMITS)).become_joining(3)
-    core.do(SyncConnected(), received(core.peer_hello(Role.ACTIVE)))
-    return core
-
-
-def mode(core: Core) -> Mode:
-    return core.state.session.mode
 
 
 # ---- greeting ----------------------------------------------------------------------------------------
@@ -412,122 +374,6 @@ def test_the_end_of_a_bulk_that_was_lost_with_the_connection_is_said_again() -> 
     assert sent(actions) == [Resume(OURS, 3), SweepEnd(3, ALL)]
 
 
-# ---- digests, as the sender knows them -----------------------------------------------------------------
-def test_tables_are_compared_when_a_bulk_has_ended_and_then_each_second() -> None:
-    core = sending()
-    assert only(core.sleep(0), AskDigest) == [AskDigest()]
-    (told,) = sent(core.do(DigestDrained(ALL, SUMS, COUNTS)))
-    assert told == digest(3)
-    core.do(received(Audit(3, ALL, 0)))
-    assert only(core.sleep(999), AskDigest) == []
-    assert only(core.sleep(2), AskDigest) == [AskDigest()]
-
-
-def test_each_worker_tells_its_own_shards() -> None:
-    """Where its queues are empty, not at the same place in the stream."""
-    core = sending()
-    core.sleep(0)
-    half = DigestDrained(EVEN, SUMS[:256], COUNTS[:128])
-    assert sent(core.do(half, drained())) == [Digest(3, EVEN, SUMS[:256], COUNTS[:128]), batch(4)]
-    other = DigestDrained(ALL & ~EVEN, SUMS[:256], COUNTS[:128])
-    assert sent(core.do(other)) == [Digest(4, ALL & ~EVEN, SUMS[:256], COUNTS[:128])]
-    assert only(core.do(received(Audit(3, EVEN, 0))), SetCommit) == []
-    assert only(core.do(received(Audit(4, ALL & ~EVEN, 0))), SetCommit) == [SetCommit(on=True)]
-
-
-def test_packets_wait_for_a_peer_in_sync_only() -> None:
-    """B1: without a peer nothing is held."""
-    core = sending()
-    assert only(core.agree(), SetCommit) == [SetCommit(on=True)]
-    core.sleep(1000)
-    assert only(core.agree(), SetCommit) == [], "said once"
-    assert only(core.do(SyncClosed("cut")), SetCommit) == [SetCommit(on=False)]
-    core.do(SyncConnected(), joins(core, OURS, 3, Role.PASSIVE))
-    assert only(core.agree(), SetCommit) == [SetCommit(on=True)]
-
-
-def test_nobody_waits_for_a_dead_peer() -> None:
-    core = Core(config(0, limits=LIMITS)).with_ready_peer()
-    actions = core.silence()
-    assert only(actions, SetCommit) == [SetCommit(on=False)]
-
-
-def test_a_shard_that_is_being_swept_is_not_compared() -> None:
-    core = in_sync()
-    core.do(ShardsLost(0b1))
-    core.sleep(1000)
-    (told,) = sent(core.do(DigestDrained(ALL, SUMS, COUNTS)))
-    assert isinstance(told, Digest)
-    assert told.shards == ALL & ~1
-    assert (len(told.sums), len(told.counts)) == (63 * 8, 63 * 4)
-
-
-def test_a_difference_is_repaired_counted_and_told() -> None:
-    """B5."""
-    core = in_sync()
-    core.sleep(1000)
-    actions = core.agree(differ=0b100)
-    assert records(actions, "audit-differs") == [{"shards": [2]}]
-    assert Count("audit.differing", 1) in actions
-    assert only(actions, StartSweep) == [StartSweep(0b100)]
-    assert sent(core.do(SweepBegun(0b100)))[-1] == SweepBegin(OURS, 4, 0b100, repair=True)
-    core.do(drained(), SweepWalked(0b100), received(Ack(6)))
-    actions = core.agree()
-    assert records(actions, "audit-repaired") == [{"shards": [2]}]
-    assert Count("audit.repaired", 1) in actions
-
-
-def test_what_two_repairs_do_not_mend_is_an_alarm_and_tried_again() -> None:
-    core = in_sync()
-    core.sleep(1000)
-    for _ in range(2):
-        actions = core.agree(differ=0b1)
-        assert only(actions, StartSweep) == [StartSweep(0b1)]
-        assert records(actions, "audit-unrepaired") == []
-        core.do(SweepBegun(0b1), SweepWalked(0b1))
-    actions = core.agree(differ=0b1)
-    assert records(actions, "audit-unrepaired") == [{"shards": [0], "repairs": 2, "retry_s": 10}]
-    assert Count("audit.unrepaired", 1) in actions
-    assert only(actions, StartSweep) == []
-    again = 0
-    for _ in range(11):
-        again += len(only(core.sleep(1000), StartSweep))
-        core.do(SweepBegun(0b1), SweepWalked(0b1))
-        core.do(received(Ack(core.state.session.sender.sent_seq)))
-        actions = core.agree(differ=0b1)
-        assert records(actions, "audit-unrepaired") == [], "said once"
-    assert again == 1
-    core.sleep(1000)
-    actions = core.agree()
-    assert records(actions, "audit-repaired") == [{"shards": [0]}]
-    assert core.state.session.sender.audit.unrepaired == 0
-
-
-def test_an_answer_from_before_a_repair_says_nothing_of_it() -> None:
-    core = in_sync()
-    core.sleep(1000)
-    core.do(DigestDrained(ALL, SUMS, COUNTS), ShardsLost(0b1), SweepWalked(0b1))
-    actions = core.do(received(Audit(3, ALL, 0b1)))
-    assert only(actions, StartSweep) == []
-    assert records(actions, "audit-differs") == []
-
-
-def test_no_round_begins_before_the_last_has_ended() -> None:
-    """A slow peer is not buried under digests."""
-    core = sending()
-    core.sleep(0)
-    assert only(core.sleep(2000), AskDigest) == [], "a worker has yet to answer"
-    core.do(received(Beat()), DigestDrained(ALL, SUMS, COUNTS))
-    assert only(core.sleep(2000), AskDigest) == [], "the peer has"
-    core.do(received(Audit(3, ALL, 0)))
-    assert only(core.sleep(60), AskDigest) == [AskDigest()]
-
-
-def test_an_answer_to_what_was_never_asked() -> None:
-    assert Count("sync.bad_audit") in sending().do(received(Audit(17, ALL, 0)))
-    assert sending().do(received(Audit(2, ALL, 1))) == (), "of an earlier conversation, for all we know"
-
-
 # ---- receiving ---------------------------------------------------------------------------------------
 def test_a_bulk_and_equal_digests_make_a_joining_node_passive() -> None:
     core = joining()
@@ -670,81 +516,6 @@ def test_messages_of_a_later_version_are_skipped_counted_and_told_once() -> None
     assert only(actions, Count) == [Count("sync.unknown_message")] * 2
     assert records(actions, "sync-unknown-message") == [{"t": "pinhole"}]
     assert mode(core) is Mode.SENDING
-
-
-# ---- configuration -----------------------------------------------------------------------------------
-EQUAL = (("pools", b"12345678"), ("ports", b"12345678"), ("secret", b"12345678"))
-OTHER_POOLS = (("pools", b"87654321"), *EQUAL[1:])
-
-
-def greeted(core: Core, equal: tuple[tuple[str, bytes], ...]) -> tuple[Action, ...]:
-    """A connection, and the peer's hello."""
-    hello = replace(core.peer_hello(Role.JOINING), equal=equal)
-    return core.do(SyncConnected(), received(hello, Want(None, 0)))
-
-
-def test_with_another_configuration_there_is_no_sync_and_one_line_says_why() -> None:
-    """Each attempt ends before anything is told; once both agree, sync begins by itself."""
-    core = Core(replace(config(0, limits=LIMITS), equal=EQUAL)).become_active()
-    said = []
-    for _ in range(3):
-        actions = greeted(core, OTHER_POOLS)
-        assert only(actions, Count) == [Count("sync.config_differs")]
-        assert only(actions, CloseSync) == [CloseSync("the configuration differs: pools")]
-        assert only(actions, StartSweep) == []
-        said += records(actions, "sync-config-differs")
-        assert node.status(core.state, core.now)["sync"]["differs"] == ["pools"]  # type: ignore[index]
-        assert mode(core) is Mode.DOWN
-    assert [line["parts"] for line in said] == [["pools"]]
-    assert "[[pools]]" in str(said[0]["remedy"])
-    actions = greeted(core, EQUAL)
-    assert mode(core) is Mode.SENDING
-    assert len(records(actions, "sync-config-agrees")) == 1
-    assert node.status(core.state, core.now)["sync"]["differs"] == []  # type: ignore[index]
-
-
-def test_a_joining_node_of_another_configuration_is_never_in_sync() -> None:
-    core = Core(replace(config(0, limits=LIMITS), equal=EQUAL)).become_joining(3)
-    core.do(SyncConnected(), received(replace(core.peer_hello(Role.ACTIVE), equal=OTHER_POOLS)))
-    assert mode(core) is Mode.DOWN
-    assert core.role is Role.JOINING
-
-
-def test_a_peer_that_does_not_say_its_configuration_is_believed() -> None:
-    """Spec: B10."""
-    core = Core(replace(config(0, limits=LIMITS), equal=EQUAL)).become_active()
-    greeted(core, ())
-    assert mode(core) is Mode.SENDING
-
-
-def test_records_that_contradict_themselves_end_the_connection_once() -> None:
-    """The table stays until a bulk has put it right. What that brings again is refused, without end."""
-    core = Core(replace(config(0, limits=LIMITS), equal=EQUAL)).become_joining(3)
-    hello = replace(core.peer_hello(Role.ACTIVE), equal=EQUAL)
-    bulk = received(SweepBegin(THEIRS, 1, ALL), batch(2, 3), SweepEnd(3, ALL))
-    some = Refused(2, (1,))
-    core.do(SyncConnected(), received(hello), bulk)
-    actions = core.do(FlowsImported(3, refused=(some,), absurd=1))
-    assert only(actions, CloseSync) == [CloseSync("records that contradict themselves")]
-    assert only(actions, Count) == [Count("sync.absurd_records")]
-    assert [m for m in sent(actions) if isinstance(m, Ack)] == []
-    assert only(actions, EndImport) == []
-    assert sent(core.do(SyncConnected(), received(hello)))[-1] == Want(None, 0)
-    core.do(bulk)
-    actions = core.do(FlowsImported(3, refused=(some,), absurd=1))
-    assert sent(actions) == [Ack(3, (some,))]
-    core.do(received(digest(3)), DigestsRead(3, ALL, 0), received(batch(4)))
-    assert core.state.session.receiver.synced
-    actions = core.do(FlowsImported(4, refused=(Refused(4, (0,)),), absurd=1))
-    assert only(actions, CloseSync) != [], "they were equal since: this is another one"
-
-
-def test_what_a_peer_of_another_version_sends_is_refused_record_by_record() -> None:
-    """Nothing is known of its configuration. Spec: B10."""
-    core = joining()
-    core.do(received(SweepBegin(THEIRS, 1, ALL), batch(2, 3)))
-    some = Refused(2, (1,))
-    assert sent(core.do(FlowsImported(2, refused=(some,), absurd=1))) == [Ack(2, (some,))]
 
 
 # ---- offences ----------------------------------------------------------------------------------------

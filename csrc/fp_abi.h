@@ -549,15 +549,14 @@ struct fp_channel_cfg {
 	int32_t fd;               /* a connected stream socket: the channel's from then on */
 	uint32_t suite;           /* enum fp_suite */
 	struct fp_tls_keys in, out;
-	uint64_t records_max;     /* with one key of ours; then FP_ASK_KEYS */
+	uint64_t records_max;     /* with one key of ours; then FP_ASK_KEYS_OUT */
 	uint32_t frame_max;       /* bytes behind the length of a frame */
 	uint32_t batch_records, window_batches, window_bytes; /* as flexha/core/sync_sender.py */
 	uint32_t pause_us;        /* between two batches that are not full */
 	uint32_t pad;
 };
 enum fp_lane {                /* what of a stream goes the short way, past control */
-	FP_LANE_HELD,             /* nothing, and nothing is handed to control either: it is at work */
-	FP_LANE_OFF,
+	FP_LANE_OFF,              /* nothing */
 	FP_LANE_SEND,             /* changes out in batches, acknowledgements in */
 	FP_LANE_RECEIVE           /* batches in, acknowledgements out */
 };

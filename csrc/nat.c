@@ -4,7 +4,7 @@
  */
 #include "nat.h"
 
-enum { IP_PROTO_ICMP = 1, IP_PROTO_TCP = 6, IP_PROTO_UDP = 17, NAT_BLOCKS = NAT_WORDS * 64 };
+enum { IP_PROTO_ICMP = 1, IP_PROTO_TCP = 6, IP_PROTO_UDP = 17 };
 
 const uint8_t nat_protos[256] = {
 	[0] = NAT_UDP,         [IP_PROTO_ICMP] = NAT_ICMP, [2 ... 5] = NAT_UDP, [IP_PROTO_TCP] = NAT_TCP,
@@ -128,11 +128,19 @@ static uint64_t free_bits(const struct nat_slice *s, uint32_t parity, uint32_t w
 	return ~busy;
 }
 
+/* One of those that the pool has a part of: all others would end at its first block, which then is easy to guess. */
+static uint32_t block_of(const struct nat *n, uint32_t pool, uint32_t random)
+{
+	const uint32_t lo = n->cfg->pools[pool].port_lo >> 7, hi = n->cfg->pools[pool].port_hi >> 7;
+
+	return lo + random % (hi - lo + 1);
+}
+
 be16 nat_port_alloc(struct nat *n, uint32_t pool, uint8_t proto, uint32_t shard, uint32_t parity,
 		    uint64_t now_ns)
 {
 	struct nat_slice *s = slice_of(n, pool, proto, shard);
-	uint32_t start = next_random(n) % NAT_BLOCKS;
+	uint32_t start = block_of(n, pool, next_random(n));
 	bool rests = ports_rest(n, pool, proto);
 
 	if (rests)
@@ -159,10 +167,9 @@ be16 nat_port_alloc(struct nat *n, uint32_t pool, uint8_t proto, uint32_t shard,
 
 be16 nat_port_random(struct nat *n, uint32_t pool, uint32_t shard)
 {
-	const struct fp_pool_cfg *p = &n->cfg->pools[pool];
-	uint32_t random = next_random(n), lo = p->port_lo >> 7, hi = p->port_hi >> 7;
+	const uint32_t random = next_random(n);
 
-	return port_of(lo + random % (hi - lo + 1), shard, random >> 31);
+	return port_of(block_of(n, pool, random), shard, random >> 31);
 }
 
 bool nat_port_claim(struct nat *n, uint32_t pool, uint8_t proto, be16 port)

@@ -62,6 +62,32 @@ static void check_alloc(void)
 	free(mem);
 }
 
+/* RFC 6056: no port of a pool is likelier than another, wherever in all of them the pool lies. */
+static void check_spread(void)
+{
+	struct fp_config cfg = config(10000, 19999);
+	enum { BLOCKS = (19999 >> 7) - (10000 >> 7) + 1, DRAWS = 200 * BLOCKS };
+	uint32_t drawn[65536 >> 7] = { 0 }, most = 0, none = 0;
+	struct nat n;
+	void *mem = malloc(nat_mem_size(&cfg));
+
+	nat_init(&n, &cfg, 0, mem);
+	for (uint32_t i = 0; i < DRAWS; i++) {
+		be16 port = nat_port_alloc(&n, 0, UDP, 37, 1, NOW);
+
+		drawn[be16_host(port) >> 7]++;
+		nat_port_free(&n, 0, UDP, port, NOW);
+	}
+	for (uint32_t block = 10000 >> 7; block < 19999 >> 7; block++) { /* the last has none of this shard */
+		most = drawn[block] > most ? drawn[block] : most;
+		none += drawn[block] == 0;
+	}
+	CHECK(10,
+	      most < 2 * DRAWS / BLOCKS + 200); /* a block whose neighbour lies half outside gets its share */
+	CHECK_EQ(11, none, 0);
+	free(mem);
+}
+
 static void check_claim(void)
 {
 	struct fp_config cfg = config(20000, 20127);
@@ -230,6 +256,7 @@ int main(void)
 	check_reserved();
 	check_workers();
 	check_alloc();
+	check_spread();
 	check_claim();
 	check_random();
 	check_pools();

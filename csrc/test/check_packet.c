@@ -250,6 +250,19 @@ static void check_hostile(struct port *port, int far)
 	CHECK_EQ(37, receive(port, frames), 7);
 }
 
+/*
+ * The kernel may deliver a frame later, by a thread of its own, and a link that has come up takes none before its
+ * queue is there: so what is waited for is asked for again. Return: the time is not up.
+ */
+static bool is_in_time(const struct timespec *since)
+{
+	struct timespec now;
+
+	sched_yield();
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec < since->tv_sec + 10;
+}
+
 /* More than the rings hold, offload frames among them: counted, and in the right order. */
 static void check_flood(struct port *port, int far)
 {
@@ -257,8 +270,8 @@ static void check_flood(struct port *port, int far)
 	const struct fp_vnet none = { 0 }, vnet = offload_frame(big, 5000);
 	struct fp_frame frames[(N_QUEUES + 1) * FP_BURST_MAX];
 	uint8_t frame[FP_FRAME_MAX];
-	uint32_t n_long = 0, n_short = 0, wrong = 0;
-	int n;
+	uint32_t n_long = 0, n_short = 0, wrong = 0, sent = 3000;
+	struct timespec since;
 
 	for (uint32_t i = 0; i < 3000; i++) {
 		if (i % 8)
@@ -266,7 +279,10 @@ static void check_flood(struct port *port, int far)
 		else
 			far_send(far, &vnet, big, 5000);
 	}
-	while ((n = receive(port, frames)) > 0) {
+	clock_gettime(CLOCK_MONOTONIC, &since);
+	do {
+		const int n = receive(port, frames);
+
 		for (int i = 0; i < n; i++) {
 			const bool is_long = frames[i].vnet.gso_type != 0;
 
@@ -274,12 +290,14 @@ static void check_flood(struct port *port, int far)
 			n_long += is_long;
 			n_short += !is_long;
 		}
-	}
-	far_send(far, &none, frame, test_frame(frame, 60, 1)); /* a frame says that others are missing */
-	receive(port, frames);
+		if (n <= 0) { /* a frame says that others are missing */
+			far_send(far, &none, frame, test_frame(frame, 60, 1));
+			sent++;
+		}
+	} while (n_long + n_short + missed(port) < sent && is_in_time(&since));
 	CHECK_EQ(30, wrong, 0);
 	CHECK(31, n_long > 0 && n_short > 0 && missed(port) > 0);
-	CHECK_EQ(32, n_long + n_short + missed(port), 3000);
+	CHECK_EQ(32, n_long + n_short + missed(port), sent);
 }
 
 static void check_link(struct port *port, int far)
@@ -287,7 +305,9 @@ static void check_link(struct port *port, int far)
 	const struct fp_vnet none = { 0 };
 	struct fp_frame frames[(N_QUEUES + 1) * FP_BURST_MAX], out = { 0 };
 	uint8_t frame[FP_FRAME_MAX];
+	struct timespec since;
 	uint64_t bytes;
+	int n;
 
 	shell("ip link set nic down");
 	CHECK_EQ(40, -receive(port, frames), ENETDOWN);
@@ -297,8 +317,13 @@ static void check_link(struct port *port, int far)
 	CHECK(42, port_tx(&port->wire[0], &out, NULL, &bytes) < 0);
 	shell("ip link set nic up");
 	receive(port, frames);
-	far_send(far, &none, frame, 60);
-	CHECK_EQ(43, receive(port, frames), 1);
+	clock_gettime(CLOCK_MONOTONIC, &since);
+	do {
+		far_send(far, &none, frame, 60);
+	} while ((n = receive(port, frames)) == 0 && is_in_time(&since));
+	CHECK(43, n > 0);
+	while (receive(port, frames) > 0) /* of those that were sent meanwhile */
+		;
 }
 
 static void check_host(struct port *port)

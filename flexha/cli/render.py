@@ -91,7 +91,7 @@ def status(result: Result) -> RenderableType:
         _peer(result.get("peer") or {}),
         _vrrp(result.get("vrrp") or []),
         _ports(result.get("ports") or []),
-        _sync(result.get("sync") or {}),
+        _sync(result.get("sync") or {}, reigns=str(result.get("role")).lower() == "active"),
     )
 
 
@@ -168,7 +168,14 @@ def _ports(ports: list[Result]) -> RenderableType:
     return table
 
 
-def _sync(sync: Result) -> RenderableType:
+def _numbers(sync: Result, *, reigns: bool) -> str:
+    """Of batches. What the other side of it was numbered last is of an earlier reign, and would mislead."""
+    if reigns:
+        return f"sent {_shown(sync.get('sent_seq'))}, acknowledged {_shown(sync.get('acked_seq'))}"
+    return f"received {_shown(sync.get('received_seq'))}"
+
+
+def _sync(sync: Result, *, reigns: bool) -> RenderableType:
     """What matters first; ``--json`` has every number."""
     audit, commit = sync.get("audit") or {}, sync.get("commit") or {}
     bulk, sweep = sync.get("bulk") or {}, sync.get("sweep") or {}
@@ -176,13 +183,7 @@ def _sync(sync: Result) -> RenderableType:
     rows: list[tuple[str, RenderableType]] = [
         ("sync", _connection(sync)),
         ("  stream", _shown(sync.get("stream"))),
-        (
-            "  numbers",
-            (
-                f"sent {_shown(sync.get('sent_seq'))}, acknowledged {_shown(sync.get('acked_seq'))}, "
-                f"received {_shown(sync.get('received_seq'))}"
-            ),
-        ),
+        ("  numbers", _numbers(sync, reigns=reigns)),
         (
             "  waiting",
             (

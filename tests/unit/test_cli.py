@@ -392,6 +392,17 @@ def test_sync_for_people(daemon: Daemon, ctl: Any) -> None:
     assert "news of sessions" not in out
 
 
+def test_passive_does_not_show_what_it_sent_in_an_earlier_reign(
+    daemon: Daemon, ctl: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Spec: R25."""
+    monkeypatch.setitem(STATUS, "role", "PASSIVE")
+    monkeypatch.setitem(SYNC, "received_seq", 12)
+    out = ctl("--socket", daemon.path, "status").out
+    assert "received 12" in out
+    assert "sent 4,711" not in out
+
+
 @pytest.mark.parametrize(
     ("audit", "text"),
     [

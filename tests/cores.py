@@ -10,11 +10,12 @@ from typing import TypeVar
 from sections import pack, part
 
 from flexha.core import node, sync_wire, vrrp_wire
-from flexha.core.actions import Action, PersistTerm, Record, SendFrame, SendSync, SetRole
+from flexha.core.actions import Action, PersistMaintenance, PersistTerm, Record, SendFrame, SendSync, SetRole
 from flexha.core.events import (
     DigestDrained,
     DigestsRead,
     Event,
+    MaintenanceKept,
     PathDown,
     PathUp,
     PeerHeard,
@@ -129,7 +130,7 @@ class Core:
         self.state: NodeState = node.initial(cfg)
         self.now = Ns(1_000_000_000_000)
         self.prompt_disk = prompt_disk
-        """Whether a term is on disk as soon as the core has asked for it."""
+        """Whether a term, or a flag, is on disk as soon as the core has asked for it."""
 
     @property
     def role(self) -> Role:
@@ -148,6 +149,8 @@ class Core:
             done += actions
             if self.prompt_disk:
                 queue += [TermPersisted(a.term) for a in actions if isinstance(a, PersistTerm)]
+                asked = only(actions, PersistMaintenance)
+                queue += [MaintenanceKept(a.request, a.on) for a in asked]
         return tuple(done)
 
     def sleep(self, time_ms: float) -> tuple[Action, ...]:

@@ -326,7 +326,10 @@ class Mode(StrEnum):
 
 @app.command()
 def maintenance(context: typer.Context, mode: Mode, as_json: Json = False) -> None:
-    """Take the node out of service (its role goes to the peer first), or back in."""
+    """Take the node out of service (its role goes to the peer first), or back in.
+
+    It stays out over restarts of the daemon and of the machine.
+    """
     target = _target(context, as_json)
     result = target.ask("maintenance", mode=mode.value)
     target.show(result, str(result.get("text", "")))

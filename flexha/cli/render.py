@@ -17,6 +17,9 @@ Result = Mapping[str, Any]
 _ROLE_STYLES = {"active": "bold green", "passive": "cyan", "fault": "bold red", "maintenance": "yellow"}
 
 
+_KEPT = "over restarts, until: flexhactl maintenance exit"
+
+
 def console(*, stderr: bool = False) -> Console:
     """Full width when piped, so that nothing is cut."""
     out = Console(stderr=stderr, highlight=False)
@@ -104,6 +107,7 @@ def _node(result: Result) -> RenderableType:
         [
             ("node", Text(f"{result.get('pair')}/{result.get('node')}", style="bold")),
             ("role", _role(result.get("role"))),
+            *([("stays so", Text(_KEPT))] if result.get("out_of_service") else []),
             ("term", _shown(result.get("term"))),
             ("for", duration(result.get("since_s"))),
             ("may take over", _yes(result.get("ready"))),

@@ -29,6 +29,17 @@ class PersistTerm:
 
 
 @dataclass(frozen=True, slots=True)
+class PersistMaintenance:
+    """Write to disk and fsync that the next start is to end in maintenance (or not any more).
+
+    Then ``MaintenanceKept`` with the operator's ``request``, who waits for it.
+    """
+
+    request: int
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
 class SetRole:
     """Set role and term in the fence (C), and in what heartbeats say; then ``RoleSet``."""
 
@@ -209,6 +220,7 @@ class Stop:
 
 Action = (
     PersistTerm
+    | PersistMaintenance
     | SetRole
     | SetPulse
     | SendFrame

@@ -42,10 +42,14 @@ class PeerInfo:
 # ---- life of the daemon ----------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The daemon is up, its ports are plugged. ``term``: the highest term ever persisted (0 at first)."""
+    """The daemon is up, its ports are plugged. ``term``: the highest term ever persisted (0 at first).
+
+    ``maintenance``: the node was in maintenance, and nobody has said that this is over.
+    """
 
     term: Term
     incarnation: int
+    maintenance: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,23 @@ class TermPersistFailed:
     """``PersistTerm(term)`` could not be written: this node must not reign in it."""
 
     term: Term
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class MaintenanceKept:
+    """``PersistMaintenance(request, on)`` is on disk."""
+
+    request: int
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MaintenanceNotKept:
+    """``PersistMaintenance(request, on)`` could not be written: a restart may forget it."""
+
+    request: int
+    on: bool
     error: str
 
 
@@ -267,6 +288,8 @@ Event = (
     | StopRequested
     | TermPersisted
     | TermPersistFailed
+    | MaintenanceKept
+    | MaintenanceNotKept
     | RoleSet
     | OperatorAsked
     | PathUp

@@ -12,7 +12,8 @@ Duties of the caller:
 
 * the first event is ``Started``; ``now`` never goes backwards;
 * ``SetRole`` has returned (all workers obey) before the next action of the tuple is performed;
-* ``PersistTerm`` may take its time (a thread); ``TermPersisted`` follows once it is on disk;
+* ``PersistTerm`` and ``PersistMaintenance`` may take their time (a thread), one after the other;
+  ``TermPersisted`` and ``MaintenanceKept`` follow once they are on disk;
 * ``SyncClosed`` of one connection comes before ``SyncConnected`` of the next. After ``CloseSync`` the core
   ignores what still arrives from that connection, its ``SyncClosed`` included.
 """
@@ -44,6 +45,8 @@ from flexha.core.events import (
     Fenced,
     FlowsDrained,
     FlowsImported,
+    MaintenanceKept,
+    MaintenanceNotKept,
     OperatorAsked,
     PathDown,
     PathUp,
@@ -286,6 +289,8 @@ class _Turn:
                 StopRequested()
                 | TermPersisted()
                 | TermPersistFailed()
+                | MaintenanceKept()
+                | MaintenanceNotKept()
                 | RoleSet()
                 | OperatorAsked()
                 | Fenced()
@@ -403,13 +408,14 @@ class _Turn:
 def status(state: NodeState, now: Ns) -> Mapping[str, object]:
     """The core's share of ``flexhactl status``, ready for JSON.
 
-    Keys: role, term, since_s, ready, wire, handover, incarnation, peer, vrrp, sync.
+    Keys: role, term, since_s, ready, out_of_service, wire, handover, incarnation, peer, vrrp, sync.
     """
     return {
         "role": state.role.role.name,
         "term": state.role.term,
         "since_s": round((now - state.role.since) / NS_PER_S, 3),
         "ready": state.role.ready,
+        "out_of_service": state.role.out_of_service,
         "wire": state.role.wire.value,
         "handover": state.role.handover.motive.value if state.role.handover is not None else None,
         "incarnation": state.session.incarnation,

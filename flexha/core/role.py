@@ -3,7 +3,7 @@
 
 States and the ways between them; every other pair of state and event is in ``TABLE`` too, with its reason::
 
-    INIT         Started -> JOINING
+    INIT         Started -> JOINING;  was in maintenance when it ended -> MAINTENANCE
     JOINING      synced, or a foreign router reigns -> PASSIVE;  peer lost, nobody reigns -> ACTIVE
     PASSIVE      peer lost, its word (``GoReceived``), nobody reigns -> ACTIVE
     ACTIVE       higher term -> JOINING;  better foreign router -> PASSIVE;  handover -> JOINING
@@ -35,10 +35,12 @@ from dataclasses import replace
 from typing import Final
 
 from flexha.core import sync, vrrp
-from flexha.core.actions import Level, Record, Reply, SetPulse, Stop
+from flexha.core.actions import Level, PersistMaintenance, Record, Reply, SetPulse, Stop
 from flexha.core.events import (
     Command,
     Fenced,
+    MaintenanceKept,
+    MaintenanceNotKept,
     OperatorAsked,
     Role,
     RoleSet,
@@ -49,7 +51,7 @@ from flexha.core.events import (
     TimerFired,
 )
 from flexha.core.heartbeat import PeerChanged, PeerFound, PeerLost
-from flexha.core.role_moves import abdicate, answer, claim_reign, enter, follow, reserve
+from flexha.core.role_moves import abdicate, answer, claim_reign, enter, follow, reserve, retire
 from flexha.core.role_state import (
     Handover,
     Input,
@@ -106,8 +108,10 @@ def _unsaved(state: RoleState, event: TermPersistFailed, _now: Ns) -> Result:
 def _start(state: RoleState, event: Started, now: Ns) -> Result:
     if state.stopped:
         return state, ()
-    state = replace(state, floor=event.term, hold_until=Ns(now + state.hold))
-    state, outputs = enter(state, Role.JOINING, now, "started")
+    state = replace(state, floor=event.term)
+    if event.maintenance:
+        return enter(state, Role.MAINTENANCE, now, "maintenance-kept")
+    state, outputs = enter(replace(state, hold_until=Ns(now + state.hold)), Role.JOINING, now, "started")
     state, more = reserve(state)
     return state, (*outputs, *more)
 
@@ -314,11 +318,10 @@ def _handed_over(state: RoleState, now: Ns) -> Result:
     handover = state.handover
     if handover is None:
         return state, ()
+    if handover.motive is Motive.MAINTENANCE and handover.request is not None:
+        return retire(replace(state, handover=None), handover.request, now)
     outputs = answer(state, ok=True, text="handed over to the peer")
     state = replace(state, handover=None, hold_until=Ns(now + state.hold))
-    if handover.motive is Motive.MAINTENANCE:
-        state, more = enter(state, Role.MAINTENANCE, now, "operator")
-        return state, (*more, *outputs)
     if handover.motive is Motive.STOP:
         state = replace(state, leave_at=Ns(now + ms(FAREWELL_MS)))
     state, more = reserve(state)
@@ -366,11 +369,7 @@ def _ask_follower(state: RoleState, event: OperatorAsked, now: Ns) -> Result:
         return state, (_refuse(event, f"not in maintenance, but {state.role.name}"),)
     if state.handover is not None or state.leave_at is not None:
         return state, (_refuse(event, "a handover is under way"),)
-    state, outputs = enter(state, Role.MAINTENANCE, now, "operator")
-    return state, (
-        *outputs,
-        Reply(event.request, ok=True, text="in maintenance: this node will not take over"),
-    )
+    return retire(state, event.request, now)
 
 
 def _ask_away(state: RoleState, event: OperatorAsked, now: Ns) -> Result:
@@ -378,15 +377,34 @@ def _ask_away(state: RoleState, event: OperatorAsked, now: Ns) -> Result:
     if event.command is Command.MAINTENANCE_EXIT:
         state, outputs = enter(replace(state, hold_until=Ns(now + state.hold)), Role.JOINING, now, "operator")
         state, more = reserve(state)
-        return state, (*outputs, *more, Reply(event.request, ok=True, text="joining the pair"))
+        return state, (*outputs, *more, PersistMaintenance(event.request, on=False))
     if event.command is Command.MAINTENANCE_ENTER and state.role is Role.FAULT:
-        state, outputs = enter(state, Role.MAINTENANCE, now, "operator")
-        return state, (*outputs, Reply(event.request, ok=True, text="in maintenance"))
+        return retire(state, event.request, now)
+    if event.command is Command.MAINTENANCE_ENTER and not state.out_of_service:
+        return state, (PersistMaintenance(event.request, on=True),)  # the disk may take it by now
     return state, (_refuse(event, f"this node is in {state.role.name}"),)
 
 
 def _ask_init(state: RoleState, event: OperatorAsked, _now: Ns) -> Result:
     return state, (_refuse(event, "this node is starting or stopping"),)
+
+
+def _kept(state: RoleState, event: MaintenanceKept, _now: Ns) -> Result:
+    """What an operator said of maintenance survives a restart: now it may be relied on."""
+    text = (
+        "in maintenance, and stays so over restarts; end it with: flexhactl maintenance exit"
+        if event.on
+        else "joining the pair"
+    )
+    return state, (Reply(event.request, ok=True, text=text),)
+
+
+def _not_kept(state: RoleState, event: MaintenanceNotKept, _now: Ns) -> Result:
+    now_is = f"in {state.role.name} now" if event.on else "joining the pair now"
+    ends_in = "would not end in maintenance" if event.on else "may end in maintenance again"
+    text = f"{now_is}, but a restart {ends_in}: {event.error}; mend state_dir, and ask again"
+    record = Record(Level.ERROR, "maintenance-not-persisted", {"on": event.on, "error": event.error})
+    return state, (Reply(event.request, ok=False, text=text), record)
 
 
 def _refuse(event: OperatorAsked, why: str) -> Reply:
@@ -444,6 +462,8 @@ _ROWS: Final[tuple[tuple[type, Cell, Cell, Cell, Cell, Cell, Cell], ...]] = (
     (OperatorAsked,     _ask_init,  _ask_follower,   _ask_follower,   _ask_active,   _ask_away,   _ask_away),
     (TermPersisted,     _SLEEP,     _on_disk,        _on_disk,        _on_disk,      _on_disk,    _on_disk),
     (TermPersistFailed, _SLEEP,     _fail,           _fail,           _unsaved,      _unsaved,    _unsaved),
+    (MaintenanceKept,   _kept,      _kept,           _kept,           _kept,         _kept,        _kept),
+    (MaintenanceNotKept, _not_kept, _not_kept,       _not_kept,       _not_kept,     _not_kept,    _not_kept),
     (RoleSet,           _OBEYED,    _OBEYED,         _OBEYED,         _OBEYED,       _OBEYED,     _OBEYED),
     (PeerFound,         _SLEEP,     _meet,           _meet,           _compare,      _follow_on,  _follow_on),
     (PeerChanged,       _SLEEP,     _meet,           _meet,           _compare,      _follow_on,  _follow_on),

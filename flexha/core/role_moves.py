@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from flexha.core import sync
-from flexha.core.actions import Level, PersistTerm, Record, Reply, SetPulse, SetRole
+from flexha.core.actions import Level, PersistMaintenance, PersistTerm, Record, Reply, SetPulse, SetRole
 from flexha.core.events import Role
 from flexha.core.heartbeat import PeerLost
 from flexha.core.role_state import (
@@ -124,6 +124,12 @@ def abdicate(state: RoleState, role: Role, now: Ns, reason: str, **fields: objec
     state, outputs = enter(state, role, now, reason, fields=fields)
     state, more = reserve(state)
     return state, (*outputs, *more, *answers)
+
+
+def retire(state: RoleState, request: int, now: Ns) -> Result:
+    """Be in maintenance, as an operator asks; the answer follows when a restart will not forget it."""
+    state, outputs = enter(state, Role.MAINTENANCE, now, "operator")
+    return state, (*outputs, PersistMaintenance(request, on=True))
 
 
 def answer(state: RoleState, *, ok: bool, text: str) -> tuple[Output, ...]:

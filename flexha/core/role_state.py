@@ -10,6 +10,8 @@ from flexha.core import sync, vrrp
 from flexha.core.actions import Action
 from flexha.core.events import (
     Fenced,
+    MaintenanceKept,
+    MaintenanceNotKept,
     OperatorAsked,
     PeerInfo,
     Role,
@@ -77,6 +79,8 @@ Input = (
     | StopRequested
     | TermPersisted
     | TermPersistFailed
+    | MaintenanceKept
+    | MaintenanceNotKept
     | RoleSet
     | OperatorAsked
     | PeerFound
@@ -147,6 +151,8 @@ class RoleState:
     leave_at: Ns | None = None
     """Stopping, the role handed over: leave when the peer reigns, or then."""
     stopped: bool = False
+    out_of_service: bool = False
+    """On disk: the next start ends in maintenance, as long as no operator says otherwise."""
 
     @property
     def links_are_free(self) -> bool:
@@ -171,6 +177,8 @@ def next_deadline(state: RoleState) -> Ns | None:
 def observe(state: RoleState, event: Input) -> RoleState:
     """Remember what the event says of the world, whatever the role does about it."""
     match event:
+        case Started(maintenance=on) | MaintenanceKept(on=on):
+            return replace(state, out_of_service=on)
         case PeerFound(info) | PeerChanged(_, info):
             reigned = state.pair_reigned or reigns(info)
             return replace(state, peer=info, heard=max(info.term, state.heard), pair_reigned=reigned)

@@ -34,6 +34,7 @@ from flexha.shell.commit_watch import CommitWatch
 from flexha.shell.control import Control
 from flexha.shell.counters import Counters
 from flexha.shell.driver import Driver, Hands
+from flexha.shell.flags import MaintenanceFlag
 from flexha.shell.flows_io import FlowsIo
 from flexha.shell.heartbeat_io import HeartbeatIo
 from flexha.shell.history import History
@@ -110,6 +111,8 @@ class Daemon:
             stack.callback(state_dir.release)
             terms = TermFile(state_dir.path)
             term = terms.read()
+            flag = MaintenanceFlag(state_dir.path)
+            maintenance = flag.read()
             incarnation = incarnations.begin(state_dir.path, clock.start_number())
             keyring = Keyring.load(self._plan, self._keylog)
             if keyring:
@@ -118,10 +121,10 @@ class Daemon:
             drawn = draw(incarnation, keyring.keys.heartbeat[0] if keyring else None)
             self._fastpath_config = fastpath_config(self._config, self._name, drawn)
             ports = await self._open_ports(stack, rtnl, keyring)
-            driver = await self._wire(stack, rtnl, terms, ports, started, keyring)
+            driver = await self._wire(stack, rtnl, terms, flag, ports, started, keyring)
             gc.collect()
             gc.freeze()  # what lives as long as the daemon is never scanned again
-            driver.begin(Started(term=term, incarnation=incarnation))
+            driver.begin(Started(term=term, incarnation=incarnation, maintenance=maintenance))
             self._announce_ready(loop)
             code = await self._done
             systemd.notify("STOPPING=1")
@@ -168,6 +171,7 @@ class Daemon:
         stack: AsyncExitStack,
         rtnl: Rtnl,
         terms: TermFile,
+        flag: MaintenanceFlag,
         ports: list[PluggedPort],
         started: Ns,
         keyring: Keyring | None,
@@ -238,6 +242,7 @@ class Daemon:
         driver.hands = Hands(
             fastpath,
             terms,
+            flag,
             heartbeat,
             vrrp,
             flows,

@@ -37,6 +37,7 @@ from flexha.core.actions import (
     EndImport,
     HearKeys,
     ImportFlows,
+    PersistMaintenance,
     PersistTerm,
     Record,
     Reply,
@@ -53,6 +54,8 @@ from flexha.core.actions import (
 )
 from flexha.core.events import (
     Event,
+    MaintenanceKept,
+    MaintenanceNotKept,
     Role,
     RoleSet,
     Started,
@@ -68,6 +71,7 @@ from flexha.fastpath import Fastpath, FastpathError
 from flexha.fastpath.channel import LaneMode, LaneState, SentBatch
 from flexha.shell import clock, log
 from flexha.shell.counters import Counters
+from flexha.shell.flags import MaintenanceFlag
 from flexha.shell.flows_io import FlowsIo
 from flexha.shell.heartbeat_io import HeartbeatIo
 from flexha.shell.history import History
@@ -84,6 +88,7 @@ class Hands:
 
     fastpath: Fastpath
     terms: TermFile
+    maintenance: MaintenanceFlag
     heartbeat: HeartbeatIo
     vrrp: VrrpIo
     flows: FlowsIo
@@ -289,7 +294,9 @@ class Driver:
             case WithholdFlows():
                 hands.flows.withhold(action)
             case PersistTerm(term):
-                self._persist(term)
+                self._disk.submit(self._write_term, asyncio.get_running_loop(), term)
+            case PersistMaintenance(request, on):
+                self._disk.submit(self._write_maintenance, asyncio.get_running_loop(), request, on)
             case SetRole():
                 self._set_role(action)
             case SetPulse():
@@ -342,10 +349,7 @@ class Driver:
         self._obeyed_at = clock.now()
         self.post(RoleSet(action.role, action.term))
 
-    def _persist(self, term: Term) -> None:
-        """Write in a thread: fsync may take as long as the disk likes. One thread keeps the order."""
-        self._disk.submit(self._write_term, asyncio.get_running_loop(), term)
-
+    # ---- in the disk's thread: fsync may take as long as the disk likes; one thread keeps the order ----
     def _write_term(self, loop: asyncio.AbstractEventLoop, term: Term) -> None:
         outcome: Event
         try:
@@ -353,6 +357,18 @@ class Driver:
             outcome = TermPersisted(term)
         except OSError as error:
             outcome = TermPersistFailed(term, str(error))
+        self._post_from_disk(loop, outcome)
+
+    def _write_maintenance(self, loop: asyncio.AbstractEventLoop, request: int, on: bool) -> None:
+        outcome: Event
+        try:
+            self.hands.maintenance.write(on=on)
+            outcome = MaintenanceKept(request, on)
+        except OSError as error:
+            outcome = MaintenanceNotKept(request, on, str(error))
+        self._post_from_disk(loop, outcome)
+
+    def _post_from_disk(self, loop: asyncio.AbstractEventLoop, outcome: Event) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has closed meanwhile
             loop.call_soon_threadsafe(self.post, outcome)
 

@@ -113,6 +113,23 @@ def test_failover_by_command(lab: Lab, pair: Pair) -> None:
         old.ctl("failover")  # PASSIVE: there is no role to give
 
 
+def test_maintenance_survives_a_crash(pair: Pair) -> None:
+    """A node in maintenance is so again after SIGKILL and a start, until the operator ends it. Spec: R15."""
+    active = pair.active()
+    node = pair.peer(active)
+    assert "stays so over restarts" in node.ctl("maintenance", "enter")["text"]
+    node.die()
+    node.start()
+    wait_until(lambda: node.role() == "MAINTENANCE", 10, "it is in maintenance again")
+    status = node.status()
+    assert status is not None
+    assert status["out_of_service"]
+    assert active.role() == "ACTIVE"
+    node.ctl("maintenance", "exit")
+    assert pair.wait_settled() is active
+    assert not node.ctl("status")["out_of_service"]
+
+
 def leftovers(lab: Lab, node: Node) -> list[str]:
     """Devices and sockets of a node's daemon that are still there."""
     found = []

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One simulated node: the real core, and a fake of everything that the shell and C do around it.
 
-What outlives a crash is the disk (the term); everything else is a new ``Process``.
+What outlives a crash is the disk (term and flag); everything else is a new ``Process``.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from flexha.core.actions import (
     EndImport,
     HearKeys,
     ImportFlows,
+    PersistMaintenance,
     PersistTerm,
     Record,
     Reply,
@@ -46,6 +47,7 @@ from flexha.core.events import (
     Event,
     Fenced,
     FlowsImported,
+    MaintenanceKept,
     PathDown,
     PathUp,
     PeerHeard,
@@ -77,9 +79,10 @@ class SimulationError(AssertionError):
 
 @dataclass
 class Disk:
-    """The term file."""
+    """The files of the state directory."""
 
     term: Term = Term(0)
+    maintenance: bool = False
 
 
 @dataclass
@@ -130,6 +133,7 @@ class Process:
         self._imported: int | None = None
         self._records = 0
         self._redial_ms = 50.0
+        self._disk_free_at = Ns(0)
         self._begun = self._rng.randrange(1 << 40)  # the clocks of two nodes have nothing in common
 
     # ---- life ----------------------------------------------------------------------------------------
@@ -147,7 +151,7 @@ class Process:
         return Ns(self._begun + self.world.clock.now)
 
     def start(self) -> None:
-        self.post(Started(self.disk.term, self.incarnation))
+        self.post(Started(self.disk.term, self.incarnation, self.disk.maintenance))
         self._beat()
         self._drain()
         self._dial()
@@ -215,7 +219,9 @@ class Process:
             case SetRole(role, term):
                 self._set_role(role, term)
             case PersistTerm(term):
-                self._later(self._rng.uniform(0.5, 30), lambda: self._persisted(term))
+                self._write(lambda: self._persisted(term))
+            case PersistMaintenance(request, on):
+                self._write(lambda: self._flag_persisted(request, on=on))
             case SetPulse(ready, bye, burst):
                 self.pulse.ready, self.pulse.bye = ready, bye
                 self.world.check_ready(self, ready)
@@ -287,6 +293,16 @@ class Process:
             fence.role = Role.PASSIVE
             self.post(Fenced(Term(fence.heard)))
         self.post(RoleSet(role, term))
+
+    def _write(self, done: Callable[[], None]) -> None:
+        """The disk takes its time, and keeps the order."""
+        takes_ms = self._rng.uniform(0.5, 30)
+        self._disk_free_at = Ns(max(self._disk_free_at, self.world.clock.now) + ms(takes_ms))
+        self._later((self._disk_free_at - self.world.clock.now) / NS_PER_MS, done)
+
+    def _flag_persisted(self, request: int, *, on: bool) -> None:
+        self.disk.maintenance = on
+        self.post(MaintenanceKept(request, on))
 
     def _persisted(self, term: Term) -> None:
         self.disk.term = max(self.disk.term, term)

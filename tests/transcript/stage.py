@@ -41,6 +41,7 @@ from flexha.core.actions import (
     BeginImport,
     CloseSync,
     EndImport,
+    PersistMaintenance,
     PersistTerm,
     Record,
     Reply,
@@ -128,6 +129,8 @@ class Stage(World):
         match action:
             case SetRole(role, term):
                 return [f"set-role {role.name} {term}"]
+            case PersistMaintenance(_, on):
+                return [f"persist-maintenance {'on' if on else 'off'}"]
             case PersistTerm(term):
                 return [f"persist-term {term}"]
             case SetPulse(ready, bye, _):

@@ -100,7 +100,7 @@ def run(
         under_test = Driver(cast(NodeConfig, None), fatal.append)
         part: Any = hand
         under_test.hands = Hands(
-            part, part, part, part, part, part, History("a"), Counters(), hand.did.append,
+            part, part, part, part, part, part, part, History("a"), Counters(), hand.did.append,
             lambda: hand.did.append("stopped"), lambda _: None, part,
         )  # fmt: skip
         try:
@@ -176,7 +176,7 @@ def test_each_action_has_its_hand(monkeypatch: pytest.MonkeyPatch, action: act.A
 
 def test_no_action_is_forgotten() -> None:
     """The list above, and what the other tests of this file perform."""
-    elsewhere = {act.PersistTerm, act.Record, act.Count}
+    elsewhere = {act.PersistTerm, act.PersistMaintenance, act.Record, act.Count}
     known = set(act.Action.__args__)
     assert {type(action) for action, _ in EVERY_ACTION} | elsewhere == known
 
@@ -240,6 +240,48 @@ def test_a_full_disk_is_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
         under_test.begin(STARTED)
         await until(lambda: len(core.seen) == 2)
         assert core.seen[1] == ev.TermPersistFailed(Term(8), "[Errno 28] No space left on device")
+
+    run(monkeypatch, script, story)
+
+
+class Flag:
+    """Of maintenance: remembers what was written, or is on a broken disk."""
+
+    def __init__(self, error: OSError | None) -> None:
+        self.error = error
+        self.written: list[bool] = []
+
+    def write(self, *, on: bool) -> None:
+        if self.error is not None:
+            raise self.error
+        self.written.append(on)
+
+
+@pytest.mark.parametrize("error", [None, OSError(errno.EROFS, "Read-only file system")])
+def test_maintenance_is_written_before_it_is_told(
+    monkeypatch: pytest.MonkeyPatch, error: OSError | None
+) -> None:
+    def script(event: ev.Event) -> tuple[act.Action, ...]:
+        asked = (act.PersistMaintenance(7, on=True), act.PersistMaintenance(8, on=False))
+        return asked if event == STARTED else ()
+
+    async def story(under_test: Driver, core: Core, *_: object) -> None:
+        flag = Flag(error)
+        under_test.hands.maintenance = cast(Any, flag)
+        under_test.begin(STARTED)
+        await until(lambda: len(core.seen) == 3)
+        if error is None:
+            assert flag.written == [True, False]
+            assert core.seen[1:] == [
+                ev.MaintenanceKept(7, on=True),
+                ev.MaintenanceKept(8, on=False),
+            ]
+        else:
+            text = "[Errno 30] Read-only file system"
+            assert core.seen[1:] == [
+                ev.MaintenanceNotKept(7, True, text),
+                ev.MaintenanceNotKept(8, False, text),
+            ]
 
     run(monkeypatch, script, story)
 
@@ -388,7 +430,7 @@ def short(
         under_test = Driver(cast(NodeConfig, None), fatal.append)
         part: Any = hand
         under_test.hands = Hands(
-            part, part, part, part, part, part, History("a"), Counters(), hand.did.append,
+            part, part, part, part, part, part, part, History("a"), Counters(), hand.did.append,
             lambda: None, lambda _: None, part,
         )  # fmt: skip
         try:

@@ -23,9 +23,11 @@ from cores import (
     sent,
 )
 
+from flexha.core import node
 from flexha.core.actions import (
     Action,
     AskDigest,
+    PersistMaintenance,
     PersistTerm,
     Record,
     Reply,
@@ -39,6 +41,8 @@ from flexha.core.events import (
     DigestsRead,
     Fenced,
     FlowsDrained,
+    MaintenanceKept,
+    MaintenanceNotKept,
     OperatorAsked,
     PathDown,
     PathUp,
@@ -46,6 +50,7 @@ from flexha.core.events import (
     PortChanged,
     Role,
     RoleSet,
+    Started,
     StopRequested,
     SyncClosed,
     SyncConnected,
@@ -488,9 +493,52 @@ def test_commands_that_make_no_sense_are_refused(command: Command, text: str) ->
 def test_in_maintenance_only_exit_makes_sense() -> None:
     core = Core(config(0)).become_passive()
     core.do(OperatorAsked(1, Command.MAINTENANCE_ENTER))
-    for command in (Command.FAILOVER, Command.MAINTENANCE_ENTER):
+    for command in (Command.FAILOVER, Command.MAINTENANCE_ENTER):  # what is on disk need not be written
         (reply,) = only(core.do(OperatorAsked(2, command)), Reply)
         assert reply.text == "refused: this node is in MAINTENANCE"
+
+
+def test_maintenance_is_told_when_it_is_on_disk() -> None:
+    core = Core(config(0), prompt_disk=False).become_passive()
+    actions = core.do(OperatorAsked(1, Command.MAINTENANCE_ENTER))
+    assert only(actions, PersistMaintenance) == [PersistMaintenance(1, on=True)]
+    assert only(actions, Reply) == []
+    (reply,) = only(core.do(MaintenanceKept(1, on=True)), Reply)
+    assert (reply.request, reply.ok) == (1, True)
+    assert "stays so over restarts" in reply.text
+    actions = core.do(OperatorAsked(2, Command.MAINTENANCE_EXIT))
+    assert only(actions, PersistMaintenance) == [PersistMaintenance(2, on=False)]
+    (reply,) = only(core.do(MaintenanceKept(2, on=False)), Reply)
+    assert (reply.request, reply.ok) == (2, True)
+
+
+def test_a_disk_that_does_not_keep_maintenance_may_be_asked_again() -> None:
+    core = Core(config(0), prompt_disk=False).become_passive()
+    core.do(OperatorAsked(1, Command.MAINTENANCE_ENTER))
+    (reply,) = only(core.do(MaintenanceNotKept(1, True, "no space")), Reply)
+    assert not reply.ok
+    assert "in MAINTENANCE now, but a restart would not end in maintenance: no space" in reply.text
+    assert core.role is Role.MAINTENANCE
+    actions = core.do(OperatorAsked(2, Command.MAINTENANCE_ENTER))
+    assert actions == (PersistMaintenance(2, on=True),)
+    core.do(MaintenanceKept(2, on=True), OperatorAsked(3, Command.MAINTENANCE_EXIT))
+    (reply,) = only(core.do(MaintenanceNotKept(3, False, "no space")), Reply)
+    assert "joining the pair now, but a restart may end in maintenance again: no space" in reply.text
+    assert core.role is Role.JOINING
+
+
+def test_a_node_that_was_in_maintenance_starts_so() -> None:
+    """A restart is part of most maintenance: it must not bring the node back. Spec: R15."""
+    core = Core(config(0))
+    actions = core.do(Started(Term(4), 1, maintenance=True))
+    assert roles(actions) == [(Role.MAINTENANCE, 0)]
+    assert reason(actions) == "maintenance-kept"
+    assert roles(core.sleep(60_000)) == [], "nobody reigns: somebody said no"
+    assert node.status(core.state, core.now)["out_of_service"] is True
+    core.do(OperatorAsked(1, Command.MAINTENANCE_EXIT))
+    assert node.status(core.state, core.now)["out_of_service"] is False
+    core.sleep(5000)
+    assert (core.role, core.term) == (Role.ACTIVE, 6), "above the term that was on disk"
 
 
 def test_commands_before_start_are_refused() -> None:

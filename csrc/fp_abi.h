@@ -602,6 +602,7 @@ int fp_open(const struct fp_config *cfg, fp_dp **out, struct fp_error *err);
 int fp_start(fp_dp *dp, struct fp_error *err); /* starts the workers and the pulse thread; 0, perhaps with a remark in err */
 int fp_stop(fp_dp *dp);               /* idempotent; joins the threads */
 void fp_close(fp_dp *dp);
+int fp_memory_lock(void);             /* what is in memory from now on stays there; needs CAP_IPC_LOCK, or no limit */
 
 /* ---- role and fence ---- */
 int fp_set_role(fp_dp *dp, uint32_t role, uint64_t term); /* returns once all workers obey; -ESTALE for an older term */

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/mman.h>
 
 #include "clock.h"
 #include "dp.h"
@@ -101,6 +102,12 @@ int fp_start(fp_dp *dp, struct fp_error *err)
 		plane_stop(&dp->plane);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	return rc;
+}
+
+/* On fault: tables take no memory before they are used. */
+int fp_memory_lock(void)
+{
+	return mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) ? -errno : 0;
 }
 
 int fp_stop(fp_dp *dp)

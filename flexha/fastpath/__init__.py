@@ -158,6 +158,15 @@ _Mark: TypeAlias = tuple[int | None, int | None, Digests | None]
 _NO_MARKER: Final[_Mark] = (None, None, None)
 
 
+def lock_memory() -> None:
+    """Whatever this process touches from now on stays in memory.
+
+    Without CAP_IPC_LOCK, and with a limit, memory runs out at the limit: ask first whether it may. Raises:
+    FastpathError
+    """
+    _ensure(clib.fp_memory_lock(), "fp_memory_lock")
+
+
 def lag_bounds_us() -> tuple[int, ...]:
     """Upper ends of the buckets of ``SyncStats.lag`` and ``.hold``, but for the last, which has none."""
     return tuple(int(clib.fp_lag_bucket_us(i)) for i in range(marshal.lib_constant("FP_LAG_BUCKETS") - 1))

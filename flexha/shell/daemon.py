@@ -105,6 +105,7 @@ class Daemon:
         async with AsyncExitStack() as stack:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 loop.add_signal_handler(number, self._on_signal, number)
+            memory.lock()
             rtnl = stack.enter_context(Rtnl())
             preflight.check(self._plan, rtnl)
             state_dir = StateDir(self._plan.state_dir)

@@ -48,3 +48,13 @@ def test_poor_coverage_is_a_warning(
     ((how, event, fields),) = said
     assert (how, event, fields["huge_pages"]) == (level, "memory.tables", covered)
     assert memory.COVERED_MIN > 0.5
+
+
+@pytest.mark.parametrize(
+    ("capable", "limit", "may"),
+    [("0000000000003000", -1, True), ("0000000000004000", 65536, True), ("0000000000003000", 65536, False)],
+    ids=["no limit", "capable", "neither"],
+)
+def test_memory_is_locked_only_where_nothing_is_in_the_way(capable: str, limit: int, may: bool) -> None:
+    """At a limit the next allocation would fail, which is worse than a late page."""
+    assert memory.may_lock(f"Name:\tflexhad\nCapEff:\t{capable}\n", limit) is may

@@ -5,8 +5,8 @@ C asks for them (``madvise``), and the kernel may have none. Without them a look
 and a killed process takes tens of milliseconds to vanish instead of one, its TAPs with it; so it is worth a
 line in the log.
 
-A kernel that is short of memory, or frugal, takes pages of code away from who sleeps; reading them back from a
-disk takes as long as the peer needs to believe that we are dead. So whatever was touched once is locked.
+A kernel that is short of memory, or frugal, takes pages of code away from who sleeps; reading them back from
+a disk takes as long as the peer needs to believe that we are dead. So whatever was touched once is locked.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from ipaddress import IPv4Address
 from typing import TypeVar
 
@@ -29,7 +29,7 @@ from flexha.core.events import (
     TimerFired,
     VrrpFrameReceived,
 )
-from flexha.core.node import NodeConfig, NodeState, SyncLimits, VrrpPort
+from flexha.core.node import NodeConfig, NodeState, SyncLimits, TrackedPort, VrrpPort
 from flexha.core.shards import ALL, NONE, SHARDS, Shards
 from flexha.core.sync_wire import (
     Ack,
@@ -49,6 +49,10 @@ from flexha.units import Ns, Term, ms
 ADDRESSES = {"lan": ("198.51.100.2", "198.51.100.3"), "wan": ("203.0.113.4", "203.0.113.5")}
 VIPS = {"lan": "198.51.100.1", "wan": "203.0.113.3"}
 VRIDS = {"lan": 51, "wan": 52}
+TRACKED = {
+    "lan": TrackedPort("lan", inside=True, weight=10, up_ms=1000),
+    "wan": TrackedPort("wan", inside=False, weight=50, up_ms=1000),
+}
 FOREIGN = {"lan": "198.51.100.7", "wan": "203.0.113.6"}
 """Addresses of a router that belongs to nobody's pair."""
 INCARNATIONS = (0xAAAA, 0xBBBB)
@@ -86,6 +90,7 @@ def config(
         index=index,
         priority=PRIORITIES[index],
         ports=tuple(vrrp_port(name, index, has_peer=has_peer) for name in ports),
+        tracked=tuple(TRACKED[name] for name in ports),
         has_peer=has_peer,
         preempt=preempt,
         adver_int_cs=adver_int_cs,
@@ -95,10 +100,18 @@ def config(
 
 
 def peer_info(
-    role: Role, term: int, *, index: int = 1, ready: bool = False, bye: bool = False, life: int = 0
+    role: Role,
+    term: int,
+    *,
+    index: int = 1,
+    ready: bool = False,
+    bye: bool = False,
+    life: int = 0,
+    ports_up: Collection[str] = ("lan", "wan"),
 ) -> PeerInfo:
     """What heartbeats of node ``index`` say; ``life`` counts its restarts."""
-    return PeerInfo(role, Term(term), INCARNATIONS[index] + life, ready, bye, PRIORITIES[index])
+    incarnation = INCARNATIONS[index] + life
+    return PeerInfo(role, Term(term), incarnation, ready, bye, PRIORITIES[index], frozenset(ports_up))
 
 
 def advert(port: str, priority: int, source: str, *, adver_int_cs: int = 100) -> VrrpFrameReceived:

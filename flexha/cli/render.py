@@ -93,7 +93,7 @@ def status(result: Result) -> RenderableType:
         _node(result),
         _peer(result.get("peer") or {}),
         _vrrp(result.get("vrrp") or []),
-        _ports(result.get("ports") or []),
+        _ports(result.get("ports") or [], result.get("tracking") or {}),
         _sync(result.get("sync") or {}, reigns=str(result.get("role")).lower() == "active"),
     )
 
@@ -161,12 +161,20 @@ def _vrrp(routers: list[Result]) -> RenderableType:
     return table
 
 
-def _ports(ports: list[Result]) -> RenderableType:
-    table = _table("port", "up", "address", "MAC", "wire device", "host device")
+_SCORES = (("usable", "score"), ("peer's", "peer_score"))
+
+
+def _ports(ports: list[Result], tracking: Result) -> RenderableType:
+    """Usable: up, and so for long enough to count; for both nodes, with what their ports are worth."""
+    own, peers = (f"{who} ({_shown(tracking.get(key))})" for who, key in _SCORES)
+    table = _table("port", "up", own, peers, "address", "MAC", "wire device", "host device")
     for port in ports:
+        tracked = (tracking.get("ports") or {}).get(port.get("name")) or {}
         table.add_row(
             str(port.get("name")),
             _yes(port.get("up")),
+            _yes(tracked.get("usable")),
+            "-" if tracked.get("peer_usable") is None else _yes(tracked.get("peer_usable")),
             *(_shown(port.get(key)) for key in ("address", "mac", "wire_dev", "host_dev")),
         )
     return table

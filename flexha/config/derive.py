@@ -29,7 +29,7 @@ from flexha.config.naming import (
 )
 from flexha.config.policy import COMMIT
 from flexha.config.schema import INTERFACE, NODE_NAMES, Config, DriverName, NodeName, NodePort, Port
-from flexha.core.node import ChecksumForm, NodeConfig, SyncLimits, VrrpPort
+from flexha.core.node import ChecksumForm, NodeConfig, SyncLimits, TrackedPort, VrrpPort
 from flexha.fastpath import records as fp
 
 DRIVERS: Mapping[DriverName, fp.Driver] = {"tap": fp.Driver.TAP, "packet": fp.Driver.PACKET}
@@ -174,6 +174,15 @@ def _netns_path(shared: Port, own: NodePort) -> str:
     return f"/run/netns/{own.netns}"
 
 
+_WEIGHT = {"inside": 10, "outside": 50}
+"""Of a port whose configuration names none: an outside port outweighs the inside ones of most pairs."""
+
+
+def _tracked(name: str, port: Port) -> TrackedPort:
+    weight = _WEIGHT[port.zone] if port.track.weight is None else port.track.weight
+    return TrackedPort(name, inside=port.zone == "inside", weight=weight, up_ms=port.track.up_ms)
+
+
 def node_config(config: Config, name: NodeName) -> NodeConfig:
     """What the pure core must know."""
     peer = peer_name(name) in config.nodes
@@ -196,6 +205,7 @@ def node_config(config: Config, name: NodeName) -> NodeConfig:
         index=NODE_NAMES.index(name),
         priority=config.nodes[name].priority,
         ports=tuple(ports),
+        tracked=tuple(_tracked(port, config.ports[port]) for port in _ports(config)),
         paths=(XC_PATH, *_ports(config)),
         has_peer=peer,
         preempt=config.ha.preempt,

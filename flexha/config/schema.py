@@ -245,6 +245,24 @@ class Pair(Section):
     )
 
 
+class Track(Section):
+    """``[ports.NAME.track]``: what the loss of a port means for who is ACTIVE."""
+
+    weight: int | None = Field(
+        default=None,
+        ge=0,
+        le=1000,
+        description="what the port adds to a node's score while it is usable there; default 10 inside, 50 "
+        "outside. ACTIVE that has lost an outside port hands over to a ready peer of higher score",
+    )
+    up_ms: int = Field(
+        default=1000,
+        ge=0,
+        le=60000,
+        description="how long a port that was lost must be whole before it counts as usable again, ms",
+    )
+
+
 class Port(Section):
     """``[ports.NAME]``: a data-plane attachment that both nodes have."""
 
@@ -265,6 +283,7 @@ class Port(Section):
         description="tap: the daemon makes a TAP and plugs it in; packet: AF_PACKET on a NIC or veth that is "
         "there",
     )
+    track: Track = Field(default_factory=Track, description="what its loss means")
 
 
 class Pool(Section):

@@ -57,6 +57,13 @@ class SetPulse:
 
 
 @dataclass(frozen=True, slots=True)
+class SetPorts:
+    """Our usable ports: heartbeats say so from now on, the first of them at once."""
+
+    up: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class SendFrame:
     """Put an Ethernet frame on a port's wire. ``fenced``: only while ACTIVE (VMAC frames)."""
 
@@ -223,6 +230,7 @@ Action = (
     | PersistMaintenance
     | SetRole
     | SetPulse
+    | SetPorts
     | SendFrame
     | SendSync
     | CloseSync

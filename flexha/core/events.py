@@ -37,6 +37,8 @@ class PeerInfo:
     ready: bool
     bye: bool
     priority: int
+    ports_up: frozenset[str] = frozenset()
+    """Its usable ports (``flexha.core.track``), as far as it tells them apart."""
 
 
 # ---- life of the daemon ----------------------------------------------------------------------------

@@ -25,16 +25,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeGuard
 
-from flexha.core import heartbeat, role, role_state, shards, sync, vrrp
+from flexha.core import heartbeat, role, role_state, shards, sync, track, vrrp
 from flexha.core.actions import (
     AckFlows,
     Action,
     Count,
     ImportFlows,
-    Level,
     Record,
     SendSync,
     SetDrainCredit,
+    SetPorts,
     Stop,
 )
 from flexha.core.agreed import Parts
@@ -80,6 +80,7 @@ from flexha.core.role_state import (
 )
 from flexha.core.sync import DrainFailed, GoReceived, ImportBroken, Session, SyncedChanged, SyncLimits
 from flexha.core.sync_sender import Drained
+from flexha.core.track import TrackedPort, Tracks, UsableChanged
 from flexha.core.vrrp import Router, VrrpPort
 from flexha.core.vrrp_wire import ChecksumForm
 from flexha.units import NS_PER_S, Ns, ms
@@ -89,6 +90,7 @@ __all__ = [
     "NodeConfig",
     "NodeState",
     "SyncLimits",
+    "TrackedPort",
     "VrrpPort",
     "initial",
     "next_deadline",
@@ -109,6 +111,8 @@ class NodeConfig:
     """VRRP priority, 1..255; it also decides between two nodes that start together."""
     ports: tuple[VrrpPort, ...]
     """Ports with a virtual router; all of them move together."""
+    tracked: tuple[TrackedPort, ...]
+    """The same ports, and what the loss of each means."""
     paths: tuple[str, ...] = ("xc", "lan", "wan")
     """Names of the heartbeat paths, as ``PathUp`` and ``PathDown`` use them."""
     has_peer: bool = True
@@ -139,7 +143,7 @@ class NodeState:
     liveness: Liveness
     session: Session
     routers: Mapping[str, Router]
-    ports_up: Mapping[str, bool]
+    tracks: Tracks
     others_due: Ns | None = None
     """When anything but sync wants to be woken: found anew where role or routers change."""
 
@@ -154,6 +158,8 @@ def initial(cfg: NodeConfig) -> NodeState:
             priority=cfg.priority,
             preempt=cfg.preempt,
             hold=max(ms(cfg.start_hold_ms), dead_time) if cfg.has_peer else Ns(0),
+            ports=cfg.tracked,
+            usable=track.initial(cfg.tracked).usable,
         ),
         liveness=heartbeat.initial(cfg.paths if cfg.has_peer else ()),
         session=sync.initial(cfg.pair, cfg.index, cfg.sync, cfg.equal),
@@ -167,7 +173,7 @@ def initial(cfg: NodeConfig) -> NodeState:
             )
             for port in cfg.ports
         },
-        ports_up={port.name: True for port in cfg.ports},
+        tracks=track.initial(cfg.tracked),
     )
 
 
@@ -187,7 +193,7 @@ def step(state: NodeState, event: Event, now: Ns) -> tuple[NodeState, tuple[Acti
         turn = _Turn(state, now)
         turn.take(event)
     after = turn.state
-    if after.role is not state.role or after.routers is not state.routers:
+    if after.role is not state.role or after.routers is not state.routers or after.tracks is not state.tracks:
         after = replace(after, others_due=_others_due(after))
     return after, turn.actions()
 
@@ -203,7 +209,7 @@ def next_deadline(state: NodeState) -> Ns | None:
 
 
 def _others_due(state: NodeState) -> Ns | None:
-    deadlines = [role_state.next_deadline(state.role)]
+    deadlines = [role_state.next_deadline(state.role), track.next_deadline(state.tracks)]
     deadlines += [vrrp.next_deadline(router) for router in state.routers.values()]
     return min((t for t in deadlines if t is not None), default=None)
 
@@ -262,13 +268,14 @@ class _Turn:
             case TimerFired():
                 self._routers(event)
                 self._sync(event)
+                self._tracks(event)
                 self._facts.append(event)
             case PathUp() | PathDown() | PeerHeard():
                 liveness, outputs = heartbeat.step(self.state.liveness, event, self._now)
                 self._replace(liveness=liveness)
                 self._emit(outputs)
             case PortChanged():
-                self._port(event)
+                self._tracks(event)
             case VrrpFrameReceived():
                 self._vrrp_frame(event)
             case (
@@ -297,14 +304,14 @@ class _Turn:
             ):
                 self._facts.append(event)
 
-    def _port(self, event: PortChanged) -> None:
-        """A port's wire: recorded; a node with no wire at all takes nothing over."""
-        if event.port not in self.state.ports_up or self.state.ports_up[event.port] == event.up:
+    def _tracks(self, event: track.Input) -> None:
+        """Ports: a node with no wire at all takes nothing over."""
+        tracks, outputs = track.step(self.state.tracks, event, self._now)
+        if tracks is self.state.tracks:
             return
-        self._replace(ports_up={**self.state.ports_up, event.port: event.up})
-        fields = {"port": event.port, "up": event.up}
-        self._records.append(Record(Level.INFO if event.up else Level.WARNING, "port", fields, history=True))
-        isolated = not any(self.state.ports_up.values())
+        self._replace(tracks=tracks)
+        self._emit(outputs)
+        isolated = tracks.is_isolated
         if isolated != self.state.role.isolated:
             self._facts.append(IsolationChanged(isolated))
 
@@ -370,7 +377,8 @@ class _Turn:
             self._emit(outputs)
 
     def _emit(
-        self, outputs: Iterable[role_state.Output | sync.Output | heartbeat.Output | vrrp.Output]
+        self,
+        outputs: Iterable[role_state.Output | sync.Output | heartbeat.Output | vrrp.Output | track.Output],
     ) -> None:
         for output in outputs:
             match output:
@@ -384,6 +392,9 @@ class _Turn:
                     self._sync(output)
                 case vrrp.ActiveDown():
                     pass  # the links together are judged by _look_at_wire
+                case UsableChanged(ports):
+                    self._urgent.append(SetPorts(ports))
+                    self._facts.append(output)
                 case (
                     PeerFound()
                     | PeerChanged()
@@ -408,7 +419,8 @@ class _Turn:
 def status(state: NodeState, now: Ns) -> Mapping[str, object]:
     """The core's share of ``flexhactl status``, ready for JSON.
 
-    Keys: role, term, since_s, ready, out_of_service, wire, handover, incarnation, peer, vrrp, sync.
+    Keys: role, term, since_s, ready, out_of_service, wire, handover, incarnation, peer, tracking, vrrp,
+    sync.
     """
     return {
         "role": state.role.role.name,
@@ -420,6 +432,7 @@ def status(state: NodeState, now: Ns) -> Mapping[str, object]:
         "handover": state.role.handover.motive.value if state.role.handover is not None else None,
         "incarnation": state.session.incarnation,
         "peer": _peer_status(state.liveness, now),
+        "tracking": _tracking_status(state),
         "vrrp": [_router_status(router) for router in state.routers.values()],
         "sync": _sync_status(state.session, now),
     }
@@ -437,6 +450,24 @@ def _peer_status(liveness: Liveness, now: Ns) -> Mapping[str, object]:
         "paths": {
             name: {"alive": path.alive, "since_s": round((now - path.since) / NS_PER_S, 3)}
             for name, path in liveness.paths.items()
+        },
+    }
+
+
+def _tracking_status(state: NodeState) -> Mapping[str, object]:
+    """Scores, and which ports are usable on either node; None: the peer is not heard."""
+    tracks, peer = state.tracks, state.role.peer
+    theirs = None if peer is None else peer.ports_up
+    return {
+        "score": track.score(tracks.ports, tracks.usable),
+        "peer_score": None if theirs is None else track.score(tracks.ports, theirs),
+        "ports": {
+            name: {
+                "wire": link.wire,
+                "usable": link.usable,
+                "peer_usable": None if theirs is None else name in theirs,
+            }
+            for name, link in tracks.links.items()
         },
     }
 

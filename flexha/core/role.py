@@ -34,7 +34,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from flexha.core import sync, vrrp
+from flexha.core import sync, track, vrrp
 from flexha.core.actions import Level, PersistMaintenance, Record, Reply, SetPulse, Stop
 from flexha.core.events import (
     Command,
@@ -68,6 +68,7 @@ from flexha.core.role_state import (
 from flexha.core.sync import DrainFailed, GoReceived, ImportBroken, SyncedChanged
 from flexha.core.sync_sender import Drained
 from flexha.core.table import Cell, Ignore, Impossible, TransitionTable
+from flexha.core.track import UsableChanged
 from flexha.units import Ns, ms, next_own_term
 
 DRAIN_MS: Final = 500
@@ -233,11 +234,25 @@ def _compare(state: RoleState, event: PeerFound | PeerChanged, now: Ns) -> Resul
 
 
 def _prefer_peer(state: RoleState, now: Ns) -> Result:
-    """Under ``preempt`` a ready peer of higher priority gets the role."""
+    """A ready peer gets the role if it would do better with it; under ``preempt``, if its priority is higher
+    and its ports are worth as much.
+    """
     peer = state.peer
-    if not state.preempt or peer is None or peer.priority <= state.priority or _not_ready(state) is not None:
+    if peer is None or _not_ready(state) is not None:
         return state, ()
-    return _begin_handover(state, now, Motive.PREEMPT, None)
+    own_score, peer_score = (track.score(state.ports, usable) for usable in (state.usable, peer.ports_up))
+    if track.is_better(state.ports, here=state.usable, there=peer.ports_up):
+        fields = {"score": own_score, "peer_score": peer_score, "usable": sorted(state.usable)}
+        record = Record(Level.WARNING, "peer-better", fields, history=True)
+        state, outputs = _begin_handover(state, now, Motive.TRACK, None)
+        return state, (*outputs, record)
+    if state.preempt and peer.priority > state.priority and peer_score >= own_score:
+        return _begin_handover(state, now, Motive.PREEMPT, None)
+    return state, ()
+
+
+def _usable(state: RoleState, _event: UsableChanged, now: Ns) -> Result:
+    return _prefer_peer(state, now)
 
 
 def _fenced(state: RoleState, event: Fenced, now: Ns) -> Result:
@@ -346,7 +361,7 @@ def _handover_failed(state: RoleState, now: Ns, why: str) -> Result:
     elif handover.fenced:
         state, more = claim_reign(state, "handover-failed", now)
     else:
-        again = Ns(now + state.hold) if handover.motive is Motive.PREEMPT else None
+        again = Ns(now + state.hold) if handover.motive in (Motive.PREEMPT, Motive.TRACK) else None
         return replace(state, hold_until=again), outputs
     return state, (*more, *outputs)
 
@@ -445,6 +460,7 @@ def _follow_on(state: RoleState, _event: PeerFound | PeerChanged, _now: Ns) -> R
 _SLEEP: Final = Ignore("not started, or stopped: the world is remembered, nothing is decided")
 _AWAY: Final = Ignore("not eligible: the world is remembered, nothing is decided")
 _NOTED: Final = Ignore("remembered; it changes nothing for a node that reigns")
+_TOLD: Final = Ignore("remembered, and told: whoever reigns decides")
 _ONCE: Final = Impossible("Started is the first event, and comes once")
 _OBEYED: Final = Ignore("SetRole returns once obeyed: the actions behind it relied on that already")
 _LOW: Final = Impossible("virtual routers are Active only while this node is, and Backup is never outranked")
@@ -471,6 +487,7 @@ _ROWS: Final[tuple[tuple[type, Cell, Cell, Cell, Cell, Cell, Cell], ...]] = (
     (Fenced,            _SHUT,      _SHUT,           _SHUT,           _fenced,       _SHUT,       _SHUT),
     (WireChanged,       _SLEEP,     _world_changed,  _world_changed,  _NOTED,        _AWAY,       _AWAY),
     (IsolationChanged,  _SLEEP,     _world_changed,  _world_changed,  _NOTED,        _AWAY,       _AWAY),
+    (UsableChanged,     _SLEEP,     _TOLD,           _TOLD,           _usable,        _AWAY,       _AWAY),
     (vrrp.Outranked,    _LOW,       _LOW,            _LOW,            _outranked,    _LOW,        _LOW),
     (SyncedChanged,     _SLEEP,     _synced_joining, _synced_passive, _NOTED,        _AWAY,       _AWAY),
     (Drained,           _PAST,      _settled,        _PAST,           _drained,      _PAST,       _PAST),

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from flexha.core import sync, vrrp
+from flexha.core import sync, track, vrrp
 from flexha.core.actions import Action
 from flexha.core.events import (
     Fenced,
@@ -89,6 +89,7 @@ Input = (
     | Fenced
     | WireChanged
     | IsolationChanged
+    | track.UsableChanged
     | vrrp.Outranked
     | SyncedChanged
     | Drained
@@ -106,6 +107,7 @@ class Motive(StrEnum):
     MAINTENANCE = "maintenance"
     STOP = "stop"
     PREEMPT = "preempt"
+    TRACK = "track"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,9 @@ class RoleState:
     wire: Wire = Wire.LISTENING
     synced: bool = False
     isolated: bool = False
+    ports: tuple[track.TrackedPort, ...] = ()
+    usable: frozenset[str] = frozenset()
+    """Which of our ports are usable; those of the peer are in what it says of itself."""
     hold_until: Ns | None = None
     handover: Handover | None = None
     leave_at: Ns | None = None
@@ -188,6 +193,8 @@ def observe(state: RoleState, event: Input) -> RoleState:
             return replace(state, wire=wire)
         case IsolationChanged(isolated):
             return replace(state, isolated=isolated)
+        case track.UsableChanged(ports):
+            return replace(state, usable=ports)
         case SyncedChanged(synced):
             return replace(state, synced=synced)
         case _:

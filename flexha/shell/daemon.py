@@ -27,7 +27,7 @@ from flexha.config.derive import Draw, NodePlan, fastpath_config, inside_routes,
 from flexha.config.schema import Config, NodeName
 from flexha.core.events import PortChanged, Role, SayKeys, Started, StopRequested
 from flexha.errors import EXIT_OK, EXIT_RUNTIME, StartError
-from flexha.fastpath import Fastpath, FastpathError, HeartbeatFlag, Zone
+from flexha.fastpath import Fastpath, FastpathError, HeartbeatFlag
 from flexha.shell import address_probe, clock, incarnations, log, memory, plug, preflight, scheduling, systemd
 from flexha.shell.capture_io import CaptureIo
 from flexha.shell.commit_watch import CommitWatch
@@ -190,7 +190,11 @@ class Daemon:
             counters,
             inside_routes(self._config),
         )
-        heartbeat = HeartbeatIo(fastpath, plan.core.paths, plan.core.priority, driver.post, counters)
+        sides = {
+            port.name: HeartbeatFlag.LAN_UP if port.inside else HeartbeatFlag.WAN_UP
+            for port in plan.core.tracked
+        }
+        heartbeat = HeartbeatIo(fastpath, plan.core.paths, plan.core.priority, sides, driver.post, counters)
         vrrp = VrrpIo(fastpath, plan.port_names, driver.post, mirror.want, mirror.moved, counters)
         policy = PolicyIo(fastpath, plan, self._config, self._path, counters)
         policy.start()
@@ -255,7 +259,6 @@ class Daemon:
             policy.role_set,
             rotation,
         )
-        self._heartbeat = heartbeat
 
         def on_fastpath() -> None:
             fastpath.clear_wakeup()
@@ -312,8 +315,6 @@ class Daemon:
         loop.call_later(STATUS_INTERVAL_S, self._tick, loop, line)
 
     def _on_port_changed(self, port: str, up: bool) -> None:
-        zone = next(config.zone for config in self._fastpath_config.ports if config.name == port)
-        self._heartbeat.port_changed(inside=zone is Zone.INSIDE, up=up)
         if self._driver:
             self._driver.post(PortChanged(port, up))
 

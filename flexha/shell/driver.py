@@ -45,6 +45,7 @@ from flexha.core.actions import (
     SendSync,
     SetCommit,
     SetDrainCredit,
+    SetPorts,
     SetPulse,
     SetRole,
     StartSweep,
@@ -299,6 +300,8 @@ class Driver:
                 self._disk.submit(self._write_maintenance, asyncio.get_running_loop(), request, on)
             case SetRole():
                 self._set_role(action)
+            case SetPorts():
+                hands.heartbeat.set_ports(action)
             case SetPulse():
                 hands.heartbeat.perform(action)
             case SendFrame():

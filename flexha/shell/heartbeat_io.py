@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from flexha.core.actions import SetPulse
+from flexha.core.actions import SetPorts, SetPulse
 from flexha.core.events import Event, Fenced, PathDown, PathUp, PeerHeard, PeerInfo, Role
 from flexha.fastpath import Fastpath, HeartbeatFlag, PathStats, Peer, PulseEvent, PulseKind
 from flexha.shell.counters import Counters
@@ -18,19 +18,24 @@ CONTROL_BEAT_S = 0.1
 
 
 class HeartbeatIo:
-    """Paths are named as in the core: element 0 is xc, element 1 + i is port i."""
+    """Paths are named as in the core: element 0 is xc, element 1 + i is port i.
+
+    Heartbeats tell usable ports by side: of two inside ports one will do. ``sides``: of each port.
+    """
 
     def __init__(
         self,
         fastpath: Fastpath,
         paths: Sequence[str],
         priority: int,
+        sides: Mapping[str, HeartbeatFlag],
         post: Callable[[Event], None],
         counters: Counters,
     ) -> None:
         self._fastpath = fastpath
         self._paths = tuple(paths)
         self._priority = priority
+        self._sides = dict(sides)
         self._post = post
         self._counters = counters
         self._beat_timer: asyncio.TimerHandle | None = None
@@ -63,7 +68,7 @@ class HeartbeatIo:
             case PulseKind.PATH_DOWN:
                 self._post(PathDown(self._paths[event.path]))
             case PulseKind.PEER:
-                if (peer := peer_info(event.peer)) is None:
+                if (peer := peer_info(event.peer, self._sides)) is None:
                     self._counters.add("heartbeat.unknown_role")
                 else:
                     self._post(PeerHeard(peer))
@@ -82,10 +87,11 @@ class HeartbeatIo:
         if action.burst:
             self._fastpath.burst_pulse()
 
-    def port_changed(self, *, inside: bool, up: bool) -> None:
-        """Tell the peer which sides of ours have their wire."""
-        side = HeartbeatFlag.LAN_UP if inside else HeartbeatFlag.WAN_UP
-        self._ports_up = self._ports_up | side if up else self._ports_up & ~side
+    def set_ports(self, action: SetPorts) -> None:
+        """Tell the peer at once on which sides we have a usable port."""
+        self._ports_up = HeartbeatFlag(0)
+        for port in action.up:
+            self._ports_up |= self._sides[port]
         self.perform(replace(self._said, burst=True))
 
     def path_status(self, now: Ns) -> dict[str, dict[str, object]]:
@@ -94,8 +100,11 @@ class HeartbeatIo:
         return {name: _path(stat, now) for name, stat in zip(self._paths, stats, strict=True)}
 
 
-def peer_info(peer: Peer) -> PeerInfo | None:
-    """The core's form of what a heartbeat says; None for a role that we do not know."""
+def peer_info(peer: Peer, sides: Mapping[str, HeartbeatFlag]) -> PeerInfo | None:
+    """The core's form of what a heartbeat says; None for a role that we do not know.
+
+    ``sides``: the flag by which each port is told.
+    """
     try:
         role = Role(peer.role)
     except ValueError:
@@ -107,6 +116,7 @@ def peer_info(peer: Peer) -> PeerInfo | None:
         ready=bool(peer.flags & HeartbeatFlag.READY),
         bye=bool(peer.flags & HeartbeatFlag.BYE),
         priority=peer.priority,
+        ports_up=frozenset(port for port, side in sides.items() if peer.flags & side),
     )
 
 

@@ -70,6 +70,7 @@ def families(inspector: Inspector) -> list[Metric]:
         *_policy(inspector),
         *_sync(inspector, status),
         *_paths(status),
+        *_tracking(status["tracking"]),
         _control(inspector.counters.values()),
     ]
 
@@ -222,6 +223,14 @@ def _paths(status: Mapping[str, object]) -> Iterable[Metric]:
             heartbeats.add_metric([str(name), fate], float(path[fate]))
     yield alive
     yield heartbeats
+
+
+def _tracking(tracking: Any) -> Iterable[Metric]:
+    yield _gauge("flexha_score", "Weights of the usable ports together", tracking["score"])
+    usable = GaugeMetricFamily("flexha_port_usable", "1 while the port counts as usable", labels=["port"])
+    for name, port in tracking["ports"].items():
+        usable.add_metric([name], float(port["usable"]))
+    yield usable
 
 
 def _control(values: Mapping[str, int]) -> Metric:

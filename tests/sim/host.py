@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, assert_never
 
 from sim.fastpath import FakeFastpath, unpack
@@ -35,6 +35,7 @@ from flexha.core.actions import (
     SendSync,
     SetCommit,
     SetDrainCredit,
+    SetPorts,
     SetPulse,
     SetRole,
     StartSweep,
@@ -51,6 +52,7 @@ from flexha.core.events import (
     PathDown,
     PathUp,
     PeerHeard,
+    PortChanged,
     Role,
     RoleSet,
     Started,
@@ -71,6 +73,10 @@ if TYPE_CHECKING:
 
 DRAIN_MS = 4
 """How often the shell looks into the events ring."""
+
+
+SIDES = {"lan": heartbeat_wire.FLAG_LAN_UP, "wan": heartbeat_wire.FLAG_WAN_UP}
+"""How heartbeats tell the usable ports."""
 
 
 class SimulationError(AssertionError):
@@ -102,6 +108,7 @@ class Pulse:
     paths: dict[str, PathPulse] = field(default_factory=lambda: {path: PathPulse() for path in PATHS})
     ready: bool = False
     bye: bool = False
+    ports_up: frozenset[str] = frozenset(SIDES)
     peer: Heartbeat | None = None
     reported: object = None
     retired: int = 0
@@ -227,6 +234,9 @@ class Process:
                 self.world.check_ready(self, ready)
                 if burst:
                     self._send_heartbeats()
+            case SetPorts(up):
+                self.pulse.ports_up = up
+                self._send_heartbeats()
             case SendFrame(port, frame, fenced):
                 if not fenced or fastpath.fence.is_active:
                     self.world.frame_sent(self, port, frame)
@@ -324,7 +334,9 @@ class Process:
             beat = Heartbeat(
                 node=self.index,
                 role=self.fastpath.fence.role,
-                flags=heartbeat_wire.FLAG_READY * self.pulse.ready | heartbeat_wire.FLAG_BYE * self.pulse.bye,
+                flags=heartbeat_wire.FLAG_READY * self.pulse.ready
+                | heartbeat_wire.FLAG_BYE * self.pulse.bye
+                | sum(SIDES[port] for port in self.pulse.ports_up),
                 pair_id=0,
                 interval_ms=self.cfg.interval_ms,
                 incarnation=self.incarnation,
@@ -362,9 +374,11 @@ class Process:
             self.post(PathUp(path))
         if known is None or beat.t_ns >= known.t_ns:
             self.pulse.peer = beat
-            if beat.peer_info != self.pulse.reported:
-                self.pulse.reported = beat.peer_info
-                self.post(PeerHeard(beat.peer_info))
+            ports_up = frozenset(port for port, flag in SIDES.items() if beat.flags & flag)
+            info = replace(beat.peer_info, ports_up=ports_up)
+            if info != self.pulse.reported:
+                self.pulse.reported = info
+                self.post(PeerHeard(info))
         fence = self.fastpath.fence
         if beat.role is Role.ACTIVE:
             fence.heard = max(fence.heard, beat.term)
@@ -384,6 +398,10 @@ class Process:
     def receive_frame(self, port: str, frame: bytes) -> None:
         if self.alive and not self.paused:
             self.post(VrrpFrameReceived(port, frame))
+
+    def set_port(self, port: str, *, up: bool) -> None:
+        """The port loses its wire, or gets it back."""
+        self.post(PortChanged(port, up))
 
     def _dial(self) -> None:
         """Node b connects; it tries again, more and more slowly, until it succeeds."""

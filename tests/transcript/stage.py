@@ -15,6 +15,7 @@ Times are milliseconds since the block began. Commands (``X`` is ``a`` or ``b``,
     start X | kill X | sigterm X          life of a daemon
     stop X | cont X                       SIGSTOP, SIGCONT
     cut P [X>Y] | cut all | heal          the network
+    port X P down|up                      node X loses its wire of port P, or gets it back
     failover X | maintenance X enter|exit the operator
     open X n | change X n | close X n     flows on an ACTIVE node
     foreign P priority | foreign none     a router that belongs to nobody's pair announces itself on a link
@@ -48,6 +49,7 @@ from flexha.core.actions import (
     SendFrame,
     SendSync,
     SetCommit,
+    SetPorts,
     SetPulse,
     SetRole,
     StartSweep,
@@ -138,6 +140,8 @@ class Stage(World):
                     return []
                 self._pulses[process.index] = (ready, bye)
                 return [f"pulse ready={ready} bye={bye}"]
+            case SetPorts(up):
+                return [f"ports {' '.join(sorted(up)) or 'none'}"]
             case SendFrame(port, frame, _):
                 return told_frame(port, frame, announced=announced)
             case SendSync(data):
@@ -185,6 +189,10 @@ class Stage(World):
                 self._cut(path, direction[0])
             case "heal", []:
                 self.network.heal()
+            case "port", [x, port, way]:
+                for wire in self.network.wires[port]:
+                    wire.cut = way == "down"
+                self._process(x).set_port(port, up=way == "up")
             case "failover", [x]:
                 self._command(self._process(x), Command.FAILOVER)
             case "maintenance", [x, way]:

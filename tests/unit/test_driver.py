@@ -45,6 +45,9 @@ class Recorder:
     def perform(self, action: object) -> None:
         self.did.append(action)
 
+    def set_ports(self, action: object) -> None:
+        self.did.append(action)
+
     def outcome(self) -> list[ev.Event]:
         self.did.append(("outcome",))
         return []
@@ -144,6 +147,7 @@ KEYS_ACK = KeysAck(KeysStep.ADD, "")
 EVERY_ACTION: list[tuple[act.Action, object]] = [
     (act.SetRole(ev.Role.PASSIVE, Term(2)), ("role", 2, 2)),
     (act.SetPulse(ready=True), act.SetPulse(ready=True)),
+    (act.SetPorts(frozenset({"wan"})), act.SetPorts(frozenset({"wan"}))),
     (act.SendFrame("wan", b"x"), act.SendFrame("wan", b"x")),
     (act.SendSync(b"y"), ("send", b"y")),
     (act.CloseSync("why"), ("close", "why")),

@@ -44,7 +44,9 @@ from flexha.shell.vrrp_io import VrrpIo
 from flexha.units import Ns, Term
 
 BOTH_UP = HeartbeatFlag.LAN_UP | HeartbeatFlag.WAN_UP
-PEER = Peer(incarnation=9, term=4, role=3, flags=HeartbeatFlag.READY, priority=150, control_beat=1)
+SIDES = {"dmz": HeartbeatFlag.LAN_UP, "lan": HeartbeatFlag.LAN_UP, "wan": HeartbeatFlag.WAN_UP}
+SAID = HeartbeatFlag.READY | HeartbeatFlag.WAN_UP
+PEER = Peer(incarnation=9, term=4, role=3, flags=SAID, priority=150, control_beat=1)
 
 
 class FakeFastpath:
@@ -123,7 +125,7 @@ def bench() -> Bench:
 # ---- heartbeats --------------------------------------------------------------------------------------------
 @pytest.fixture
 def heartbeat(bench: Bench) -> HeartbeatIo:
-    return HeartbeatIo(bench.fastpath, ("xc", "wan"), 150, bench.events.append, bench.counters)
+    return HeartbeatIo(bench.fastpath, ("xc", "wan"), 150, SIDES, bench.events.append, bench.counters)
 
 
 def pulse(kind: PulseKind, path: int = 0, peer: Peer = PEER) -> PulseEvent:
@@ -138,7 +140,15 @@ def test_what_the_pulse_thread_says_becomes_events(bench: Bench, heartbeat: Hear
         pulse(PulseKind.FENCED),
     ]
     heartbeat.collect()
-    info = ev.PeerInfo(ev.Role.ACTIVE, Term(4), incarnation=9, ready=True, bye=False, priority=150)
+    info = ev.PeerInfo(
+        ev.Role.ACTIVE,
+        Term(4),
+        incarnation=9,
+        ready=True,
+        bye=False,
+        priority=150,
+        ports_up=frozenset({"wan"}),
+    )
     assert bench.events == [ev.PathUp("xc"), ev.PeerHeard(info), ev.PathDown("wan"), ev.Fenced(Term(4))]
 
 
@@ -153,12 +163,14 @@ def test_a_role_of_a_later_version_is_counted(bench: Bench, heartbeat: Heartbeat
 def test_what_our_heartbeats_say(bench: Bench, heartbeat: HeartbeatIo) -> None:
     heartbeat.perform(act.SetPulse(ready=True))
     heartbeat.perform(act.SetPulse(ready=False, bye=True, burst=True))
-    heartbeat.port_changed(inside=True, up=False)
-    heartbeat.port_changed(inside=True, up=True)
+    for up in ({"dmz", "wan"}, {"wan"}, {"lan", "wan"}):
+        heartbeat.set_ports(act.SetPorts(frozenset(up)))
     bye = HeartbeatFlag.BYE
     assert bench.fake.did == [
         ("set_pulse", BOTH_UP | HeartbeatFlag.READY, 150),
         ("set_pulse", BOTH_UP | bye, 150),
+        ("burst_pulse",),
+        ("set_pulse", BOTH_UP | bye, 150),  # one of two inside ports will do
         ("burst_pulse",),
         ("set_pulse", HeartbeatFlag.WAN_UP | bye, 150),
         ("burst_pulse",),

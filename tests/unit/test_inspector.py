@@ -135,7 +135,7 @@ def shown() -> Inspector:
     fastpath, part = cast(Any, FakeFastpath()), cast(Any, Part())
     plan, counters = node_plan(CONFIG, "a"), Counters()
     counters.add("fib.commits", 2)
-    heartbeat = HeartbeatIo(fastpath, plan.core.paths, 150, lambda _: None, counters)
+    heartbeat = HeartbeatIo(fastpath, plan.core.paths, 150, {}, lambda _: None, counters)
     history = History("a")
     history.add(Ns(1_500_000), "role", {"to": "ACTIVE"})
     policy = PolicyIo(fastpath, plan, CONFIG, None, counters)

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each node's ports are worth, and whether the other node could do more with the role.
+
+A port is *usable* while it has its wire. It counts as lost at once, and as usable again only once it has been
+whole for ``up_ms``, so that a loose plug moves nothing to and fro. A node's *score* is the sum of the weights
+of its usable ports; both nodes count both scores, from the same configuration.
+
+The peer would do better with the role if all of this holds:
+
+* an outside port is usable there, and not here: that is what a role moves for. Without inside ports ACTIVE
+  reaches the inside through the peer at less cost than a move;
+* for each side, inside and outside, on which a port is usable here, one is usable there: a move from a node
+  that has only its LAN to one that has only its WAN gains nothing;
+* its score is higher: so it would not come back at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from flexha.core.actions import Level, Record
+from flexha.core.events import PortChanged, TimerFired
+from flexha.units import Ns, ms
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedPort:
+    """What the configuration says of a port."""
+
+    name: str
+    inside: bool
+    weight: int
+    """What it adds to the score while it is usable."""
+    up_ms: int
+    """So long it must be whole before it counts as usable again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One port as it is."""
+
+    wire: bool = True
+    """It has its wire. Taken to be so until we hear otherwise."""
+    usable: bool = True
+    usable_at: Ns | None = None
+    """It is whole again, and counts as usable from then on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tracks:
+    """All ports of this node."""
+
+    ports: tuple[TrackedPort, ...]
+    links: Mapping[str, Link]
+
+    @property
+    def usable(self) -> frozenset[str]:
+        """Ports that count."""
+        return frozenset(name for name, link in self.links.items() if link.usable)
+
+    @property
+    def is_isolated(self) -> bool:
+        """Whether no port has its wire."""
+        return not any(link.wire for link in self.links.values())
+
+
+@dataclass(frozen=True, slots=True)
+class UsableChanged:
+    """Fact: these are the usable ports now."""
+
+    ports: frozenset[str]
+
+
+Input = PortChanged | TimerFired
+Output = Record | UsableChanged
+Result = tuple[Tracks, tuple[Output, ...]]
+
+
+def initial(ports: tuple[TrackedPort, ...]) -> Tracks:
+    """All ports usable."""
+    return Tracks(ports=ports, links={port.name: Link() for port in ports})
+
+
+def step(tracks: Tracks, event: Input, now: Ns) -> Result:
+    """One event in; what is known of the ports, records, and whether other ones are usable now."""
+    before = tracks.usable
+    records: tuple[Output, ...] = ()
+    match event:
+        case PortChanged(name, up):
+            if name not in tracks.links or tracks.links[name].wire == up:
+                return tracks, ()
+            tracks = _changed(tracks, name, replace(tracks.links[name], wire=up), now)
+            level = Level.INFO if up else Level.WARNING
+            records = (Record(level, "port", {"port": name, "up": up}, history=True),)
+        case TimerFired():
+            links = {name: _ripened(link, now) for name, link in tracks.links.items()}
+            if links == tracks.links:
+                return tracks, ()
+            tracks = replace(tracks, links=links)
+    usable = tracks.usable
+    return tracks, records if usable == before else (UsableChanged(usable), *records)
+
+
+def next_deadline(tracks: Tracks) -> Ns | None:
+    """When the next port counts as usable again."""
+    return min((link.usable_at for link in tracks.links.values() if link.usable_at is not None), default=None)
+
+
+def score(ports: tuple[TrackedPort, ...], usable: frozenset[str]) -> int:
+    """What these usable ports are worth."""
+    return sum(port.weight for port in ports if port.name in usable)
+
+
+def is_better(ports: tuple[TrackedPort, ...], *, here: frozenset[str], there: frozenset[str]) -> bool:
+    """Whether the role would do better there. The arguments after the first are usable ports."""
+    regained = any(not port.inside for port in ports if port.name in there - here)
+    sides_here, sides_there = ({p.inside for p in ports if p.name in usable} for usable in (here, there))
+    return regained and sides_here <= sides_there and score(ports, there) > score(ports, here)
+
+
+def _changed(tracks: Tracks, name: str, link: Link, now: Ns) -> Tracks:
+    """A loss counts at once; being whole again counts after ``up_ms``."""
+    up_ms = next(port.up_ms for port in tracks.ports if port.name == name)
+    link = (
+        replace(link, usable_at=Ns(now + ms(up_ms)))
+        if link.wire
+        else replace(link, usable=False, usable_at=None)
+    )
+    return replace(tracks, links={**tracks.links, name: _ripened(link, now)})
+
+
+def _ripened(link: Link, now: Ns) -> Link:
+    if link.usable_at is None or now < link.usable_at:
+        return link
+    return replace(link, usable=True, usable_at=None)

@@ -10,6 +10,8 @@ MODES ?= async bounded strict
 BOUNDARIES ?=
 SEED ?=
 DRIVER ?=
+ONLY ?=
+SHORT ?=
 SIM_RUNS ?= 100
 FUZZ_TIME ?= 60
 PYTEST ?=
@@ -32,7 +34,7 @@ PY_ALL    := flexha netns-lab tests csrc
 
 .DEFAULT_GOAL := help
 .PHONY: help dev build check fmt test test-netns test-packet sim fuzz asan tsan bench bench-fastpath bench-policy bench-capture \
-	bench-forwarding bench-sync lab-up lab-down lab-shell lab-status lab-failover lab-embryonic docs ci clean FORCE
+	bench-forwarding bench-sync lab-up lab-down lab-shell lab-status lab-failover lab-embryonic lab-scenarios lab-soak docs ci clean FORCE
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -149,6 +151,14 @@ lab-failover: build packages-lab ## the main job: kill the ACTIVE node under tra
 
 lab-embryonic: build packages-lab ## kill ACTIVE at each packet of new connections; MODES= BOUNDARIES= RUNS=n
 	@FLEXHA_LAB_DRIVER=$(DRIVER) $(LAB) embryonic --runs $(RUNS) --modes "$(MODES)" --boundaries "$(BOUNDARIES)"
+
+# Each scenario knows how often it has to be played; RUNS= on the command line overrules all of them.
+lab-scenarios: build packages-lab ## every failure against its bar; ONLY=a,b RUNS=n SHORT=1 DRIVER=tap|packet
+	@FLEXHA_LAB_DRIVER=$(DRIVER) $(LAB) scenarios --only "$(ONLY)" \
+		$(if $(filter file,$(origin RUNS)),,--runs $(RUNS)) $(if $(SHORT),--short)
+
+lab-soak: build packages-lab ## ten minutes of full load with aggressive timers: no takeover
+	@FLEXHA_LAB_DRIVER=$(DRIVER) $(LAB) scenarios --only soak
 
 lab-up: build packages-lab ## build the lab and leave it running; DRIVER=tap|packet
 	@FLEXHA_LAB_DRIVER=$(DRIVER) $(LAB) up

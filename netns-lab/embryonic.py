@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from failover import moments_of, shown, takeover_of, timers
+from failover import killed, moments_of, shown, takeover_of, timers
 from faults import sync_unheard
 from kills import (
     MODES,
@@ -38,7 +38,7 @@ from kills import (
     describe,
     print_kills,
 )
-from pair import Node, Pair, configuration_text
+from pair import Node, Pair, configuration_text, with_keys
 from relay import PLACES, Relay, spliced
 from rich.console import Console
 from sandbox import BUILD_DIR, Lab, LabError, now_ns, wait_until
@@ -67,13 +67,8 @@ END_LOST_S = 2.0
 # ---- one kill ------------------------------------------------------------------------------------------
 def configuration_with(directory: Path, mode: str) -> Path:
     """The pair's file with a mode of output commit."""
-    text, line = configuration_text(), f'commit = "{mode}"\n'
-    if "[sync]\n" in text:
-        text = text.replace("[sync]\n", f"[sync]\n{line}")
-    else:
-        text = text.replace("[nodes.a]\n", f"[sync]\n{line}\n[nodes.a]\n", 1)
     written = directory / f"pair-{mode}.toml"
-    written.write_text(text)
+    written.write_text(with_keys(configuration_text(), {"sync": f'commit = "{mode}"'}))
     return written
 
 
@@ -148,7 +143,7 @@ class Bench:
             traffic.end(end_s)
             death.victim.start()
             result = traffic.finish(end_s + 10)
-        return self._add(death, case, conns, 0, result, death.at_kill, let_go=let_go)
+        return self._add(death, case, conns, result, death.at_kill, let_go=let_go)
 
     def storm(
         self,
@@ -174,7 +169,7 @@ class Bench:
             result = traffic.finish(END_S + 18)
             figures = relay.figures()
             death.victim.start()
-        return self._add(death, None, conns, delay_ms, result, figures)
+        return self._add(death, None, conns, result, figures, delay_ms=delay_ms, per_s=per_s)
 
     def _prepare(self, where: str) -> Death:
         start_ns = now_ns()
@@ -190,10 +185,11 @@ class Bench:
         death: Death,
         case: Case | None,
         conns: int,
-        delay_ms: int,
         result: ShortResult,
         relay: dict[str, Any],
         *,
+        delay_ms: int = 0,
+        per_s: int = 0,
         let_go: int = 0,
     ) -> Kill:
         killed_ns = int(relay["killed_ns"])
@@ -201,6 +197,7 @@ class Bench:
             number=self.number,
             case=case,
             delay_ms=delay_ms,
+            per_s=per_s,
             mode=self.mode,
             victim=death.victim.name,
             survivor=death.survivor.name,
@@ -211,7 +208,7 @@ class Bench:
             let_go=let_go,
             degraded=death.degraded,
             takeover=takeover_of(death.history, killed_ns, death.survivor),
-            moments=moments_of(death.history, death.start_ns, killed_ns, death.victim),
+            moments=moments_of(death.history, death.start_ns, killed_ns, killed(death.victim)),
         )
         self.kills.append(kill)
         return kill

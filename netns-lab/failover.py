@@ -23,7 +23,7 @@ from report import Moment, Report, RoleSpan, Run, TableComparison, Takeover, pri
 from report_html import page, role_spans
 from rich.console import Console
 from sandbox import BUILD_DIR, Lab, LabError, now_ns, wait_until
-from traffic import Download, TcpFlows, UdpProbe, WebServer, compile_programs, web_server
+from traffic import Traffic, WebServer, compile_programs, web_server
 
 from flexha.config.load import load
 
@@ -31,9 +31,6 @@ SCENARIO = "failover"
 REQUIREMENTS = ("R1", "R2", "R4", "R6", "R7", "R12", "R13", "R19", "R20", "R21", "R25")
 BARS = {"outage_median_ms": 220.0, "outage_max_ms": 350.0}
 TRANSLATED_SHARE_MIN = 0.5
-ROUNDS_BEFORE_KILL = 6
-"""Every connection has had so many answers: 1.5 s of steady traffic, and its session is an old one."""
-DOWNLOADED_BEFORE_KILL = 1 << 20
 
 Say = Callable[[str], None]
 
@@ -44,35 +41,24 @@ def run_once(lab: Lab, pair: Pair, web: WebServer, number: int, flows: int, say:
     start_ns = now_ns()
     victim = pair.wait_settled()
     survivor = pair.peer(victim)
-    with contextlib.ExitStack() as stack:
-        say(f"opening {flows:,} TCP connections")
-        tcp = TcpFlows(lab, number, flows=flows)
-        stack.callback(tcp.close)
-        tcp.wait_open()
-        say("TCP steady; starting the UDP flow and the download")
-        udp = UdpProbe(lab, number)
-        stack.callback(udp.close)
-        wait_until(lambda: int(tcp.progress()["rounds"]) >= ROUNDS_BEFORE_KILL, 30, "connections are old")
-        download = Download(lab, web, number)
-        stack.callback(download.close)
-        _wait_spread(pair, download)
+    with Traffic(lab, web, number, flows=flows, say=say) as traffic:
+        wait_until(
+            lambda: traffic.under_way() and pair.settled(), 30, "the PASSIVE node has all of the traffic"
+        )
         before, history = victim.sessions(**LIVE), victim.history()
 
         say(f"node {victim.name} dies")
         kill_ns = victim.die()
-        tcp.mark()
+        traffic.mark()
         with contextlib.suppress(LabError):  # what does not come back is told by the figures below
             wait_until(lambda: survivor.role() == "ACTIVE", 10, f"node {survivor.name} takes over")
             say(f"node {survivor.name} is ACTIVE; waiting for all connections to be answered again")
-            wait_until(tcp.recovered, 20, "each connection has a new request answered")
+            wait_until(traffic.tcp.recovered, 20, "each connection has a new request answered")
         after = survivor.sessions(**LIVE)
         history += survivor.history()
         say("waiting for the end of the download")
-        downloaded = download.finish()
-        probed = udp.finish()
-        survived = tcp.finish()
+        survived, probed, downloaded = traffic.finish()
 
-    moments = moments_of(history, start_ns, kill_ns, victim)
     return Run(
         number=number,
         victim=victim.name,
@@ -83,34 +69,28 @@ def run_once(lab: Lab, pair: Pair, web: WebServer, number: int, flows: int, say:
         download=downloaded,
         takeover=takeover_of(history, kill_ns, survivor),
         table=compare_tables(before, after),
-        moments=moments,
-        roles=_roles(history, kill_ns, victim),
+        moments=moments_of(history, start_ns, kill_ns, killed(victim)),
+        roles=roles_of(history, kill_ns, dead=victim.name),
+        fault=f"node {victim.name} is killed",
     )
 
 
-def _wait_spread(pair: Pair, download: Download) -> None:
-    """The download is well under way, and the PASSIVE node has every session."""
-
-    def spread() -> bool:
-        if download.done():
-            raise LabError(f"the download ended before the kill: {download.finish().detail}")
-        return download.bytes_done() >= DOWNLOADED_BEFORE_KILL and pair.settled()
-
-    wait_until(spread, 30, "the download runs and the PASSIVE node has caught up")
-
-
 # ---- what the daemons' histories say ---------------------------------------------------------------
+def killed(victim: Node) -> Moment:
+    """The moment from which all others are counted."""
+    return Moment(0.0, "lab", f"node {victim.name} killed", "SIGKILL of the daemon, links down")
+
+
 def moments_of(
-    history: Sequence[dict[str, Any]], start_ns: int, kill_ns: int, victim: Node
+    history: Sequence[dict[str, Any]], start_ns: int, fault_ns: int, *lab: Moment
 ) -> tuple[Moment, ...]:
-    """Both nodes' decisions of this run and the kill, in order, in milliseconds from the kill."""
-    moments = [Moment(0.0, "lab", f"node {victim.name} killed", "SIGKILL of the daemon, links down")]
-    moments += [
-        _moment(event, float(event["t_ms"]) - kill_ns / 1e6)
+    """Both nodes' decisions of this run and what the lab did, in order, in milliseconds from the fault."""
+    told = (
+        _moment(event, float(event["t_ms"]) - fault_ns / 1e6)
         for event in history
         if float(event["t_ms"]) * 1e6 >= start_ns
-    ]
-    return tuple(sorted(moments, key=lambda moment: moment.t_ms))
+    )
+    return tuple(sorted((*lab, *told), key=lambda moment: moment.t_ms))
 
 
 def _moment(event: dict[str, Any], t_ms: float) -> Moment:
@@ -143,17 +123,17 @@ def takeover_of(history: Sequence[dict[str, Any]], kill_ns: int, survivor: Node)
     return Takeover(reason, first_ms("peer-lost"), first_ms("role-obeyed", role="ACTIVE"))
 
 
-def _roles(history: Sequence[dict[str, Any]], kill_ns: int, victim: Node) -> tuple[RoleSpan, ...]:
-    """Who held which role when; the victim is DEAD from the kill on."""
+def roles_of(history: Sequence[dict[str, Any]], fault_ns: int, *, dead: str | None) -> tuple[RoleSpan, ...]:
+    """Who held which role when; a node that has died is DEAD from the fault on."""
     spans: list[RoleSpan] = []
     end_ms = 1e9
     for name in topo.NODES:
         changes = [
-            (float(e["t_ms"]) - kill_ns / 1e6, str(e["to"]))
+            (float(e["t_ms"]) - fault_ns / 1e6, str(e["to"]))
             for e in history
             if e["node"] == name and e["event"] == "role"
         ]
-        if name == victim.name:
+        if name == dead:
             changes = [change for change in changes if change[0] < 0] + [(0.0, "DEAD")]
         spans += role_spans(name, sorted(changes), end_ms)
     return tuple(spans)
@@ -203,28 +183,37 @@ def failed_bars(runs: Sequence[Run], wanted: int) -> tuple[str, ...]:
 
 def _failed_in(run: Run) -> list[str]:
     tcp, table = run.tcp, run.table
-    foreign = tcp.foreign + run.udp.foreign
     findings = {
         f"TCP: {tcp.survived} of {tcp.opened} survived, {tcp.reset} reset, {tcp.stalled} stalled, "
         f"{tcp.corrupt} corrupt": tcp.survived != tcp.opened or tcp.opened == 0,
-        f"download: {run.download.detail}": not (run.download.completed and run.download.sha256_ok),
-        f"server saw {', '.join(run.sources_seen)}, not only {topo.WAN_VIP}": run.sources_seen
-        != [topo.WAN_VIP],
-        f"server saw {foreign} packets or connections by another 4-tuple than the first": foreign > 0,
-        f"only {tcp.translated} of {tcp.opened} source ports were translated": tcp.translated
-        < TRANSLATED_SHARE_MIN * tcp.opened,
         f"takeover: {run.survivor} never forwarded as ACTIVE": run.takeover.forwarding_ms is None,
         f"table of {run.survivor}: {len(table.missing)} records missing, {len(table.different)} different, "
         f"{len(table.added)} new; {'; '.join((table.missing + table.different + table.added)[:3])}": (
             not table.identical
         ),
     }
+    return [finding for finding, failed in findings.items() if failed] + traffic_findings(run)
+
+
+def traffic_findings(run: Run) -> list[str]:
+    """What is wrong with the traffic of a run, besides connections that were lost."""
+    tcp = run.tcp
+    foreign = tcp.foreign + run.udp.foreign
+    findings = {
+        f"TCP: {tcp.corrupt} corrupt": tcp.corrupt > 0,
+        f"download: {run.download.detail}": not (run.download.completed and run.download.sha256_ok),
+        f"server saw {', '.join(run.sources_seen)}, not only {topo.WAN_VIP}": run.sources_seen
+        != [topo.WAN_VIP],
+        f"server saw {foreign} packets or connections by another 4-tuple than the first": foreign > 0,
+        f"only {tcp.translated} of {tcp.opened} source ports were translated": tcp.translated
+        < TRANSLATED_SHARE_MIN * tcp.opened,
+    }
     return [finding for finding, failed in findings.items() if failed]
 
 
-def timers() -> dict[str, int]:
+def timers(config_file: Path = CONFIG) -> dict[str, int]:
     """The timers that the outage depends on."""
-    config = load(CONFIG)
+    config = load(config_file)
     return {
         "interval_ms": config.ha.interval_ms,
         "dead_after": config.ha.dead_after,

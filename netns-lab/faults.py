@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faults of the lab's wires. The death of a node is ``pair.Node.die``.
+"""Faults of the lab's wires and of its power. The death of a node is ``pair.Node.die``.
 
-Each fault is a context manager: the wire is whole again after the block.
+Each fault of a wire is a context manager: the wire is whole again after the block.
 """
 
 from __future__ import annotations
 
+import signal
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import topo
-from sandbox import Lab
+from pyroute2.netlink.exceptions import NetlinkError
+from sandbox import Lab, LabError, now_ns, wait_until
 
 BR_STATE_DISABLED = 0
 BR_STATE_FORWARDING = 3
@@ -94,6 +97,95 @@ def sync_unheard(lab: Lab, node: str) -> Iterator[None]:
         yield
     finally:
         lab.run(node, ["nft", "delete", "table", "netdev", table])
+
+
+SILENCE = """table netdev lab_silence {{
+ chain in {{
+  type filter hook ingress device "{device}" priority 0; policy accept;
+  meta time >= {since_s} drop
+ }}
+ chain out {{
+  type filter hook egress device "{device}" priority 0; policy accept;
+  meta time >= {since_s} drop
+ }}
+}}
+"""
+
+
+@contextmanager
+def hung(lab: Lab, node: str) -> Iterator[int]:
+    """A node whose links stay up and carry nothing: all its ports and the cross-connect drop every frame.
+
+    They do from the same moment on, which is yet to come when the block begins: CLOCK_BOOTTIME (ns).
+    """
+    since_s = int(time.time() + 0.5) + 1  # nft knows whole seconds
+    ends = [(switch, f"fx-{port}-{node}") for port, switch in topo.SWITCHES.items()]
+    ends.append((node, topo.XC_DEVICE))
+    with ExitStack() as stack:
+        for host, device in ends:
+            rules = SILENCE.format(device=device, since_s=since_s)
+            lab.run(host, ["nft", "--file", "-"], input_text=rules)
+            stack.callback(lab.run, host, ["nft", "delete", "table", "netdev", "lab_silence"])
+        since_ns = now_ns() + int((since_s - time.time()) * 1e9)
+        if since_ns < now_ns():
+            raise LabError("the links fell silent one after the other: this machine is too slow")
+        yield since_ns
+
+
+HEARTBEATS, ADVERTS = "ip protocol udp udp dport 47850", "ip protocol 112"
+
+
+@contextmanager
+def strangers(lab: Lab) -> Iterator[None]:
+    """No node hears the other by any path: no heartbeat, advert or sync. Switches still learn from both."""
+    with ExitStack() as stack:
+        stack.enter_context(xc_silent(lab))
+        for switch in topo.SWITCHES.values():
+            rules = (
+                "table bridge lab_strangers {\n chain drops {\n"
+                "  type filter hook forward priority 0; policy accept;\n"
+                f"  {HEARTBEATS} drop\n  {ADVERTS} drop\n }}\n}}\n"
+            )
+            lab.run(switch, ["nft", "--file", "-"], input_text=rules)
+            stack.callback(lab.run, switch, ["nft", "delete", "table", "bridge", "lab_strangers"])
+        yield
+
+
+def power_off(lab: Lab, node: str) -> int:
+    """The node is without power: its daemon, its links and its namespace are gone; CLOCK_BOOTTIME (ns).
+
+    The far end of the cross-connect stays with the peer and loses its carrier, as a cable's does: the node's
+    own end is taken out of its namespace before that goes.
+    """
+    ends = [(switch, f"fx-{port}-{node}") for port, switch in topo.SWITCHES.items()]
+    running = [process["pid"] for process in lab.processes() if process["ns"] == node]
+    with ExitStack() as stack:
+        opened = []
+        for host, device in [*ends, (node, topo.XC_DEVICE)]:
+            links = stack.enter_context(lab.links(host))
+            opened.append((links, links.link_lookup(ifname=device)[0]))
+        t_ns = now_ns()
+        for pid in running:
+            lab.signal(pid, signal.SIGKILL)
+        for links, index in opened:
+            with suppress(NetlinkError):  # a TAP goes with its daemon
+                links.link("set", index=index, state="down")
+        links, index = opened[-1]
+        links.link("set", index=index, net_ns_pid=lab.init_pid)
+    lab.unmake_host(node)
+    wait_until(
+        lambda: not any(process["ns"] == node for process in lab.processes()), 10, f"node {node} is gone"
+    )
+    return t_ns
+
+
+def power_on(lab: Lab, node: str) -> None:
+    """The node is there again, as it was built; nothing runs in it."""
+    lab.make_host(node)
+    for port, switch in topo.SWITCHES.items():
+        with lab.links(switch) as links:
+            for index in links.link_lookup(ifname=f"fx-{port}-{node}"):
+                links.link("set", index=index, state="up")
 
 
 def _set_link(lab: Lab, host: str, device: str, *, state: str) -> None:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The lab's commands: ``lab.py up | shell NODE | status | down`` by hand, and the scenarios.
 
-Behind ``make lab-up``, ``lab-shell``, ``lab-status``, ``lab-down``, ``lab-failover`` and ``lab-embryonic``.
+Behind ``make lab-up``, ``lab-shell``, ``lab-status``, ``lab-down``, ``lab-failover``, ``lab-embryonic``,
+``lab-scenarios`` and ``lab-soak``.
 
 An ordinary user's lab is in a user namespace, in which that user is root: each command goes there first.
 """
@@ -18,13 +19,14 @@ from pathlib import Path
 import embryonic
 import failover
 import kills
+import scenarios
 import topo
 from pair import Pair
 from relay import PLACES
 from report import print_status
 from sandbox import BUILD_DIR, RUN_DIR, Lab, LabError
 
-SCENARIOS = ("failover", "embryonic")
+SCENARIOS = ("failover", "embryonic", "scenarios")
 
 
 def up() -> None:
@@ -131,6 +133,10 @@ def main() -> int:
         help=f"only these: any of {', '.join((*PLACES, *kills.WHENS, *kills.STAGES))}, or WHEN-STAGE",
     )
     stepping.add_argument("--no-storms", action="store_true", help="only the stepped kills")
+    playing = commands.add_parser("scenarios", help="every failure, and the bar that each is held against")
+    playing.add_argument("--only", default="", help="names, or first parts of names; default all")
+    playing.add_argument("--runs", type=int, help="how often each; default what each needs")
+    playing.add_argument("--short", action="store_true", help="as continuous integration plays them")
     args = parser.parse_args()
     try:
         become_root(args.command)
@@ -143,6 +149,8 @@ def main() -> int:
         if args.command == "embryonic":
             modes, boundaries = _words(args.modes), _words(args.boundaries)
             return embryonic.main(modes, boundaries, args.runs, storms=not args.no_storms)
+        if args.command == "scenarios":
+            return scenarios.main(_words(args.only), args.runs, short=args.short)
         {"up": up, "status": status, "down": down}[args.command]()
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)

@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,18 @@ def configuration(directory: Path) -> Path:
     written = directory / "pair-packet.toml"
     written.write_text(configuration_text())
     return written
+
+
+def with_keys(text: str, keys: Mapping[str, str]) -> str:
+    """A pair's file with more lines in its sections: section -> lines."""
+    for section, lines in keys.items():
+        head = f"[{section}]\n"
+        before_nodes = text.index("[nodes.a]\n")
+        if head in text:
+            text = text.replace(head, f"{head}{lines}\n")
+        else:
+            text = f"{text[:before_nodes]}{head}{lines}\n\n{text[before_nodes:]}"
+    return text
 
 
 class Node:
@@ -159,9 +172,7 @@ class Node:
         SIGKILL takes the daemon and with it the TAPs, which are the node's LAN and WAN links; the
         cross-connect is a veth, so it is set down by hand. So are LAN and WAN with driver packet.
         """
-        pid = self.pid
-        if pid is None:
-            raise LabError(f"node {self.name} is dead already")
+        pid = self._living()
         with contextlib.ExitStack() as stack:
             opened = []
             for host, device in self.ends_set_down():
@@ -172,6 +183,18 @@ class Node:
                 links.link("set", index=index, state="down")
         self.wait_gone()
         return t_ns
+
+    def kill(self) -> int:
+        """SIGKILL of the daemon and of nothing else; returns CLOCK_BOOTTIME (ns) just before."""
+        t_ns = self.lab.signal(self._living(), signal.SIGKILL)
+        self.wait_gone()
+        return t_ns
+
+    def _living(self) -> int:
+        pid = self.pid
+        if pid is None:
+            raise LabError(f"node {self.name} is dead already")
+        return pid
 
     def ends_set_down(self) -> tuple[tuple[str, str], ...]:
         """Host and device of each link that outlives the daemon, and goes down by hand when the node dies."""
@@ -239,9 +262,7 @@ class Pair:
 
         ``settled`` says nothing of a session whose first packet has yet to come.
         """
-        return all(
-            any(session["inside"] == source for session in node.sessions()) for node in self.nodes.values()
-        )
+        return all(node.sessions(inside=source) for node in self.nodes.values())
 
     def wait_settled(self, timeout_s: float = SETTLE_TIMEOUT_S) -> Node:
         """Wait until ``settled``; returns the ACTIVE node. A daemon that ends meanwhile ends the wait."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +72,14 @@ class TableComparison:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One death of an ACTIVE node under traffic."""
+    """One fault under traffic; in the main job, the death of the ACTIVE node."""
 
     number: int
     victim: str
+    """Whom the fault happens to."""
     survivor: str
     kill_ns: int
+    """When it happens; moment 0 of the timeline."""
     tcp: TcpResult
     udp: UdpResult
     download: DownloadResult
@@ -85,6 +87,8 @@ class Run:
     table: TableComparison
     moments: tuple[Moment, ...]
     roles: tuple[RoleSpan, ...]
+    fault: str
+    """In words, such as "node a is killed"."""
 
     @property
     def outage_ms(self) -> float:
@@ -106,7 +110,12 @@ class Run:
                 "stalled": self.tcp.stalled,
             },
             "download": {"completed": self.download.completed, "sha256_ok": self.download.sha256_ok},
-            "udp": {"sent": self.udp.sent, "lost": self.udp.lost, "gap_ms": round(self.udp.gap_ms, 3)},
+            "udp": {
+                "sent": self.udp.sent,
+                "gap_ms": round(self.udp.gap_ms, 3),
+                **asdict(self.udp.there),
+                "echoes": asdict(self.udp.echoes),
+            },
             "outage_ms": round(self.outage_ms, 3),
             "takeover": {
                 "reason": self.takeover.reason,

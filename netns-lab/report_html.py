@@ -82,7 +82,7 @@ def page(report: Report) -> str:
     if report.runs:
         parts += ["<h2>Outage of each run</h2>", _outage_chart(report), _table(report.runs)]
     parts.append("<h2>The runs</h2>")
-    parts += [_run(run, opened=run is worst) for run in report.runs]
+    parts += [run_details(run, opened=run is worst) for run in report.runs]
     parts += [_timers(report), "</body></html>\n"]
     return "\n".join(parts)
 
@@ -202,16 +202,18 @@ def _timers(report: Report) -> str:
 
 
 # ---- one run ---------------------------------------------------------------------------------------
-def _run(run: Run, *, opened: bool) -> str:
+def run_details(run: Run, *, opened: bool) -> str:
+    """A run to unfold: the drawing, and what happened in it line by line."""
     shown = [moment for moment in run.moments if FROM_MS <= moment.t_ms <= TO_MS]
     rows = "".join(
         f"<tr><td>{i}</td><td>{moment.t_ms:+.1f}</td><td class='t'>{escape(moment.node)}</td>"
         f"<td class='t'>{escape(moment.event)}</td><td class='t w'>{escape(moment.detail)}</td></tr>"
         for i, moment in enumerate(shown, 1)
     )
+    took_over = run.takeover.forwarding_ms is not None
     return (
-        f"<details{' open' if opened else ''}><summary><b>Run {run.number}</b>: {escape(run.victim)} dies, "
-        f"{escape(run.survivor)} takes over <i>outage {run.outage_ms:.1f} ms, "
+        f"<details{' open' if opened else ''}><summary><b>Run {run.number}</b>: {escape(run.fault)}"
+        f"{f', {escape(run.survivor)} takes over' if took_over else ''} <i>outage {run.outage_ms:.1f} ms, "
         f"{run.tcp.survived} of {run.tcp.opened} connections survive</i></summary>"
         f"<div class='scroll'>{_drawing(run, shown)}</div>"
         f"<div class='scroll'><table><tr><th></th><th>ms</th><th class='t'>node</th><th class='t'>event</th>"
@@ -240,7 +242,7 @@ def _drawing(run: Run, moments: Sequence[Moment]) -> str:
     marks.append(
         f"<line class='kill' x1='{_x(0):.1f}' x2='{_x(0):.1f}' y1='18' y2='{bottom}'/>"
         f"<text class='dead' x='{_x(0) - 5:.1f}' y='26' text-anchor='end'>"
-        f"{escape(run.victim)} is killed</text>"
+        f"{escape(run.fault)}</text>"
     )
     return _svg(bottom + 24, f"run {run.number}: roles, events and traffic over time", marks)
 

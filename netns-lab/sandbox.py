@@ -254,6 +254,14 @@ class Lab:
         processes: list[dict[str, Any]] = self._ask({"op": "list"})["processes"]
         return processes
 
+    def unmake_host(self, host: str) -> None:
+        """Take a host's namespace away; it is gone once nothing runs in it any more."""
+        self._ask({"op": "unmake", "host": host})
+
+    def make_host(self, host: str) -> None:
+        """Build it again; links of its own that the lab has put aside are back in it."""
+        self._ask({"op": "make", "host": host})
+
     # ---- the lab's files, sockets and links, from outside ------------------------------------------
     def path(self, inside: str) -> Path:
         """A file of the lab (such as one below its own ``/run``) as this process can open it."""

@@ -16,6 +16,9 @@ spawn    ns, argv, env, name?, detach?; stdin, stdout and stderr     ``{"pid"}``
                                                                      killed, unless ``detach``
 signal   pid, signal                                                 ``{"t_ns"}``: CLOCK_BOOTTIME just before
 list     (none)                                                      ``{"processes": [{pid,name,ns,argv}]}``
+unmake   host                                                        ``{}``: the host's namespace has no name;
+                                                                     it goes with its last process
+make     host                                                        ``{}``: it is there again, as built
 stop     (none)                                                      none: process 1 ends, and the lab
 =======  ==========================================================  =====================================
 """
@@ -104,7 +107,7 @@ class Supervisor:
         try:
             request = json.loads(message)
             answer = self._perform(request, fds, connection)
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (ValueError, KeyError, TypeError, OSError, subprocess.SubprocessError) as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
         finally:
             for fd in fds:
@@ -132,6 +135,14 @@ class Supervisor:
                         for c in self._children.values()
                     ]
                 }
+            case "unmake":
+                topo.unmake(str(request["host"]))
+                return {}
+            case "make":
+                # In a program of its own: netlink to another namespace starts children, which are not ours.
+                argv = [sys.executable, topo.__file__, str(request["host"])]
+                subprocess.run(argv, check=True)
+                return {}
             case "stop":
                 sys.exit(0)
             case op:

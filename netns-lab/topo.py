@@ -8,12 +8,13 @@ already a tmpfs, so that the names under ``/run/netns`` are the lab's alone. The
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyroute2 import NetNS, netns
+from pyroute2 import IPRoute, NetNS, netns
 
 LAN_VIP = "198.51.100.1"
 WAN_VIP = "203.0.113.3"
@@ -141,6 +142,24 @@ def build() -> None:
             _bring_up(links, host)
 
 
+def unmake(name: str) -> None:
+    """Take the name of a host's namespace away: it is gone with its last process and socket."""
+    netns.remove(name)
+
+
+def make(name: str) -> None:
+    """A host that was unmade, as ``build`` made it: its devices wait where the lab's process 1 is."""
+    (host,) = (host for host in HOSTS if host.name == name)
+    netns.create(name)
+    with inside(name):
+        _set_sysctls(host)
+    with IPRoute() as own:
+        for device in host.addresses:
+            own.link("set", index=own.link_lookup(ifname=device)[0], net_ns_fd=name)
+    with NetNS(name) as links:
+        _bring_up(links, host)
+
+
 def _set_sysctls(host: Host) -> None:
     """IPv6 off (no router advertisements or MLD in captures), no reverse-path filter, forwarding as told.
 
@@ -191,3 +210,7 @@ def inside(name: str) -> Iterator[None]:
         yield
     finally:
         netns.popns()
+
+
+if __name__ == "__main__":  # the supervisor, which is to build a host again
+    make(sys.argv[1])

@@ -18,7 +18,7 @@ import secrets
 import select
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +31,7 @@ BIN_DIR = BUILD_DIR / "bin"
 PROGRAMS = ("tcp_flows", "tcp_once", "udp_probe", "relay")
 TCP_PORT = "7100"
 UDP_PORT = "7000"
+MISSING_TOLD = 10
 PORTS_PER_ADDRESS = 100
 FIRST_SOURCE_PORT = 20000
 STALL_S = 5.0
@@ -38,8 +39,8 @@ STALL_S = 5.0
 DOWNLOAD_BYTES = 20 << 20
 DOWNLOAD_STALL_S = 20
 """curl gives up after so long without a byte."""
-DOWNLOAD_RATE = "2m"
-"""nginx's limit_rate: the download takes 10 s, and so spans the failover."""
+DOWNLOAD_S = 10.0
+"""How long the download takes by nginx's limit_rate, so that it spans the failover."""
 
 
 def compile_programs() -> None:
@@ -289,12 +290,42 @@ class ShortConns:
 
 # ---- UDP -------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
+class Order:
+    """What a direction did to a sequence of numbers."""
+
+    lost: int
+    duplicated: int
+    reordered: int
+    """Numbers that came after a higher one."""
+    missing: tuple[int, ...]
+    """The first of those that were lost."""
+
+
+def order_of(sent: set[int], came: Sequence[int]) -> Order:
+    """``came``: numbers as they arrived."""
+    seen: set[int] = set()
+    duplicated = reordered = 0
+    highest = -1
+    for seq in came:
+        if seq in seen:
+            duplicated += 1
+            continue
+        seen.add(seq)
+        reordered += seq < highest
+        highest = max(highest, seq)
+    lost = sorted(sent - seen)
+    return Order(len(lost), duplicated, reordered, tuple(lost[:MISSING_TOLD]))
+
+
+@dataclass(frozen=True, slots=True)
 class UdpResult:
-    """What the receiver saw of the probe."""
+    """What the receiver saw of the probe, and the sender of the echoes."""
 
     sent: int
     received: int
-    lost: int
+    there: Order
+    echoes: Order
+    """Of what the receiver sent back."""
     foreign: int
     gap_ms: float
     """The longest time without an arrival between the first and the last."""
@@ -302,6 +333,11 @@ class UdpResult:
     sources: tuple[str, ...]
     arrival_ns: array.array[int]
     echo_ns: array.array[int]
+
+    @property
+    def lost(self) -> int:
+        """Datagrams that never came to the receiver."""
+        return self.there.lost
 
 
 class UdpProbe:
@@ -326,7 +362,9 @@ class UdpProbe:
         """Stop sending, wait for the last echoes, and collect both ends' figures."""
         sent = self._client.terminate()
         served = self._server.terminate()
-        arrivals = self._arrivals(self._logs[0])
+        arrivals, echoes = self._arrivals(self._logs[0]), self._arrivals(self._logs[1])
+        there = order_of(set(range(sent["sent"])), [seq for _, seq in arrivals])
+        back = order_of({seq for _, seq in arrivals}, [seq for _, seq in echoes])
         times = array.array("Q", (t_ns for t_ns, _ in arrivals))
         gap_ns, gap_from_ns = max(
             ((after - before, before) for before, after in itertools.pairwise(times)),
@@ -335,13 +373,14 @@ class UdpProbe:
         return UdpResult(
             sent=sent["sent"],
             received=len(arrivals),
-            lost=sent["sent"] - len({seq for _, seq in arrivals}),
+            there=there,
+            echoes=back,
             foreign=served["foreign"],
             gap_ms=gap_ns / 1e6,
             gap_from_ns=gap_from_ns,
             sources=tuple(served["sources"]),
             arrival_ns=times,
-            echo_ns=array.array("Q", (t_ns for t_ns, _ in self._arrivals(self._logs[1]))),
+            echo_ns=array.array("Q", (t_ns for t_ns, _ in echoes)),
         )
 
     def _arrivals(self, log: str) -> list[tuple[int, int]]:
@@ -374,21 +413,21 @@ http {{
     server {{
         listen {address}:80;
         root /run/www;
-        limit_rate {rate};
+        limit_rate $arg_rate;
     }}
 }}
 """
 
 
 class WebServer:
-    """nginx with one file of random bytes, sent slowly enough to span a failover."""
+    """nginx with one file of random bytes, sent at the rate that the address asks for."""
 
     def __init__(self, lab: Lab, log: Path) -> None:
         content = secrets.token_bytes(DOWNLOAD_BYTES)
         self.sha256 = hashlib.sha256(content).hexdigest()
         lab.path("/run/www").mkdir(exist_ok=True)
         lab.path("/run/www/file").write_bytes(content)
-        config = NGINX_CONF.format(address=topo.SERVER_ADDRESS, rate=DOWNLOAD_RATE)
+        config = NGINX_CONF.format(address=topo.SERVER_ADDRESS)
         lab.path("/run/nginx.conf").write_text(config)
         with log.open("wb") as stderr:
             self._process = lab.spawn(
@@ -417,12 +456,12 @@ class DownloadResult:
 
 
 class Download:
-    """One curl in the client host."""
+    """One curl in the client host: ``DOWNLOAD_BYTES`` within ``seconds`` if nothing is in its way."""
 
-    def __init__(self, lab: Lab, web: WebServer, run: int) -> None:
+    def __init__(self, lab: Lab, web: WebServer, run: int, *, seconds: float = DOWNLOAD_S) -> None:
         self._web = web
         self._target = lab.path(f"/run/download-{run}")
-        url = f"http://{topo.SERVER_ADDRESS}/file"
+        url = f"http://{topo.SERVER_ADDRESS}/file?rate={DOWNLOAD_BYTES / seconds:.0f}"
         argv = ["curl", "--silent", "--show-error", "--fail", "--no-buffer"]
         argv += ["--speed-limit", "1", "--speed-time", str(DOWNLOAD_STALL_S)]
         self._errors = lab.path(f"/run/curl-{run}.log")
@@ -463,6 +502,78 @@ def web_server(lab: Lab, log: Path) -> Iterator[WebServer]:
         yield web
     finally:
         web.close()
+
+
+# ---- all of it -------------------------------------------------------------------------------------
+ROUNDS_BEFORE_FAULT = 6
+"""Every connection has had so many answers: 1.5 s of steady traffic, and its session is an old one."""
+DOWNLOADED_BEFORE_FAULT = 1 << 20
+
+
+class Traffic:
+    """The traffic of a failure: TCP connections, the UDP flow and a download, all of them old and steady."""
+
+    def __init__(
+        self,
+        lab: Lab,
+        web: WebServer,
+        run: int,
+        *,
+        flows: int,
+        download_s: float = DOWNLOAD_S,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        with contextlib.ExitStack() as stack:
+            say(f"opening {flows:,} TCP connections")
+            self.tcp = TcpFlows(lab, run, flows=flows)
+            stack.callback(self.tcp.close)
+            self.tcp.wait_open()
+            say("TCP steady; starting the UDP flow and the download")
+            self.udp = UdpProbe(lab, run)
+            stack.callback(self.udp.close)
+            wait_until(
+                lambda: int(self.tcp.progress()["rounds"]) >= ROUNDS_BEFORE_FAULT, 30, "connections are old"
+            )
+            self.download = Download(lab, web, run, seconds=download_s)
+            stack.callback(self.download.close)
+            self._stack = stack.pop_all()
+
+    def under_way(self) -> bool:
+        """The download has come far, and not to its end."""
+        if self.download.done():
+            raise LabError(f"the download ended before the fault: {self.download.finish().detail}")
+        return self.download.bytes_done() >= DOWNLOADED_BEFORE_FAULT
+
+    def mark(self) -> None:
+        """The fault is now: connections count as recovered once a later request has been answered."""
+        self.tcp.mark()
+
+    def rounds(self) -> int:
+        """Answers that every connection has had."""
+        return int(self.tcp.progress()["rounds"])
+
+    def wait_rounds(self, more: int, timeout_s: float = 20) -> None:
+        """Let every connection have so many more answers."""
+        rounds = self.rounds() + more
+        wait_until(lambda: self.rounds() >= rounds, timeout_s, f"every connection has {more} more answers")
+
+    def finish(self) -> tuple[TcpResult, UdpResult, DownloadResult]:
+        """Wait for the end of the download, stop the rest, and collect all figures."""
+        downloaded = self.download.finish()
+        probed = self.udp.finish()
+        return self.tcp.finish(), probed, downloaded
+
+    def close(self) -> None:
+        """Kill what still runs."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def rate_per_ms(times_ns: array.array[int], from_ns: int, to_ns: int, bin_ms: int) -> list[float]:

@@ -27,6 +27,7 @@ GOOD = Kill(
     number=0,
     case=CASE,
     delay_ms=0,
+    per_s=0,
     mode="async",
     victim="a",
     survivor="b",
@@ -82,7 +83,10 @@ def test_a_perfect_kill_has_no_findings() -> None:
         (relayed(through={**RELAY["through"], "ack": 59}), "let through"),
         (relayed(through={**RELAY["through"], "data": 1}), "let through"),
         (replace(GOOD, case=replace(CASE, heard=UNHEARD)), "not 0"),
-        (replace(GOOD, case=None, result=replace(GOOD.result, begun_ms=60)), "new connections a second"),
+        (
+            replace(GOOD, case=None, per_s=2400, result=replace(GOOD.result, begun_ms=60)),
+            "new connections a second",
+        ),
     ],
 )
 def test_each_flaw_is_told(kill: Kill, word: str) -> None:

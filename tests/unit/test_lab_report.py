@@ -13,7 +13,7 @@ import pytest
 import topo
 from failover import BARS, REQUIREMENTS, failed_bars
 from report import Report, Run, TableComparison, Takeover
-from traffic import DownloadResult, TcpResult, UdpResult
+from traffic import DownloadResult, Order, TcpResult, UdpResult
 
 GOOD = Run(
     number=1,
@@ -35,7 +35,8 @@ GOOD = Run(
     udp=UdpResult(
         sent=9000,
         received=8880,
-        lost=120,
+        there=Order(lost=120, duplicated=0, reordered=0, missing=(300, 301)),
+        echoes=Order(lost=3, duplicated=0, reordered=0, missing=(298, 299, 420)),
         foreign=0,
         gap_ms=120.0,
         gap_from_ns=0,
@@ -48,6 +49,7 @@ GOOD = Run(
     table=TableComparison(before=2000, same=2000, missing=(), different=(), added=()),
     moments=(),
     roles=(),
+    fault="node a is killed",
 )
 
 
@@ -105,7 +107,15 @@ def test_json_has_the_documented_keys(tmp_path: Path) -> None:
     (run,) = found["runs"]
     assert run["tcp"] == {"opened": 1000, "survived": 1000, "reset": 0, "stalled": 0}
     assert run["download"] == {"completed": True, "sha256_ok": True}
-    assert run["udp"] == {"sent": 9000, "lost": 120, "gap_ms": 120.0}
+    assert run["udp"] == {
+        "sent": 9000,
+        "gap_ms": 120.0,
+        "lost": 120,
+        "duplicated": 0,
+        "reordered": 0,
+        "missing": [300, 301],
+        "echoes": {"lost": 3, "duplicated": 0, "reordered": 0, "missing": [298, 299, 420]},
+    }
     assert run["takeover"] == {"reason": "peer-silent", "detected_ms": 118.0, "forwarding_ms": 120.0}
     assert set(run) == {
         "tcp",

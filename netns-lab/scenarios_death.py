@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ACTIVE node is gone, or as good as gone: each way of dying under traffic, and what it costs."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+
+import faults
+import topo
+from pair import Node
+from sandbox import REPOSITORY, now_ns, wait_until
+from scenario import Bar, Figures, Over, Play, Scenario, Settings, Trial
+from scenario_stage import Stage, Take, repeated
+from scenarios_steady import AGGRESSIVE
+from traffic import BIN_DIR
+
+OUTAGE_MS, LOST_MAX = 25, 12
+"""Of a death that gives itself away by carriers and closed connections."""
+HANG_MS, HANG_AGGRESSIVE_MS = 220, 40
+"""Of one that gives itself away by silence, at 50 ms x 3 and at 5 ms x 3."""
+MILLION, MILLION_PER_S = 1_000_000, 50_000
+MILLION_SHORT = 200_000
+ENDPOINTS = 50_000
+"""Inside endpoints of those sessions: as many external ports of the one pool's 64,512."""
+FILLED_MIN, FILL_ROUNDS = 0.98, 5
+"""So much of it must be there, after so many rounds."""
+LARGE_RATIO = 1.5
+INSIDE_PREFIX, OUTSIDE_PREFIX = "10.0.0.0/8", "198.18.0.0/15"
+"""Where udp_sessions.c has its hosts."""
+
+DEATH_BARS = (
+    Bar("sessions_lost", 0),
+    Bar("outage_ms", OUTAGE_MS, Over.MEDIAN),
+    Bar("lost_there", LOST_MAX, Over.MEDIAN),
+)
+
+Die = Callable[[Stage, Node], int]
+
+
+def die_whole(_: Stage, node: Node) -> int:
+    """SIGKILL, and every link of the node goes down."""
+    return node.die()
+
+
+def die_alone(_: Stage, node: Node) -> int:
+    """SIGKILL; the cross-connect's carrier stays."""
+    return node.kill()
+
+
+def lose_power(stage: Stage, node: Node) -> int:
+    """The daemon, the links and the namespace at once."""
+    t_ns = faults.power_off(stage.lab, node.name)
+    faults.power_on(stage.lab, node.name)
+    return t_ns
+
+
+def one_death(stage: Stage, number: int, die: Die, what: str) -> Trial:
+    """Traffic, a death, the takeover, and what became of the traffic."""
+    victim = stage.settle()
+    with stage.trial(number, victim, f"node {victim.name} {what}") as trial:
+        trial.keep_table()
+        trial.died = True
+        trial.fault_ns = die(stage, victim)
+        _recover(trial)
+        return trial.end()
+
+
+def _recover(trial: Take) -> None:
+    trial.wait_takeover()
+    trial.recover()
+
+
+def deaths(die: Die, what: str) -> Play:
+    """a, b, a, ...: the dead node comes back between two deaths, and does not preempt."""
+    return repeated(lambda stage, number: one_death(stage, number, die, what))
+
+
+def one_hang(stage: Stage, number: int) -> Trial:
+    """Its ports and its cross-connect carry nothing any more, while their links are up and it runs."""
+    victim = stage.settle()
+    with stage.trial(number, victim, f"node {victim.name} hangs") as trial:
+        trial.keep_table()
+        with faults.hung(stage.lab, victim.name) as since_ns:
+            trial.fault_ns = since_ns
+            wait_until(lambda: now_ns() >= since_ns, 5, "the links are silent")
+            _recover(trial)
+        trial.happened("its links carry again")
+        return trial.end()
+
+
+# ---- a large table ---------------------------------------------------------------------------------
+def with_many_sessions(stage: Stage, runs: int) -> Iterator[Trial]:
+    """Deaths with the small table of the traffic alone, then the same with a million sessions beside it."""
+    number = 0
+    for _ in range(runs):
+        number += 1
+        trial = one_death(stage, number, die_whole, "is killed")
+        trial.figures["outage_small_ms"] = trial.figures.pop("outage_ms")
+        yield trial
+    many = MILLION_SHORT if stage.short else MILLION
+    fill(stage, many)
+    for _ in range(runs):
+        number += 1
+        trial = one_death(stage, number, die_whole, f"is killed with {many:,} sessions")
+        trial.figures["outage_large_ms"] = trial.figures.pop("outage_ms")
+        trial.figures["sessions"] = float(sessions_of(stage.pair.active()))
+        yield trial
+
+
+def ratio(trials: Sequence[Trial]) -> Figures:
+    """The outage with the large table by that with the small one, medians."""
+    small, large = (
+        [trial.figures[name] for trial in trials if name in trial.figures]
+        for name in ("outage_small_ms", "outage_large_ms")
+    )
+    return {"large_by_small": statistics.median(large) / statistics.median(small)} if small and large else {}
+
+
+def sessions_of(node: Node) -> int:
+    """Sessions in a node's table."""
+    status = node.status()
+    return 0 if status is None else int(status["flows"]["flows"])
+
+
+def fill(stage: Stage, sessions: int) -> None:
+    """So many UDP sessions, in both nodes' tables."""
+    stage.say(f"opening {sessions:,} sessions")
+    lab, source = stage.lab, REPOSITORY / "tests" / "bench" / "udp_sessions.c"
+    program = BIN_DIR / "udp_sessions"
+    flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"]
+    subprocess.run(["gcc", *flags, "-o", str(program), str(source), "-lm"], check=True)
+    stage.settle()
+    lab.run("isp", ["ip", "route", "replace", "blackhole", OUTSIDE_PREFIX])
+    argv = [str(program), "client", "eth0", topo.LAN_VMAC, str(ENDPOINTS), "0"]
+    argv += [str(sessions), str(MILLION_PER_S)]
+    wanted = sessions * FILLED_MIN
+    for _ in range(FILL_ROUNDS):  # the same sessions: nobody else sends again what a full queue drops
+        lab.run("client", argv, timeout_s=sessions / MILLION_PER_S * 4 + 30)
+        if sessions_of(stage.pair.active()) >= wanted:
+            break
+    nodes = stage.pair.nodes.values()
+    wait_until(lambda: min(map(sessions_of, nodes)) >= wanted, 60, f"both nodes have {wanted:,.0f} sessions")
+
+
+LARGE_TABLE = Settings(
+    keys=(
+        ("fastpath", f"flow_cap = {MILLION + 200_000}"),
+        ("timeouts", "udp_s = 3600"),
+    ),
+    tail=f'\n[[routes]]\nprefix = "{INSIDE_PREFIX}"\nvia = "{topo.CLIENT_ADDRESSES[0]}"\nport = "lan"\n',
+)
+ALL_DEATHS = ("R6", "R7", "R13", "R19", "R20", "B2")
+SCENARIOS = (
+    Scenario(
+        "death-links",
+        ALL_DEATHS,
+        "The ACTIVE node dies: SIGKILL of its daemon, its links go down.",
+        DEATH_BARS,
+        deaths(die_whole, "is killed, its links go down"),
+        runs=10,
+    ),
+    Scenario(
+        "death-sigkill",
+        ALL_DEATHS,
+        "The ACTIVE node's daemon is killed by SIGKILL, and nothing else.",
+        DEATH_BARS,
+        deaths(die_alone, "is killed"),
+        runs=10,
+    ),
+    Scenario(
+        "death-power",
+        ALL_DEATHS,
+        "The ACTIVE node is powered off: its daemon, its links and its namespace are gone.",
+        DEATH_BARS,
+        deaths(lose_power, "is powered off"),
+        runs=10,
+    ),
+    Scenario(
+        "death-million",
+        ALL_DEATHS,
+        "The ACTIVE node dies with a million sessions in the table, and with the small table before.",
+        (Bar("sessions_lost", 0), Bar("large_by_small", LARGE_RATIO)),
+        with_many_sessions,
+        runs=3,
+        settings=LARGE_TABLE,
+        summary=ratio,
+    ),
+    Scenario(
+        "hang",
+        ("R6", "R7", "R13"),
+        "The ACTIVE node hangs silently, its links up; timers of 50 ms x 3.",
+        (Bar("sessions_lost", 0), Bar("outage_ms", HANG_MS)),
+        repeated(one_hang),
+        runs=3,
+    ),
+    Scenario(
+        "hang-aggressive",
+        ("R6", "R7", "R13"),
+        "The ACTIVE node hangs silently, its links up; timers of 5 ms x 3.",
+        (Bar("sessions_lost", 0), Bar("outage_ms", HANG_AGGRESSIVE_MS, Over.MEDIAN)),
+        repeated(one_hang),
+        runs=5,
+        settings=AGGRESSIVE,
+    ),
+)

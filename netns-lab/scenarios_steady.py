@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nothing happens, and nothing must: steady traffic; and load that must not look like a death."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import topo
+from sandbox import now_ns, wait_until
+from scenario import Bar, Play, Scenario, Settings, Trial
+from scenario_stage import Stage, repeated
+
+STEADY_S, STEADY_SHORT_S = 20.0, 5.0
+SOAK_S = 60.0
+LONG_SOAK_S = 600.0
+UNHARMED = (
+    Bar("sessions_lost", 0),
+    Bar("lost", 0),
+    Bar("duplicated", 0),
+    Bar("reordered", 0),
+)
+AGGRESSIVE = Settings(keys=(("ha", "interval_ms = 5\ndead_after = 3"),))
+
+
+def steady_on_active(stage: Stage, number: int) -> Trial:
+    """Frames come to the node that forwards them."""
+    seconds = STEADY_SHORT_S if stage.short else STEADY_S
+    active = stage.settle()
+    with stage.trial(number, active, "nothing happens", download_s=seconds + 4) as trial:
+        trial.fault_ns = now_ns()
+        pass_time(trial.fault_ns, seconds)
+        return trial.end()
+
+
+def pass_time(since_ns: int, seconds: float) -> None:
+    """Until so long after a moment."""
+    wait_until(lambda: now_ns() - since_ns > seconds * 1e9, seconds + 30, "time has passed")
+
+
+@contextlib.contextmanager
+def full_load(stage: Stage) -> Iterator[None]:
+    """Both cores have more to do than they can: programs that spin, and downloads as fast as they go."""
+    spin = ["sh", "-c", "while :; do :; done"]
+    fetch = f"while :; do curl --silent --output /dev/null 'http://{topo.SERVER_ADDRESS}/file?rate=0'; done"
+    with contextlib.ExitStack() as stack:
+        for host in topo.NODES:
+            stack.enter_context(stage.lab.spawn(host, spin))
+        for _ in range(2):
+            stack.enter_context(stage.lab.spawn("client", ["sh", "-c", fetch]))
+        yield
+
+
+def no_false_takeover(seconds: float) -> Play:
+    """Full load for so long, with timers that leave 15 ms of silence."""
+
+    def once(stage: Stage, number: int) -> Trial:
+        with stage.trial(number, stage.settle(), "the load begins", download_s=20) as trial:
+            with full_load(stage):
+                trial.fault_ns = now_ns()
+                pass_time(trial.fault_ns, seconds)
+            return trial.end()
+
+    return repeated(once)
+
+
+SCENARIOS = (
+    Scenario(
+        "steady-active",
+        ("R4", "R6"),
+        "Steady traffic that lands on the ACTIVE node.",
+        (*UNHARMED, Bar("role_changes", 0)),
+        repeated(steady_on_active),
+        runs=1,
+    ),
+    Scenario(
+        "no-false-takeover",
+        ("R13", "B2"),
+        f"Full load on both cores for {SOAK_S:.0f} s, with timers of 5 ms x 3.",
+        (Bar("role_changes", 0), Bar("sessions_lost", 0)),
+        no_false_takeover(SOAK_S),
+        runs=1,
+        settings=AGGRESSIVE,
+    ),
+)
+SOAK = Scenario(
+    "soak",
+    ("R13", "B2"),
+    f"Full load on both cores for {LONG_SOAK_S:.0f} s, with timers of 5 ms x 3.",
+    (Bar("role_changes", 0), Bar("sessions_lost", 0)),
+    no_false_takeover(LONG_SOAK_S),
+    runs=1,
+    settings=AGGRESSIVE,
+)
+"""Longer than the others together: it is played when it is asked for."""

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verdict on a failure: what a bar is held against, and that a missed one is told. Spec: F4, B4."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import topo
+from pair import CONFIG, with_keys
+from rich.console import Console
+from sandbox import LabError
+from scenario import Bar, Outcome, Over, Scenario, Trial
+from scenario_report import page, print_table, rows_of, worst, write_json
+from scenario_stage import figures_of
+from scenarios import ALL, ON_DEMAND, chosen
+from traffic import order_of
+from unit.test_lab_report import GOOD
+
+from flexha.config.load import load
+
+OUTAGE = Bar("outage_ms", 25, Over.MEDIAN)
+SESSIONS = Bar("sessions_lost", 0)
+
+
+def trial(number: int, outage_ms: float, *findings: str, **figures: float) -> Trial:
+    """One that has lost no session."""
+    run = replace(GOOD, number=number, udp=replace(GOOD.udp, gap_ms=outage_ms))
+    return Trial(number, {"outage_ms": outage_ms, "sessions_lost": 0.0, **figures}, findings, run)
+
+
+def outcome(*trials: Trial, **changes: Any) -> Outcome:
+    """Of a scenario that came to its end."""
+    made = Outcome(
+        name="death",
+        requirements=("R7", "B2"),
+        row="The ACTIVE node dies.",
+        timers={"interval_ms": 50},
+        bars=(SESSIONS, OUTAGE),
+        trials=trials,
+        wanted=len(trials),
+    )
+    return replace(made, **changes)
+
+
+GOOD_OUTCOME = outcome(trial(1, 12.0), trial(2, 20.5), trial(3, 80.0))
+
+
+# ---- bars --------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("bar", "values", "holds"),
+    [
+        (Bar("x", 5), [4, 5], True),
+        (Bar("x", 5), [4, 5.1], False),
+        (Bar("x", 5, Over.MEDIAN), [4, 5, 90], True),
+        (Bar("x", 5, Over.MEDIAN), [4, 6, 6], False),
+        (Bar("x", 5, Over.SUM), [2, 2], True),
+        (Bar("x", 5, Over.SUM), [2, 4], False),
+        (Bar("x", 5, at_least=True), [5, 6], True),
+        (Bar("x", 5, at_least=True), [4, 6], False),
+        (Bar("x", 5), [], False),
+    ],
+)
+def test_what_a_bar_is_held_against(bar: Bar, values: list[float], *, holds: bool) -> None:
+    """Each value, their median or their sum; what was never measured is not met."""
+    assert bar.holds(values) is holds
+
+
+def test_a_good_outcome_passes() -> None:
+    """The median decides where the bar says so, and the spread is told beside it."""
+    assert GOOD_OUTCOME.passed
+    assert rows_of(GOOD_OUTCOME) == [
+        ("sessions_lost <= 0", "0", "ok"),
+        ("outage_ms (median) <= 25", "20.5 (12 .. 80)", "ok"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "word", "state"),
+    [
+        (outcome(trial(1, 30.0)), "outage_ms (median) <= 25: measured 30", "MISSED"),
+        (outcome(trial(1, 12.0, sessions_lost=1)), "sessions_lost <= 0: measured 1", "MISSED"),
+        (outcome(trial(1, 12.0, "a byte was wrong")), "run 1: a byte was wrong", "MISSED"),
+        (outcome(trial(1, 12.0), broken="no lab"), "lab: no lab", "BROKEN"),
+        (outcome(trial(1, 12.0), wanted=2), "runs: 1 of 2 came to their end", "BROKEN"),
+        (outcome(), "measured nothing", "MISSED"),
+        (replace(GOOD_OUTCOME, bars=(Bar("never", 1),)), "never <= 1: measured nothing", "MISSED"),
+    ],
+)
+def test_what_does_not_hold_is_told(spoilt: Outcome, word: str, state: str) -> None:
+    """One flaw fails the scenario; table, page and JSON name it."""
+    assert not spoilt.passed
+    assert any(word in bar for bar in spoilt.failed_bars), spoilt.failed_bars
+    assert state in [row[2] for row in rows_of(spoilt)]
+    text = io.StringIO()
+    print_table(Console(file=text, width=120), [GOOD_OUTCOME, spoilt])
+    assert state in text.getvalue()
+    assert "FAILED: 1 of 2 scenarios hold every bar" in text.getvalue()
+    assert state in page([spoilt])
+    assert spoilt.as_json()["passed"] is False
+
+
+def test_figures_of_all_trials_together() -> None:
+    """A bar finds the summary's figure, whatever single trials say."""
+    ratio = replace(GOOD_OUTCOME, bars=(Bar("large_by_small", 1.5),), figures={"large_by_small": 1.2})
+    assert ratio.passed
+    assert not replace(ratio, figures={"large_by_small": 1.6}).passed
+
+
+# ---- what is written -----------------------------------------------------------------------------------
+def test_json_has_the_keys_of_the_main_job(tmp_path: Path) -> None:
+    """Those of ``failover.json``, and the bars with what was measured."""
+    found = json.loads(write_json(GOOD_OUTCOME, tmp_path).read_text())
+    main_job = {"scenario", "requirements", "timers", "runs", "passed", "failed_bars"}
+    assert set(found) == main_job | {"row", "bars", "figures", "seconds"}
+    assert found["scenario"] == "death"
+    assert found["bars"][1] == {
+        "bar": "outage_ms (median) <= 25",
+        "measured": "20.5 (12 .. 80)",
+        "holds": True,
+        "values": [12.0, 20.5, 80.0],
+    }
+    run = found["runs"][0]
+    assert run["tcp"] == {"opened": 1000, "survived": 1000, "reset": 0, "stalled": 0}
+    assert run["figures"]["outage_ms"] == 12.0
+    assert set(run) == set(GOOD.as_json()) | {"figures", "findings"}
+
+
+def test_page_draws_the_worst_trial() -> None:
+    """Findings count more than a long outage; what has no run of the main job is not drawn."""
+    bare = Trial(4, {"outage_ms": 500.0}, ())
+    assert worst([trial(1, 9.0), trial(2, 90.0), bare]).number == 2  # type: ignore[union-attr]
+    assert worst([trial(1, 9.0, "wrong"), trial(2, 90.0)]).number == 1  # type: ignore[union-attr]
+    assert worst([bare]) is None
+    text = page([GOOD_OUTCOME, outcome(bare)])
+    assert text.count("<svg") == 1
+    assert "<b>Run 3</b>: node a is killed" in text
+
+
+# ---- figures -------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("came", "lost", "duplicated", "reordered"),
+    [
+        ([0, 1, 2, 3], 0, 0, 0),
+        ([0, 1, 3], 1, 0, 0),
+        ([0, 1, 1, 2, 3], 0, 1, 0),
+        ([0, 2, 1, 3], 0, 0, 1),
+        ([3, 0, 1, 2], 0, 0, 3),
+        ([0, 3, 3, 1], 1, 1, 1),
+        ([], 4, 0, 0),
+    ],
+)
+def test_what_a_direction_did(came: list[int], lost: int, duplicated: int, reordered: int) -> None:
+    """Numbers lost, seen twice, and seen after a higher one."""
+    order = order_of({0, 1, 2, 3}, came)
+    assert (order.lost, order.duplicated, order.reordered) == (lost, duplicated, reordered)
+    assert set(order.missing) == {0, 1, 2, 3} - set(came)
+
+
+def test_datagrams_are_counted_on_both_ways() -> None:
+    """But for the one figure that says so."""
+    figures = figures_of(GOOD)
+    assert (figures["lost"], figures["lost_there"]) == (123.0, 120.0)
+    assert figures["sessions_lost"] == 0
+    assert figures["forwarding_ms"] == 120.0
+
+
+# ---- the registry --------------------------------------------------------------------------------------
+def test_scenarios_are_told_apart() -> None:
+    """Names, requirements and bars are there; no name is given twice."""
+    known = (*ALL, *ON_DEMAND)
+    assert len({scenario.name for scenario in known}) == len(known)
+    for scenario in known:
+        assert scenario.bars, scenario.name
+        assert scenario.requirements, scenario.name
+        assert scenario.row.endswith("."), scenario.name
+
+
+@pytest.mark.parametrize("scenario", [*ALL, *ON_DEMAND], ids=lambda scenario: scenario.name)
+def test_settings_make_a_file_that_loads(scenario: Scenario, tmp_path: Path) -> None:
+    """The pair's own file, changed."""
+    written = tmp_path / "pair.toml"
+    text = with_keys(CONFIG.read_text(), dict(scenario.settings.keys)) + scenario.settings.tail
+    written.write_text(text)
+    config = load(written)
+    for section, lines in scenario.settings.keys:
+        for line in lines.splitlines():
+            key, _, value = line.partition(" = ")
+            assert str(getattr(getattr(config, section), key)) == value.strip('"')
+    assert {str(route.via) for route in config.routes} >= {topo.ISP_ADDRESS}
+
+
+def test_names_choose() -> None:
+    """A first part of names stands for all of them; what is long is played only when it is named."""
+    assert [s.name for s in chosen(["hang"])] == ["hang", "hang-aggressive"]
+    assert [s.name for s in chosen(["soak"])] == ["soak"]
+    assert "soak" not in {s.name for s in chosen([])}
+    with pytest.raises(LabError, match="choose of steady-active"):
+        chosen(["nonesuch"])

@@ -17,6 +17,7 @@
 #include "evict.h"
 #include "handoff.h"
 #include "plane.h"
+#include "tx.h"
 
 enum {
 	SOURCE_WIRE = 0,                          /* + port */
@@ -32,116 +33,6 @@ enum {
 	HUGE_PAGE = 2 << 20
 };
 
-/* ---- tx ---- */
-
-/* @may_collect: the frame stays, and batch_flush() will be called */
-static void send_wire(struct worker *w, struct fp_frame *f, bool active, bool may_collect)
-{
-	struct chan *ch = &w->plane->ports[f->out_port].wire[w->index];
-	struct port_counters *pc = &w->ports[f->out_port];
-	uint64_t bytes;
-	int sent;
-
-	if (f->fenced && !active) {
-		f->verdict = V_FENCED;
-		counter_add(&pc->tx_dropped, 1);
-		return;
-	}
-	if (may_collect && batch_tx(w, f))
-		return;
-	sent = port_tx(ch, f, f->fenced ? &w->plane->fence : NULL, &bytes);
-	if (sent == -ECANCELED) {
-		f->verdict = V_FENCED;
-		counter_add(&pc->tx_dropped, 1);
-	} else if (sent < 0) {
-		f->verdict = V_TX_FAILED;
-		counter_add(&pc->tx_errors, 1);
-	} else {
-		counter_add(&pc->tx_frames, (uint64_t)sent);
-		counter_add(&pc->tx_bytes, bytes);
-	}
-}
-
-static void send_host(struct worker *w, struct fp_frame *f)
-{
-	struct chan *ch = &w->plane->ports[f->out_port].host[w->index];
-	struct port_counters *pc = &w->ports[f->out_port];
-	uint64_t bytes;
-
-	if (port_tx(ch, f, NULL, &bytes) < 0) {
-		f->verdict = V_HOST_FULL;
-		counter_add(&pc->host_tx_errors, 1);
-	} else {
-		counter_add(&pc->host_tx_frames, 1);
-	}
-}
-
-/* A slot of the punt ring, or NULL and a count. */
-static struct fp_punt *reserve_punt(struct worker *w)
-{
-	struct fp_punt *punt = ring_reserve_one(&w->punts);
-
-	if (!punt)
-		counter_add(&w->stat_punts_lost, 1);
-	return punt;
-}
-
-static void send_punt(struct worker *w, struct fp_frame *f, uint64_t now_ns)
-{
-	struct fp_punt *punt = reserve_punt(w);
-
-	if (!punt) {
-		f->verdict = V_PUNT_FULL;
-		return;
-	}
-	*punt = (struct fp_punt){
-		.t_ns = now_ns,
-		.kind = FP_PUNT_FRAME,
-		.port = f->out_port,
-		.len = min_u32(f->len, sizeof(punt->data)),
-	};
-	memcpy(punt->data, f->data, punt->len);
-	w->signal |= ring_submit(&w->punts, 1);
-}
-
-static void send_pulse(struct worker *w, struct fp_frame *f, uint64_t now_ns)
-{
-	if (!pulse_hear(w->plane->pulse, w->index, f, now_ns)) {
-		f->verdict = V_PUNT_FULL;
-		counter_add(&w->stat_pulse_lost, 1);
-	}
-}
-
-/* Send what core_step() decided. The fence is read again before each FP_TX_BURST transmissions. */
-static void send_burst(struct worker *w, struct fp_frame *frames, uint32_t n, uint64_t now_ns)
-{
-	bool active = false;
-	uint32_t until_fence = 0;
-
-	for (uint32_t i = 0; i < n; i++) {
-		struct fp_frame *f = &frames[i];
-
-		switch (f->out) {
-		case FP_OUT_WIRE:
-			if (until_fence == 0) {
-				batch_flush(w);
-				active = fence_is_active(&w->plane->fence);
-				until_fence = FP_TX_BURST;
-			}
-			until_fence--;
-			send_wire(w, f, active, true);
-			break;
-		case FP_OUT_HOST: send_host(w, f); break;
-		case FP_OUT_PUNT: send_punt(w, f, now_ns); break;
-		case FP_OUT_PULSE: send_pulse(w, f, now_ns); break;
-		case FP_OUT_HANDOFF: handoff_send(w, f); break;
-		default: break; /* dropped, or parked by the core */
-		}
-	}
-	batch_flush(w);
-	core_account(&w->core, frames, n);
-}
-
 /* ---- rx ---- */
 
 static void step_and_send_from(struct worker *w, struct fp_frame *frames, uint32_t n, uint64_t now_ns,
@@ -152,7 +43,7 @@ static void step_and_send_from(struct worker *w, struct fp_frame *frames, uint32
 	if (unlikely(tap))
 		capture_before(tap, frames, n, from, clock_now());
 	core_step(&w->core, frames, n, now_ns);
-	send_burst(w, frames, n, now_ns);
+	tx_burst(w, frames, n, now_ns);
 	if (unlikely(tap))
 		capture_after(tap, frames, n, clock_now());
 }
@@ -293,33 +184,6 @@ static void release_held(struct worker *w, uint64_t now_ns)
 				   now_ns, FP_CAPTURE_WAITED);
 }
 
-/* Frames of control or of the pulse thread; worker 0 sends them. */
-static bool send_for_others(struct worker *w, struct ring *ring)
-{
-	uint32_t n = FP_TX_BURST;
-	struct port_frame *slots = ring_peek(ring, &n);
-	const bool active = fence_is_active(&w->plane->fence), inject = ring == &w->plane->inject;
-
-	for (uint32_t i = 0; i < n; i++) {
-		struct fp_frame f = {
-			.data = slots[i].data,
-			.len = slots[i].len,
-			.out_port = slots[i].port,
-			.fenced = slots[i].fenced,
-			.verdict = V_COUNT,
-		};
-
-		send_wire(w, &f, active, false);
-		if (f.verdict != V_COUNT && inject)
-			counter_add(&w->stat_inject_lost, 1);
-		if (unlikely(w->tap))
-			capture_sent(w->tap, &f, 1, inject ? FP_CAPTURE_CONTROL : FP_CAPTURE_PULSE,
-				     clock_now());
-	}
-	ring_release(ring, n);
-	return n > 0;
-}
-
 /* ---- between bursts ---- */
 
 void worker_obey_fence(struct worker *w, uint64_t now_ns)
@@ -339,7 +203,7 @@ static void retry_parked(struct worker *w, uint64_t now_ns)
 	uint32_t n;
 
 	while ((n = core_retry_parked(&w->core, w->frames, FP_BURST_MAX, now_ns)) > 0) {
-		send_burst(w, w->frames, n, now_ns);
+		tx_burst(w, w->frames, n, now_ns);
 		if (unlikely(w->tap))
 			capture_sent(w->tap, w->frames, n, FP_CAPTURE_WAITED, clock_now());
 	}
@@ -431,7 +295,7 @@ void worker_ask_neighbours(struct worker *w, uint64_t now_ns)
 	const uint32_t n = core_neigh_wanted(&w->core, wants, WANTS_BURST);
 
 	for (uint32_t i = 0; i < n; i++) {
-		struct fp_punt *punt = reserve_punt(w);
+		struct fp_punt *punt = tx_reserve_punt(w);
 
 		if (!punt)
 			return;
@@ -494,8 +358,8 @@ static bool pass(struct worker *w)
 	busy |= receive_handoffs(w, now_ns);
 	release_fragments(w, now_ns);
 	if (w->index == 0) {
-		busy |= send_for_others(w, &pl->pulse->tx);
-		busy |= send_for_others(w, &pl->inject);
+		busy |= tx_for_others(w, &pl->pulse->tx);
+		busy |= tx_for_others(w, &pl->inject);
 	}
 	busy |= turn_wheel(w, now_ns);
 	worker_ask_neighbours(w, now_ns);
@@ -586,7 +450,7 @@ static void *worker_run(void *arg)
 		rest(w, pass(w));
 	if (w->index == 0) {
 		/* The last words: priority 0 adverts, goodbye heartbeats. */
-		while (send_for_others(w, &w->plane->inject) || send_for_others(w, &w->plane->pulse->tx))
+		while (tx_for_others(w, &w->plane->inject) || tx_for_others(w, &w->plane->pulse->tx))
 			;
 	}
 	batch_close(w);

@@ -12,7 +12,7 @@ SEED ?=
 DRIVER ?=
 ONLY ?=
 SHORT ?=
-SIM_RUNS ?= 100
+J ?= 1
 FUZZ_TIME ?= 60
 PYTEST ?=
 
@@ -103,8 +103,11 @@ PACKET_TESTS := nat fragments icmp failover policy tcp_windows bad_input capture
 test-packet: build packages-test ## what of the tier can differ by driver, once more with driver packet
 	FLEXHA_LAB_DRIVER=packet $(BIN)/pytest $(PACKET_TESTS:%=tests/netns/test_%.py) $(PYTEST)
 
-sim: build ## two cores, virtual clock, faulty network: SIM_RUNS fresh schedules; SEED=n repeats one
-	$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED) --runs 1,--runs $(SIM_RUNS))
+# RUNS has a default for the lab, which is no number of schedules: only who gives it gets so many.
+SIM_RUNS := $(if $(filter command environment,$(firstword $(origin RUNS))),$(RUNS),$(if $(SEED),1,100))
+
+sim: build ## two cores, virtual clock, faulty network: RUNS=m schedules from SEED=n, by J=2 processes; SEED=n alone repeats one
+	$(BIN)/python -m tests.sim $(SEED:%=--seed %) --runs $(SIM_RUNS) --jobs $(J)
 
 asan: ## the C checks and the fuzz corpus under AddressSanitizer and UBSan
 	$(MAKE) --no-print-directory -C csrc/test asan

@@ -26,7 +26,7 @@ class Clock:
 
     def after(self, delay: float, callback: Callback) -> None:
         """Call ``callback`` after ``delay`` ns."""
-        self.at(Ns(self.now + int(delay)), callback)
+        self.at(Ns(self.now + round(delay)), callback)
 
     def run_until(self, end: Ns) -> None:
         """Let time pass."""

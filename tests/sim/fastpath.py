@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import msgpack
@@ -72,12 +72,19 @@ class Worker:
     def room(self) -> int:
         return RING_RECORDS - len(self.ring)
 
+    @property
+    def has_work(self) -> bool:
+        sweeps = self.sweep_asked is not None or self.to_walk is not None
+        return bool(self.queue) or sweeps or self.is_asked
+
 
 @dataclass
 class FakeFastpath:
     """Flows are id -> version; a flow is known to both nodes while its epoch is that of its shard."""
 
     origin: int
+    on_work: Callable[[], None] = lambda: None
+    """Called when there may be something to do, or to drain."""
     fence: Fence = field(default_factory=Fence)
     flows: dict[int, int] = field(default_factory=dict)
     tracking: bool = False
@@ -111,6 +118,7 @@ class FakeFastpath:
         self._touch(flow)
 
     def close_flow(self, flow: int) -> None:
+        self.on_work()
         version, worker = self.flows.pop(flow), self._worker(flow)
         was_told = self._epoch.pop(flow, None) is not None
         if not self.tracking or self.lost >> shard_of(flow) & 1:
@@ -125,6 +133,7 @@ class FakeFastpath:
         worker.queue[flow] = None
 
     def _touch(self, flow: int) -> None:
+        self.on_work()
         worker = self._worker(flow)
         if not self.tracking or self.lost >> shard_of(flow) & 1 or flow in worker.queue:
             return
@@ -162,13 +171,29 @@ class FakeFastpath:
 
     def start_sweep(self, shards: Shards) -> None:
         assert self.tracking
+        self.on_work()
         self._sweep_no += 1
         for worker in self.workers:
             worker.sweep_asked = (worker.sweep_asked or NONE) | (shards & worker.shards)
 
     def ask_digest(self) -> None:
+        self.on_work()
         for worker in self.workers:
             worker.is_asked = True
+
+    def grant(self, records: int) -> None:
+        """So many records may be drained."""
+        self.credit = records
+        self.on_work()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a pass of the workers, or a drain, would do anything."""
+        if not self.tracking:
+            return False
+        if self.credit > 0 and (self.lost or any(worker.ring for worker in self.workers)):
+            return True
+        return any(worker.room and worker.has_work for worker in self.workers)
 
     def work(self) -> None:
         """What the workers do in a pass: fill their rings as far as there is room."""

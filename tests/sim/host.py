@@ -6,7 +6,6 @@ What outlives a crash is the disk (term and flag); everything else is a new ``Pr
 
 from __future__ import annotations
 
-import random
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -117,7 +116,7 @@ class Pulse:
 class Process:
     """One life of the daemon, from its start to its crash or its ``Stop``."""
 
-    def __init__(self, world: World, cfg: NodeConfig, disk: Disk) -> None:
+    def __init__(self, world: World, cfg: NodeConfig, disk: Disk, life: int) -> None:
         self.world = world
         self.cfg = cfg
         self.disk = disk
@@ -125,9 +124,12 @@ class Process:
         self.name = "ab"[cfg.index]
         self.alive = True
         self.paused = False
-        self.incarnation = world.rng.getrandbits(64)
+        self._latency = world.chance.of(f"{self.name}/{life}/latency")
+        self._luck = world.chance.of(f"{self.name}/{life}/luck")
+        self._disk_luck = world.chance.of(f"{self.name}/{life}/disk")
+        self.incarnation = self._luck.getrandbits(64)
         self.state: NodeState = node.initial(cfg)
-        self.fastpath = FakeFastpath(origin=cfg.index + 1)
+        self.fastpath = FakeFastpath(cfg.index + 1, self._wake)
         self.fastpath._next_id = self.incarnation & 0xFFFFFFFF
         self.pulse = Pulse()
         self.connection: Connection | None = None
@@ -141,13 +143,13 @@ class Process:
         self._records = 0
         self._redial_ms = 50.0
         self._disk_free_at = Ns(0)
-        self._begun = self._rng.randrange(1 << 40)  # the clocks of two nodes have nothing in common
+        self._begun = self._luck.randrange(1 << 40)  # the clocks of two nodes have nothing in common
+        self._started_at = world.clock.now
+        self._drain_due = False
+        self._waiting: list[Callable[[], None]] = []
+        """What a stopped process does when it goes on."""
 
     # ---- life ----------------------------------------------------------------------------------------
-    @property
-    def _rng(self) -> random.Random:
-        return self.world.rng
-
     @property
     def role(self) -> Role:
         return self.state.role.role
@@ -160,7 +162,6 @@ class Process:
     def start(self) -> None:
         self.post(Started(self.disk.term, self.incarnation, self.disk.maintenance))
         self._beat()
-        self._drain()
         self._dial()
 
     def crash(self) -> None:
@@ -169,15 +170,24 @@ class Process:
         if self.connection is not None:
             self.connection.close(self.index)
 
+    def pause(self) -> None:
+        """SIGSTOP."""
+        self.paused = True
+
+    def go_on(self) -> None:
+        """SIGCONT: what was due meanwhile happens now, in order."""
+        self.paused = False
+        waiting, self._waiting = self._waiting, []
+        for callback in waiting:
+            self._later(0, callback)
+
     def _later(self, delay_ms: float, callback: Callable[[], None]) -> None:
         """Call back unless the process is dead by then; a stopped process does it when it goes on."""
 
         def run() -> None:
-            if not self.alive:
-                return
             if self.paused:
-                self.world.clock.after(5 * NS_PER_MS, run)
-            else:
+                self._waiting.append(callback)
+            elif self.alive:
                 callback()
 
         self.world.clock.after(delay_ms * NS_PER_MS, run)
@@ -186,7 +196,7 @@ class Process:
     def post(self, event: Event) -> None:
         """An event for the core, after the shell's own latency; events keep their order."""
         self._inbox.append(event)
-        self._later(self._rng.uniform(0.01, self.world.shell_latency_ms), self._handle)
+        self._later(self._latency.uniform(0.01, self.world.shell_latency_ms), self._handle)
 
     def _handle(self) -> None:
         if self._inbox:
@@ -206,7 +216,7 @@ class Process:
         if isinstance(event, TimerFired) and deadline is not None and deadline <= self.now:
             raise SimulationError(f"{self.name}: TimerFired left a deadline in the past: a busy loop")
         self._arm(deadline)
-        self.world.check(self)
+        self.world.judge.check(self, event)
 
     def _arm(self, deadline: Ns | None) -> None:
         if deadline is None or (self._timer_at is not None and self._timer_at <= deadline):
@@ -231,7 +241,7 @@ class Process:
                 self._write(lambda: self._flag_persisted(request, on=on))
             case SetPulse(ready, bye, burst):
                 self.pulse.ready, self.pulse.bye = ready, bye
-                self.world.check_ready(self, ready)
+                self.world.judge.check_ready(self, ready=ready)
                 if burst:
                     self._send_heartbeats()
             case SetPorts(up):
@@ -241,7 +251,7 @@ class Process:
                 if not fenced or fastpath.fence.is_active:
                     self.world.frame_sent(self, port, frame)
             case SendSync(data):
-                self.world.sync_sent(self, data)
+                self.world.judge.sync_sent(self, data)
                 if self.connection is not None:
                     self.connection.send(self.index, data)
             case CloseSync():
@@ -256,7 +266,7 @@ class Process:
             case AskDigest():
                 fastpath.ask_digest()
             case SetDrainCredit(records):
-                fastpath.credit = records
+                fastpath.grant(records)
             case SetCommit(on):
                 fastpath.commit = on
             case BeginImport(seq, shards, _):
@@ -297,7 +307,7 @@ class Process:
         if term < fence.term:
             raise SimulationError(f"{self.name}: SetRole({role.name}, {term}) after term {fence.term}")
         if role is Role.ACTIVE:
-            self.world.check_reign(self, term)
+            self.world.judge.check_reign(self, term)
         fence.role, fence.term = role, term
         if role is Role.ACTIVE and fence.heard > term:  # the pulse thread heard a higher term meanwhile
             fence.role = Role.PASSIVE
@@ -306,7 +316,7 @@ class Process:
 
     def _write(self, done: Callable[[], None]) -> None:
         """The disk takes its time, and keeps the order."""
-        takes_ms = self._rng.uniform(0.5, 30)
+        takes_ms = self._disk_luck.uniform(0.5, 30)
         self._disk_free_at = Ns(max(self._disk_free_at, self.world.clock.now) + ms(takes_ms))
         self._later((self._disk_free_at - self.world.clock.now) / NS_PER_MS, done)
 
@@ -326,7 +336,7 @@ class Process:
             if pulse.alive and silence > ms(self.cfg.interval_ms * self.cfg.dead_after):
                 pulse.alive = False
                 self.post(PathDown(path))
-        self._later(self.cfg.interval_ms * self._rng.uniform(0.98, 1.02), self._beat)
+        self._later(self.cfg.interval_ms * self._luck.uniform(0.98, 1.02), self._beat)
 
     def _send_heartbeats(self) -> None:
         for path, pulse in self.pulse.paths.items():
@@ -387,13 +397,23 @@ class Process:
                 self.post(Fenced(beat.term))
 
     # ---- drains, frames, the sync connection ---------------------------------------------------------
+    def _wake(self) -> None:
+        """Look into the events ring when it is time, if there is a reason to."""
+        if self._drain_due or not self.fastpath.tracking:
+            return
+        self._drain_due = True
+        passed = (self.world.clock.now - self._started_at) % ms(DRAIN_MS)
+        self._later(DRAIN_MS - passed / NS_PER_MS, self._drain)
+
     def _drain(self) -> None:
+        self._drain_due = False
         self.fastpath.work()
         for event in self.fastpath.drain(self.cfg.sync.batch_records):
             self._step(event)
-        if self._rng.random() < 0.5:  # what a worker does between drains lies in its ring
+        if self._luck.random() < 0.5:  # what a worker does between drains lies in its ring
             self.fastpath.work()
-        self._later(DRAIN_MS, self._drain)
+        if self.fastpath.is_busy:
+            self._wake()
 
     def receive_frame(self, port: str, frame: bytes) -> None:
         if self.alive and not self.paused:

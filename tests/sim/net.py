@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A faulty network between two nodes: datagram paths, and one TCP connection over the first of them.
 
-Every random decision comes from one generator, so a seed names a run.
+Each direction of each path has a generator of its own (``chance.py``), so a seed names a run.
 """
 
 from __future__ import annotations
 
-import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sim.chance import Chance
 from sim.clock import Clock
 
 from flexha.units import NS_PER_MS
@@ -39,9 +39,11 @@ class Wire:
 class Network:
     """All paths, both directions."""
 
-    def __init__(self, clock: Clock, rng: random.Random) -> None:
+    def __init__(self, clock: Clock, chance: Chance) -> None:
         self.clock = clock
-        self.rng = rng
+        self._chance = {path: [chance.of(f"wire/{path}/{i}") for i in range(2)] for path in PATHS}
+        self.tcp = [chance.of(f"tcp/{i}") for i in range(2)]
+        """For the two directions of the connection, which the datagrams of xc are not to disturb."""
         self.wires = {path: (Wire(), Wire()) for path in PATHS}
         self.switches = {port: Switch() for port in PORTS}
 
@@ -70,11 +72,11 @@ class Network:
 
     def send(self, path: str, sender: int, deliver: Callable[[], None]) -> None:
         """A datagram: it arrives, late, twice, or never."""
-        wire = self.wires[path][sender]
-        if wire.cut or self.rng.random() < wire.loss:
+        wire, rng = self.wires[path][sender], self._chance[path][sender]
+        if wire.cut or (wire.loss and rng.random() < wire.loss):
             return
-        for _ in range(2 if self.rng.random() < wire.duplicate else 1):
-            self.clock.after(self.rng.uniform(*wire.delay_ms) * NS_PER_MS, deliver)
+        for _ in range(2 if wire.duplicate and rng.random() < wire.duplicate else 1):
+            self.clock.after(rng.uniform(*wire.delay_ms) * NS_PER_MS, deliver)
 
 
 class Switch:
@@ -121,13 +123,13 @@ class Connection:
         if self._busy[sender] or not self._flight[sender]:
             return
         self._busy[sender] = True
-        network, wires = self.network, self.network.wires["xc"]
+        network, wires, rng = self.network, self.network.wires["xc"], self.network.tcp[sender]
         if wires[0].cut or wires[1].cut:
-            network.clock.after(network.rng.uniform(*self.RETRY_MS) * NS_PER_MS, lambda: self._again(sender))
+            network.clock.after(rng.uniform(*self.RETRY_MS) * NS_PER_MS, lambda: self._again(sender))
             return
         wire = wires[sender]
-        delay_ms = network.rng.uniform(*wire.delay_ms)
-        if network.rng.random() < wire.loss:
+        delay_ms = rng.uniform(*wire.delay_ms)
+        if rng.random() < wire.loss:
             delay_ms += 200  # a retransmission
         network.clock.after(delay_ms * NS_PER_MS, lambda: self._arrive(sender))
 
@@ -154,9 +156,8 @@ class Connection:
             more = self._flight[sender].popleft()
             assert more is not None
             joined += more
-        cut = (
-            self.network.rng.randrange(1, len(joined) + 1) if self.network.rng.random() < 0.2 else len(joined)
-        )
+        rng = self.network.tcp[sender]
+        cut = rng.randrange(1, len(joined) + 1) if rng.random() < 0.2 else len(joined)
         if cut < len(joined):
             self._flight[sender].appendleft(joined[cut:])
         self.on_data[receiver](joined[:cut])

@@ -6,19 +6,22 @@ Spec: B5, R20, R21.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 
 import pytest
+from sim.chance import Chance
 from sim.fastpath import QUEUE_MAX, RING_RECORDS, TOMBSTONES_MAX, FakeFastpath, Told
+from sim.faults import Fault, Plan
 from sim.host import Process, SimulationError
-from sim.world import AGREED_S, CHAOS_MS, QUIET_MS, Fault, World
+from sim.judge import AGREED_S
+from sim.world import QUIET_MS, World
 
 from flexha.core.events import Role
 from flexha.core.node import SyncLimits
 from flexha.core.shards import NONE, Shards
 from flexha.units import NS_PER_S, Ns, ms
 
+CHAOS_MS = 15_000
 LIMITS = SyncLimits(window_batches=8, batch_records=8)
 JUDGED_MS = CHAOS_MS + QUIET_MS
 """Traffic ends, and soon after it the tables are compared."""
@@ -31,14 +34,19 @@ def flip(at_ms: float, amount: float) -> Fault:
 
 
 def world(seed: int, limits: SyncLimits = LIMITS) -> World:
-    return World(random.Random(seed), limits=limits)
+    return World(Chance(seed), limits=limits)
+
+
+def run(here: World, *faults: Fault) -> None:
+    """These faults, with all the time in the world to be seen."""
+    here.run(Plan(3, CHAOS_MS, is_patient=True, faults=faults))
 
 
 # ---- mutations -----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("amount", [0.2, 0.7])
 def test_a_flip_is_repaired_in_time(amount: float) -> None:
     """The control of what follows: damage done when all is quiet is gone before the judge looks."""
-    world(3).run([flip(JUDGED_MS + 1, amount)])
+    run(world(3), flip(JUDGED_MS + 1, amount))
 
 
 @pytest.mark.parametrize("amount", [0.2, 0.7])
@@ -48,7 +56,7 @@ def test_an_audit_that_sleeps_is_noticed(monkeypatch: pytest.MonkeyPatch, amount
 
     monkeypatch.setattr(FakeFastpath, "compare", compare)
     with pytest.raises(SimulationError, match="tables differ"):
-        world(3).run([flip(JUDGED_MS + 1, amount)])
+        run(world(3), flip(JUDGED_MS + 1, amount))
 
 
 @pytest.mark.parametrize("amount", [0.2, 0.7])
@@ -56,7 +64,7 @@ def test_damage_that_nobody_did_is_noticed(monkeypatch: pytest.MonkeyPatch, amou
     """The audit finds it; that it had to is what the invariant is about."""
     monkeypatch.setattr(World, "flipped", property(lambda _: False, lambda _self, _: None), raising=False)
     with pytest.raises(SimulationError, match="differ at a place in the stream"):
-        world(3).run([flip(JUDGED_MS + 1, amount)])
+        run(world(3), flip(JUDGED_MS + 1, amount))
 
 
 def test_a_record_that_is_not_imported_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,14 +79,14 @@ def test_a_record_that_is_not_imported_is_noticed(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(FakeFastpath, "import_flows", import_flows)
     with pytest.raises(SimulationError, match="differ at a place in the stream"):
-        world(3).run([])
+        run(world(3))
 
 
 def test_a_loss_that_is_not_told_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A change finds no room, and its shard is not swept."""
     monkeypatch.setattr(FakeFastpath, "_lose", lambda _self, _shard: None)
     with pytest.raises(SimulationError, match="differ"):
-        world(3).run([Fault(CHAOS_MS / 2, "burst", "active", "xc", 2, 1.0)])
+        run(world(3), Fault(CHAOS_MS / 2, "burst", "active", "xc", 2, 1.0))
 
 
 def test_a_sweep_that_removes_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +98,7 @@ def test_a_sweep_that_removes_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(FakeFastpath, "end_import", end_import)
     cut = Fault(CHAOS_MS / 2, "cut", "a", "xc", 2, 1.0)
     with pytest.raises(SimulationError, match="tables differ"):
-        world(3, SyncLimits(resume_hold_s=0)).run([cut])
+        run(world(3, SyncLimits(resume_hold_s=0)), cut)
 
 
 # ---- a long absence ------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from cores import FOREIGN, VRIDS, advert
+from sim.chance import Chance
 from sim.fastpath import unpack
 from sim.host import Process
 from sim.net import PATHS
@@ -103,11 +104,22 @@ class NoChance(random.Random):
         return self._incarnation
 
 
+class Certainty(Chance):
+    """Whoever asks, nothing is left to chance."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self._only = NoChance()
+
+    def of(self, source: str) -> random.Random:
+        return self._only
+
+
 class Stage(World):
     """The pair, and what it has done since the block began."""
 
     def __init__(self) -> None:
-        super().__init__(NoChance())
+        super().__init__(Certainty())
         self.traffic = False
         self.lines: list[str] = []
         self._begun = Ns(0)
@@ -178,8 +190,10 @@ class Stage(World):
                 self.crash(node_index(x))
             case "sigterm", [x]:
                 self._process(x).stop()
-            case "stop" | "cont", [x]:
-                self._process(x).paused = verb == "stop"
+            case "stop", [x]:
+                self._process(x).pause()
+            case "cont", [x]:
+                self._process(x).go_on()
             case "cut", ["all"]:
                 for path in PATHS:
                     self._cut(path, "ab")

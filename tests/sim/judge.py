@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What must hold in every schedule.
+
+Invariants of every step:
+  reign       no term is ever reigned in twice; a term is on disk before it is used, and grows
+  fence       two ACTIVE fences that can hear each other are one again within ``DUAL_MS``
+  switches    with healthy ports, the switches send to the one open fence within ``MISLED_MS``
+  ready       a node calls itself ready only when PASSIVE and its last import is complete
+  bounded     the window of unacknowledged batches, and the busy loop that a past deadline would be
+  digests     both tables differ at a place in the stream only if somebody has flipped a bit there
+  commit      packets wait for a peer only while one follows that is in sync
+  handover    when the ACTIVE gives its word, the peer's table holds what its own does
+  answers     every operator's request is answered once, unless its daemon died
+Of every crash of an ACTIVE node:
+  inherit     what the peer has acknowledged is in its table, and not what it has acknowledged the end of
+After quiescence:
+  one ACTIVE, the other one PASSIVE and ready, both tables hold the same flows in the same versions, and the
+  digests have agreed within ``AGREED_S``, whatever was flipped
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sim.fastpath import unpack
+from sim.host import Process, SimulationError
+
+from flexha.core.events import Event, FlowsDrained, FlowsImported, Role, SyncReceived
+from flexha.core.shards import ALL
+from flexha.core.sync_wire import Ack, Batch, SweepBegin
+from flexha.fastpath import Op
+from flexha.units import NS_PER_S, Ns, Term, centiseconds, ms
+
+if TYPE_CHECKING:
+    from sim.world import World
+
+DUAL_MS = 400
+MISLED_MS = 250
+ANSWER_MS = 3000
+AGREED_S = 3
+
+BULK = (SyncReceived, FlowsDrained, FlowsImported)
+"""Events that come by the thousand, and say nothing of roles."""
+
+
+class Judge:
+    """Looks at every step of both nodes, and at the end."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.reasons: list[str] = []
+        """Why roles changed, in order."""
+        self.reigns: dict[Term, tuple[int, int]] = {}
+        self.acked: list[dict[int, tuple[int, Op]]] = [{}, {}]
+        """Per sender: what the present peer has acknowledged, id -> (version, kind)."""
+        self._sent: list[dict[int, list[tuple[int, int, Op]]]] = [{}, {}]
+        self._dual_since: Ns | None = None
+        self._alone: tuple[Process, Ns] | None = None
+        """The only node whose fence is open, and since when."""
+        self._ports_healthy_since: Ns | None = None
+
+    @property
+    def now(self) -> Ns:
+        return self.world.clock.now
+
+    def sync_sent(self, sender: Process, data: bytes) -> None:
+        """Note what is sent and what is acknowledged."""
+        sent, acked = self._sent[sender.index], self.acked[sender.index]
+        for message in sender.sync_messages(data):
+            match message:
+                case SweepBegin(shards=shards) if shards == ALL:
+                    sent.clear()
+                    acked.clear()
+                case Batch(seq, parts):
+                    sent[seq] = unpack(parts)
+                case Ack(seq):
+                    peers_sent = self._sent[1 - sender.index]
+                    for batch in [s for s in peers_sent if s <= seq]:
+                        for flow, version, op in peers_sent.pop(batch):
+                            self.acked[1 - sender.index][flow] = (version, op)
+                case _:
+                    pass
+
+    # ---- of one action -------------------------------------------------------------------------------
+    def check_reign(self, process: Process, term: Term) -> None:
+        if term % 2 != process.index or term > process.disk.term:
+            raise SimulationError(f"{process.name} reigns in {term}, on disk is {process.disk.term}")
+        owner = (process.index, process.incarnation)
+        if self.reigns.setdefault(term, owner) != owner or (term < max(self._own_terms(process))):
+            raise SimulationError(f"{process.name} reigns in {term} again: {self.reigns}")
+
+    def _own_terms(self, process: Process) -> list[Term]:
+        return [t for t, owner in self.reigns.items() if owner[0] == process.index]
+
+    def check_ready(self, process: Process, *, ready: bool) -> None:
+        if ready and not (process.role is Role.PASSIVE and not process.fastpath.incomplete):
+            raise SimulationError(
+                f"{process.name} says ready as {process.role.name}, before its bulk is complete"
+            )
+
+    def _check_handover(self, heir: Process) -> None:
+        """The heir reigns by the ACTIVE's word: nothing is missing in its table."""
+        giver = self.world.nodes[1 - heir.index]
+        given = giver.history if giver is not None else []
+        if giver is None or not any(
+            event == "handover-given" and fields["complete"] and self.now - at < ms(1000)
+            for at, event, fields in given
+        ):
+            return
+        if not self.world.flipped and heir.fastpath.flows != giver.fastpath.flows:
+            missing = giver.fastpath.flows.keys() - heir.fastpath.flows.keys()
+            raise SimulationError(
+                f"{heir.name} reigns by the word of {giver.name}: {len(missing)} flows are missing, or old"
+            )
+
+    # ---- of one step ---------------------------------------------------------------------------------
+    def check(self, process: Process, event: Event) -> None:
+        """``process`` has done its step for ``event``."""
+        sender = process.state.session.sender
+        if len(sender.window) > process.cfg.sync.window_batches + 3:  # a drain ends with a marker
+            raise SimulationError(f"{process.name}: {len(sender.window)} batches in the window")
+        if process.counters.get("audit.differing") and not self.world.flipped:
+            raise SimulationError(f"{process.name}: the tables differ at a place in the stream")
+        if process.fastpath.commit != (sender.engaged and sender.audit.in_sync):
+            raise SimulationError(f"{process.name}: commit is {process.fastpath.commit}")
+        if process.history and process.history[-1][0] == self.now:
+            _, what, fields = process.history[-1]
+            if what == "role":
+                self.reasons.append(str(fields["reason"]))
+                if (fields["to"], fields["reason"]) == ("ACTIVE", "handover"):
+                    self._check_handover(process)
+        if not isinstance(event, BULK):
+            self.look()
+
+    def look(self) -> None:
+        """At both nodes and what is between them."""
+        for process in self.world.nodes:
+            if process is not None and process.alive and process.requests:
+                self._check_answers(process)
+        running = [p for p in self.world.nodes if p is not None and p.alive]
+        reigning = [p for p in running if p.fastpath.fence.is_active]
+        is_paused = any(p.paused for p in running)
+        self._check_dual(len(reigning) == 2 and not is_paused)
+        self._check_switches(reigning[0] if len(reigning) == 1 and not is_paused else None)
+
+    def _check_answers(self, process: Process) -> None:
+        if process.paused:
+            return
+        for request, asked in process.requests.items():
+            if request not in process.replies and self.now - asked > ms(ANSWER_MS):
+                raise SimulationError(f"{process.name}: request {request} was never answered")
+
+    def _check_dual(self, dual: bool) -> None:
+        if not (dual and self.world.network.has_healthy_path()):
+            self._dual_since = None
+        elif self._dual_since is None:
+            self._dual_since = self.now
+        elif self.now - self._dual_since > ms(DUAL_MS):
+            raise SimulationError("two ACTIVE nodes hear each other and both stay")
+
+    def _check_switches(self, alone: Process | None) -> None:
+        """Frames of a node that reigns no more may mislead the switches; not for long."""
+        if alone is None:
+            self._alone = None
+        elif self._alone is None or self._alone[0] is not alone:
+            self._alone = (alone, self.now)
+        if not self.world.network.has_healthy_ports():
+            self._ports_healthy_since = None
+        elif self._ports_healthy_since is None:
+            self._ports_healthy_since = self.now
+        if self._alone is None or self._ports_healthy_since is None:
+            return
+        process, since = self._alone
+        if since < self._ports_healthy_since:  # it announced itself into a faulty wire: the next advert tells
+            since = Ns(self._ports_healthy_since + centiseconds(process.cfg.adver_int_cs))
+        if self.now <= since + ms(MISLED_MS):
+            return
+        for port, switch in self.world.network.switches.items():
+            if switch.node != process.index:
+                raise SimulationError(f"{process.name} reigns alone, unknown to the switch of {port}")
+
+    # ---- of a crash ----------------------------------------------------------------------------------
+    def check_inherited(self, dead: Process) -> None:
+        """The ACTIVE node is dead: its peer has what it acknowledged."""
+        peer = self.world.nodes[1 - dead.index]
+        receiver = peer.state.session.receiver if peer is not None else None
+        stream = dead.state.session.sender.stream
+        if peer is None or receiver is None or stream is None or receiver.stream != stream:
+            return
+        for flow, (version, op) in self.acked[dead.index].items():
+            have = peer.fastpath.flows.get(flow)
+            if op is Op.DELETE:
+                if have is not None and flow not in dead.fastpath.flows:
+                    raise SimulationError(f"{peer.name} holds {flow:x}, whose end it acknowledged")
+            elif (
+                not self.world.flipped
+                and dead.fastpath.flows.get(flow) == version
+                and (have is None or have < version)
+            ):
+                raise SimulationError(f"{peer.name} acknowledged {flow:x} version {version}, and has {have}")
+
+    # ---- of the end ----------------------------------------------------------------------------------
+    def is_settled(self) -> bool:
+        """Whether both nodes seem to be what they are to be in the end."""
+        running = [p for p in self.world.nodes if p is not None and p.alive and not p.paused]
+        return (
+            sorted(p.role for p in running) == [Role.PASSIVE, Role.ACTIVE]
+            and all(p.state.role.ready == (p.role is Role.PASSIVE) for p in running)
+            and all(p.fastpath.commit == (p.role is Role.ACTIVE) for p in running)
+            and not any(p.requests.keys() - p.replies.keys() for p in running)
+            and not any(p.state.session.receiver.differing or p.fastpath.lost for p in running)
+        )
+
+    def judge(self) -> None:
+        """After quiescence."""
+        running = [p for p in self.world.nodes if p is not None and p.alive]
+        roles = [p.role.name for p in running]
+        if sorted(roles) != ["ACTIVE", "PASSIVE"]:
+            raise SimulationError(f"after quiescence the roles are {roles}")
+        active, passive = sorted(running, key=lambda p: p.role is not Role.ACTIVE)
+        if not passive.state.role.ready:
+            raise SimulationError("after quiescence PASSIVE is not ready")
+        missing = set(active.fastpath.flows) - set(passive.fastpath.flows)
+        surplus = set(passive.fastpath.flows) - set(active.fastpath.flows)
+        if missing or surplus:
+            raise SimulationError(
+                f"tables differ: {len(missing)} missing, {len(surplus)} too many on PASSIVE"
+            )
+        if active.fastpath.flows != passive.fastpath.flows:
+            raise SimulationError("tables differ: versions on PASSIVE are not those of ACTIVE")
+        for process, agreed_at in (
+            (active, active.state.session.sender.audit.agreed_at),
+            (passive, passive.state.session.receiver.agreed_at),
+        ):
+            if agreed_at is None or process.now - agreed_at > AGREED_S * NS_PER_S:
+                raise SimulationError(f"{process.name}: the digests have not agreed for a while")
+        if active.fastpath.lost or not active.fastpath.commit:
+            raise SimulationError("ACTIVE has lost shards, or does not wait for its peer")
+        if active.fastpath.fence.role is not Role.ACTIVE:
+            raise SimulationError("ACTIVE is fenced, and does not know it")

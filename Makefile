@@ -12,6 +12,7 @@ SEED ?=
 DRIVER ?=
 ONLY ?=
 SHORT ?=
+TOPOLOGY ?=
 J ?= 1
 FUZZ_TIME ?= 60
 PYTEST ?=
@@ -156,8 +157,8 @@ lab-embryonic: build packages-lab ## kill ACTIVE at each packet of new connectio
 	@FLEXHA_LAB_DRIVER=$(DRIVER) $(LAB) embryonic --runs $(RUNS) --modes "$(MODES)" --boundaries "$(BOUNDARIES)"
 
 # Each scenario knows how often it has to be played; RUNS= on the command line overrules all of them.
-lab-scenarios: build packages-lab ## every failure against its bar; ONLY=a,b RUNS=n SHORT=1 DRIVER=tap|packet
-	@FLEXHA_LAB_DRIVER=$(DRIVER) $(LAB) scenarios --only "$(ONLY)" \
+lab-scenarios: build packages-lab ## every failure against its bar; ONLY=a,b RUNS=n SHORT=1 TOPOLOGY=plain|bridges
+	@FLEXHA_LAB_DRIVER=$(DRIVER) FLEXHA_LAB_TOPOLOGY=$(TOPOLOGY) $(LAB) scenarios --only "$(ONLY)" \
 		$(if $(filter file,$(origin RUNS)),,--runs $(RUNS)) $(if $(SHORT),--short)
 
 lab-soak: build packages-lab ## ten minutes of full load with aggressive timers: no takeover

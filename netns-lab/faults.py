@@ -154,24 +154,26 @@ def strangers(lab: Lab) -> Iterator[None]:
 def power_off(lab: Lab, node: str) -> int:
     """The node is without power: its daemon, its links and its namespace are gone; CLOCK_BOOTTIME (ns).
 
-    The far end of the cross-connect stays with the peer and loses its carrier, as a cable's does: the node's
-    own end is taken out of its namespace before that goes.
+    The far ends of its cables stay where they are and lose their carrier: the node's own ends are taken out
+    of its namespace before that goes.
     """
     ends = [(switch, f"fx-{port}-{node}") for port, switch in topo.SWITCHES.items()]
+    ends += [(node, device) for device in topo.cables()]
     running = [process["pid"] for process in lab.processes() if process["ns"] == node]
     with ExitStack() as stack:
         opened = []
-        for host, device in [*ends, (node, topo.XC_DEVICE)]:
+        for host, device in ends:
             links = stack.enter_context(lab.links(host))
-            opened.append((links, links.link_lookup(ifname=device)[0]))
+            opened.append((host, links, links.link_lookup(ifname=device)[0]))
         t_ns = now_ns()
         for pid in running:
             lab.signal(pid, signal.SIGKILL)
-        for links, index in opened:
+        for _, links, index in opened:
             with suppress(NetlinkError):  # a TAP goes with its daemon
                 links.link("set", index=index, state="down")
-        links, index = opened[-1]
-        links.link("set", index=index, net_ns_pid=lab.init_pid)
+        for host, links, index in opened:
+            if host == node:
+                links.link("set", index=index, net_ns_pid=lab.init_pid)
     lab.unmake_host(node)
     wait_until(
         lambda: not any(process["ns"] == node for process in lab.processes()), 10, f"node {node} is gone"
@@ -195,6 +197,5 @@ def _set_link(lab: Lab, host: str, device: str, *, state: str) -> None:
 
 
 def _set_bridge_port(lab: Lab, switch: str, device: str, state: int) -> None:
-    with lab.links(switch) as links:
-        (index,) = links.link_lookup(ifname=device)
-        links.brport("set", index=index, state=state)
+    # Not by pyroute2, whose brport() takes ``state`` for the link's, too, and sets it down.
+    lab.run(switch, ["bridge", "link", "set", "dev", device, "state", str(state)])

@@ -30,8 +30,10 @@ SESSIONS_MAX = 100_000
 
 
 def configuration_text() -> str:
-    """The pair's file for the lab's driver."""
+    """The pair's file for the lab's driver and topology."""
     text = CONFIG.read_text()
+    if topo.topology() == "bridges":
+        return _with_bridges(text)
     if topo.driver() == "tap":
         return text
     lines, node, port = [], "", ""
@@ -49,12 +51,25 @@ def configuration_text() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _with_bridges(text: str) -> str:
+    """The wire TAPs stay in the nodes' own namespaces, in a bridge with a NIC each."""
+    lines, port = [], ""
+    for line in text.splitlines():
+        if section := re.fullmatch(r"\[nodes\.\w+\.ports\.(\w+)\]", line):
+            port = section[1]
+        if line.startswith("bridge ="):
+            lines += [f'bridge = "{topo.node_bridge(port)}"', f'uplink = "{topo.nic(port)}"']
+        elif not line.startswith("netns ="):
+            lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
 def configuration(directory: Path) -> Path:
-    """A file with ``configuration_text()``; with driver packet it is written into ``directory``."""
-    if topo.driver() == "tap":
+    """A file with ``configuration_text()``; one that is not ours is written into ``directory``."""
+    if topo.driver() == "tap" and topo.topology() == "plain":
         return CONFIG
     directory.mkdir(parents=True, exist_ok=True)
-    written = directory / "pair-packet.toml"
+    written = directory / f"pair-{topo.driver()}-{topo.topology()}.toml"
     written.write_text(configuration_text())
     return written
 
@@ -93,7 +108,8 @@ class Node:
 
     def start(self, *, detach: bool = False) -> None:
         """Start the daemon with its links up; its log is appended to."""
-        self.set_xc(up=True)
+        for device in topo.cables():
+            self._set_link(device, up=True)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         argv = [sys.executable, *self.program, "--config", str(self.config), "--node", self.name]
         with self.log.open("ab") as log:
@@ -162,17 +178,21 @@ class Node:
 
     def set_xc(self, *, up: bool) -> None:
         """Set this node's end of the cross-connect up or down."""
+        self._set_link(topo.XC_DEVICE, up=up)
+
+    def _set_link(self, device: str, *, up: bool) -> None:
         with self.lab.links(self.name) as links:
-            (index,) = links.link_lookup(ifname=topo.XC_DEVICE)
+            (index,) = links.link_lookup(ifname=device)
             links.link("set", index=index, state="up" if up else "down")
 
     def die(self) -> int:
         """The node dies whole; returns CLOCK_BOOTTIME (ns) just before.
 
         SIGKILL takes the daemon and with it the TAPs, which are the node's LAN and WAN links; the
-        cross-connect is a veth, so it is set down by hand. So are LAN and WAN with driver packet.
+        cross-connect is a veth, so it is set down by hand. So are LAN and WAN with driver packet, and the
+        NICs in topology bridges.
         """
-        pid = self._living()
+        pid = self.living()
         with contextlib.ExitStack() as stack:
             opened = []
             for host, device in self.ends_set_down():
@@ -186,11 +206,12 @@ class Node:
 
     def kill(self) -> int:
         """SIGKILL of the daemon and of nothing else; returns CLOCK_BOOTTIME (ns) just before."""
-        t_ns = self.lab.signal(self._living(), signal.SIGKILL)
+        t_ns = self.lab.signal(self.living(), signal.SIGKILL)
         self.wait_gone()
         return t_ns
 
-    def _living(self) -> int:
+    def living(self) -> int:
+        """The daemon's pid; it must run."""
         pid = self.pid
         if pid is None:
             raise LabError(f"node {self.name} is dead already")
@@ -198,7 +219,7 @@ class Node:
 
     def ends_set_down(self) -> tuple[tuple[str, str], ...]:
         """Host and device of each link that outlives the daemon, and goes down by hand when the node dies."""
-        ends = [(self.name, topo.XC_DEVICE)]
+        ends = [(self.name, device) for device in topo.cables()]
         if topo.driver() == "packet":
             ends += [end for end, _ in topo.wires_of_nodes() if end[0].startswith(f"{self.name}-")]
         return tuple(ends)

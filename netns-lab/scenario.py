@@ -137,6 +137,8 @@ class Scenario:
     """Trials if nobody says how many."""
     runs_short: int = 1
     settings: Settings = Settings()
+    boxed: bool = False
+    """It depends on how the ports are made, and is played in topology ``bridges`` too."""
     summary: Callable[[Sequence[Trial]], Figures] | None = None
     """Figures of all trials together; a bar finds them beside those of each trial."""
 
@@ -148,6 +150,7 @@ class Outcome:
     name: str
     requirements: tuple[str, ...]
     row: str
+    topology: str
     timers: Mapping[str, int]
     bars: tuple[Bar, ...]
     trials: tuple[Trial, ...]
@@ -158,6 +161,11 @@ class Outcome:
     figures: Figures = field(default_factory=dict)
     """Of all trials together."""
     seconds: float = 0.0
+
+    @property
+    def title(self) -> str:
+        """Its name, with the topology where that is not the plain one."""
+        return self.name if self.topology == "plain" else f"{self.name}@{self.topology}"
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
@@ -188,6 +196,7 @@ class Outcome:
         """The content of ``<scenario>.json``: the keys of ``failover.json``, and the bars."""
         return {
             "scenario": self.name,
+            "topology": self.topology,
             "requirements": list(self.requirements),
             "row": self.row,
             "timers": dict(self.timers),

@@ -22,8 +22,8 @@ WHAT = (
 
 
 def write_json(outcome: Outcome, directory: Path) -> Path:
-    """``<scenario>.json``."""
-    path = directory / f"{outcome.name}.json"
+    """``<scenario>.json``; in another topology ``<scenario>@<topology>.json``."""
+    path = directory / f"{outcome.title}.json"
     path.write_text(json.dumps(outcome.as_json(), indent=1) + "\n")
     return path
 
@@ -58,7 +58,7 @@ def print_table(console: Console, outcomes: Sequence[Outcome]) -> None:
     table.add_column("measured")
     table.add_column("")
     for outcome in outcomes:
-        head, runs = outcome.name, str(len(outcome.trials))
+        head, runs = outcome.title, str(len(outcome.trials))
         for bar, measured, state in rows_of(outcome):
             colour = "green" if state == MET else "bold red"
             table.add_row(head, runs, bar, measured, f"[{colour}]{state}[/]")
@@ -66,7 +66,7 @@ def print_table(console: Console, outcomes: Sequence[Outcome]) -> None:
     console.print(table)
     failed = [outcome for outcome in outcomes if not outcome.passed]
     for outcome in failed:
-        console.print(f"[bold red]{outcome.name}[/]: {outcome.row}", highlight=False)
+        console.print(f"[bold red]{outcome.title}[/]: {outcome.row}", highlight=False)
         for bar in outcome.failed_bars:
             console.print(f"  {bar}", markup=False, highlight=False)
     passed = len(outcomes) - len(failed)
@@ -97,7 +97,7 @@ def _summary(outcomes: Sequence[Outcome]) -> str:
     head = "".join(f"<th class='t'>{text}</th>" for text in heads)
     rows = []
     for outcome in outcomes:
-        name = f"<a href='#{escape(outcome.name)}'>{escape(outcome.name)}</a>"
+        name = f"<a href='#{escape(outcome.title)}'>{escape(outcome.title)}</a>"
         runs = str(len(outcome.trials))
         for bar, measured, state in rows_of(outcome):
             css = "good" if state == MET else "bad"
@@ -113,7 +113,7 @@ def _card(outcome: Outcome) -> str:
     css, word = ("good", "every bar holds") if outcome.passed else ("bad", "failed")
     timers = ", ".join(f"{name} {value}" for name, value in outcome.timers.items())
     failed = "".join(f"<li>{escape(bar)}</li>" for bar in outcome.failed_bars)
-    name, shows = escape(outcome.name), escape(", ".join(outcome.requirements))
+    name, shows = escape(outcome.title), escape(", ".join(outcome.requirements))
     text = f"{escape(outcome.row)} Shows {shows}. {escape(timers)}; took {outcome.seconds:.0f} s."
     parts = [f"<h2 id='{name}'>{name}: <span class='verdict {css}'>{word}</span></h2>", f"<p>{text}</p>"]
     if failed:

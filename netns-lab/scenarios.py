@@ -15,9 +15,12 @@ from pathlib import Path
 
 import scenarios_cut
 import scenarios_death
+import scenarios_link
 import scenarios_planned
+import scenarios_stall
 import scenarios_steady
 import scenarios_storm
+import topo
 from failover import shown, timers
 from rich.console import Console
 from sandbox import BUILD_DIR, LabError
@@ -30,6 +33,8 @@ ALL: tuple[Scenario, ...] = (
     *scenarios_steady.SCENARIOS,
     *scenarios_death.SCENARIOS,
     *scenarios_cut.SCENARIOS,
+    *scenarios_link.SCENARIOS,
+    *scenarios_stall.SCENARIOS,
     *scenarios_planned.SCENARIOS,
     *scenarios_storm.SCENARIOS,
 )
@@ -38,12 +43,19 @@ ON_DEMAND = (scenarios_steady.SOAK,)
 
 
 def chosen(names: Sequence[str]) -> list[Scenario]:
-    """Those that are named, in the table's order; all if none is. A name may be the first part of several."""
+    """Those that are named, in the table's order; a name may be the first part of several.
+
+    If none is: all that depend on the topology, or in the plain one just all.
+    """
     known = (*ALL, *ON_DEMAND)
     for name in names:
         if not any(_named(scenario, name) for scenario in known):
             raise LabError(f"no scenario {name!r}: choose of {', '.join(s.name for s in known)}")
-    return [s for s in known if any(_named(s, name) for name in names)] if names else list(ALL)
+    return [s for s in known if any(_named(s, name) for name in names)] if names else _usual()
+
+
+def _usual() -> list[Scenario]:
+    return [scenario for scenario in ALL if scenario.boxed or topo.topology() == "plain"]
 
 
 def _named(scenario: Scenario, name: str) -> bool:
@@ -78,6 +90,7 @@ class Theatre:
         return Outcome(
             name=scenario.name,
             requirements=scenario.requirements,
+            topology=topo.topology(),
             row=scenario.row,
             timers=timers(config) if config.exists() else {},
             bars=scenario.bars,
@@ -104,7 +117,7 @@ class Theatre:
 
     def _directory_of(self, settings: Settings) -> Path:
         words = [line.split("=")[-1].strip(' "') for _, lines in settings.keys for line in lines.splitlines()]
-        return self._directory / ("-".join(words[:2]).replace("/", "_") or "default")
+        return self._directory / topo.topology() / ("-".join(words[:2]).replace("/", "_") or "default")
 
     def _config(self, settings: Settings) -> Path:
         return self._directory_of(settings) / "pair.toml"

@@ -160,6 +160,7 @@ SCENARIOS = (
         DEATH_BARS,
         deaths(die_whole, "is killed, its links go down"),
         runs=10,
+        boxed=True,
     ),
     Scenario(
         "death-sigkill",
@@ -168,6 +169,7 @@ SCENARIOS = (
         DEATH_BARS,
         deaths(die_alone, "is killed"),
         runs=10,
+        boxed=True,
     ),
     Scenario(
         "death-power",
@@ -176,6 +178,7 @@ SCENARIOS = (
         DEATH_BARS,
         deaths(lose_power, "is powered off"),
         runs=10,
+        boxed=True,
     ),
     Scenario(
         "death-million",
@@ -199,7 +202,7 @@ SCENARIOS = (
         "hang-aggressive",
         ("R6", "R7", "R13"),
         "The ACTIVE node hangs silently, its links up; timers of 5 ms x 3.",
-        (Bar("sessions_lost", 0), Bar("outage_ms", HANG_AGGRESSIVE_MS, Over.MEDIAN)),
+        (Bar("sessions_lost", 0), Bar("outage_ms", HANG_AGGRESSIVE_MS)),
         repeated(one_hang),
         runs=5,
         settings=AGGRESSIVE,

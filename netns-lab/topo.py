@@ -34,6 +34,8 @@ SWITCHES = {"lan": "lansw", "wan": "wansw"}
 """Which switch carries which port of the nodes."""
 DRIVERS = ("tap", "packet")
 DRIVER_VARIABLE = "FLEXHA_LAB_DRIVER"
+TOPOLOGIES = ("plain", "bridges")
+TOPOLOGY_VARIABLE = "FLEXHA_LAB_TOPOLOGY"
 WIRE_DEVICE = "wire"
 """Driver packet: the node's end of the veth whose other end is the switch's fx-PORT-NODE."""
 TUN = Path("/dev/net/tun")
@@ -100,6 +102,32 @@ def driver() -> str:
     return "tap" if tun_usable() else "packet"
 
 
+def topology() -> str:
+    """``plain``: the nodes' TAPs are in the switches. ``bridges``: as on a box, in a bridge with a NIC."""
+    wanted = os.environ.get(TOPOLOGY_VARIABLE, "") or TOPOLOGIES[0]
+    if wanted not in TOPOLOGIES:
+        raise ValueError(f"no topology {wanted!r}: choose one of {', '.join(TOPOLOGIES)}")
+    if wanted == "bridges" and driver() != "tap":
+        raise ValueError("topology bridges is for driver tap: the packet driver has its wire alone")
+    return wanted
+
+
+def node_bridge(port: str) -> str:
+    """Topology bridges: the node's bridge of a port."""
+    return f"br-{port}"
+
+
+def nic(port: str) -> str:
+    """Topology bridges: the NIC in that bridge, a veth whose other end is the switch's fx-PORT-NODE."""
+    return f"nic-{port}"
+
+
+def cables() -> tuple[str, ...]:
+    """Devices of a node whose other end is somebody else's."""
+    nics = tuple(nic(port) for port in SWITCHES) if topology() == "bridges" else ()
+    return (XC_DEVICE, *nics)
+
+
 def wire_namespace(node: str, port: str) -> str:
     """Driver packet: where the node's end of a wire is, alone."""
     return f"{node}-{port}"
@@ -120,15 +148,18 @@ def build() -> None:
     if driver() == "packet":
         hosts += tuple(Host(name, "wire of a node", {}) for (name, _), _ in wires_of_nodes())
         wires += wires_of_nodes()
+    if topology() == "bridges":
+        wires += tuple(
+            ((node, nic(port)), (switch, f"fx-{port}-{node}"))
+            for node in NODES
+            for port, switch in SWITCHES.items()
+        )
     for host in hosts:
         netns.create(host.name)
         with inside(host.name):
             _set_sysctls(host)
     for host in hosts:
-        if host.bridge:
-            with NetNS(host.name) as links:
-                links.link("add", ifname=BRIDGE, kind="bridge", br_stp_state=0)
-                links.link("set", index=_index(links, BRIDGE), state="up")
+        _add_bridges(host)
     for (left_host, left_device), (right_host, right_device) in wires:
         with NetNS(left_host) as links:
             links.link(
@@ -142,6 +173,22 @@ def build() -> None:
             _bring_up(links, host)
 
 
+def _bridges(host: Host) -> dict[str, str]:
+    """Bridges of a host, and the device that is enslaved to each; "" is every other one."""
+    if host.bridge:
+        return {BRIDGE: ""}
+    if host.name in NODES and topology() == "bridges":
+        return {node_bridge(port): nic(port) for port in SWITCHES}
+    return {}
+
+
+def _add_bridges(host: Host) -> None:
+    for bridge in _bridges(host):
+        with NetNS(host.name) as links:
+            links.link("add", ifname=bridge, kind="bridge", br_stp_state=0)
+            links.link("set", index=_index(links, bridge), state="up")
+
+
 def unmake(name: str) -> None:
     """Take the name of a host's namespace away: it is gone with its last process and socket."""
     netns.remove(name)
@@ -153,8 +200,9 @@ def make(name: str) -> None:
     netns.create(name)
     with inside(name):
         _set_sysctls(host)
+    _add_bridges(host)
     with IPRoute() as own:
-        for device in host.addresses:
+        for device in cables():
             own.link("set", index=own.link_lookup(ifname=device)[0], net_ns_fd=name)
     with NetNS(name) as links:
         _bring_up(links, host)
@@ -190,8 +238,9 @@ def _bring_up(links: NetNS, host: Host) -> None:
         for address in host.addresses.get(name, ()):
             ip, _, length = address.partition("/")
             links.addr("add", index=index, address=ip, prefixlen=int(length))
-        if host.bridge and name not in {"lo", BRIDGE}:
-            links.link("set", index=index, master=_index(links, BRIDGE))
+        for bridge, member in _bridges(host).items():
+            if name == member or (not member and name not in {"lo", bridge}):
+                links.link("set", index=index, master=_index(links, bridge))
         links.link("set", index=index, state="up")
     if host.gateway:
         links.route("add", dst="0.0.0.0/0", gateway=host.gateway)

@@ -28,7 +28,7 @@ import topo
 from sandbox import BUILD_DIR, Lab, LabError, Process, wait_until
 
 BIN_DIR = BUILD_DIR / "bin"
-PROGRAMS = ("tcp_flows", "tcp_once", "udp_probe", "relay")
+PROGRAMS = ("tcp_flows", "tcp_once", "udp_probe", "relay", "stall")
 TCP_PORT = "7100"
 UDP_PORT = "7000"
 MISSING_TOLD = 10

@@ -6,12 +6,14 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import replace
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import pytest
 import topo
-from pair import CONFIG, with_keys
+from overheard import judge
+from pair import CONFIG, configuration_text, with_keys
 from rich.console import Console
 from sandbox import LabError
 from scenario import Bar, Outcome, Over, Scenario, Trial
@@ -38,6 +40,7 @@ def outcome(*trials: Trial, **changes: Any) -> Outcome:
     made = Outcome(
         name="death",
         requirements=("R7", "B2"),
+        topology="plain",
         row="The ACTIVE node dies.",
         timers={"interval_ms": 50},
         bars=(SESSIONS, OUTAGE),
@@ -116,7 +119,7 @@ def test_json_has_the_keys_of_the_main_job(tmp_path: Path) -> None:
     """Those of ``failover.json``, and the bars with what was measured."""
     found = json.loads(write_json(GOOD_OUTCOME, tmp_path).read_text())
     main_job = {"scenario", "requirements", "timers", "runs", "passed", "failed_bars"}
-    assert set(found) == main_job | {"row", "bars", "figures", "seconds"}
+    assert set(found) == main_job | {"row", "topology", "bars", "figures", "seconds"}
     assert found["scenario"] == "death"
     assert found["bars"][1] == {
         "bar": "outage_ms (median) <= 25",
@@ -169,6 +172,38 @@ def test_datagrams_are_counted_on_both_ways() -> None:
     assert figures["forwarding_ms"] == 120.0
 
 
+def ethernet(source: str, packet: bytes) -> bytes:
+    """An IPv4 frame."""
+    return bytes(6) + bytes.fromhex(source.replace(":", "")) + b"\x08\x00" + packet
+
+
+def ipv4(source: str, proto: int = 17) -> bytes:
+    """A header, as far as it matters."""
+    head = bytearray(20)
+    head[0], head[9] = 0x45, proto
+    head[12:16] = IPv4Address(source).packed
+    return bytes(head)
+
+
+@pytest.mark.parametrize(
+    ("frame", "data", "adverts"),
+    [
+        (ethernet("02:00:00:00:00:01", ipv4("198.51.100.2")), 0, 0),
+        (ethernet("02:00:00:00:00:01", ipv4("198.51.100.10")), 1, 0),
+        (ethernet(topo.LAN_VMAC, ipv4("198.51.100.2")), 1, 0),
+        (bytes(6) + bytes.fromhex(topo.WAN_VMAC.replace(":", "")) + b"\x08\x06" + bytes(28), 1, 0),
+        (ethernet(topo.LAN_VMAC, ipv4("198.51.100.2", proto=112)), 0, 1),
+        (ethernet("02:00:00:00:00:01", ipv4("198.51.100.2", proto=112)), 0, 1),
+        (bytes(20), 0, 0),
+    ],
+)
+def test_what_only_an_active_node_says(frame: bytes, data: int, adverts: int) -> None:
+    """The virtual router's MAC, somebody else's packet, an advert; not its own heartbeats and ARP."""
+    said = judge([frame], frozenset([IPv4Address("198.51.100.2").packed]))
+    assert (said.data, said.adverts) == (data, adverts)
+    assert bool(said.first) == bool(data or adverts)
+
+
 # ---- the registry --------------------------------------------------------------------------------------
 def test_scenarios_are_told_apart() -> None:
     """Names, requirements and bars are there; no name is given twice."""
@@ -192,6 +227,24 @@ def test_settings_make_a_file_that_loads(scenario: Scenario, tmp_path: Path) -> 
             key, _, value = line.partition(" = ")
             assert str(getattr(getattr(config, section), key)) == value.strip('"')
     assert {str(route.via) for route in config.routes} >= {topo.ISP_ADDRESS}
+
+
+def test_a_bridge_in_each_node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Topology bridges: the wire TAPs stay with their node, beside a NIC; fewer scenarios differ by it."""
+    monkeypatch.setenv(topo.TOPOLOGY_VARIABLE, "bridges")
+    monkeypatch.setenv(topo.DRIVER_VARIABLE, "tap")
+    written = tmp_path / "pair.toml"
+    written.write_text(configuration_text())
+    for node in load(written).nodes.values():
+        for name, port in node.ports.items():
+            assert (port.bridge, port.uplink, port.netns) == (f"br-{name}", f"nic-{name}", None)
+    assert {scenario.name for scenario in chosen([])} == {s.name for s in ALL if s.boxed}
+    monkeypatch.setenv(topo.DRIVER_VARIABLE, "packet")
+    with pytest.raises(ValueError, match="for driver tap"):
+        topo.topology()
+    monkeypatch.setenv(topo.TOPOLOGY_VARIABLE, "ring")
+    with pytest.raises(ValueError, match="no topology 'ring'"):
+        topo.topology()
 
 
 def test_names_choose() -> None:

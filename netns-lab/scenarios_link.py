@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A port of the ACTIVE node loses its wire: the role moves, or the peer's wire is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+
+import faults
+import topo
+from pair import Node
+from sandbox import Lab, now_ns
+from scenario import Bar, Play, Scenario, Trial
+from scenario_stage import Stage, repeated
+from scenarios_steady import pass_time
+
+OUTAGE_MS = 50
+PROBE_MS = 300
+"""Until a next hop that does not answer is taken for lost: 3 probes of 100 ms."""
+DOWN_S = 2.0
+
+Fault = Callable[[Lab, Node, Node], AbstractContextManager[None]]
+
+
+def carrier_lost(port: str) -> Fault:
+    """The switch's port towards the ACTIVE node is down, and so is the node's."""
+    return lambda lab, active, _: faults.link_down(lab, topo.SWITCHES[port], f"fx-{port}-{active.name}")
+
+
+def silently(port: str) -> Fault:
+    """The switch forwards nothing from or to the ACTIVE node's port, whose carrier stays."""
+    return lambda lab, active, _: faults.bridge_port_off(lab, port, active.name)
+
+
+@contextmanager
+def crippled(lab: Lab, active: Node, passive: Node) -> Iterator[None]:
+    """ACTIVE keeps its LAN alone, PASSIVE its WAN alone."""
+    with (
+        faults.link_down(lab, topo.SWITCHES["wan"], f"fx-wan-{active.name}"),
+        faults.link_down(lab, topo.SWITCHES["lan"], f"fx-lan-{passive.name}"),
+    ):
+        yield
+
+
+def losing(fault: Fault, what: str) -> Play:
+    """The wire is gone for a while, under traffic, and comes back."""
+
+    def once(stage: Stage, number: int) -> Trial:
+        active = stage.settle()
+        passive = stage.pair.peer(active)
+        with stage.trial(number, active, what.format(active.name), download_s=9) as trial:
+            conduited = conduit_frames((active, passive))
+            with ExitStack() as stack:
+                trial.fault_ns = now_ns()
+                stack.enter_context(fault(stage.lab, active, passive))
+                trial.recover()
+                pass_time(trial.fault_ns, DOWN_S)
+                conduited = conduit_frames((active, passive)) - conduited
+            trial.happened("the wire is there again")
+            trial.expect(stage.pair.settled, 20, "the pair is whole again")
+            return trial.end(conduit_frames=float(conduited))
+
+    return repeated(once)
+
+
+def conduit_frames(nodes: Sequence[Node]) -> int:
+    """Frames that went from node to node, as the verdicts count them."""
+    return sum(
+        int(verdict["value"])
+        for node in nodes
+        for name, verdict in node.request("counters")["verdicts"].items()
+        if name.startswith("conduit_")
+    )
+
+
+SCENARIOS = (
+    Scenario(
+        "wan-down",
+        ("R8", "R14"),
+        "The WAN link of the ACTIVE node loses its carrier.",
+        (Bar("sessions_lost", 0), Bar("outage_ms", OUTAGE_MS)),
+        losing(carrier_lost("wan"), "node {} loses its WAN"),
+        boxed=True,
+    ),
+    Scenario(
+        "wan-silent",
+        ("R8", "R14"),
+        "The switch no longer forwards from or to the WAN port of the ACTIVE node; its carrier stays.",
+        (Bar("sessions_lost", 0), Bar("outage_ms", PROBE_MS + OUTAGE_MS)),
+        losing(silently("wan"), "node {} loses its WAN, and its carrier stays"),
+        boxed=True,
+    ),
+    Scenario(
+        "lan-down",
+        ("R8",),
+        "The LAN link of the ACTIVE node loses its carrier; the LAN has static routes to the VIP.",
+        (
+            Bar("sessions_lost", 0),
+            Bar("outage_ms", OUTAGE_MS),
+            Bar("conduit_frames", 1, at_least=True),
+        ),
+        losing(carrier_lost("lan"), "node {} loses its LAN"),
+        boxed=True,
+    ),
+    Scenario(
+        "crippled",
+        ("R8",),
+        "ACTIVE has only its LAN, PASSIVE only its WAN.",
+        (Bar("sessions_lost", 0), Bar("conduit_frames", 1, at_least=True)),
+        losing(crippled, "node {} loses its WAN, and its peer the LAN"),
+        boxed=True,
+    ),
+)

@@ -161,18 +161,29 @@ def _vrrp(routers: list[Result]) -> RenderableType:
     return table
 
 
+def _next_hop(hop: Result | None) -> Text:
+    """Who is asked, and whether there is an answer."""
+    if not hop:
+        return Text("not asked", style="dim")
+    if hop.get("state") == "silent":
+        return Text(f"{hop.get('target')} silent", style="red")
+    rtt = hop.get("rtt_ms")
+    return Text(f"{hop.get('target')}" if rtt is None else f"{hop.get('target')} {rtt} ms")
+
+
 _SCORES = (("usable", "score"), ("peer's", "peer_score"))
 
 
 def _ports(ports: list[Result], tracking: Result) -> RenderableType:
     """Usable: up, and so for long enough to count; for both nodes, with what their ports are worth."""
     own, peers = (f"{who} ({_shown(tracking.get(key))})" for who, key in _SCORES)
-    table = _table("port", "up", own, peers, "address", "MAC", "wire device", "host device")
+    table = _table("port", "up", "next hop", own, peers, "address", "MAC", "wire device", "host device")
     for port in ports:
         tracked = (tracking.get("ports") or {}).get(port.get("name")) or {}
         table.add_row(
             str(port.get("name")),
             _yes(port.get("up")),
+            _next_hop(port.get("next_hop")),
             _yes(tracked.get("usable")),
             "-" if tracked.get("peer_usable") is None else _yes(tracked.get("peer_usable")),
             *(_shown(port.get(key)) for key in ("address", "mac", "wire_dev", "host_dev")),

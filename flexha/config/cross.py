@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from flexha.config import cross_policy
+from flexha.config.derive import default_via
 from flexha.config.naming import default_host_dev, port_driver, port_mac, wire_device
 from flexha.config.schema import (
     NODE_NAMES,
@@ -130,6 +131,7 @@ def problems(view: View) -> list[str]:
         cross_policy.check_rules,
         cross_policy.check_forwards,
         _check_routes,
+        _check_tracks,
         _check_node_ports,
         _check_drivers,
         _check_devices,
@@ -190,6 +192,27 @@ def _check_routes(view: View) -> Findings:
         for (node, name), own in view.node_ports.items():
             if own.address == route.via:
                 yield f"{key}.via: {route.via} is nodes.{node}.ports.{name}.address; name another router"
+
+
+def _check_tracks(view: View) -> Findings:
+    for name, port in view.ports.items():
+        key, track = f"ports.{name}.track", port.track
+        if track.kind == "none":
+            if track.target is not None:
+                yield f'{key}.target: nobody asks it, {key}.kind is "none"; set it to "arp", or remove target'
+            continue
+        target = track.target or default_via(name, view.routes.values())
+        if target is None:
+            yield (
+                f"{key}.target: is missing; there is no default route by {name}, so name the router to ask "
+                f'there, or set {key}.kind to "none"'
+            )
+        elif target in port.vips or any(
+            own.address == target for (_, other), own in view.node_ports.items() if other == name
+        ):
+            yield f"{key}.target: {target} is our own address; name the router behind the port"
+        elif track.kind != "icmp" and (reason := outside(target, port.prefix)):
+            yield f"{key}.target: {target} {reason}; beyond the wire only icmp asks"
 
 
 def _check_node_ports(view: View) -> Findings:

@@ -9,10 +9,11 @@ these numbers, so both nodes must derive the same ones. Port ``i`` is heartbeat 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
+from typing import Literal
 
 from flexha.config import equal
 from flexha.config.naming import (
@@ -28,7 +29,16 @@ from flexha.config.naming import (
     wire_device,
 )
 from flexha.config.policy import COMMIT
-from flexha.config.schema import INTERFACE, NODE_NAMES, Config, DriverName, NodeName, NodePort, Port
+from flexha.config.schema import (
+    INTERFACE,
+    NODE_NAMES,
+    Config,
+    DriverName,
+    NodeName,
+    NodePort,
+    Port,
+    Route,
+)
 from flexha.core.node import ChecksumForm, NodeConfig, SyncLimits, TrackedPort, VrrpPort
 from flexha.fastpath import records as fp
 
@@ -74,6 +84,22 @@ class PlugPlan:
     netns: str | None
     bridge: str | None
     uplink: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class HopPlan:
+    """How a port's next hop is asked whether it is there."""
+
+    port: str
+    index: int
+    kind: Literal["arp", "icmp", "neighbour"]
+    target: IPv4Address
+    interval_ms: int
+    misses: int
+    device: str
+    """Towards the node's kernel: probes leave by it."""
+    mac: bytes
+    address: IPv4Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +155,8 @@ class NodePlan:
     name: NodeName
     core: NodeConfig
     plugs: tuple[PlugPlan, ...]
+    hops: tuple[HopPlan, ...]
+    """Of the ports whose next hop is asked."""
     routes: tuple[StaticRoute, ...]
     xc: XcPlan | None
     keys: KeysPlan | None
@@ -340,6 +368,30 @@ def inside_routes(config: Config) -> tuple[fp.Route, ...]:
     )
 
 
+def default_via(port: str, routes: Iterable[Route]) -> IPv4Address | None:
+    """The next hop of the default route by this port, of the best one if there are several."""
+    defaults = [route for route in routes if route.port == port and route.prefix.prefixlen == 0]
+    return min(defaults, key=lambda route: route.metric).via if defaults else None
+
+
+def _hop(config: Config, plug: PlugPlan) -> HopPlan | None:
+    track = config.ports[plug.port].track
+    target = track.target or default_via(plug.port, config.routes)
+    if track.kind == "none" or target is None:
+        return None
+    return HopPlan(
+        port=plug.port,
+        index=plug.index,
+        kind=track.kind,
+        target=target,
+        interval_ms=track.interval_ms,
+        misses=track.misses,
+        device=plug.host_dev,
+        mac=plug.mac,
+        address=plug.interface.ip,
+    )
+
+
 def node_plan(config: Config, name: NodeName) -> NodePlan:
     """All that the shell needs, the fast path's own configuration apart."""
     node, peer = config.nodes[name], config.nodes.get(peer_name(name))
@@ -381,6 +433,7 @@ def node_plan(config: Config, name: NodeName) -> NodePlan:
         name=name,
         core=node_config(config, name),
         plugs=tuple(plugs),
+        hops=tuple(hop for plug in plugs if (hop := _hop(config, plug)) is not None),
         routes=tuple(
             StaticRoute(route.prefix, route.via, host_devs[route.port], route.metric)
             for route in config.routes

@@ -248,6 +248,18 @@ class Pair(Section):
 class Track(Section):
     """``[ports.NAME.track]``: what the loss of a port means for who is ACTIVE."""
 
+    kind: Literal["none", "arp", "icmp", "neighbour"] = Field(
+        default="none",
+        description="how the next hop is asked whether it is there: arp; icmp, also behind the router; "
+        "neighbour: what the kernel knows, which takes seconds; none: the port's wire is all that counts",
+    )
+    target: Address | None = Field(
+        default=None, description="who is asked; default the next hop of the default route by this port"
+    )
+    interval_ms: int = Field(default=100, ge=20, le=10000, description="time between two probes, ms")
+    misses: int = Field(
+        default=3, ge=1, le=20, description="probes without an answer after which the port counts as lost"
+    )
     weight: int | None = Field(
         default=None,
         ge=0,

@@ -157,6 +157,23 @@ class PortChanged:
     up: bool
 
 
+class Hop(StrEnum):
+    """Whether the next hop behind a port answers those who ask it."""
+
+    ANSWERS = "answers"
+    DOUBTED = "doubted"
+    """All but the last of the probes that may go unanswered have."""
+    SILENT = "silent"
+
+
+@dataclass(frozen=True, slots=True)
+class HopChanged:
+    """The next hop behind a port is in another state."""
+
+    port: str
+    hop: Hop
+
+
 # ---- VRRP ------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class VrrpFrameReceived:
@@ -299,6 +316,7 @@ Event = (
     | PeerHeard
     | Fenced
     | PortChanged
+    | HopChanged
     | VrrpFrameReceived
     | SyncConnected
     | SyncReceived

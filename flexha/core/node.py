@@ -45,6 +45,7 @@ from flexha.core.events import (
     Fenced,
     FlowsDrained,
     FlowsImported,
+    HopChanged,
     MaintenanceKept,
     MaintenanceNotKept,
     OperatorAsked,
@@ -274,7 +275,7 @@ class _Turn:
                 liveness, outputs = heartbeat.step(self.state.liveness, event, self._now)
                 self._replace(liveness=liveness)
                 self._emit(outputs)
-            case PortChanged():
+            case PortChanged() | HopChanged():
                 self._tracks(event)
             case VrrpFrameReceived():
                 self._vrrp_frame(event)
@@ -392,8 +393,8 @@ class _Turn:
                     self._sync(output)
                 case vrrp.ActiveDown():
                     pass  # the links together are judged by _look_at_wire
-                case UsableChanged(ports):
-                    self._urgent.append(SetPorts(ports))
+                case UsableChanged(_, told):
+                    self._urgent.append(SetPorts(told))
                     self._facts.append(output)
                 case (
                     PeerFound()
@@ -464,6 +465,7 @@ def _tracking_status(state: NodeState) -> Mapping[str, object]:
         "ports": {
             name: {
                 "wire": link.wire,
+                "next_hop": link.hop.value,
                 "usable": link.usable,
                 "peer_usable": None if theirs is None else name in theirs,
             }

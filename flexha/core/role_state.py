@@ -193,7 +193,7 @@ def observe(state: RoleState, event: Input) -> RoleState:
             return replace(state, wire=wire)
         case IsolationChanged(isolated):
             return replace(state, isolated=isolated)
-        case track.UsableChanged(ports):
+        case track.UsableChanged(ports, _):
             return replace(state, usable=ports)
         case SyncedChanged(synced):
             return replace(state, synced=synced)

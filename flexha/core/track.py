@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What each node's ports are worth, and whether the other node could do more with the role.
 
-A port is *usable* while it has its wire. It counts as lost at once, and as usable again only once it has been
-whole for ``up_ms``, so that a loose plug moves nothing to and fro. A node's *score* is the sum of the weights
-of its usable ports; both nodes count both scores, from the same configuration.
+A port is *usable* while it has its wire, and its next hop answers where that is asked. It counts as lost at
+once, and as usable again only once it has been whole for ``up_ms``, so that a loose plug moves nothing to and
+fro. A node's *score* is the sum of the weights of its usable ports; both nodes count both scores, from the
+same configuration.
+
+A next hop that is doubted is told to the peer as lost before we count it so ourselves: if a router hangs,
+both nodes know of the other's doubt before either gives its role away for it.
 
 The peer would do better with the role if all of this holds:
 
@@ -20,7 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from flexha.core.actions import Level, Record
-from flexha.core.events import PortChanged, TimerFired
+from flexha.core.events import Hop, HopChanged, PortChanged, TimerFired
 from flexha.units import Ns, ms
 
 
@@ -42,9 +46,16 @@ class Link:
 
     wire: bool = True
     """It has its wire. Taken to be so until we hear otherwise."""
+    hop: Hop = Hop.ANSWERS
+    """Likewise."""
     usable: bool = True
     usable_at: Ns | None = None
     """It is whole again, and counts as usable from then on."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is known to be lost."""
+        return self.wire and self.hop is not Hop.SILENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +71,11 @@ class Tracks:
         return frozenset(name for name, link in self.links.items() if link.usable)
 
     @property
+    def told(self) -> frozenset[str]:
+        """Ports that the peer may count on."""
+        return frozenset(name for name in self.usable if self.links[name].hop is Hop.ANSWERS)
+
+    @property
     def is_isolated(self) -> bool:
         """Whether no port has its wire."""
         return not any(link.wire for link in self.links.values())
@@ -67,12 +83,13 @@ class Tracks:
 
 @dataclass(frozen=True, slots=True)
 class UsableChanged:
-    """Fact: these are the usable ports now."""
+    """Fact: these are the usable ports now, and those of them that the peer may count on."""
 
     ports: frozenset[str]
+    told: frozenset[str]
 
 
-Input = PortChanged | TimerFired
+Input = PortChanged | HopChanged | TimerFired
 Output = Record | UsableChanged
 Result = tuple[Tracks, tuple[Output, ...]]
 
@@ -84,22 +101,29 @@ def initial(ports: tuple[TrackedPort, ...]) -> Tracks:
 
 def step(tracks: Tracks, event: Input, now: Ns) -> Result:
     """One event in; what is known of the ports, records, and whether other ones are usable now."""
-    before = tracks.usable
+    before = (tracks.usable, tracks.told)
     records: tuple[Output, ...] = ()
     match event:
         case PortChanged(name, up):
-            if name not in tracks.links or tracks.links[name].wire == up:
+            was = tracks.links.get(name)
+            if was is None or was.wire == up:
                 return tracks, ()
-            tracks = _changed(tracks, name, replace(tracks.links[name], wire=up), now)
-            level = Level.INFO if up else Level.WARNING
-            records = (Record(level, "port", {"port": name, "up": up}, history=True),)
+            tracks = _changed(tracks, name, was, replace(was, wire=up), now)
+            records = (_record("port", name, up=up),)
+        case HopChanged(name, hop):
+            was = tracks.links.get(name)
+            if was is None or was.hop is hop:
+                return tracks, ()
+            tracks = _changed(tracks, name, was, replace(was, hop=hop), now)
+            if Hop.SILENT in (was.hop, hop):
+                records = (_record("next-hop", name, up=hop is not Hop.SILENT),)
         case TimerFired():
             links = {name: _ripened(link, now) for name, link in tracks.links.items()}
             if links == tracks.links:
                 return tracks, ()
             tracks = replace(tracks, links=links)
-    usable = tracks.usable
-    return tracks, records if usable == before else (UsableChanged(usable), *records)
+    after = (tracks.usable, tracks.told)
+    return tracks, records if after == before else (UsableChanged(*after), *records)
 
 
 def next_deadline(tracks: Tracks) -> Ns | None:
@@ -119,14 +143,17 @@ def is_better(ports: tuple[TrackedPort, ...], *, here: frozenset[str], there: fr
     return regained and sides_here <= sides_there and score(ports, there) > score(ports, here)
 
 
-def _changed(tracks: Tracks, name: str, link: Link, now: Ns) -> Tracks:
+def _record(event: str, port: str, *, up: bool) -> Record:
+    return Record(Level.INFO if up else Level.WARNING, event, {"port": port, "up": up}, history=True)
+
+
+def _changed(tracks: Tracks, name: str, was: Link, link: Link, now: Ns) -> Tracks:
     """A loss counts at once; being whole again counts after ``up_ms``."""
-    up_ms = next(port.up_ms for port in tracks.ports if port.name == name)
-    link = (
-        replace(link, usable_at=Ns(now + ms(up_ms)))
-        if link.wire
-        else replace(link, usable=False, usable_at=None)
-    )
+    if not link.is_whole:
+        link = replace(link, usable=False, usable_at=None)
+    elif not was.is_whole:
+        up_ms = next(port.up_ms for port in tracks.ports if port.name == name)
+        link = replace(link, usable_at=Ns(now + ms(up_ms)))
     return replace(tracks, links={**tracks.links, name: _ripened(link, now)})
 
 

@@ -28,7 +28,18 @@ from flexha.config.schema import Config, NodeName
 from flexha.core.events import PortChanged, Role, SayKeys, Started, StopRequested
 from flexha.errors import EXIT_OK, EXIT_RUNTIME, StartError
 from flexha.fastpath import Fastpath, FastpathError, HeartbeatFlag
-from flexha.shell import address_probe, clock, incarnations, log, memory, plug, preflight, scheduling, systemd
+from flexha.shell import (
+    address_probe,
+    clock,
+    hop_probe,
+    incarnations,
+    log,
+    memory,
+    plug,
+    preflight,
+    scheduling,
+    systemd,
+)
 from flexha.shell.capture_io import CaptureIo
 from flexha.shell.commit_watch import CommitWatch
 from flexha.shell.control import Control
@@ -212,6 +223,7 @@ class Daemon:
             stack.callback(rotation.stop)
         pair = PairIo(keyring, sync, rotation)
         watches = [PortWatch(port, fastpath, self._on_port_changed) for port in ports]
+        probes = [hop_probe.make(hop, mirror.knows, driver.post) for hop in plan.hops]
         inspector = Inspector(
             plan,
             started,
@@ -221,6 +233,7 @@ class Daemon:
             sync,
             mirror,
             watches,
+            probes,
             self._history,
             counters,
             policy,
@@ -280,6 +293,9 @@ class Daemon:
         for watch in watches:
             watch.start()
             stack.callback(watch.stop)
+        for probe in probes:
+            probe.start()
+            stack.callback(probe.stop)
         await control.start()
         stack.push_async_callback(control.stop)
         if sync:

@@ -36,6 +36,7 @@ from flexha.shell.counters import Counters
 from flexha.shell.driver import Driver
 from flexha.shell.heartbeat_io import HeartbeatIo
 from flexha.shell.history import RECORDS_MAX, History
+from flexha.shell.hop_probe import HopProbe
 from flexha.shell.netlink import Mirror
 from flexha.shell.policy_io import PolicyIo
 from flexha.shell.port_watch import PortWatch
@@ -66,6 +67,7 @@ class Inspector:
     sync: SyncIo | None
     mirror: Mirror
     watches: list[PortWatch]
+    probes: list[HopProbe]
     history: History
     counters: Counters
     policy: PolicyIo
@@ -83,6 +85,7 @@ class Inspector:
         peer, sync = _mapping(core.pop("peer", None)), _mapping(core.pop("sync", None))
         totals = sync_report.Totals.of(self.sync_stats())
         known = _mapping(peer.get("paths"))
+        hops = {probe.plan.port: probe.status() for probe in self.probes}
         paths = {
             name: {**_mapping(known.get(name)), **path}
             for name, path in self.heartbeat.path_status(now).items()
@@ -104,6 +107,7 @@ class Inspector:
                 {
                     "name": plug.port,
                     "up": watch.up,
+                    "next_hop": hops.get(plug.port),
                     "mac": plug.mac.hex(":"),
                     "address": str(plug.interface),
                     "driver": plug.driver,

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from flexha.core.events import Role
+from flexha.core.events import Hop, Role
 from flexha.errors import StartError
 from flexha.fastpath import Commit
 from flexha.shell.inspector import Inspector
@@ -71,6 +71,7 @@ def families(inspector: Inspector) -> list[Metric]:
         *_sync(inspector, status),
         *_paths(status),
         *_tracking(status["tracking"]),
+        *_next_hops(inspector),
         _control(inspector.counters.values()),
     ]
 
@@ -231,6 +232,26 @@ def _tracking(tracking: Any) -> Iterable[Metric]:
     for name, port in tracking["ports"].items():
         usable.add_metric([name], float(port["usable"]))
     yield usable
+
+
+def _next_hops(inspector: Inspector) -> Iterable[Metric]:
+    up = GaugeMetricFamily("flexha_next_hop_up", "1 while the port's next hop answers", labels=["port"])
+    rtt = GaugeMetricFamily(
+        "flexha_next_hop_rtt_seconds", "Of the last probe answered in time", labels=["port"]
+    )
+    probes = CounterMetricFamily(
+        "flexha_next_hop_probes",
+        "Probes of the port's next hop, by what became of them",
+        labels=["port", "fate"],
+    )
+    for probe in inspector.probes:
+        port = probe.plan.port
+        up.add_metric([port], float(probe.hop is not Hop.SILENT))
+        if probe.rtt_ms is not None:
+            rtt.add_metric([port], probe.rtt_ms / 1000)
+        probes.add_metric([port, "sent"], probe.sent)
+        probes.add_metric([port, "answered"], probe.answered)
+    yield from (up, rtt, probes)
 
 
 def _control(values: Mapping[str, int]) -> Metric:

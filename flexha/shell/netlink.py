@@ -144,6 +144,10 @@ class Mirror:
         if key in self._managed or key in self._gateways:
             self._manage(key)
 
+    def knows(self, port: int, address: IPv4Address) -> bool:
+        """Has the kernel a MAC address for this neighbour?"""
+        return (self._devices[port], address) in self._neighbours
+
     def _manage(self, key: tuple[int, IPv4Address]) -> None:
         if key not in self._managed and len(self._managed) >= MANAGED_MAX:
             self._counters.add("neighbour.managed_full")

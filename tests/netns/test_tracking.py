@@ -9,15 +9,35 @@ from collections.abc import Iterator
 import faults
 import pytest
 import topo
-from pair import Node, Pair
-from sandbox import Lab, wait_until
+from pair import Node, Pair, configuration_text
+from sandbox import BUILD_DIR, Lab, wait_until
 from traffic import TcpFlows, UdpProbe
 
+LOG_DIR = BUILD_DIR / "tests"
 pytestmark = pytest.mark.timeout(120)
 FLOWS = 100
 OUTAGE_MAX_MS = 50
+PROBE_MS = 300
+"""Interval and misses of the probe, together."""
 NOISE_MS = 50
 """What two busy cores that run both nodes, both switches and the traffic add."""
+
+
+@pytest.fixture(scope="module")
+def probing(lab: Lab, session_pair: Pair) -> Iterator[Pair]:
+    """The lab's pair, which also asks the ISP's router whether it is there: a by ARP, b by ICMP."""
+    session_pair.stop_all()
+    LOG_DIR.mkdir(parents=True, exist_ok=True)
+    LOG_DIR.mkdir(parents=True, exist_ok=True)
+    files = {node: LOG_DIR / f"tracking-{node}.toml" for node in topo.NODES}
+    for node, kind in (("a", "arp"), ("b", "icmp")):
+        track = f'vrid = 52\ntrack = {{ kind = "{kind}", up_ms = 200 }}'
+        files[node].write_text(configuration_text().replace("vrid = 52", track))
+    pair = Pair(lab, LOG_DIR, files["a"])
+    pair["b"].config = files["b"]
+    pair.start()
+    yield pair
+    pair.stop_all()
 
 
 @contextlib.contextmanager
@@ -64,3 +84,45 @@ def test_the_role_leaves_a_node_without_wan(lab: Lab, pair: Pair) -> None:
     assert begun[-1] == "track"
     assert flows.survived == flows.opened == FLOWS
     assert result.gap_ms <= OUTAGE_MAX_MS + NOISE_MS
+
+
+@pytest.mark.parametrize("run", [381, 382], ids=["once", "and back"])
+def test_the_role_leaves_a_node_whose_wan_is_silent(lab: Lab, probing: Pair, run: int) -> None:
+    """Its switch port is blocked and carrier stays: the probes tell, a's by ARP and b's by ICMP."""
+    old = probing.wait_settled()
+    new = probing.peer(old)
+    with traffic(lab, probing, run) as (tcp, udp):
+        with faults.bridge_port_off(lab, "wan", old.name):
+            tcp.mark()
+            wait_until(lambda: new.role() == "ACTIVE", 10, "the peer is ACTIVE")
+            wait_until(tcp.recovered, 20, "each connection has a new request answered")
+            result = udp.finish()
+            assert hop(old)["state"] == "silent"
+            assert hop(new)["state"] == "answers"
+        wait_usable(old, "wan", usable=True)
+        assert probing.wait_settled() is new
+        flows = tcp.finish()
+    events = [(event["event"], event.get("up"), event.get("motive")) for event in old.history()]
+    assert events.index(("next-hop", False, None)) < events.index(("handover-begun", None, "track"))
+    assert flows.survived == flows.opened == FLOWS
+    assert result.gap_ms <= PROBE_MS + OUTAGE_MAX_MS + NOISE_MS
+
+
+def hop(node: Node) -> dict[str, object]:
+    status = node.status()
+    assert status is not None
+    (found,) = (port["next_hop"] for port in status["ports"] if port["name"] == "wan")
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_router_that_nobody_reaches_moves_nothing(lab: Lab, probing: Pair) -> None:
+    """It is down for both nodes: the role stays, and the ports are usable again once it answers."""
+    active = probing.wait_settled()
+    with faults.link_down(lab, "isp", "wan0"):
+        for node in probing.nodes.values():
+            wait_usable(node, "wan", usable=False)
+        assert active.role() == "ACTIVE"
+    for node in probing.nodes.values():
+        wait_usable(node, "wan", usable=True)
+    assert probing.wait_settled() is active

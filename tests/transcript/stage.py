@@ -16,6 +16,7 @@ Times are milliseconds since the block began. Commands (``X`` is ``a`` or ``b``,
     stop X | cont X                       SIGSTOP, SIGCONT
     cut P [X>Y] | cut all | heal          the network
     port X P down|up                      node X loses its wire of port P, or gets it back
+    hop X P answers|doubted|silent        node X's next hop behind port P
     failover X | maintenance X enter|exit the operator
     open X n | change X n | close X n     flows on an ACTIVE node
     foreign P priority | foreign none     a router that belongs to nobody's pair announces itself on a link
@@ -57,7 +58,7 @@ from flexha.core.actions import (
     Stop,
     TrackChanges,
 )
-from flexha.core.events import Command, Event, VrrpFrameReceived
+from flexha.core.events import Command, Event, Hop, HopChanged, VrrpFrameReceived
 from flexha.core.keys_wire import Keys, KeysAck
 from flexha.core.shards import ALL, Shards
 from flexha.core.sync_wire import (
@@ -207,6 +208,8 @@ class Stage(World):
                 for wire in self.network.wires[port]:
                     wire.cut = way == "down"
                 self._process(x).set_port(port, up=way == "up")
+            case "hop", [x, port, hop]:
+                self._process(x).post(HopChanged(port, Hop(hop)))
             case "failover", [x]:
                 self._command(self._process(x), Command.FAILOVER)
             case "maintenance", [x, way]:

@@ -168,6 +168,11 @@ def rule(**keys: object) -> Edit:
     return put("rules", [{"name": "r", "action": "allow", **keys}])
 
 
+def track(**keys: Any) -> Edit:
+    """The WAN's tracking, by ARP unless another kind is given."""
+    return put("ports.wan.track", {"kind": "arp", **keys})
+
+
 def forward(**keys: object) -> Edit:
     return put("forwards", [{"name": "f", "pool": "p", "ports": "80", "to": "10.1.0.80", **keys}])
 
@@ -272,6 +277,17 @@ WRONG: list[tuple[Edit, str, str]] = [
     (put("routes.0.via", "192.0.2.1"), "routes[0].via", "is not in 203.0.113.0/29"),
     (put("routes.0.via", "203.0.113.3"), "routes[0].via", "our own virtual address"),
     (put("routes.0.via", "203.0.113.5"), "routes[0].via", "nodes.b.ports.wan.address"),
+    (put("ports.lan.track", {"kind": "arp"}), "ports.lan.track.target", "no default route by lan"),
+    (put("ports.wan.track", {"target": "203.0.113.1"}), "ports.wan.track.target", "nobody asks it"),
+    (track(kind="ping"), "ports.wan.track.kind", "'arp', 'icmp' or 'neighbour'"),
+    (track(target="192.0.2.1"), "ports.wan.track.target", "only icmp asks"),
+    (track(kind="neighbour", target="192.0.2.1"), "ports.wan.track.target", "only icmp asks"),
+    (track(target="203.0.113.3"), "ports.wan.track.target", "our own address"),
+    (track(target="203.0.113.4"), "ports.wan.track.target", "our own address"),
+    (track(interval_ms=10), "ports.wan.track.interval_ms", "20..10000"),
+    (track(misses=0), "ports.wan.track.misses", "1..20"),
+    (track(weight=-1), "ports.wan.track.weight", "0..1000"),
+    (track(up_ms=60001), "ports.wan.track.up_ms", "0..60000"),
     (drop("nodes.a.ports.wan"), "nodes.a.ports.wan", "is missing"),
     (put("nodes.a.ports.dmz", {"address": "10.9.0.1"}), "nodes.a.ports.dmz", "there is no ports.dmz"),
     (put("nodes.a.ports.lan.address", "10.1.0.1"), "nodes.a.ports.lan.address", "is a vip"),

@@ -60,6 +60,27 @@ def test_what_both_nodes_must_have_in_common(old: str, new: str, parts: tuple[st
     assert bytes.fromhex(ours.pair.secret) not in b"".join(digest for _, digest in both[0])
 
 
+def test_whose_next_hop_is_asked() -> None:
+    """By default that of the best default route; nobody's unless it is asked for."""
+    text = PAIR.read_text()
+    assert node_plan(parse(text), "a").hops == ()
+    more = '[[routes]]\nprefix = "0.0.0.0/0"\nvia = "203.0.113.2"\nport = "wan"\nmetric = 5000\n\n[[routes]]'
+    text = text.replace("[[routes]]", more).replace("vrid = 52", 'vrid = 52\ntrack = { kind = "arp" }')
+    (hop,) = node_plan(parse(text), "b").hops
+    assert (hop.port, hop.index, hop.kind, hop.device) == ("wan", 1, "arp", "wan0")
+    assert (hop.target, hop.address) == (IPv4Address("203.0.113.1"), IPv4Address("203.0.113.5"))
+    assert hop.mac == port_mac("lab", 1, 1)
+    text = text.replace('"arp"', '"icmp", target = "192.0.2.10"')
+    assert node_plan(parse(text), "a").hops[0].target == IPv4Address("192.0.2.10")
+
+
+def test_what_a_port_weighs() -> None:
+    text = PAIR.read_text().replace("vrid = 51", "vrid = 51\ntrack = { weight = 7, up_ms = 30 }")
+    lan, wan = node_config(parse(text), "a").tracked
+    assert (lan.name, lan.inside, lan.weight, lan.up_ms) == ("lan", True, 7, 30)
+    assert (wan.name, wan.inside, wan.weight, wan.up_ms) == ("wan", False, 50, 1000)
+
+
 def test_zones_are_part_of_what_both_must_have(config: Config) -> None:
     """An inside port that is outside elsewhere: its sessions fit nowhere."""
     lan = config.ports["lan"].model_copy(update={"zone": "outside"})

@@ -140,7 +140,7 @@ def shown() -> Inspector:
     history.add(Ns(1_500_000), "role", {"to": "ACTIVE"})
     policy = PolicyIo(fastpath, plan, CONFIG, None, counters)
     return Inspector(
-        plan, Ns(0), fastpath, part, heartbeat, None, part, [part, part], history, counters, policy
+        plan, Ns(0), fastpath, part, heartbeat, None, part, [part, part], [], history, counters, policy
     )
 
 

@@ -8,7 +8,7 @@ from cores import Core, batch, config, only, peer_info, records, roles
 
 from flexha.core import track
 from flexha.core.actions import SetPorts
-from flexha.core.events import FlowsDrained, PeerHeard, PortChanged, Role, TimerFired
+from flexha.core.events import FlowsDrained, Hop, HopChanged, PeerHeard, PortChanged, Role, TimerFired
 from flexha.core.role_state import Motive
 from flexha.core.track import TrackedPort, UsableChanged
 from flexha.units import EPOCH, Ns, ms
@@ -57,7 +57,7 @@ def test_a_loss_counts_at_once_and_a_return_later() -> None:
     """A loose plug: up_ms starts anew with each return."""
     tracks = track.initial(PORTS)
     tracks, outputs = track.step(tracks, PortChanged("lan", up=False), EPOCH)
-    assert outputs[0] == UsableChanged(ALL - {"lan"})
+    assert outputs[0] == UsableChanged(ALL - {"lan"}, ALL - {"lan"})
     for at in (ms(100), ms(900)):
         tracks, outputs = track.step(tracks, PortChanged("lan", up=True), Ns(at))
         tracks, _ = track.step(tracks, PortChanged("lan", up=False), Ns(at + ms(10)))
@@ -67,14 +67,28 @@ def test_a_loss_counts_at_once_and_a_return_later() -> None:
     assert track.next_deadline(tracks) == ms(2000)
     assert track.step(tracks, TimerFired(), Ns(ms(2000) - 1)) == (tracks, ())
     tracks, outputs = track.step(tracks, TimerFired(), ms(2000))
-    assert outputs == (UsableChanged(ALL),)
+    assert outputs == (UsableChanged(ALL, ALL),)
     assert track.next_deadline(tracks) is None
 
 
 def test_without_up_ms_a_return_counts_at_once() -> None:
     tracks, _ = track.step(track.initial(PORTS), PortChanged("dmz", up=False), EPOCH)
     tracks, outputs = track.step(tracks, PortChanged("dmz", up=True), EPOCH)
-    assert outputs[0] == UsableChanged(ALL)
+    assert outputs[0] == UsableChanged(ALL, ALL)
+
+
+def test_a_doubt_is_told_before_it_counts() -> None:
+    """So two nodes that lose the same router both know before either moves its role."""
+    tracks, outputs = track.step(track.initial(PORTS), HopChanged("isp1", Hop.DOUBTED), EPOCH)
+    assert outputs == (UsableChanged(ALL, ALL - {"isp1"}),)
+    again, outputs = track.step(tracks, HopChanged("isp1", Hop.ANSWERS), EPOCH)
+    assert (again, outputs) == (track.initial(PORTS), (UsableChanged(ALL, ALL),))
+    tracks, outputs = track.step(tracks, HopChanged("isp1", Hop.SILENT), EPOCH)
+    assert outputs[0] == UsableChanged(ALL - {"isp1"}, ALL - {"isp1"})
+    tracks, outputs = track.step(tracks, HopChanged("isp1", Hop.ANSWERS), EPOCH)
+    assert track.next_deadline(tracks) == ms(1000)
+    tracks, _ = track.step(tracks, PortChanged("isp1", up=False), EPOCH)
+    assert track.next_deadline(tracks) is None
 
 
 # ---- through the node ------------------------------------------------------------------------------------

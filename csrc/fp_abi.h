@@ -24,7 +24,7 @@
 /* clang-format off */
 /* cdef-begin */
 enum {
-	FP_ABI_VERSION = 5,
+	FP_ABI_VERSION = 6,
 	FP_PORTS_MAX = 8,     /* data-plane ports of a node */
 	FP_WORKERS_MAX = 16,
 	FP_SHARDS = 64,       /* units of ownership; worker = shard mod n_workers */
@@ -112,13 +112,14 @@ struct fp_pulse_cfg {
 	uint32_t dead_after;      /* intervals of silence that make a path silent; default 3 */
 	uint32_t control_dead_ms; /* reserved for the lease; the liveness counter is sent today */
 	uint16_t udp_port;        /* heartbeat UDP port on every path, host order */
-	uint16_t pad0;
+	uint16_t confirm_ms;      /* silence after a mark of the peer's death that confirms it, at most interval_ms * dead_after; 0: nobody is suspected */
 	uint32_t pair_id;         /* CRC-32 of the pair's name: a heartbeat of another pair is dropped */
 	uint32_t node_index;      /* 0 = a, 1 = b */
 	uint64_t incarnation;     /* which start of the daemon: grows from one to the next, pulse.h says why */
 	uint8_t mac_key[16];      /* authenticates heartbeats, until fp_pulse_keys() */
 	struct fp_addr xc_addr;   /* zero = no cross-connect path (tests) */
 	struct fp_addr xc_peer_addr;
+	char xc_dev[16];          /* whose carrier is watched; "" = none */
 };
 
 enum fp_commit {              /* output commit: do packets of a session wait until the peer has it? */
@@ -423,12 +424,16 @@ enum fp_pulse_kind {
 	FP_PULSE_PATH_UP,         /* first heartbeat heard on a path */
 	FP_PULSE_PATH_DOWN,       /* dead_after * interval of silence on a path */
 	FP_PULSE_PEER,            /* what the peer says of itself changed (role, term, flags, incarnation) */
-	FP_PULSE_FENCED           /* a higher term was heard while ACTIVE: C has fenced us already */
+	FP_PULSE_FENCED,          /* a higher term was heard while ACTIVE: C has fenced us already */
+	FP_PULSE_DEAD,            /* silence has confirmed a suspicion: all paths are silent from now on */
+	FP_PULSE_REFUTED          /* the peer has answered one: path says where */
 };
+enum fp_mark { FP_MARK_XC_CARRIER = 1 }; /* what makes the peer's death likely, a bit each */
 enum {                        /* heartbeat flags */
 	FP_HB_READY = 1,          /* PASSIVE and synced: may take over */
 	FP_HB_BYE = 2,            /* leaving on purpose: take over now */
-	FP_HB_LAN_UP = 4, FP_HB_WAN_UP = 8
+	FP_HB_LAN_UP = 4, FP_HB_WAN_UP = 8,
+	FP_HB_PROBE = 32          /* answer at once */
 };
 struct fp_peer {
 	uint64_t incarnation;
@@ -441,8 +446,12 @@ struct fp_peer {
 struct fp_pulse_event {
 	uint64_t t_ns;
 	uint32_t kind;            /* enum fp_pulse_kind */
-	uint32_t path;            /* 0 = xc, 1 + i = port i; the path of PATH_*, the first one for PEER */
+	uint32_t path;            /* 0 = xc, 1 + i = port i; the path of PATH_*, the first one for PEER, the answer's of REFUTED */
 	struct fp_peer peer;
+	uint32_t marks;           /* DEAD, REFUTED: of enum fp_mark, a bit each */
+	uint32_t probes;          /* ... sent on each path */
+	uint32_t asked_us;        /* ... from the first mark to the end */
+	uint32_t rtt_us;          /* REFUTED: from a probe to its answer */
 };
 struct fp_path_stats {
 	uint64_t sent, received, lost; /* lost: gaps in the sequence */

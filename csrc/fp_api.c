@@ -20,7 +20,7 @@
 static_assert(sizeof(struct fp_addr) == 16, "fp_addr");
 static_assert(sizeof(struct fp_port_cfg) == 448, "fp_port_cfg");
 static_assert(sizeof(struct fp_pool_cfg) == 48, "fp_pool_cfg");
-static_assert(sizeof(struct fp_config) == 4224, "fp_config");
+static_assert(sizeof(struct fp_config) == 4240, "fp_config");
 static_assert(sizeof(struct fp_flow_rec) == 160, "fp_flow_rec");
 static_assert(sizeof(struct fp_route) == 40, "fp_route");
 static_assert(sizeof(struct fp_neigh) == 24, "fp_neigh");
@@ -34,7 +34,7 @@ static_assert(sizeof(struct fp_pool_use) == 12, "fp_pool_use");
 static_assert(sizeof(struct fp_vnet) == 10, "fp_vnet");
 static_assert(sizeof(struct fp_frame) == 56, "fp_frame");
 static_assert(sizeof(struct fp_punt) == 296, "fp_punt");
-static_assert(sizeof(struct fp_pulse_event) == 48, "fp_pulse_event");
+static_assert(sizeof(struct fp_pulse_event) == 64, "fp_pulse_event");
 static_assert(sizeof(struct fp_worker_stats) == 216, "fp_worker_stats");
 static_assert(sizeof(struct fp_bpf) == 8, "fp_bpf");
 static_assert(sizeof(struct fp_capture_cfg) == 56, "fp_capture_cfg");

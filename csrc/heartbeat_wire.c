@@ -9,7 +9,8 @@
 #include "siphash.h"
 
 static_assert(HB_FRAME_LEN == ETH_LEN + IPV4_LEN + UDP_LEN + HB_LEN, "no options anywhere");
-static_assert(HB_MAC_AT + sizeof(uint64_t) == HB_LEN, "the MAC stands last");
+static_assert(HB_MAC_AT + sizeof(uint64_t) == HB_LEN_LEAST, "the first MAC ends what all versions have");
+static_assert(HB_MAC_ALL_AT + sizeof(uint64_t) == HB_LEN, "the second MAC stands last");
 static_assert(FP_PATHS_MAX <= UINT8_MAX, "a path's number is one byte under the MAC");
 
 static void put32(uint8_t *p, uint32_t v)
@@ -35,13 +36,14 @@ static uint64_t get64(const uint8_t *p)
 
 static const uint8_t hb_magic[4] = { 'F', 'X', 'H', 'B' };
 
-static uint64_t mac_of(const uint8_t *payload, const uint8_t *key, uint32_t path)
+/* Of the first @n bytes and the path. */
+static uint64_t mac_of(const uint8_t *payload, uint32_t n, const uint8_t *key, uint32_t path)
 {
-	uint8_t covered[HB_MAC_AT + 1];
+	uint8_t covered[HB_MAC_ALL_AT + 1];
 
-	memcpy(covered, payload, HB_MAC_AT);
-	covered[HB_MAC_AT] = (uint8_t)path;
-	return siphash24(key, covered, sizeof(covered));
+	memcpy(covered, payload, n);
+	covered[n] = (uint8_t)path;
+	return siphash24(key, covered, n + 1);
 }
 
 void heartbeat_encode(const struct heartbeat *hb, const uint8_t *key, uint32_t path, uint8_t *out)
@@ -60,15 +62,19 @@ void heartbeat_encode(const struct heartbeat *hb, const uint8_t *key, uint32_t p
 	put32(out + 44, hb->control_beat);
 	put64(out + 48, hb->t_ns);
 	put64(out + 56, hb->echo);
-	put64(out + HB_MAC_AT, mac_of(out, key, path));
+	put64(out + HB_MAC_AT, mac_of(out, HB_MAC_AT, key, path));
+	put64(out + 72, hb->answers);
+	put64(out + 80, 0);
+	put64(out + HB_MAC_ALL_AT, mac_of(out, HB_MAC_ALL_AT, key, path));
 }
 
-static bool is_signed(const uint8_t *payload, const struct heartbeat_keys *keys, uint32_t path)
+/* Does the MAC behind the first @n bytes fit? */
+static bool is_signed(const uint8_t *payload, uint32_t n, const struct heartbeat_keys *keys, uint32_t path)
 {
-	const uint64_t mac = get64(payload + HB_MAC_AT);
+	const uint64_t mac = get64(payload + n);
 
 	for (uint32_t i = 0; i < keys->n; i++) {
-		if (mac_of(payload, keys->key[i], path) == mac)
+		if (mac_of(payload, n, keys->key[i], path) == mac)
 			return true;
 	}
 	return false;
@@ -77,7 +83,10 @@ static bool is_signed(const uint8_t *payload, const struct heartbeat_keys *keys,
 bool heartbeat_decode(const uint8_t *payload, uint32_t len, const struct heartbeat_keys *keys, uint32_t path,
 		      struct heartbeat *hb)
 {
-	if (len < HB_LEN || !is_signed(payload, keys, path))
+	const bool extended = len >= HB_LEN;
+
+	if (len < HB_LEN_LEAST || !is_signed(payload, HB_MAC_AT, keys, path) ||
+	    (extended && !is_signed(payload, HB_MAC_ALL_AT, keys, path)))
 		return false;
 	if (memcmp(payload, hb_magic, sizeof(hb_magic)) != 0 || payload[4] != HB_VERSION)
 		return false;
@@ -94,6 +103,8 @@ bool heartbeat_decode(const uint8_t *payload, uint32_t len, const struct heartbe
 		.control_beat = get32(payload + 44),
 		.t_ns = get64(payload + 48),
 		.echo = get64(payload + 56),
+		.answers = extended ? get64(payload + 72) : 0,
+		.extended = extended,
 	};
 	return hb->role <= FP_ROLE_FAULT && hb->interval_ms != 0 && hb->term <= TERM_MAX;
 }

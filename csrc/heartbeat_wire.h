@@ -25,6 +25,11 @@
  * 56|        echo (64 bits): incarnation of the peer, as heard      |
  * 64|        MAC (64 bits): SipHash-2-4                             |
  *   +---------------------------------------------------------------+
+ * 72|        answers (64 bits): t_ns of the newest probe of the     |
+ *   |        peer that was heard on this path; 0: none              |
+ * 80|        zero (64 bits): for fields to come                     |
+ * 88|        MAC of all that stands before it                       |
+ *   +---------------------------------------------------------------+
  *
  * The echo is what makes a heartbeat new to its receiver: nobody could have said, before the receiver started,
  * which incarnation it would have (pulse.h).
@@ -32,8 +37,10 @@
  * The MAC is that of the 64 bytes before it and of one more, the number of the path (0 = xc, 1 + i = port i,
  * the same on both nodes): what was recorded on one path is worth nothing on another.
  *
- * A longer payload of the same version is accepted, and what follows is ignored: that is how fields are
- * added, which then need a MAC of their own. flexha/core/heartbeat_wire.py says the same in Python; a unit test holds both together.
+ * What stands behind byte 72 came later, under a MAC of its own (of the 88 bytes before it, and the path's number): a
+ * peer of an older version says and reads the first 72 bytes only. A longer payload of the same version is
+ * accepted, and what follows is ignored. flexha/core/heartbeat_wire.py says the same in Python; a unit test holds
+ * both together.
  */
 #ifndef HEARTBEAT_WIRE_H
 #define HEARTBEAT_WIRE_H
@@ -44,7 +51,9 @@
 enum {
 	HB_VERSION = 2,
 	HB_MAC_AT = 64,
-	HB_LEN = 72,
+	HB_LEN_LEAST = 72,
+	HB_MAC_ALL_AT = 88,
+	HB_LEN = 96,
 	HB_FRAME_LEN = 14 + 20 + 8 + HB_LEN, /* with Ethernet, IPv4 and UDP headers */
 	HB_TTL = 255,                        /* a heartbeat is never routed: GTSM, RFC 5082 */
 	HB_DSCP_TOS = 0xc0                   /* CS6, network control: RFC 4594 §3.1 */
@@ -63,6 +72,8 @@ struct heartbeat {
 	uint64_t seq;
 	uint64_t t_ns;
 	uint64_t echo;
+	uint64_t answers; /* 0: none, or a peer of an older version */
+	bool extended;    /* read: it has what stands behind byte 72 */
 };
 
 /**

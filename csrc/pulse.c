@@ -6,6 +6,8 @@
 
 #include "pulse.h"
 
+#define ANSWER_NS NS_PER_MS
+
 static uint64_t dead_ns(const struct pulse *p)
 {
 	return p->cfg->pulse.dead_after * pulse_interval_ns(p);
@@ -36,7 +38,7 @@ void pulse_compose(const struct pulse *p, uint32_t path, uint64_t now_ns, uint8_
 	const struct heartbeat hb = {
 		.node_index = (uint8_t)cfg->node_index,
 		.role = (uint8_t)fence_role(word),
-		.flags = (uint8_t)(said >> 32),
+		.flags = (uint8_t)((said >> 32) | (p->suspicion.probing ? FP_HB_PROBE : 0)),
 		.pair_id = cfg->pair_id,
 		.interval_ms = cfg->interval_ms,
 		.priority = (uint32_t)said,
@@ -46,6 +48,7 @@ void pulse_compose(const struct pulse *p, uint32_t path, uint64_t now_ns, uint8_
 		.seq = pp->tx_seq + 1,
 		.t_ns = now_ns,
 		.echo = echo_of(p, pp),
+		.answers = pp->probe_heard,
 	};
 
 	heartbeat_encode(&hb, keys_of(p)->key[0], path, out);
@@ -62,6 +65,7 @@ static void begin_incarnation(struct pulse *p, uint32_t path, uint64_t incarnati
 	for (uint32_t i = 0; i < pulse_n_paths(p); i++) {
 		p->paths[i].rx_seq = 0;
 		p->paths[i].introduced = 0;
+		p->paths[i].probe_heard = 0;
 	}
 }
 
@@ -71,7 +75,7 @@ static void learn_peer(struct pulse *p, uint32_t path, const struct heartbeat *h
 		.incarnation = hb->incarnation,
 		.term = hb->term,
 		.role = hb->role,
-		.flags = hb->flags,
+		.flags = hb->flags & ~(uint32_t)FP_HB_PROBE, /* is no news */
 		.priority = hb->priority,
 		.control_beat = hb->control_beat,
 	};
@@ -85,6 +89,7 @@ static void learn_peer(struct pulse *p, uint32_t path, const struct heartbeat *h
 		p->peer_path = path;
 	}
 	p->peer = said;
+	p->peer_answers = hb->extended;
 }
 
 static bool is_heard(const struct pulse *p)
@@ -147,25 +152,59 @@ int pulse_receive(struct pulse *p, uint32_t path, const uint8_t *payload, uint32
 		return -ESTALE;
 	mark_heard(p, pp, hb.seq, now_ns);
 	learn_peer(p, path, &hb);
+	if (hb.flags & FP_HB_PROBE && hb.t_ns > pp->probe_heard) {
+		pp->probe_heard = hb.t_ns;
+		pp->answer_due = true;
+	}
+	suspect_answer(&p->suspicion, path, hb.answers, now_ns);
 	if (hb.role == FP_ROLE_ACTIVE && fence_heard(p->fence, hb.term))
 		p->fenced_unreported = true;
 	return 0;
 }
 
-static bool report(struct pulse *p, enum fp_pulse_kind kind, uint32_t path, uint64_t now_ns)
+static bool submit(struct pulse *p, const struct fp_pulse_event *what)
 {
 	struct fp_pulse_event *ev = ring_reserve_one(&p->events);
 
 	if (!ev)
 		return false;
-	*ev = (struct fp_pulse_event){ .t_ns = now_ns, .kind = kind, .path = path, .peer = p->peer };
+	*ev = *what;
 	if (ring_submit(&p->events, 1))
 		eventfd_signal(p->events_fd);
 	return true;
 }
 
+static bool report(struct pulse *p, enum fp_pulse_kind kind, uint32_t path, uint64_t now_ns)
+{
+	return submit(
+		p, &(struct fp_pulse_event){ .t_ns = now_ns, .kind = kind, .path = path, .peer = p->peer });
+}
+
+/* Before what the paths say, so that control knows why they are silent. */
+static void report_suspicion(struct pulse *p, uint64_t now_ns)
+{
+	struct suspicion *s = &p->suspicion;
+	const struct fp_pulse_event what = {
+		.t_ns = now_ns,
+		.kind = s->end == SUSPECT_REFUTED ? FP_PULSE_REFUTED : FP_PULSE_DEAD,
+		.path = s->path,
+		.peer = p->peer,
+		.marks = s->marks,
+		.probes = s->probes,
+		.asked_us = (uint32_t)((s->ended_ns - s->begun_ns) / 1000),
+		.rtt_us = (uint32_t)(s->rtt_ns / 1000),
+	};
+
+	if (s->end == SUSPECT_NO_END)
+		return;
+	/* There was no room to say it, and it is heard again: then it is no longer so. */
+	if ((s->end == SUSPECT_CONFIRMED && is_heard(p)) || submit(p, &what))
+		s->end = SUSPECT_NO_END;
+}
+
 static void report_changes(struct pulse *p, uint64_t now_ns)
 {
+	report_suspicion(p, now_ns);
 	if (p->fenced_unreported)
 		p->fenced_unreported = !report(p, FP_PULSE_FENCED, p->peer_path, now_ns);
 	for (uint32_t i = 0; i < pulse_n_paths(p); i++) {
@@ -179,6 +218,29 @@ static void report_changes(struct pulse *p, uint64_t now_ns)
 		p->peer_reported = report(p, FP_PULSE_PEER, p->peer_path, now_ns);
 }
 
+void pulse_suspect(struct pulse *p, uint32_t mark, uint64_t now_ns)
+{
+	if (p->cfg->pulse.confirm_ms && p->peer_known && p->peer_answers && is_heard(p))
+		suspect_mark(&p->suspicion, mark, p->cfg->pulse.confirm_ms * NS_PER_MS, now_ns);
+}
+
+bool pulse_answer_due(struct pulse *p, uint32_t path, uint64_t now_ns)
+{
+	struct pulse_path *pp = &p->paths[path];
+
+	if (!pp->answer_due || now_ns < pp->answered_ns + ANSWER_NS)
+		return false;
+	pp->answer_due = false;
+	pp->answered_ns = now_ns;
+	return true;
+}
+
+static void fall_silent(struct pulse_path *pp)
+{
+	pp->alive = false;
+	counter_set(&pp->is_alive, 0);
+}
+
 void pulse_tick(struct pulse *p, uint64_t now_ns)
 {
 	const uint64_t away = now_ns - p->last_tick_ns;
@@ -187,6 +249,10 @@ void pulse_tick(struct pulse *p, uint64_t now_ns)
 					      ? away - pulse_interval_ns(p)
 					      : 0;
 
+	bool dead;
+
+	suspect_stall(&p->suspicion, p->last_tick_ns, now_ns);
+	dead = suspect_judge(&p->suspicion, now_ns);
 	for (uint32_t i = 0; i < pulse_n_paths(p); i++) {
 		struct pulse_path *pp = &p->paths[i];
 
@@ -195,10 +261,8 @@ void pulse_tick(struct pulse *p, uint64_t now_ns)
 		/* Heard after the stall: nothing to give back. */
 		if (not_listened && pp->quiet_since_ns <= p->last_tick_ns)
 			pp->quiet_since_ns += not_listened;
-		if (now_ns >= pp->quiet_since_ns + dead_ns(p)) {
-			pp->alive = false;
-			counter_set(&pp->is_alive, 0);
-		}
+		if (dead || now_ns >= pp->quiet_since_ns + dead_ns(p))
+			fall_silent(pp);
 	}
 	p->last_tick_ns = now_ns;
 	report_changes(p, now_ns);
@@ -206,13 +270,15 @@ void pulse_tick(struct pulse *p, uint64_t now_ns)
 
 uint64_t pulse_next_deadline(const struct pulse *p)
 {
-	uint64_t deadline = p->next_send_ns;
+	uint64_t deadline = min_u64(p->next_send_ns, suspect_deadline(&p->suspicion));
 
 	for (uint32_t i = 0; i < pulse_n_paths(p); i++) {
 		const struct pulse_path *pp = &p->paths[i];
 
 		if (pp->alive && pp->quiet_since_ns + dead_ns(p) < deadline)
 			deadline = pp->quiet_since_ns + dead_ns(p);
+		if (pp->answer_due && pp->answered_ns + ANSWER_NS < deadline)
+			deadline = pp->answered_ns + ANSWER_NS;
 	}
 	return deadline;
 }

@@ -38,6 +38,10 @@
  * An incarnation is the wall clock at the start, in nanoseconds, or one more than the last one of this node if
  * that is higher (state_dir/incarnation): it grows from start to start even if the clock was set back.
  *
+ * Silence is slow proof. When something speaks for the peer's death (suspect.h), probes ask on every path, and either
+ * an answer comes, or a much shorter silence makes all paths silent at once. Only a peer that answers probes, and is
+ * heard, can be suspected: one of an older version is timed as ever.
+ *
  * Keys change while heartbeats go on: control fills the set that is not in use, and the thread turns to it
  * between two passes.
  *
@@ -54,6 +58,8 @@
 #include "port.h"
 #include "ring.h"
 #include "siphash.h"
+#include "suspect.h"
+#include "xc_watch.h"
 
 enum {
 	PULSE_PATH_XC = 0,
@@ -72,12 +78,17 @@ enum {
  * @introduced:     incarnation of a peer that we do not know yet, to be echoed here; 0 = none
  * @tx_seq:         last sequence number sent
  * @quiet_since_ns: when silence began
+ * @probe_heard:    t_ns of the newest probe of the peer that came here; 0 = none
+ * @answer_due:     it is to be answered now
+ * @answered_ns:    when one was last answered here
  */
 struct pulse_path {
 	bool used, alive, reported;
 	uint64_t rx_seq, tx_seq;
 	uint64_t introduced;
 	uint64_t quiet_since_ns;
+	uint64_t probe_heard, answered_ns;
+	bool answer_due;
 	counter sent, received, lost, bad, replayed, last_heard_ns, is_alive;
 };
 
@@ -108,7 +119,10 @@ struct pulse_heard {
  * @peer_path:         where that one came from
  * @peer_known:        @peer is valid
  * @peer_reported:     control knows @peer
+ * @peer_answers:      it is of a version that answers probes
  * @fenced_unreported: FP_PULSE_FENCED is due
+ * @suspicion:         whether it is dead
+ * @xc:                the cross-connect's carrier
  * @rx:                one ring per worker: what it heard
  * @n_rx:              workers
  * @tx:                frames for worker 0 to send
@@ -136,7 +150,9 @@ struct pulse {
 	struct fp_peer peer;
 	uint64_t peer_t_ns;
 	uint32_t peer_path;
-	bool peer_known, peer_reported, fenced_unreported;
+	bool peer_known, peer_reported, peer_answers, fenced_unreported;
+	struct suspicion suspicion;
+	struct xc_watch xc;
 	struct ring rx[FP_WORKERS_MAX];
 	uint32_t n_rx;
 	struct ring tx;
@@ -205,6 +221,19 @@ void pulse_compose(const struct pulse *p, uint32_t path, uint64_t now_ns, uint8_
  * Return: 0; -EBADMSG for what is forged, malformed, another pair's or our own; -ESTALE for what is not new.
  */
 int pulse_receive(struct pulse *p, uint32_t path, const uint8_t *payload, uint32_t len, uint64_t now_ns);
+
+/**
+ * pulse_suspect() - Something speaks for the peer's death: ask it
+ * @mark: of enum fp_mark
+ */
+void pulse_suspect(struct pulse *p, uint32_t mark, uint64_t now_ns);
+
+/**
+ * pulse_answer_due() - Is a probe to be answered on @path now?
+ *
+ * Return: true once for each probe, and once in ANSWER_NS at most: who floods us with them gets no more.
+ */
+bool pulse_answer_due(struct pulse *p, uint32_t path, uint64_t now_ns);
 
 /**
  * pulse_tick() - Judge silence, and report what changed

@@ -60,22 +60,40 @@ static bool send_port(struct pulse *p, uint32_t port, const uint8_t *payload)
 	return true;
 }
 
-static void send_all(struct pulse *p, uint64_t now_ns)
+static void send_path(struct pulse *p, uint32_t i, uint64_t now_ns)
 {
+	struct pulse_path *pp = &p->paths[i];
 	uint8_t payload[HB_LEN];
 
-	for (uint32_t i = 0; i < pulse_n_paths(p); i++) {
-		struct pulse_path *pp = &p->paths[i];
+	pulse_compose(p, i, now_ns, payload);
+	/* The number is spent even if the send fails: the peer then counts the loss. */
+	pp->tx_seq++;
+	if (i == PULSE_PATH_XC ? send_xc(p, payload) : send_port(p, i - 1, payload))
+		counter_add(&pp->sent, 1);
+}
 
-		if (!pp->used)
-			continue;
-		pulse_compose(p, i, now_ns, payload);
-		/* The number is spent even if the send fails: the peer then counts the loss. */
-		pp->tx_seq++;
-		if (i == PULSE_PATH_XC ? send_xc(p, payload) : send_port(p, i - 1, payload))
-			counter_add(&pp->sent, 1);
+static void send_all(struct pulse *p, uint64_t now_ns)
+{
+	for (uint32_t i = 0; i < pulse_n_paths(p); i++) {
+		if (p->paths[i].used)
+			send_path(p, i, now_ns);
 	}
 	doorbell_ring(p->tx_bell);
+}
+
+/* Each by the path that it came by: that is what the peer asks about. */
+static void answer_probes(struct pulse *p, uint64_t now_ns)
+{
+	bool any = false;
+
+	for (uint32_t i = 0; i < pulse_n_paths(p); i++) {
+		if (!pulse_answer_due(p, i, now_ns))
+			continue;
+		send_path(p, i, now_ns);
+		any = true;
+	}
+	if (any)
+		doorbell_ring(p->tx_bell);
 }
 
 /* ---- receiving ---- */
@@ -173,7 +191,7 @@ static bool burst_is_due(struct pulse *p)
 
 static void rest(struct pulse *p, int epfd)
 {
-	struct epoll_event ev[2];
+	struct epoll_event ev[3];
 	uint64_t now_ns, deadline;
 	struct timespec timeout;
 	bool waits;
@@ -196,12 +214,14 @@ static void *pulse_run(void *arg)
 {
 	struct pulse *p = arg;
 	struct epoll_event bell = { .events = EPOLLIN | EPOLLET };
-	struct epoll_event xc = { .events = EPOLLIN };
+	struct epoll_event level = { .events = EPOLLIN };
 	const int epfd = epoll_create1(EPOLL_CLOEXEC);
 
 	FP_ASSERT(epfd >= 0 && epoll_ctl(epfd, EPOLL_CTL_ADD, p->bell.fd, &bell) == 0);
 	if (p->xc_fd >= 0)
-		FP_ASSERT(epoll_ctl(epfd, EPOLL_CTL_ADD, p->xc_fd, &xc) == 0);
+		FP_ASSERT(epoll_ctl(epfd, EPOLL_CTL_ADD, p->xc_fd, &level) == 0);
+	if (p->xc.fd >= 0)
+		FP_ASSERT(epoll_ctl(epfd, EPOLL_CTL_ADD, p->xc.fd, &level) == 0);
 	p->last_tick_ns = p->next_send_ns = clock_now();
 	while (!atomic_load(&p->stop)) {
 		uint64_t now_ns = clock_now();
@@ -210,8 +230,11 @@ static void *pulse_run(void *arg)
 		if (p->xc_fd >= 0)
 			receive_xc(p, now_ns);
 		receive_rings(p);
+		answer_probes(p, now_ns);
+		if (p->xc.fd >= 0 && xc_watch_lost(&p->xc))
+			pulse_suspect(p, FP_MARK_XC_CARRIER, now_ns);
 		pulse_tick(p, now_ns);
-		if (burst_is_due(p))
+		if (burst_is_due(p) || suspect_probe(&p->suspicion, now_ns))
 			send_all(p, now_ns);
 		if (now_ns >= p->next_send_ns) {
 			send_all(p, now_ns);
@@ -263,7 +286,7 @@ int pulse_open(struct pulse *p, const struct fp_config *cfg, struct fence *fence
 	p->fence = fence;
 	p->tx_bell = tx_bell;
 	p->events_fd = events_fd;
-	p->xc_fd = -1;
+	p->xc_fd = p->xc.fd = -1;
 	p->n_rx = cfg->n_workers;
 	p->keys[0].n = 1;
 	memcpy(p->keys[0].key[0], cfg->pulse.mac_key, sizeof(cfg->pulse.mac_key));
@@ -286,7 +309,14 @@ int pulse_open(struct pulse *p, const struct fp_config *cfg, struct fence *fence
 	if (addr_is_zero(&cfg->pulse.xc_addr))
 		return 0;
 	p->paths[PULSE_PATH_XC].used = true;
-	return open_xc(p, err);
+	rc = open_xc(p, err);
+	if (rc || !cfg->pulse.xc_dev[0])
+		return rc;
+	rc = xc_watch_open(&p->xc, cfg->pulse.xc_dev);
+	if (rc)
+		snprintf(err->text, sizeof(err->text), "carrier of xc %s: %s", cfg->pulse.xc_dev,
+			 strerror(-rc));
+	return rc;
 }
 
 void pulse_close(struct pulse *p)
@@ -296,6 +326,7 @@ void pulse_close(struct pulse *p)
 	pulse_stop(p);
 	if (p->xc_fd >= 0)
 		close(p->xc_fd);
+	xc_watch_close(&p->xc);
 	for (uint32_t w = 0; w < p->n_rx; w++)
 		ring_free(&p->rx[w]);
 	ring_free(&p->events);

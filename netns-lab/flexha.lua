@@ -706,7 +706,7 @@ end
 
 -- ---- heartbeats -------------------------------------------------------------------------------------------
 local beat = Proto("flexha_hb", "flexha heartbeat")
-local HEARTBEAT_VERSION, HEARTBEAT_BYTES = 2, 72
+local HEARTBEAT_VERSION, HEARTBEAT_BYTES, HEARTBEAT_EXTENDED = 2, 72, 96
 local function hb(name) return "flexha_hb." .. name end
 local h = {
   magic = ProtoField.string(hb("magic"), "Magic"),
@@ -718,6 +718,7 @@ local h = {
   bye = ProtoField.bool(hb("flags.bye"), "Leaving on purpose", 8, nil, 0x02),
   lan_up = ProtoField.bool(hb("flags.lan_up"), "LAN up", 8, nil, 0x04),
   wan_up = ProtoField.bool(hb("flags.wan_up"), "WAN up", 8, nil, 0x08),
+  probe = ProtoField.bool(hb("flags.probe"), "Probe: answer at once", 8, nil, 0x20),
   pair_id = ProtoField.uint32(hb("pair_id"), "Pair (CRC-32 of its name)", base.HEX),
   interval_ms = ProtoField.uint32(hb("interval_ms"), "Interval", base.UNIT_STRING, { " ms" }),
   incarnation = ProtoField.uint64(hb("incarnation"), "Incarnation"),
@@ -728,6 +729,9 @@ local h = {
   t_ns = ProtoField.uint64(hb("t_ns"), "Sent at (CLOCK_BOOTTIME of the sender)", base.UNIT_STRING, { " ns" }),
   echo = ProtoField.uint64(hb("echo"), "Echo (incarnation of the peer, as heard)"),
   mac = ProtoField.uint64(hb("mac"), "MAC (SipHash-2-4)", base.HEX),
+  answers = ProtoField.uint64(hb("answers"), "Answers the probe sent at", base.UNIT_STRING, { " ns" }),
+  zero = ProtoField.uint64(hb("zero"), "Zero", base.HEX),
+  mac_all = ProtoField.uint64(hb("mac_all"), "MAC of all before it (SipHash-2-4)", base.HEX),
   later = ProtoField.bytes(hb("later"), "Fields of a later version"),
 }
 local heartbeat_fields = {}
@@ -745,6 +749,7 @@ local heartbeat_layout = {
   { h.seq, 32, 8 }, { h.priority, 40, 4 }, { h.control_beat, 44, 4 }, { h.t_ns, 48, 8 }, { h.echo, 56, 8 },
   { h.mac, 64, 8 },
 }
+local heartbeat_extension = { { h.answers, 72, 8 }, { h.zero, 80, 8 }, { h.mac_all, 88, 8 } }
 
 function beat.dissector(tvb, pinfo, root)
   pinfo.cols.protocol = "FLEXHA-HB"
@@ -763,13 +768,20 @@ function beat.dissector(tvb, pinfo, root)
   for _, part in ipairs(heartbeat_layout) do
     local item = tree:add(part[1], tvb(part[2], part[3]))
     if part[1] == h.flags then
-      for _, flag in ipairs({ h.ready, h.bye, h.lan_up, h.wan_up }) do
+      for _, flag in ipairs({ h.ready, h.bye, h.lan_up, h.wan_up, h.probe }) do
         item:add(flag, tvb(part[2], 1))
       end
     end
   end
-  if tvb:len() > HEARTBEAT_BYTES then
-    tree:add(h.later, tvb(HEARTBEAT_BYTES))
+  local told = HEARTBEAT_BYTES
+  if tvb:len() >= HEARTBEAT_EXTENDED then
+    for _, part in ipairs(heartbeat_extension) do
+      tree:add(part[1], tvb(part[2], part[3]))
+    end
+    told = HEARTBEAT_EXTENDED
+  end
+  if tvb:len() > told then
+    tree:add(h.later, tvb(told))
   end
   local flags = tvb(7, 1):uint()
   local words = {
@@ -781,6 +793,9 @@ function beat.dissector(tvb, pinfo, root)
   end
   if bit32.btest(flags, 2) then
     table.insert(words, "bye")
+  end
+  if bit32.btest(flags, 32) then
+    table.insert(words, "probe")
   end
   pinfo.cols.info = table.concat(words, " ")
   return tvb:len()

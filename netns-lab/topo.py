@@ -28,6 +28,9 @@ PROBE_ADDRESS = "198.51.100.20"
 LAN_VMAC = "00:00:5e:00:01:33"
 WAN_VMAC = "00:00:5e:00:01:34"
 XC_DEVICE = "xc0"
+FIRST_INDEX = 100
+"""Of the first end of each wire. If both ends had the same index, each in its namespace, the kernel would
+take its time, up to a second, to say that one has lost its carrier (net/core/link_watch.c)."""
 BRIDGE = "br0"
 NODES = ("a", "b")
 SWITCHES = {"lan": "lansw", "wan": "wansw"}
@@ -160,10 +163,11 @@ def build() -> None:
             _set_sysctls(host)
     for host in hosts:
         _add_bridges(host)
-    for (left_host, left_device), (right_host, right_device) in wires:
+    for number, ((left_host, left_device), (right_host, right_device)) in enumerate(wires):
         with NetNS(left_host) as links:
             links.link(
                 "add",
+                index=FIRST_INDEX + number,
                 ifname=left_device,
                 kind="veth",
                 peer={"ifname": right_device, "net_ns_fd": f"/run/netns/{right_host}"},

@@ -25,6 +25,7 @@ static struct fp_config config(uint32_t node_index)
 		.pair_id = PAIR,
 		.node_index = node_index,
 		.incarnation = 100 + node_index,
+		.confirm_ms = 15,
 		.mac_key = { 0xaa, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16 },
 	};
 	memcpy(cfg.ports[WAN].peer_mac, mac_peer, ETH_ALEN);
@@ -155,7 +156,7 @@ static bool decodes_with(struct heartbeat hb, uint32_t at, uint8_t value)
 	mac = siphash24(codec_key, covered, sizeof(covered));
 	for (uint32_t i = 0; i < 8; i++)
 		bytes[HB_MAC_AT + i] = (uint8_t)(mac >> (56 - 8 * i));
-	return decodes(bytes, HB_LEN, codec_key, 2, &hb);
+	return decodes(bytes, HB_LEN_LEAST, codec_key, 2, &hb);
 }
 
 static void check_codec(void)
@@ -173,16 +174,20 @@ static void check_codec(void)
 		.seq = 6,
 		.t_ns = UINT64_C(0xfedcba9876543210),
 		.echo = UINT64_C(0x8877665544332211),
+		.answers = UINT64_C(0x0123456789abcdef),
 	};
 	struct heartbeat out, late = in;
 	uint8_t bytes[HB_LEN], again[HB_LEN], other_key[SIPHASH_KEY_LEN];
 
 	heartbeat_encode(&in, codec_key, 2, bytes);
 	CHECK(1, decodes(bytes, HB_LEN, codec_key, 2, &out));
+	CHECK(15, out.extended && out.answers == in.answers);
 	heartbeat_encode(&out, codec_key, 2, again);
 	CHECK(2, memcmp(bytes, again, HB_LEN) == 0);
 	CHECK(3, memcmp(bytes, "FXHB\2\1\3\3\1\2\3\4", 12) == 0);
-	CHECK(4, !decodes(bytes, HB_LEN - 1, codec_key, 2, &out));
+	CHECK(4, !decodes(bytes, HB_LEN_LEAST - 1, codec_key, 2, &out));
+	/* As a peer of an older version says it. */
+	CHECK(16, decodes(bytes, HB_LEN_LEAST, codec_key, 2, &out) && !out.extended && !out.answers);
 	CHECK(5, !decodes_with(in, 4, 1)); /* version */
 	CHECK(6, !decodes_with(in, 6, FP_ROLE_FAULT + 1));
 	CHECK(7, !decodes_with(in, 15, 0)); /* interval 0 */
@@ -560,9 +565,164 @@ static void check_threads_talk(void)
 	bench_close(b);
 }
 
+/* The peer says that it has heard the probe of @answers, or is of an older version. */
+static int answer(struct bench *b, uint32_t path, uint64_t seq, uint64_t answers, uint32_t len,
+		  uint64_t now_ns)
+{
+	const struct heartbeat hb = {
+		.node_index = 1,
+		.role = FP_ROLE_PASSIVE,
+		.pair_id = PAIR,
+		.interval_ms = 50,
+		.incarnation = 55,
+		.seq = seq,
+		.t_ns = now_ns,
+		.echo = b->cfg.pulse.incarnation,
+		.answers = answers,
+	};
+	uint8_t payload[HB_LEN];
+
+	heartbeat_encode(&hb, b->cfg.pulse.mac_key, path, payload);
+	return pulse_receive(&b->pulse, path, payload, len, now_ns);
+}
+
+/* Both paths are heard, and that has been reported. */
+static struct bench *bench_with_peer(uint32_t len)
+{
+	struct bench *b = bench_open(config(0));
+
+	CHECK_EQ(160, answer(b, 1, 1, 0, len, MS(1000)), 0);
+	CHECK_EQ(161, answer(b, 2, 1, 0, len, MS(1000)), 0);
+	pulse_tick(&b->pulse, MS(1000));
+	while (next_event(b).kind != UINT32_MAX)
+		;
+	return b;
+}
+
+/* Spec: R13, B2: silence after a mark is death, long before the timers say so, and on all paths at once. */
+static void check_suspicion_confirmed(void)
+{
+	struct bench *b = bench_with_peer(HB_LEN);
+	struct fp_pulse_event ev;
+	struct heartbeat hb;
+	uint8_t bytes[HB_LEN];
+
+	pulse_suspect(&b->pulse, FP_MARK_XC_CARRIER, MS(1010));
+	for (uint64_t t = 1010; t < 1025; t++) {
+		if (suspect_probe(&b->pulse.suspicion, MS(t))) {
+			pulse_compose(&b->pulse, 1, MS(t), bytes);
+			CHECK(170, decodes(bytes, HB_LEN, b->cfg.pulse.mac_key, 1, &hb));
+			CHECK(171, hb.flags & FP_HB_PROBE && hb.t_ns == MS(t));
+		}
+		/* A heartbeat that was under way is no answer. */
+		CHECK_EQ(172, answer(b, 1, t, MS(1009), HB_LEN, MS(t)), 0);
+		pulse_tick(&b->pulse, MS(t));
+		expect_nothing(b, 173);
+	}
+	pulse_tick(&b->pulse, MS(1025));
+	ev = next_event(b);
+	CHECK_EQ(174, ev.kind, FP_PULSE_DEAD);
+	CHECK_EQ(175, ev.marks, FP_MARK_XC_CARRIER);
+	CHECK_EQ(176, ev.probes, 8);
+	CHECK_EQ(177, ev.asked_us, 15000);
+	expect(b, 178, FP_PULSE_PATH_DOWN, 1);
+	expect(b, 179, FP_PULSE_PATH_DOWN, 2);
+	expect_nothing(b, 180);
+	/* It was not dead: whoever forgot it hears who it is again. */
+	CHECK_EQ(181, answer(b, 1, 2000, 0, HB_LEN, MS(1040)), 0);
+	pulse_tick(&b->pulse, MS(1040));
+	expect(b, 182, FP_PULSE_PATH_UP, 1);
+	expect(b, 183, FP_PULSE_PEER, 1);
+	bench_close(b);
+}
+
+static void check_suspicion_refuted(void)
+{
+	struct bench *b = bench_with_peer(HB_LEN);
+	struct fp_pulse_event ev;
+
+	pulse_suspect(&b->pulse, FP_MARK_XC_CARRIER, MS(1010));
+	CHECK(190, suspect_probe(&b->pulse.suspicion, MS(1010)));
+	CHECK_EQ(191, answer(b, 2, 2, MS(1010), HB_LEN, MS(1012)), 0);
+	pulse_tick(&b->pulse, MS(1012));
+	ev = next_event(b);
+	CHECK_EQ(192, ev.kind, FP_PULSE_REFUTED);
+	CHECK_EQ(193, ev.path, 2);
+	CHECK_EQ(194, ev.rtt_us, 2000);
+	pulse_tick(&b->pulse, MS(1030));
+	expect_nothing(b, 195);
+	bench_close(b);
+	/* Who cannot answer is not asked, nor who is silent anyway, nor where that is switched off. */
+	b = bench_with_peer(HB_LEN_LEAST);
+	pulse_suspect(&b->pulse, FP_MARK_XC_CARRIER, MS(1010));
+	CHECK(196, !b->pulse.suspicion.probing);
+	bench_close(b);
+	b = bench_with_peer(HB_LEN);
+	pulse_tick(&b->pulse, MS(1050));
+	pulse_tick(&b->pulse, MS(1100));
+	pulse_tick(&b->pulse, MS(1150));
+	pulse_suspect(&b->pulse, FP_MARK_XC_CARRIER, MS(1151));
+	CHECK(197, !b->pulse.suspicion.probing);
+	bench_close(b);
+	b = bench_with_peer(HB_LEN);
+	b->cfg.pulse.confirm_ms = 0;
+	pulse_suspect(&b->pulse, FP_MARK_XC_CARRIER, MS(1010));
+	CHECK(198, !b->pulse.suspicion.probing);
+	bench_close(b);
+}
+
+/* Answered once each, where it came, and not faster than once a millisecond. */
+static void check_probes_are_answered(void)
+{
+	struct bench *b = bench_with_peer(HB_LEN);
+	struct heartbeat hb = {
+		.node_index = 1,
+		.role = FP_ROLE_PASSIVE,
+		.flags = FP_HB_PROBE,
+		.pair_id = PAIR,
+		.interval_ms = 50,
+		.incarnation = 55,
+		.seq = 10,
+		.t_ns = MS(2000),
+		.echo = b->cfg.pulse.incarnation,
+	};
+	uint8_t bytes[HB_LEN];
+
+	CHECK(200, !pulse_answer_due(&b->pulse, 1, MS(1010)));
+	CHECK_EQ(201, say(b, 1, &hb, MS(1010)), 0);
+	CHECK(202, !pulse_answer_due(&b->pulse, 2, MS(1010)));
+	CHECK(203, pulse_answer_due(&b->pulse, 1, MS(1010)));
+	CHECK(204, !pulse_answer_due(&b->pulse, 1, MS(1010)));
+	pulse_compose(&b->pulse, 1, MS(1010), bytes);
+	CHECK(205, decodes(bytes, HB_LEN, b->cfg.pulse.mac_key, 1, &hb) && hb.answers == MS(2000));
+	pulse_compose(&b->pulse, 2, MS(1010), bytes);
+	CHECK(206, decodes(bytes, HB_LEN, b->cfg.pulse.mac_key, 2, &hb) && hb.answers == 0);
+	for (uint64_t i = 1; i <= 5; i++) {
+		hb = (struct heartbeat){
+			.node_index = 1,
+			.role = FP_ROLE_PASSIVE,
+			.flags = FP_HB_PROBE,
+			.pair_id = PAIR,
+			.interval_ms = 50,
+			.incarnation = 55,
+			.seq = 10 + i,
+			.t_ns = MS(2000) + i,
+			.echo = b->cfg.pulse.incarnation,
+		};
+		CHECK_EQ(207, say(b, 1, &hb, MS(1010) + i), 0);
+		CHECK(208, !pulse_answer_due(&b->pulse, 1, MS(1010) + i));
+	}
+	CHECK_EQ(209, b->pulse.peer.flags, 0); /* being asked is no news of the peer */
+	CHECK(210, pulse_answer_due(&b->pulse, 1, MS(1011)));
+	bench_close(b);
+}
+
 int main(void)
 {
 	check_codec();
+	check_suspicion_confirmed();
+	check_suspicion_refuted();
+	check_probes_are_answered();
 	check_silence();
 	check_exact_limit();
 	check_own_stall_is_no_silence();

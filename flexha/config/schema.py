@@ -431,6 +431,14 @@ class Ha(Section):
     dead_after: int = Field(
         default=3, ge=2, le=20, description="intervals of silence that make a path silent"
     )
+    confirm_ms: int = Field(
+        default=15,
+        ge=0,
+        le=1000,
+        description="when something speaks for the peer's death (the cross-connect loses its carrier), it is "
+        "asked on every path, and silence for so long confirms it, ms; 0: only dead_after intervals of "
+        "silence do",
+    )
     preempt: bool = Field(
         default=False, description="a better priority takes the role from a live ACTIVE, once it is in sync"
     )

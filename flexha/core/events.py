@@ -143,6 +143,29 @@ class PeerHeard:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerConfirmedDead:
+    """Something spoke for the peer's death, and it has answered no probe: all paths are silent now.
+
+    ``marks``: what spoke for it, for instance ``"xc-carrier"``; ``probes``: sent on each path;
+    ``silence_ms``: from the first mark on.
+    """
+
+    marks: frozenset[str]
+    probes: int
+    silence_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class SuspicionRefuted:
+    """Something spoke for the peer's death, but it has answered a probe on ``path``, ``rtt_ms`` later."""
+
+    marks: frozenset[str]
+    probes: int
+    path: str
+    rtt_ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class Fenced:
     """C heard a higher term while we were ACTIVE, and has fenced the data plane already."""
 
@@ -314,6 +337,8 @@ Event = (
     | PathUp
     | PathDown
     | PeerHeard
+    | PeerConfirmedDead
+    | SuspicionRefuted
     | Fenced
     | PortChanged
     | HopChanged

@@ -4,8 +4,10 @@
 The pulse thread times each path (``dead_after`` intervals of silence) and reports; this module judges:
 
     alive    heard on any path, and it has not said goodbye
-    lost     silent on *all* paths ("peer-silent"), gone by its own word ("peer-bye"), or another process
-             under the same name ("peer-restarted": a new incarnation proves that the old one is dead)
+    lost     silent on *all* paths ("peer-silent"), or, once something spoke for its death, silent for long
+             enough while it was asked ("peer-confirmed": ``csrc/suspect.h``); gone by its own word
+             ("peer-bye"), or another process under the same name ("peer-restarted": a new incarnation proves
+             that the old one is dead)
 
 A lower incarnation after a silence proves nothing: it is a peer whose clock was set back, or a replay. It is
 believed, but the one before it may come back (``csrc/pulse.h``).
@@ -20,7 +22,14 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from flexha.core.actions import Level, Record
-from flexha.core.events import PathDown, PathUp, PeerHeard, PeerInfo
+from flexha.core.events import (
+    PathDown,
+    PathUp,
+    PeerConfirmedDead,
+    PeerHeard,
+    PeerInfo,
+    SuspicionRefuted,
+)
 from flexha.units import EPOCH, NS_PER_MS, Ns
 
 PAST_INCARNATIONS_MAX: Final = 4
@@ -84,7 +93,10 @@ def initial(paths: tuple[str, ...]) -> Liveness:
     return Liveness(paths={name: Path() for name in paths})
 
 
-def step(liveness: Liveness, event: PathUp | PathDown | PeerHeard, now: Ns) -> Result:
+Report = PathUp | PathDown | PeerHeard | PeerConfirmedDead | SuspicionRefuted
+
+
+def step(liveness: Liveness, event: Report, now: Ns) -> Result:
     """One report of the pulse thread in; facts and records out."""
     match event:
         case PathUp(path):
@@ -93,6 +105,17 @@ def step(liveness: Liveness, event: PathUp | PathDown | PeerHeard, now: Ns) -> R
             return _path(liveness, path, now, alive=False)
         case PeerHeard(info):
             return _heard(liveness, info)
+        case PeerConfirmedDead():
+            return _confirmed(liveness, event, now)
+        case SuspicionRefuted(marks, probes, path, rtt_ms):
+            fields = {
+                "marks": sorted(marks),
+                "probes": probes,
+                "verdict": "alive",
+                "path": path,
+                "rtt_ms": rtt_ms,
+            }
+            return liveness, (Record(Level.WARNING, "suspicion", fields, history=True),)
 
 
 def _path(liveness: Liveness, name: str, now: Ns, *, alive: bool) -> Result:
@@ -110,6 +133,23 @@ def _path(liveness: Liveness, name: str, now: Ns, *, alive: bool) -> Result:
     record = Record(level, "path-up" if alive else "path-down", fields, history=True)
     liveness, facts = _judge(liveness)
     return liveness, (record, *facts)
+
+
+def _confirmed(liveness: Liveness, event: PeerConfirmedDead, now: Ns) -> Result:
+    """As good as silence on all paths, and no better: if it is heard again, it was only away."""
+    fields = {
+        "marks": sorted(event.marks),
+        "probes": event.probes,
+        "verdict": "dead",
+        "silence_ms": event.silence_ms,
+    }
+    record = Record(Level.WARNING, "suspicion", fields, history=True)
+    was_alive, info = liveness.alive, liveness.info
+    paths = {name: Path(alive=False, since=now) if p.alive else p for name, p in liveness.paths.items()}
+    liveness = replace(liveness, paths=paths, alive=False, is_current=False)
+    if info is None or not was_alive:
+        return liveness, (record,)
+    return liveness, (record, *_lost(liveness, info, "peer-confirmed"))
 
 
 def _heard(liveness: Liveness, info: PeerInfo) -> Result:

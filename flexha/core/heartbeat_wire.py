@@ -4,14 +4,15 @@
 The C pulse thread sends and receives heartbeats (``csrc/heartbeat_wire.h``); this codec is its executable
 specification, which tests hold against the C one, and what the simulator uses.
 
-72 bytes of UDP payload, network order, no padding between fields::
+96 bytes of UDP payload, network order, no padding between fields::
 
     offset  size  field
          0     4  magic         "FXHB"
          4     1  version       2
          5     1  node          0 = node a, 1 = node b
          6     1  role          enum fp_role
-         7     1  flags         FP_HB_*: 1 ready, 2 bye, 4 LAN up, 8 WAN up; others zero, ignored on receipt
+         7     1  flags         FP_HB_*: 1 ready, 2 bye, 4 LAN up, 8 WAN up, 32 probe; others zero, ignored on
+                                receipt
          8     4  pair_id       CRC-32 of the pair's name
         12     4  interval_ms   the sender's heartbeat interval
         16     8  incarnation   the start of the daemon by its wall clock, ns: grows from start to start
@@ -22,17 +23,24 @@ specification, which tests hold against the C one, and what the simulator uses.
         48     8  t_ns          the sender's CLOCK_BOOTTIME when it sent, ns
         56     8  echo          the incarnation of the receiver, as the sender has heard it; 0: not heard yet
         64     8  mac           SipHash-2-4 over bytes 0..63 and one more: the path's number
+        72     8  answers       t_ns of the newest probe of the receiver that was heard on this path; 0: none
+        80     8  -             zero, ignored on receipt
+        88     8  mac           SipHash-2-4 over bytes 0..87 and one more: the path's number
 
 The MAC's key is one of the pair's heartbeat keys (``flexha.config.keyfiles``). Paths have the same numbers
 on both nodes, 0 for xc and 1 + i for port i: a heartbeat recorded on one path is worth nothing on another.
 Against replays on the same path, ``echo`` must be the receiver's own incarnation, and ``seq`` and
 ``incarnation`` must grow (``csrc/pulse.h``).
 
-A receiver drops, and counts as ``bad``, what is shorter than 72 bytes or does not bear the MAC, before it
-looks at anything else; then what has another magic, version or pair_id, its own node number, a role that does
-not exist, an interval or a seq of 0, or a term above the limit. What is authentic but not new is counted as
-``replayed``. Longer payloads are fine: fields are only ever added behind byte 72, with a MAC of their own,
-without a new version.
+A heartbeat with the flag *probe* wants an answer: the next heartbeat on that path, at once, in which
+``answers`` is its ``t_ns``. Answers to one path's probes come at most once a millisecond.
+
+A receiver drops, and counts as ``bad``, what is shorter than 72 bytes or does not bear the MAC (or has 96
+bytes, and not the second one), before it looks at anything else; then what has another magic, version or
+pair_id, its own node number, a role that does not exist, an interval or a seq of 0, or a term above the
+limit. What is authentic but not new is counted as ``replayed``. What stands behind byte 72 was added later,
+with a MAC of its own, without a new version: of a peer that sends 72 bytes nobody expects answers. Longer
+payloads are fine.
 """
 
 from __future__ import annotations
@@ -49,14 +57,18 @@ from flexha.units import TERM_MAX, Ns, Term
 MAGIC: Final = b"FXHB"
 VERSION: Final = 2
 SIZE: Final = 72
+SIZE_EXTENDED: Final = 96
 FLAG_READY: Final = 1
 FLAG_BYE: Final = 2
 FLAG_LAN_UP: Final = 4
 FLAG_WAN_UP: Final = 8
+FLAG_PROBE: Final = 32
 
 _LAYOUT: Final = struct.Struct("!4sBBBBIIQQQIIQQ")
 _MAC: Final = struct.Struct("!Q")
+_EXTENSION: Final = struct.Struct("!Q8x")
 assert _LAYOUT.size + _MAC.size == SIZE
+assert SIZE + _EXTENSION.size + _MAC.size == SIZE_EXTENDED
 
 _U64: Final = (1 << 64) - 1
 
@@ -77,6 +89,8 @@ class Heartbeat:
     control_beat: int
     t_ns: Ns
     echo: int = 0
+    answers: int | None = 0
+    """None: of an older version, which ends at byte 72."""
 
     @property
     def peer_info(self) -> PeerInfo:
@@ -114,7 +128,11 @@ def encode(beat: Heartbeat, *, key: bytes, path: int) -> bytes:
         beat.t_ns,
         beat.echo,
     )
-    return covered + _mac(covered, key, path)
+    least = covered + _mac(covered, key, path)
+    if beat.answers is None:
+        return least
+    extended = least + _EXTENSION.pack(beat.answers)
+    return extended + _mac(extended, key, path)
 
 
 def _mac(covered: bytes, key: bytes, path: int) -> bytes:
@@ -156,6 +174,12 @@ def decode(payload: bytes, *, own_node: int, own_pair_id: int, key: bytes, path:
         raise RemoteProtocolError("bad_length", f"{len(payload)} bytes")
     if payload[_LAYOUT.size : SIZE] != _mac(payload[: _LAYOUT.size], key, path):
         raise RemoteProtocolError("bad_mac", f"path {path}")
+    answers: int | None = None
+    if len(payload) >= SIZE_EXTENDED:
+        mac_at = SIZE_EXTENDED - _MAC.size
+        if payload[mac_at:SIZE_EXTENDED] != _mac(payload[:mac_at], key, path):
+            raise RemoteProtocolError("bad_mac", f"path {path}, behind byte {SIZE}")
+        (answers,) = _EXTENSION.unpack_from(payload, SIZE)
     said = _LAYOUT.unpack_from(payload)
     magic, version, node, role, flags, pair, interval_ms = said[:7]
     incarnation, term, seq, priority, beat, t_ns, echo = said[7:]
@@ -188,4 +212,5 @@ def decode(payload: bytes, *, own_node: int, own_pair_id: int, key: bytes, path:
         control_beat=beat,
         t_ns=Ns(t_ns),
         echo=echo,
+        answers=answers,
     )

@@ -51,6 +51,7 @@ from flexha.core.events import (
     OperatorAsked,
     PathDown,
     PathUp,
+    PeerConfirmedDead,
     PeerHeard,
     PortChanged,
     RoleSet,
@@ -58,6 +59,7 @@ from flexha.core.events import (
     ShardsLost,
     Started,
     StopRequested,
+    SuspicionRefuted,
     SweepBegun,
     SweepWalked,
     SyncClosed,
@@ -271,7 +273,7 @@ class _Turn:
                 self._sync(event)
                 self._tracks(event)
                 self._facts.append(event)
-            case PathUp() | PathDown() | PeerHeard():
+            case PathUp() | PathDown() | PeerHeard() | PeerConfirmedDead() | SuspicionRefuted():
                 liveness, outputs = heartbeat.step(self.state.liveness, event, self._now)
                 self._replace(liveness=liveness)
                 self._emit(outputs)

@@ -17,7 +17,7 @@ from flexha.fastpath.errors import FastpathMismatchError
 CData: TypeAlias = Any
 """A cffi object; it never leaves ``flexha.fastpath``."""
 
-ABI_VERSION: Final = 5
+ABI_VERSION: Final = 6
 """The ``FP_ABI_VERSION`` that this package is written for."""
 
 STRUCT_SIZES: Final = {
@@ -28,8 +28,8 @@ STRUCT_SIZES: Final = {
     "struct fp_timeouts": 20,
     "struct fp_limits": 16,
     "struct fp_sync_cfg": 24,
-    "struct fp_pulse_cfg": 80,
-    "struct fp_config": 4224,
+    "struct fp_pulse_cfg": 96,
+    "struct fp_config": 4240,
     "struct fp_tcp_win": 16,
     "struct fp_flow_rec": 160,
     "struct fp_route": 40,
@@ -48,7 +48,7 @@ STRUCT_SIZES: Final = {
     "struct fp_frame": 56,
     "struct fp_punt": 296,
     "struct fp_peer": 32,
-    "struct fp_pulse_event": 48,
+    "struct fp_pulse_event": 64,
     "struct fp_path_stats": 56,
     "struct fp_worker_stats": 216,
     "struct fp_port_stats": 88,

@@ -18,6 +18,7 @@ from flexha.fastpath.records import (
     Digests,
     FastpathConfig,
     HeartbeatFlag,
+    Mark,
     Neighbour,
     NeighbourMoved,
     NeighbourWanted,
@@ -106,6 +107,7 @@ def config(cfg: FastpathConfig) -> CData:
         "dead_after",
         "control_dead_ms",
         "udp_port",
+        "confirm_ms",
         "pair_id",
         "node_index",
         "incarnation",
@@ -114,6 +116,7 @@ def config(cfg: FastpathConfig) -> CData:
     out.pulse.mac_key = pulse.mac_key
     out.pulse.xc_addr.b = addr_bytes(pulse.xc_address)
     out.pulse.xc_peer_addr.b = addr_bytes(pulse.xc_peer_address)
+    out.pulse.xc_dev = pulse.xc_device.encode()
     for c_port, port in zip(out.ports, cfg.ports, strict=False):
         _port(c_port, port)
     for c_pool, pool in zip(out.pools, cfg.pools, strict=False):
@@ -280,6 +283,10 @@ def pulse_event(cdata: CData) -> PulseEvent:
             priority=int(peer.priority),
             control_beat=int(peer.control_beat),
         ),
+        marks=Mark(cdata.marks),
+        probes=int(cdata.probes),
+        asked_us=int(cdata.asked_us),
+        rtt_us=int(cdata.rtt_us),
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -159,6 +159,7 @@ class HeartbeatFlag(IntFlag):
     BYE = 2
     LAN_UP = 4
     WAN_UP = 8
+    PROBE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,8 +261,11 @@ class PulseConfig:
     dead_after: int = 3
     control_dead_ms: int = 1000
     udp_port: int = 47850
+    confirm_ms: int = 15
     xc_address: Address | None = None
     xc_peer_address: Address | None = None
+    xc_device: str = ""
+    """Whose carrier is watched; none if empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,6 +447,17 @@ class PulseKind(IntEnum):
     PATH_DOWN = 1
     PEER = 2
     FENCED = 3
+    DEAD = 4
+    REFUTED = 5
+
+
+class Mark(IntFlag):
+    """``enum fp_mark``: what makes the peer's death likely."""
+
+    XC_CARRIER = 1
+
+
+NO_MARK: Final = Mark(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -465,6 +480,13 @@ class PulseEvent:
     kind: PulseKind
     path: int
     peer: Peer
+    marks: Mark = NO_MARK
+    """DEAD, REFUTED: what began the suspicion."""
+    probes: int = 0
+    asked_us: int = 0
+    """DEAD, REFUTED: from the first mark to the end."""
+    rtt_us: int = 0
+    """REFUTED: from a probe to its answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from flexha.core.actions import SetPorts, SetPulse
-from flexha.core.events import Event, Fenced, PathDown, PathUp, PeerHeard, PeerInfo, Role
+from flexha.core.events import (
+    Event,
+    Fenced,
+    PathDown,
+    PathUp,
+    PeerConfirmedDead,
+    PeerHeard,
+    PeerInfo,
+    Role,
+    SuspicionRefuted,
+)
 from flexha.fastpath import Fastpath, HeartbeatFlag, PathStats, Peer, PulseEvent, PulseKind
 from flexha.shell.counters import Counters
 from flexha.units import NS_PER_MS, Ns, Term
@@ -74,6 +84,11 @@ class HeartbeatIo:
                     self._post(PeerHeard(peer))
             case PulseKind.FENCED:
                 self._post(Fenced(Term(event.peer.term)))
+            case PulseKind.DEAD:
+                self._post(PeerConfirmedDead(_marks(event), event.probes, event.asked_us / 1000))
+            case PulseKind.REFUTED:
+                path = self._paths[event.path]
+                self._post(SuspicionRefuted(_marks(event), event.probes, path, event.rtt_us / 1000))
 
     def perform(self, action: SetPulse) -> None:
         """Say it from the next heartbeat on, or at once."""
@@ -118,6 +133,10 @@ def peer_info(peer: Peer, sides: Mapping[str, HeartbeatFlag]) -> PeerInfo | None
         priority=peer.priority,
         ports_up=frozenset(port for port, side in sides.items() if peer.flags & side),
     )
+
+
+def _marks(event: PulseEvent) -> frozenset[str]:
+    return frozenset((mark.name or "").lower().replace("_", "-") for mark in event.marks)
 
 
 def _path(stat: PathStats, now: Ns) -> dict[str, object]:

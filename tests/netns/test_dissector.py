@@ -394,15 +394,18 @@ HEARTBEAT = struct.pack(
     6,
     1 << 63,
 )
+EXTENDED = HEARTBEAT + struct.pack("!QQQ", 12345, 0, 1 << 62)
 
 
 def test_heartbeat_that_the_receiver_drops(tmp_path: Path) -> None:
     """Cut short, of another magic or version; longer ones are fine."""
     assert len(HEARTBEAT) == heartbeat_wire.SIZE
     payloads = [HEARTBEAT[:-1], b"XXXX" + HEARTBEAT[4:], HEARTBEAT[:4] + b"\xff" + HEARTBEAT[5:]]
-    packets = [over_udp(payload, HEARTBEAT_PORT) for payload in (*payloads, HEARTBEAT + b"later", b"")]
+    fine = (HEARTBEAT + b"later", EXTENDED, EXTENDED + b"later")
+    packets = [over_udp(payload, HEARTBEAT_PORT) for payload in (*payloads, *fine, b"")]
     shown = layers(on_wire(tmp_path, packets), "flexha_hb")
-    assert [len(complaints(packet)) for packet in shown] == [1, 1, 1, 0]
+    assert [len(complaints(packet)) for packet in shown] == [1, 1, 1, 0, 0, 0]
+    assert [one(packet, "flexha_hb.answers") for packet in shown[4:]] == ["12345", "12345"]
     assert one(shown[3], "flexha_hb.mac") == "0x8000000000000000"
     assert one(shown[3], "flexha_hb.flags.ready") in {"1", "True"}
 

@@ -56,7 +56,10 @@ def wait_path(node: Node, path: str, *, alive: bool) -> None:
 
 @pytest.mark.parametrize("cut", [faults.xc_cut, faults.xc_silent], ids=["no-carrier", "silent"])
 def test_xc_cut_alone_changes_no_role(lab: Lab, pair: Pair, cut: Any) -> None:
-    """Death is silence on all paths: with the cross-connect gone, LAN and WAN still speak. Spec: R4, R13."""
+    """Death is silence on all paths: with the cross-connect gone, LAN and WAN still speak. Spec: R4, R13, B2.
+
+    Without a carrier each node suspects the other, asks, and gets its answer.
+    """
     before = reigns(pair)
     active = pair.active()
     with probe(lab, pair, 350) as udp:
@@ -75,6 +78,11 @@ def test_xc_cut_alone_changes_no_role(lab: Lab, pair: Pair, cut: Any) -> None:
         result = udp.finish()
     assert result.lost == 0
     assert any(e["event"] == "path-down" and e["path"] == "xc" for e in active.history())
+    if cut is faults.xc_cut:
+        for node in pair.nodes.values():
+            told = [e for e in node.history() if e["event"] == "suspicion"][-1]
+            assert (told["marks"], told["verdict"]) == (["xc-carrier"], "alive")
+            assert told["path"] in {"lan", "wan"}
 
 
 def test_rejoining_node_does_not_preempt(lab: Lab, pair: Pair) -> None:

@@ -575,4 +575,11 @@ def test_vrrp_is_punted() -> None:
 
 
 def test_pulse_kinds_have_the_abis_numbers() -> None:
-    assert [kind.name for kind in sorted(PulseKind)] == ["PATH_UP", "PATH_DOWN", "PEER", "FENCED"]
+    assert [kind.name for kind in sorted(PulseKind)] == [
+        "PATH_UP",
+        "PATH_DOWN",
+        "PEER",
+        "FENCED",
+        "DEAD",
+        "REFUTED",
+    ]

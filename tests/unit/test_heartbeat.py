@@ -10,8 +10,8 @@ from cores import peer_info
 
 from flexha.core import heartbeat
 from flexha.core.actions import Level, Record
-from flexha.core.events import PathDown, PathUp, PeerHeard, Role
-from flexha.core.heartbeat import Fact, Liveness, PeerChanged, PeerFound, PeerLost
+from flexha.core.events import PathDown, PathUp, PeerConfirmedDead, PeerHeard, Role, SuspicionRefuted
+from flexha.core.heartbeat import Fact, Liveness, PeerChanged, PeerFound, PeerLost, Report
 from flexha.units import Ns
 
 PATHS = ("xc", "lan", "wan")
@@ -25,7 +25,7 @@ class Story:
         self.liveness: Liveness = heartbeat.initial(PATHS)
         self.records: list[Record] = []
 
-    def facts(self, *events: PathUp | PathDown | PeerHeard) -> Sequence[Fact]:
+    def facts(self, *events: Report) -> Sequence[Fact]:
         found: list[Fact] = []
         for event in events:
             self.liveness, outputs = heartbeat.step(self.liveness, event, Ns(10**9))
@@ -58,6 +58,47 @@ def test_cross_connect_alone_is_recorded_and_nothing_else() -> None:
     assert story.facts(PathDown("xc")) == []
     assert story.liveness.alive
     assert dict(story.records[-1].fields) == {"path": "xc", "heard": ["lan", "wan"], "was_for_ms": 0}
+
+
+MARKS = frozenset({"xc-carrier"})
+
+
+def test_a_confirmed_suspicion_is_silence_on_all_paths_at_once() -> None:
+    """Spec: B2. What the paths say afterwards is no news, and the peer may come back: it was only away."""
+    story = Story()
+    story.facts(*(PathUp(path) for path in PATHS), PeerHeard(ACTIVE))
+    assert story.facts(PeerConfirmedDead(MARKS, 8, 15.1)) == [PeerLost("peer-confirmed", ACTIVE)]
+    told = next(r for r in story.records if r.event == "suspicion")
+    assert dict(told.fields) == {"marks": ["xc-carrier"], "probes": 8, "verdict": "dead", "silence_ms": 15.1}
+    assert told.history
+    story.records.clear()
+    assert story.facts(*(PathDown(path) for path in PATHS)) == []
+    assert story.records == []
+    assert story.facts(PathUp("lan"), PeerHeard(ACTIVE)) == [PeerFound(ACTIVE)]
+
+
+def test_a_suspicion_of_a_peer_that_is_lost_already_is_only_recorded() -> None:
+    story = Story()
+    assert story.facts(PeerConfirmedDead(MARKS, 1, 15.0)) == []
+    story.facts(PathUp("xc"), PeerHeard(replace(ACTIVE, bye=True)))
+    assert story.facts(PeerConfirmedDead(MARKS, 1, 15.0)) == []
+
+
+def test_a_refuted_suspicion_changes_nothing_but_the_history() -> None:
+    """Spec: B2. It says who asked, and who answered."""
+    story = Story()
+    story.facts(*(PathUp(path) for path in PATHS), PeerHeard(ACTIVE))
+    was = story.liveness
+    assert story.facts(SuspicionRefuted(MARKS, 1, "lan", 0.4)) == []
+    assert story.liveness == was
+    assert story.records[-1].history
+    assert dict(story.records[-1].fields) == {
+        "marks": ["xc-carrier"],
+        "probes": 1,
+        "verdict": "alive",
+        "path": "lan",
+        "rtt_ms": 0.4,
+    }
 
 
 def test_a_change_is_told_with_what_was() -> None:

@@ -31,6 +31,7 @@ BEAT = Heartbeat(
     control_beat=9,
     t_ns=Ns(0x0102030405060708),
     echo=0x8877665544332211,
+    answers=0x1020304050607080,
 )
 GOLDEN = bytes.fromhex(
     "46584842"
@@ -45,6 +46,9 @@ GOLDEN = bytes.fromhex(
     "0102030405060708"
     "8877665544332211"
     "c04c8038237997d1"
+    "1020304050607080"
+    "0000000000000000"
+    "ff37e2e98783ef1f"
 )
 
 
@@ -57,15 +61,20 @@ def decode(payload: bytes, *, own_node: int = 0, key: bytes = KEY, path: int = L
 
 
 def signed(payload: bytes) -> bytes:
-    """The payload with the right MAC."""
-    covered = payload[:64]
-    return covered + heartbeat_wire.siphash24(KEY, covered + bytes((LAN,))).to_bytes(8, "big") + payload[72:]
+    """The payload with the right MACs."""
+    least = payload[:64] + mac(payload[:64])
+    extended = least + payload[72:88]
+    return extended + mac(extended)
+
+
+def mac(covered: bytes) -> bytes:
+    return heartbeat_wire.siphash24(KEY, covered + bytes((LAN,))).to_bytes(8, "big")
 
 
 def test_golden() -> None:
     assert encode() == GOLDEN
     assert decode(GOLDEN) == BEAT
-    assert len(GOLDEN) == heartbeat_wire.SIZE == 72
+    assert len(GOLDEN) == heartbeat_wire.SIZE_EXTENDED == 96
 
 
 def test_pair_id_is_the_crc32_of_the_name() -> None:
@@ -126,7 +135,14 @@ def test_short_payloads_are_dropped(payload: bytes) -> None:
         decode(payload)
 
 
-@given(st.integers(0, 8 * heartbeat_wire.SIZE - 1))
+def test_a_peer_of_an_older_version_ends_at_byte_72() -> None:
+    old = replace(BEAT, answers=None)
+    assert encode(old) == GOLDEN[:72]
+    for payload in (GOLDEN[:72], GOLDEN[:95]):
+        assert decode(payload) == old
+
+
+@given(st.integers(0, 8 * heartbeat_wire.SIZE_EXTENDED - 1))
 def test_any_changed_bit_is_a_bad_mac(bit: int) -> None:
     payload = bytearray(encode())
     payload[bit // 8] ^= 1 << bit % 8

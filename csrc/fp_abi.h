@@ -614,6 +614,13 @@ void fp_close(fp_dp *dp);
 int fp_memory_lock(void);             /* what is in memory from now on stays there; needs CAP_IPC_LOCK, or no limit */
 
 /* ---- role and fence ---- */
+enum fp_wires {           /* what the workers do with the wires' queues */
+	FP_WIRES_READ,    /* read them */
+	FP_WIRES_PARK,    /* leave them alone, and finish what was read */
+	FP_WIRES_PASS_ON  /* read them; not ACTIVE: what is for the virtual MAC goes to the peer's port MAC */
+};
+int fp_wires_set(fp_dp *dp, uint32_t mode); /* enum fp_wires; returns at once */
+int fp_wires_settled(const fp_dp *dp); /* 1: PARK: nothing that was read waits; PASS_ON: what waited has gone; the eventfd tells when that becomes true */
 int fp_set_role(fp_dp *dp, uint32_t role, uint64_t term); /* returns once all workers obey; -ESTALE for an older term */
 int fp_fence_read(const fp_dp *dp, uint32_t *role, uint64_t *term);
 

@@ -15,6 +15,7 @@
 #include "dp.h"
 #include "policy.h"
 #include "validate.h"
+#include "wires.h"
 
 /* The sizes that flexha/fastpath/lib.py asserts; cffi would report a difference only on first use. */
 static_assert(sizeof(struct fp_addr) == 16, "fp_addr");
@@ -139,6 +140,16 @@ void fp_close(fp_dp *dp)
 }
 
 /* ---- role and fence, host side ---- */
+
+int fp_wires_set(fp_dp *dp, uint32_t mode)
+{
+	return dp ? plane_set_wires(&dp->plane, mode, dp_now(dp)) : -EINVAL;
+}
+
+int fp_wires_settled(const fp_dp *dp)
+{
+	return dp ? plane_wires_settled(&dp->plane) : -EINVAL;
+}
 
 int fp_set_role(fp_dp *dp, uint32_t role, uint64_t term)
 {

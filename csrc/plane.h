@@ -42,6 +42,7 @@ struct handoff_frame {
  * @handoff:   n_workers x n_workers rings, [from * n_workers + to]
  * @inject:    control -> worker 0: struct port_frame
  * @fence:     role and term
+ * @wires:     what to do with the wires, and a number (wires.h)
  * @pulse:     where heartbeats go
  * @quota:     sessions and ports of each source
  * @events_fd: wakes control
@@ -60,6 +61,7 @@ struct plane {
 	struct ring *handoff;
 	struct ring inject;
 	struct fence fence;
+	_Atomic uint64_t wires;
 	struct pulse *pulse;
 	struct quota quota;
 	int events_fd, changes_fd;

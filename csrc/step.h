@@ -112,6 +112,7 @@ struct births {
  * @worker:          this worker's index
  * @role:            enum fp_role as core_set_role() left it; only ACTIVE forwards
  * @term:            its term
+ * @passes_on:       the role was handed over a moment ago: what is still sent here goes to the peer (wires.h)
  * @active_since_ns: when ACTIVE began; every session lives its full timeout from here on
  * @now_ns:          time of the call in progress
  * @tcp:             how TCP windows are taken just now
@@ -151,6 +152,7 @@ struct core {
 	uint32_t worker;
 	uint32_t role;
 	uint64_t term;
+	bool passes_on;
 	uint64_t active_since_ns;
 	uint64_t now_ns;
 	struct tcptrack_mode tcp;

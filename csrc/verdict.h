@@ -43,6 +43,8 @@ enum verdict_class { VERDICT_PASS, VERDICT_DROP, VERDICT_TRANSIT };
 	X(ENDPOINT_TAKEN_SENT, endpoint_taken_sent, PASS, "endpoint_taken, and its sender was told")       \
 	X(VRRP, vrrp, PASS, "VRRP advertisement: given to the control plane")                              \
 	X(PULSE, pulse, PASS, "heartbeat of the peer: given to the pulse thread")                          \
+	X(PASSED_ON, passed_on, PASS,                                                                      \
+	  "to the virtual MAC, just after the role was handed over: to the peer by the same wire")         \
 	/* not an end */                                                                                   \
 	X(HANDOFF, handoff, TRANSIT, "handed to the worker that owns the session")                         \
 	X(HELD, held, TRANSIT, "held until the peer has its session")                                      \

@@ -18,12 +18,9 @@
 #include "handoff.h"
 #include "plane.h"
 #include "tx.h"
+#include "wires.h"
 
 enum {
-	SOURCE_WIRE = 0,                          /* + port */
-	SOURCE_HOST = SOURCE_WIRE + FP_PORTS_MAX, /* + port */
-	SOURCE_BELL = SOURCE_HOST + FP_PORTS_MAX,
-	N_SOURCES,
 	EXPIRE_BUDGET = 1024, /* records looked at in one pass */
 	DRAIN_BURST = 256,    /* records drained in one pass */
 	WALK_BUSY = 64,       /* records that a walk looks at in a pass with traffic, ... */
@@ -88,6 +85,7 @@ static void receive(struct worker *w, uint32_t port, enum fp_src src, uint64_t n
 	}
 	if (n < 0) {
 		w->ready &= ~bit;
+		w->unread &= ~bit;
 		counter_add(&pc->rx_errors, 1);
 		if (n == -EBADFD)
 			forget_source(w, ch);
@@ -100,8 +98,10 @@ static void receive(struct worker *w, uint32_t port, enum fp_src src, uint64_t n
 		w->frames[i].hops = 0;
 		n_bytes += w->frames[i].len;
 	}
-	if (n < FP_BURST_MAX && n_bytes < PORT_RX_BYTES)
+	if (n < FP_BURST_MAX && n_bytes < PORT_RX_BYTES) {
 		w->ready &= ~bit;
+		w->unread &= ~bit;
+	}
 	if (src == FP_SRC_HOST) {
 		counter_add(&pc->host_rx_frames, (uint64_t)n);
 	} else {
@@ -214,7 +214,7 @@ static int change_wire(struct worker *w, uint32_t port, struct chan *wire)
 {
 	struct chan *ch = &w->plane->ports[port].wire[w->index];
 	const struct chan old = *ch;
-	const int rc = watch(w, wire->fd, SOURCE_WIRE + port, EPOLLIN);
+	const int rc = watch(w, wire->fd, SOURCE_WIRE + port, w->is_parked ? 0 : EPOLLIN);
 
 	if (rc)
 		return rc;
@@ -347,10 +347,11 @@ static bool pass(struct worker *w)
 	bool busy;
 
 	worker_obey_fence(w, now_ns);
+	wires_obey(w, now_ns);
 	busy = serve_mailbox(w, now_ns);
 	release_held(w, now_ns);
 	for (uint32_t p = 0; p < pl->cfg->n_ports && w->ready; p++) {
-		if (w->ready & 1u << (SOURCE_WIRE + p))
+		if (w->ready & 1u << (SOURCE_WIRE + p) && !w->is_parked)
 			receive(w, p, FP_SRC_WIRE, now_ns);
 		if (w->ready & 1u << (SOURCE_HOST + p))
 			receive(w, p, FP_SRC_HOST, now_ns);
@@ -365,6 +366,7 @@ static bool pass(struct worker *w)
 	worker_ask_neighbours(w, now_ns);
 	worker_report_sessions(w);
 	busy |= worker_drain(w, now_ns);
+	wires_settle(w);
 	if (w->signal) {
 		w->signal = false;
 		eventfd_signal(pl->events_fd);
@@ -382,7 +384,7 @@ static bool anything_waits(struct worker *w)
 	struct plane *pl = w->plane;
 
 	if (atomic_load(&pl->stop) || atomic_load(&pl->fence.word) != w->fence_word ||
-	    atomic_load(&w->mailbox.state) == MAILBOX_POSTED)
+	    atomic_load(&pl->wires) != w->wires_asked || atomic_load(&w->mailbox.state) == MAILBOX_POSTED)
 		return true;
 	if (w->index == 0 && !(ring_is_empty(&pl->inject) && ring_is_empty(&pl->pulse->tx)))
 		return true;
@@ -402,6 +404,8 @@ static int sleep_ms(const struct worker *w)
 	const uint64_t due_ns = commit_deadline(&w->core);
 	uint32_t ms;
 
+	if (wires_is_unsettled(w))
+		return 1;
 	if (fence_role(w->fence_word) != FP_ROLE_ACTIVE)
 		return IDLE_SLEEP_MS;
 	ms = (uint32_t)((tick_ns - now_ns % tick_ns) / NS_PER_MS);
@@ -436,7 +440,8 @@ static void rest(struct worker *w, bool busy)
 		counter_add(&w->stat_wakeups, 1);
 	}
 	for (int i = 0; i < n; i++) {
-		if (ev[i].data.u32 != SOURCE_BELL)
+		if (ev[i].data.u32 != SOURCE_BELL &&
+		    (!w->is_parked || ev[i].data.u32 >= SOURCE_HOST)) /* a dead wire speaks up all the same */
 			w->ready |= 1u << ev[i].data.u32;
 	}
 }

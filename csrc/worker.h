@@ -17,7 +17,7 @@
  *   tap->ring            worker         control        the packet is not captured, and counted
  *   inject               control         worker 0       -ENOBUFS
  *   mailbox              control         worker         one request at a time; control waits for it
- *   fence, acked         one word each, written by control (fence: pulse too), read by workers
+ *   fence, acked, wires  one word each, written by control (fence: pulse too), read by workers
  *
  * The mailbox is no ring because control waits for each answer anyway: a request is posted, taken, done. One
  * that its worker has not taken when control's patience ends is withdrawn, so a late worker never touches
@@ -45,6 +45,14 @@
 #include "uring.h"
 
 enum { PUNT_SLOTS = 256, LOG_SLOTS = 512, EVENTS_CAP_DEFAULT = 8192, LENT_MAX = 32 };
+
+/* What a worker reads, a bit each in worker.ready. */
+enum {
+	SOURCE_WIRE = 0,                          /* + port */
+	SOURCE_HOST = SOURCE_WIRE + FP_PORTS_MAX, /* + port */
+	SOURCE_BELL = SOURCE_HOST + FP_PORTS_MAX,
+	N_SOURCES
+};
 
 enum request_kind {
 	REQ_FIB,          /* use another snapshot */
@@ -154,7 +162,14 @@ struct batch {
  * @plane:          what all workers share (plane.h)
  * @index:          its number
  * @epfd:           what it sleeps in
- * @ready:          sources that may have frames, a bit each (worker.c: SOURCE_*)
+ * @ready:          sources that may have frames, a bit each (SOURCE_*)
+ * @unread:         wires that were not found empty since it began to pass on, bits of @ready
+ * @is_parked:      it leaves the wires alone
+ * @wires_word:     plane.wires as it was obeyed
+ * @wires_asked:    plane.wires as it was seen
+ * @wires_until_ns: it waits so long for neighbours before it parks
+ * @wires_seen:     copy of @wires_word for the other workers
+ * @wires_settled:  the word that is settled, for control to wait for
  * @poll_until_ns:  it polls until then, and sleeps afterwards
  * @traffic:        frames have come since changes were last drained
  * @expire_tick:    wheel tick up to which core_expire() is through
@@ -194,7 +209,9 @@ struct worker {
 	struct plane *plane;
 	uint32_t index;
 	int epfd;
-	uint32_t ready;
+	uint32_t ready, unread;
+	bool is_parked;
+	uint64_t wires_word, wires_asked, wires_until_ns;
 	uint64_t poll_until_ns;
 	bool traffic;
 	uint32_t expire_tick;
@@ -211,6 +228,7 @@ struct worker {
 	struct port_counters ports[FP_PORTS_MAX];
 	struct doorbell bell;
 	_Atomic uint64_t obeyed;
+	_Atomic uint64_t wires_seen, wires_settled;
 	_Atomic bool events_blocked;
 	_Atomic uint64_t acked;
 	uint64_t acked_seen;

@@ -590,14 +590,15 @@ local messages = {
   ack = { seq = seq, refused = not_taken },
   digest = { seq = seq, shards = set, sums = blob(f.sums), counts = blob(f.counts) },
   audit = { seq = seq, shards = set, differ = differing },
-  go = { term = unsigned(f.term) },
+  go = { term = unsigned(f.term), passes_on = unsigned(f.passes_on) },
+  passed_on = { term = unsigned(f.term) },
   keys = { step = text(f.step), cert = blob(f.cert), hb = blob(f.hb) },
   keys_ack = { step = text(f.step), refused = text(f.refused) },
   beat = {},
   close = { reason = text(f.reason) },
 }
 -- What may be missing.
-local optional = { ack = { refused = true }, hello = { equal = true } }
+local optional = { ack = { refused = true }, go = { passes_on = true }, hello = { equal = true } }
 
 -- What the Info column says behind the name.
 local function remark(kind, by, seen)

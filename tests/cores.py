@@ -10,7 +10,16 @@ from typing import TypeVar
 from sections import pack, part
 
 from flexha.core import node, sync_wire, vrrp_wire
-from flexha.core.actions import Action, PersistMaintenance, PersistTerm, Record, SendFrame, SendSync, SetRole
+from flexha.core.actions import (
+    Action,
+    PersistMaintenance,
+    PersistTerm,
+    Record,
+    SendFrame,
+    SendSync,
+    SetRole,
+    SetWires,
+)
 from flexha.core.events import (
     DigestDrained,
     DigestsRead,
@@ -28,6 +37,7 @@ from flexha.core.events import (
     TermPersisted,
     TimerFired,
     VrrpFrameReceived,
+    WiresSettled,
 )
 from flexha.core.node import NodeConfig, NodeState, SyncLimits, TrackedPort, VrrpPort
 from flexha.core.shards import ALL, NONE, SHARDS, Shards
@@ -138,10 +148,12 @@ def digest(seq: int) -> Digest:
 class Core:
     """One node core. ``do`` steps it; ``sleep`` lets time pass and fires its timers."""
 
-    def __init__(self, cfg: NodeConfig, *, prompt_disk: bool = True) -> None:
+    def __init__(self, cfg: NodeConfig, *, prompt_disk: bool = True, prompt_wires: bool = True) -> None:
         self.cfg = cfg
         self.state: NodeState = node.initial(cfg)
         self.now = Ns(1_000_000_000_000)
+        self.prompt_wires = prompt_wires
+        """Whether the workers have nothing under way: wires settle as soon as they are told to."""
         self.prompt_disk = prompt_disk
         """Whether a term, or a flag, is on disk as soon as the core has asked for it."""
 
@@ -154,12 +166,14 @@ class Core:
         return self.state.role.term
 
     def do(self, *events: Event) -> tuple[Action, ...]:
-        """Events at this moment; their actions, and those of the writes that they asked for."""
+        """Events at this moment; their actions, and those of what they asked for."""
         done: list[Action] = []
         queue = list(events)
         while queue:
             self.state, actions = node.step(self.state, queue.pop(0), self.now)
             done += actions
+            if self.prompt_wires:
+                queue += [WiresSettled(a.mode) for a in only(actions, SetWires)]
             if self.prompt_disk:
                 queue += [TermPersisted(a.term) for a in actions if isinstance(a, PersistTerm)]
                 asked = only(actions, PersistMaintenance)

@@ -7,6 +7,7 @@ Ordering duties, which the core keeps and the caller must not undo:
 * ``PersistTerm(t)`` is on disk (``TermPersisted``) before any ``SetRole(ACTIVE, t)``.
 * ``SetRole`` to anything but ACTIVE (the fence) precedes what tells the wire that we left.
 * ``SetRole(ACTIVE)`` precedes ``SendFrame`` of adverts and gratuitous ARPs, which announce it.
+* ``SetWires(PARK)`` precedes the ``SetRole`` of a planned move, on both nodes; so nothing comes in between.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from flexha.core.events import Role
+from flexha.core.events import Role, Wires
 from flexha.core.keys_wire import Keys, KeysAck
 from flexha.core.shards import Shards
 from flexha.units import Term
@@ -45,6 +46,13 @@ class SetRole:
 
     role: Role
     term: Term
+
+
+@dataclass(frozen=True, slots=True)
+class SetWires:
+    """What the workers are to do with the wires; then ``WiresSettled``."""
+
+    mode: Wires
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +237,7 @@ Action = (
     PersistTerm
     | PersistMaintenance
     | SetRole
+    | SetWires
     | SetPulse
     | SetPorts
     | SendFrame

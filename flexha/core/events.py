@@ -27,6 +27,16 @@ class Role(IntEnum):
     FAULT = 5
 
 
+class Wires(IntEnum):
+    """What the workers do with the wires; the numbers are those of ``enum fp_wires`` (``csrc/wires.h``)."""
+
+    READ = 0
+    PARK = 1
+    """Leave alone what comes; what was read is finished."""
+    PASS_ON = 2
+    """Not ACTIVE: what is for the virtual MAC goes to the peer by the same wire."""
+
+
 @dataclass(frozen=True, slots=True)
 class PeerInfo:
     """What the peer's heartbeats say of it (``struct fp_peer``)."""
@@ -102,6 +112,13 @@ class RoleSet:
 
     role: Role
     term: Term
+
+
+@dataclass(frozen=True, slots=True)
+class WiresSettled:
+    """``SetWires(mode)`` is settled: PARK: nothing that was read waits; PASS_ON: what waited has gone."""
+
+    mode: Wires
 
 
 class Command(StrEnum):
@@ -333,6 +350,7 @@ Event = (
     | MaintenanceKept
     | MaintenanceNotKept
     | RoleSet
+    | WiresSettled
     | OperatorAsked
     | PathUp
     | PathDown

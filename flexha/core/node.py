@@ -69,6 +69,7 @@ from flexha.core.events import (
     TermPersistFailed,
     TimerFired,
     VrrpFrameReceived,
+    WiresSettled,
 )
 from flexha.core.evolve import replace
 from flexha.core.heartbeat import Liveness, PeerChanged, PeerFound, PeerLost
@@ -81,7 +82,15 @@ from flexha.core.role_state import (
     Wire,
     WireChanged,
 )
-from flexha.core.sync import DrainFailed, GoReceived, ImportBroken, Session, SyncedChanged, SyncLimits
+from flexha.core.sync import (
+    DrainFailed,
+    GoReceived,
+    ImportBroken,
+    PassedOn,
+    Session,
+    SyncedChanged,
+    SyncLimits,
+)
 from flexha.core.sync_sender import Drained
 from flexha.core.track import TrackedPort, Tracks, UsableChanged
 from flexha.core.vrrp import Router, VrrpPort
@@ -302,6 +311,7 @@ class _Turn:
                 | MaintenanceKept()
                 | MaintenanceNotKept()
                 | RoleSet()
+                | WiresSettled()
                 | OperatorAsked()
                 | Fenced()
             ):
@@ -391,7 +401,9 @@ class _Turn:
                     self._routers(vrrp.Lower())
                 case StopRouters():
                     self._routers(vrrp.Shutdown())
-                case sync.TakeRole() | sync.BeginDrain() | sync.Settle() | sync.SendGo():
+                case (
+                    sync.TakeRole() | sync.BeginDrain() | sync.Settle() | sync.SendGo() | sync.SendPassedOn()
+                ):
                     self._sync(output)
                 case vrrp.ActiveDown():
                     pass  # the links together are judged by _look_at_wire
@@ -407,6 +419,7 @@ class _Turn:
                     | Drained()
                     | DrainFailed()
                     | GoReceived()
+                    | PassedOn()
                     | ImportBroken()
                 ):
                     self._facts.append(output)

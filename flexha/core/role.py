@@ -20,6 +20,8 @@ Prohibited, and why:
 * MAINTENANCE or FAULT -> ACTIVE, even with a dead peer: a person said no, or the node cannot keep its
   promises.
 
+A handover loses nothing: ``role_wires`` says what waits where meanwhile.
+
 Terms. ``term`` is the highest reign heard of or held. A node reigns in a term of its own parity
 (``units.next_own_term``) above it, on disk before it is used. A node that may have to take over keeps such a
 term ``reserved`` on disk ahead of need, so that a takeover waits for no fsync. Of two ACTIVE nodes the lower
@@ -34,7 +36,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from flexha.core import sync, track, vrrp
+from flexha.core import role_wires, sync, track, vrrp
 from flexha.core.actions import Level, PersistMaintenance, Record, Reply, SetPulse, Stop
 from flexha.core.events import (
     Command,
@@ -49,6 +51,8 @@ from flexha.core.events import (
     TermPersisted,
     TermPersistFailed,
     TimerFired,
+    Wires,
+    WiresSettled,
 )
 from flexha.core.heartbeat import PeerChanged, PeerFound, PeerLost
 from flexha.core.role_moves import abdicate, answer, claim_reign, enter, follow, reserve, retire
@@ -57,6 +61,7 @@ from flexha.core.role_state import (
     Input,
     IsolationChanged,
     Motive,
+    Output,
     RaiseRouters,
     Result,
     RoleState,
@@ -65,7 +70,7 @@ from flexha.core.role_state import (
     observe,
     reigns,
 )
-from flexha.core.sync import DrainFailed, GoReceived, ImportBroken, SyncedChanged
+from flexha.core.sync import DrainFailed, GoReceived, ImportBroken, PassedOn, SyncedChanged
 from flexha.core.sync_sender import Drained
 from flexha.core.table import Cell, Ignore, Impossible, TransitionTable
 from flexha.core.track import UsableChanged
@@ -73,18 +78,23 @@ from flexha.units import Ns, ms, next_own_term
 
 DRAIN_MS: Final = 500
 """A handover waits so long for acknowledgements, before the fence and again behind it."""
+PARK_MS: Final = 100
+"""A handover waits so long for the workers to finish what they have read; then it goes on without that."""
 FAREWELL_MS: Final = 500
-"""A node that stops after a handover waits so long to hear the peer reign."""
+"""After a handover this node waits so long to hear the peer reign."""
+LINGER_MS: Final = 100
+"""A node that stops passes on for so long what switches still send to it."""
 
 
 def step(state: RoleState, event: Input, now: Ns) -> Result:
     """One event in; the new state, actions and orders out."""
     state = observe(state, event)
     handler = TABLE.handler(state.role, type(event))
-    if handler is None:
-        return state, ()
-    result: Result = handler(state, event, now)
-    return result
+    outputs: tuple[Output, ...] = ()
+    if handler is not None:
+        state, outputs = handler(state, event, now)
+    state, more = role_wires.tend(state, event, now)
+    return state, (*outputs, *more)
 
 
 # ---- terms on disk ----------------------------------------------------------------------------------
@@ -192,7 +202,7 @@ def _take_word(state: RoleState, event: GoReceived, now: Ns) -> Result:
     """The reigning peer has fenced itself and gives us the word."""
     if event.term <= state.term:
         return state, (Record(Level.WARNING, "stale-handover", {"term": event.term, "known": state.term}),)
-    return claim_reign(state, "handover", now)
+    return claim_reign(replace(state, heir=event.passes_on), "handover", now)
 
 
 def _follower_timer(state: RoleState, _event: TimerFired, now: Ns) -> Result:
@@ -227,7 +237,11 @@ def _compare(state: RoleState, event: PeerFound | PeerChanged, now: Ns) -> Resul
     if peer.term > state.term and state.handover is None and state.claim is None:
         return claim_reign(state, "outdated-term", now)  # it reigned and yielded to VRRP: terms only grow
     state, outputs = _prefer_peer(state, now)
-    if state.since < now and (isinstance(event, PeerFound) or event.was.role is Role.ACTIVE):
+    if (
+        not state.heir
+        and state.since < now
+        and (isinstance(event, PeerFound) or event.was.role is Role.ACTIVE)
+    ):
         # Its frames may have misled the bridges: it reigned, or may have until just before we heard it.
         return state, (RaiseRouters(), *outputs)
     return state, outputs  # a reign that begins in this very step has just been announced
@@ -270,6 +284,8 @@ def _outranked(state: RoleState, event: vrrp.Outranked, now: Ns) -> Result:
 
 def _active_timer(state: RoleState, _event: TimerFired, now: Ns) -> Result:
     if state.handover is not None and now >= state.handover.deadline:
+        if state.handover.parked:
+            return _fence(state, now)
         return _handover_failed(state, now, f"the peer did not acknowledge within {DRAIN_MS} ms")
     if state.hold_until is not None and now >= state.hold_until:
         return _prefer_peer(replace(state, hold_until=None), now)
@@ -305,9 +321,20 @@ def _begin_handover(state: RoleState, now: Ns, motive: Motive, request: int | No
 
 
 def _drained(state: RoleState, _event: Drained, now: Ns) -> Result:
-    """Everything sent is live in the peer: forward no more, and let the last changes follow."""
+    """Everything sent is live in the peer: read no more, and let go what waits for its acknowledgement."""
     if state.handover is None:
         return state, ()
+    handover = replace(state.handover, parked=True, deadline=Ns(now + ms(PARK_MS)))
+    return role_wires.park(replace(state, handover=handover))
+
+
+def _parked(state: RoleState, _event: WiresSettled, now: Ns) -> Result:
+    return _fence(state, now) if state.handover is not None and state.handover.parked else (state, ())
+
+
+def _fence(state: RoleState, now: Ns) -> Result:
+    """Nothing is under way any more: forward no more, and let the last changes follow."""
+    assert state.handover is not None
     handover = replace(state.handover, fenced=True, deadline=Ns(now + ms(DRAIN_MS)))
     state = replace(state, handover=handover)
     state, outputs = enter(state, Role.JOINING, now, "handover", tell_sync=False)
@@ -322,14 +349,17 @@ def _give_word(state: RoleState, now: Ns, *, complete: bool) -> Result:
     """The fence is closed and the peer has everything (or DRAIN_MS have passed): the peer is to reign."""
     go = sync.SendGo(next_own_term(state.term, 1 - state.index))
     record = Record(Level.INFO, "handover-given", {"term": go.term, "complete": complete}, history=True)
+    state = replace(state, given=go.term, wires_until=Ns(now + ms(FAREWELL_MS)))
     state, outputs = _handed_over(state, now)
     return state, (go, *outputs, record)
 
 
 def _handed_over(state: RoleState, now: Ns) -> Result:
     """The peer reigns, or has the word to: be an ordinary follower, or what the operator wants."""
-    if state.leave_at is not None:
+    if state.leave_at is not None and state.wires is Wires.READ:
         return _leave(state, now, "stop")
+    if state.leave_at is not None:
+        return replace(state, leave_at=min(state.leave_at, Ns(now + ms(LINGER_MS)))), ()
     handover = state.handover
     if handover is None:
         return state, ()
@@ -464,6 +494,7 @@ _TOLD: Final = Ignore("remembered, and told: whoever reigns decides")
 _ONCE: Final = Impossible("Started is the first event, and comes once")
 _OBEYED: Final = Ignore("SetRole returns once obeyed: the actions behind it relied on that already")
 _LOW: Final = Impossible("virtual routers are Active only while this node is, and Backup is never outranked")
+_TENDED: Final = Ignore("role_wires.tend() looks at it in every role")
 _PAST: Final = Ignore("its handover is over")
 _SHUT: Final = Ignore("the fence is closed here; PeerChanged tells of the new term")
 _EMPTY: Final = Ignore("the word is for a node in sync; an election decides")
@@ -481,6 +512,8 @@ _ROWS: Final[tuple[tuple[type, Cell, Cell, Cell, Cell, Cell, Cell], ...]] = (
     (MaintenanceKept,   _kept,      _kept,           _kept,           _kept,         _kept,        _kept),
     (MaintenanceNotKept, _not_kept, _not_kept,       _not_kept,       _not_kept,     _not_kept,    _not_kept),
     (RoleSet,           _OBEYED,    _OBEYED,         _OBEYED,         _OBEYED,       _OBEYED,     _OBEYED),
+    (WiresSettled,      _TENDED,    _TENDED,         _TENDED,         _parked,        _TENDED,     _TENDED),
+    (PassedOn,          _TENDED,    _TENDED,         _TENDED,         _TENDED,        _TENDED,     _TENDED),
     (PeerFound,         _SLEEP,     _meet,           _meet,           _compare,      _follow_on,  _follow_on),
     (PeerChanged,       _SLEEP,     _meet,           _meet,           _compare,      _follow_on,  _follow_on),
     (PeerLost,          _SLEEP,     _mourn,          _mourn,          _left_alone,   _AWAY,       _AWAY),

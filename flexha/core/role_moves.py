@@ -5,10 +5,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final
 
 from flexha.core import sync
-from flexha.core.actions import Level, PersistMaintenance, PersistTerm, Record, Reply, SetPulse, SetRole
-from flexha.core.events import Role
+from flexha.core.actions import (
+    Level,
+    PersistMaintenance,
+    PersistTerm,
+    Record,
+    Reply,
+    SetPulse,
+    SetRole,
+    SetWires,
+)
+from flexha.core.events import Role, Wires
 from flexha.core.heartbeat import PeerLost
 from flexha.core.role_state import (
     LowerRouters,
@@ -18,7 +28,10 @@ from flexha.core.role_state import (
     RoleState,
     StopRouters,
 )
-from flexha.units import TERM_MAX, Ns, Term, next_own_term
+from flexha.units import TERM_MAX, Ns, Term, ms, next_own_term
+
+HEIR_MS: Final = 50
+"""A node that reigns by the peer's word waits so long for what the peer passes on."""
 
 
 # ---- terms -------------------------------------------------------------------------------------------
@@ -70,8 +83,13 @@ def enter(
         state = replace(state, claim=None, hold_until=None, handover=None, leave_at=None)
     elif was.role is Role.ACTIVE:
         state = replace(state, claim=None)
+    if role is not Role.ACTIVE or reason != "handover":
+        state = replace(state, heir=False)
     outputs: list[Output] = [SetRole(role, state.term)]
-    if role is Role.ACTIVE:
+    if state.heir:
+        state = replace(state, wires=Wires.PARK, wires_until=Ns(now + ms(HEIR_MS)))
+        outputs.insert(0, SetWires(Wires.PARK))
+    elif role is Role.ACTIVE:
         outputs.append(RaiseRouters())
     elif role is Role.INIT:
         outputs.append(StopRouters())

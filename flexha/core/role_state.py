@@ -21,9 +21,11 @@ from flexha.core.events import (
     TermPersisted,
     TermPersistFailed,
     TimerFired,
+    Wires,
+    WiresSettled,
 )
 from flexha.core.heartbeat import PeerChanged, PeerFound, PeerLost
-from flexha.core.sync import DrainFailed, GoReceived, ImportBroken, SyncedChanged
+from flexha.core.sync import DrainFailed, GoReceived, ImportBroken, PassedOn, SyncedChanged
 from flexha.core.sync_sender import Drained
 from flexha.units import EPOCH, NO_TERM, Ns, Term
 
@@ -70,7 +72,14 @@ class StopRouters:
 
 
 Order = (
-    RaiseRouters | LowerRouters | StopRouters | sync.TakeRole | sync.BeginDrain | sync.Settle | sync.SendGo
+    RaiseRouters
+    | LowerRouters
+    | StopRouters
+    | sync.TakeRole
+    | sync.BeginDrain
+    | sync.Settle
+    | sync.SendGo
+    | sync.SendPassedOn
 )
 Output = Action | Order
 Input = (
@@ -82,6 +91,7 @@ Input = (
     | MaintenanceKept
     | MaintenanceNotKept
     | RoleSet
+    | WiresSettled
     | OperatorAsked
     | PeerFound
     | PeerChanged
@@ -95,6 +105,7 @@ Input = (
     | Drained
     | DrainFailed
     | GoReceived
+    | PassedOn
     | ImportBroken
 )
 
@@ -112,11 +123,15 @@ class Motive(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """A handover under way: draining while ACTIVE, then fenced (role JOINING) until the peer has the word."""
+    """A handover under way.
+
+    Draining while ACTIVE, then with parked wires, then fenced (role JOINING) until the peer has the word.
+    """
 
     motive: Motive
     request: int | None
     deadline: Ns
+    parked: bool = False
     fenced: bool = False
 
 
@@ -155,6 +170,13 @@ class RoleState:
     handover: Handover | None = None
     leave_at: Ns | None = None
     """Stopping, the role handed over: leave when the peer reigns, or then."""
+    wires: Wires = Wires.READ
+    """What the workers do with the wires (``role_wires``)."""
+    wires_until: Ns | None = None
+    given: Term | None = None
+    """The peer has the word to reign in this term: parked wires wait until it does."""
+    heir: bool = False
+    """The word came from a peer that passes on what waits there: announce nothing before it has."""
     stopped: bool = False
     out_of_service: bool = False
     """On disk: the next start ends in maintenance, as long as no operator says otherwise."""
@@ -176,7 +198,8 @@ Result = tuple[RoleState, tuple[Output, ...]]
 def next_deadline(state: RoleState) -> Ns | None:
     """The earliest timer that runs."""
     handover_at = state.handover.deadline if state.handover is not None else None
-    return min((t for t in (state.hold_until, handover_at, state.leave_at) if t is not None), default=None)
+    deadlines = (state.hold_until, handover_at, state.leave_at, state.wires_until)
+    return min((t for t in deadlines if t is not None), default=None)
 
 
 def observe(state: RoleState, event: Input) -> RoleState:

@@ -110,6 +110,13 @@ class SendGo:
 
 
 @dataclass(frozen=True, slots=True)
+class SendPassedOn:
+    """Tell the peer, which reigns in ``term``, that it has what waited here."""
+
+    term: Term
+
+
+@dataclass(frozen=True, slots=True)
 class PeerGone:
     """Heartbeats say that the peer is dead: do not wait for TCP to find out."""
 
@@ -133,7 +140,18 @@ class DrainFailed:
 
 @dataclass(frozen=True, slots=True)
 class GoReceived:
-    """The ACTIVE's word: it is fenced; reign in ``term`` or later."""
+    """The ACTIVE's word: it is fenced; reign in ``term`` or later.
+
+    ``passes_on``: it does not read its wires, and will send on what waits there, then ``PassedOn``.
+    """
+
+    term: Term
+    passes_on: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOn:
+    """What waited for the peer that was ACTIVE before us is in our wires."""
 
     term: Term
 
@@ -161,10 +179,11 @@ Input = (
     | BeginDrain
     | Settle
     | SendGo
+    | SendPassedOn
     | PeerGone
     | SayKeys
 )
-Fact = SyncedChanged | Drained | DrainFailed | GoReceived | ImportBroken
+Fact = SyncedChanged | Drained | DrainFailed | GoReceived | PassedOn | ImportBroken
 Output = Action | Fact
 
 
@@ -254,9 +273,14 @@ def _dispatch(session: Session, event: Input, now: Ns) -> Result:  # noqa: C901 
         case BeginDrain():
             return _begin_drain(session, now)
         case Settle():
+            if session.mode is not Mode.SENDING:
+                return session, (DrainFailed(f"sync is {session.mode}, not sending"),)
             return _drains((replace(session, sender=sync_sender.settle(session.sender)), ()), now)
         case SendGo(term):
-            return session, (SendSync(sync_wire.encode(Go(term))),)
+            return session, (SendSync(sync_wire.encode(Go(term, passes_on=True))),)
+        case SendPassedOn(term):
+            frame = sync_wire.encode(sync_wire.PassedOn(term))
+            return session, () if session.mode is Mode.DOWN else (SendSync(frame),)
         case SayKeys(message):
             # Behind our hello, which stands first in each connection.
             said = () if session.mode is Mode.DOWN else (SendSync(sync_wire.encode(message)),)
@@ -457,7 +481,11 @@ def _on_unknown(session: Session, message: Unknown, _now: Ns) -> Result:
 
 
 def _on_go(session: Session, message: Go, _now: Ns) -> Result:
-    return session, (GoReceived(message.term),)
+    return session, (GoReceived(message.term, message.passes_on),)
+
+
+def _on_passed_on(session: Session, message: sync_wire.PassedOn, _now: Ns) -> Result:
+    return session, (PassedOn(message.term),)
 
 
 def _on_keys(session: Session, message: Keys | KeysAck, _now: Ns) -> Result:
@@ -490,6 +518,7 @@ MESSAGES: Final = TransitionTable(
         Digest,
         Audit,
         Go,
+        sync_wire.PassedOn,
         Beat,
         Close,
         Keys,
@@ -553,6 +582,12 @@ MESSAGES: Final = TransitionTable(
             ),
             Mode.SENDING: Ignore("this node reigns already"),
             Mode.RECEIVING: _on_go,
+        },
+        sync_wire.PassedOn: {
+            Mode.GREETING: _EARLY,
+            Mode.IDLE: _on_passed_on,
+            Mode.SENDING: _on_passed_on,
+            Mode.RECEIVING: Ignore("this node does not reign"),
         },
         Beat: {m: _on_beat for m in Mode if m is not Mode.DOWN},
         Keys: {Mode.GREETING: _EARLY} | dict.fromkeys(_GREETED, _on_keys),

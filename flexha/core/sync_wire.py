@@ -140,7 +140,18 @@ class Audit:
 
 @dataclass(frozen=True, slots=True)
 class Go:
-    """The ACTIVE's word: it is fenced, the receiver is to reign in ``term`` or later."""
+    """The ACTIVE's word: it is fenced, the receiver is to reign in ``term`` or later.
+
+    ``passes_on``: and to announce nothing before ``PassedOn``, or for a while.
+    """
+
+    term: Term
+    passes_on: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOn:
+    """What waited on the sender's wires is on the receiver's, which reigns in ``term``."""
 
     term: Term
 
@@ -174,6 +185,7 @@ Uncommon = (
     | Digest
     | Audit
     | Go
+    | PassedOn
     | Beat
     | Close
     | Keys
@@ -194,7 +206,7 @@ def encode(message: Message) -> bytes:
     return len(payload).to_bytes(LENGTH_BYTES, "big") + payload
 
 
-def _as_map(message: Uncommon) -> dict[str, object]:
+def _as_map(message: Uncommon) -> dict[str, object]:  # noqa: C901 - one arm for each message
     match message:
         case Hello():
             return {
@@ -229,8 +241,10 @@ def _as_map(message: Uncommon) -> dict[str, object]:
             return {"t": "digest", "seq": seq, "shards": shards, "sums": sums, "counts": counts}
         case Audit(seq, shards, differ):
             return {"t": "audit", "seq": seq, "shards": shards, "differ": differ}
-        case Go(term):
-            return {"t": "go", "term": term}
+        case Go(term, passes_on):
+            return {"t": "go", "term": term, "passes_on": int(passes_on)}
+        case PassedOn(term):
+            return {"t": "passed_on", "term": term}
         case Keys() | KeysAck():
             return message.fields()
         case Beat():
@@ -479,6 +493,11 @@ def _decode_sweep_begin(fields: Fields) -> SweepBegin:
     )
 
 
+def _decode_go(fields: Fields) -> Go:
+    passes_on = "passes_on" in fields and bool(_unsigned(fields, "passes_on", 1))
+    return Go(Term(_unsigned(fields, "term", TERM_MAX)), passes_on)
+
+
 _DECODERS: Final[Mapping[str, Callable[[Fields], Message]]] = {
     "hello": _decode_hello,
     "want": _decode_want,
@@ -489,7 +508,8 @@ _DECODERS: Final[Mapping[str, Callable[[Fields], Message]]] = {
     "ack": _decode_ack,
     "digest": _decode_digest,
     "audit": _decode_audit,
-    "go": lambda f: Go(Term(_unsigned(f, "term", TERM_MAX))),
+    "go": _decode_go,
+    "passed_on": lambda f: PassedOn(Term(_unsigned(f, "term", TERM_MAX))),
     "beat": lambda _: Beat(),
     "keys": decode_keys,
     "keys_ack": decode_keys_ack,

@@ -270,6 +270,14 @@ class Fastpath:
         """
         _ensure(clib.fp_set_role(self._dp, role, term), "fp_set_role")
 
+    def set_wires(self, mode: int) -> None:
+        """What to do with the wires (``enum fp_wires``); returns at once."""
+        _ensure(clib.fp_wires_set(self._dp, mode), "fp_wires_set")
+
+    def wires_settled(self) -> bool:
+        """Whether that is settled; ``events_fd`` becomes readable when it is."""
+        return bool(_ensure(clib.fp_wires_settled(self._dp), "fp_wires_settled"))
+
     def fence(self) -> Fence:
         """Role and term as the workers read them before each transmission."""
         role = ffi.new("uint32_t *")

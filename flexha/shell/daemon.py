@@ -64,6 +64,7 @@ from flexha.shell.rtnl import Rtnl
 from flexha.shell.sync_io import ShortWay, SyncIo, lane_limits
 from flexha.shell.terms import TermFile
 from flexha.shell.vrrp_io import VrrpIo
+from flexha.shell.wires_io import WiresIo
 from flexha.units import Ns
 from flexha.version import flexha_version
 
@@ -207,6 +208,7 @@ class Daemon:
         }
         heartbeat = HeartbeatIo(fastpath, plan.core.paths, plan.core.priority, sides, driver.post, counters)
         vrrp = VrrpIo(fastpath, plan.port_names, driver.post, mirror.want, mirror.moved, counters)
+        wires = WiresIo(fastpath, driver.post)
         policy = PolicyIo(fastpath, plan, self._config, self._path, counters)
         policy.start()
         stack.callback(policy.stop)
@@ -261,6 +263,7 @@ class Daemon:
             fastpath,
             terms,
             flag,
+            wires,
             heartbeat,
             vrrp,
             flows,
@@ -276,6 +279,7 @@ class Daemon:
         def on_fastpath() -> None:
             fastpath.clear_wakeup()
             heartbeat.collect()  # first: a peer's death waits for nothing
+            wires.collect()
             vrrp.collect()
             policy.collect()
             flows.wake()

@@ -48,6 +48,7 @@ from flexha.core.actions import (
     SetPorts,
     SetPulse,
     SetRole,
+    SetWires,
     StartSweep,
     Stop,
     TrackChanges,
@@ -80,6 +81,7 @@ from flexha.shell.rotation import Rotation
 from flexha.shell.sync_io import SyncIo
 from flexha.shell.terms import TermFile
 from flexha.shell.vrrp_io import VrrpIo
+from flexha.shell.wires_io import WiresIo
 from flexha.units import NS_PER_S, Ns, Term
 
 
@@ -90,6 +92,7 @@ class Hands:
     fastpath: Fastpath
     terms: TermFile
     maintenance: MaintenanceFlag
+    wires: WiresIo
     heartbeat: HeartbeatIo
     vrrp: VrrpIo
     flows: FlowsIo
@@ -302,6 +305,8 @@ class Driver:
                 self._set_role(action)
             case SetPorts():
                 hands.heartbeat.set_ports(action)
+            case SetWires(mode):
+                hands.wires.set(mode)
             case SetPulse():
                 hands.heartbeat.perform(action)
             case SendFrame():

@@ -24,6 +24,7 @@ from flexha.core.events import (
     ShardsLost,
     SweepBegun,
     SweepWalked,
+    Wires,
 )
 from flexha.core.shards import ALL, NONE, SHARDS, Shards, members
 from flexha.fastpath import Op
@@ -86,6 +87,7 @@ class FakeFastpath:
     on_work: Callable[[], None] = lambda: None
     """Called when there may be something to do, or to drain."""
     fence: Fence = field(default_factory=Fence)
+    wires: Wires = Wires.READ
     flows: dict[int, int] = field(default_factory=dict)
     tracking: bool = False
     incomplete: Shards = ALL

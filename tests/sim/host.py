@@ -37,6 +37,7 @@ from flexha.core.actions import (
     SetPorts,
     SetPulse,
     SetRole,
+    SetWires,
     StartSweep,
     Stop,
     TrackChanges,
@@ -62,6 +63,8 @@ from flexha.core.events import (
     TermPersisted,
     TimerFired,
     VrrpFrameReceived,
+    Wires,
+    WiresSettled,
 )
 from flexha.core.heartbeat_wire import Heartbeat
 from flexha.core.node import NodeConfig, NodeState
@@ -127,6 +130,7 @@ class Process:
         self._latency = world.chance.of(f"{self.name}/{life}/latency")
         self._luck = world.chance.of(f"{self.name}/{life}/luck")
         self._disk_luck = world.chance.of(f"{self.name}/{life}/disk")
+        self._wires_luck = world.chance.of(f"{self.name}/{life}/wires")
         self.incarnation = self._luck.getrandbits(64)
         self.state: NodeState = node.initial(cfg)
         self.fastpath = FakeFastpath(cfg.index + 1, self._wake)
@@ -239,6 +243,9 @@ class Process:
                 self._write(lambda: self._persisted(term))
             case PersistMaintenance(request, on):
                 self._write(lambda: self._flag_persisted(request, on=on))
+            case SetWires(mode):
+                fastpath.wires = mode
+                self._later(self._wires_luck.uniform(0.05, 5), lambda: self._settled(mode))
             case SetPulse(ready, bye, burst):
                 self.pulse.ready, self.pulse.bye = ready, bye
                 self.world.judge.check_ready(self, ready=ready)
@@ -313,6 +320,10 @@ class Process:
             fence.role = Role.PASSIVE
             self.post(Fenced(Term(fence.heard)))
         self.post(RoleSet(role, term))
+
+    def _settled(self, mode: Wires) -> None:
+        if self.fastpath.wires is mode:
+            self.post(WiresSettled(mode))
 
     def _write(self, done: Callable[[], None]) -> None:
         """The disk takes its time, and keeps the order."""

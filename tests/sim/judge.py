@@ -10,6 +10,7 @@ Invariants of every step:
   digests     both tables differ at a place in the stream only if somebody has flipped a bit there
   commit      packets wait for a peer only while one follows that is in sync
   handover    when the ACTIVE gives its word, the peer's table holds what its own does
+  wires       nobody leaves his wires alone for longer than ``PARKED_MS``
   answers     every operator's request is answered once, unless its daemon died
 Of every crash of an ACTIVE node:
   inherit     what the peer has acknowledged is in its table, and not what it has acknowledged the end of
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING
 from sim.fastpath import unpack
 from sim.host import Process, SimulationError
 
-from flexha.core.events import Event, FlowsDrained, FlowsImported, Role, SyncReceived
+from flexha.core.events import Event, FlowsDrained, FlowsImported, Role, SyncReceived, Wires
 from flexha.core.shards import ALL
 from flexha.core.sync_wire import Ack, Batch, SweepBegin
 from flexha.fastpath import Op
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 DUAL_MS = 400
 MISLED_MS = 250
 ANSWER_MS = 3000
+PARKED_MS = 1300
 AGREED_S = 3
 
 BULK = (SyncReceived, FlowsDrained, FlowsImported)
@@ -58,6 +60,8 @@ class Judge:
         self._alone: tuple[Process, Ns] | None = None
         """The only node whose fence is open, and since when."""
         self._ports_healthy_since: Ns | None = None
+        self._parked: list[tuple[Process, Ns] | None] = [None, None]
+        """By node: whose wires are parked, and since when."""
 
     @property
     def now(self) -> Ns:
@@ -138,6 +142,8 @@ class Judge:
             if process is not None and process.alive and process.requests:
                 self._check_answers(process)
         running = [p for p in self.world.nodes if p is not None and p.alive]
+        for process in running:
+            self._check_wires(process)
         reigning = [p for p in running if p.fastpath.fence.is_active]
         is_paused = any(p.paused for p in running)
         self._check_dual(len(reigning) == 2 and not is_paused)
@@ -149,6 +155,15 @@ class Judge:
         for request, asked in process.requests.items():
             if request not in process.replies and self.now - asked > ms(ANSWER_MS):
                 raise SimulationError(f"{process.name}: request {request} was never answered")
+
+    def _check_wires(self, process: Process) -> None:
+        parked = self._parked[process.index]
+        if process.paused or process.fastpath.wires is not Wires.PARK:
+            self._parked[process.index] = None
+        elif parked is None or parked[0] is not process:
+            self._parked[process.index] = (process, self.now)
+        elif self.now - parked[1] > ms(PARKED_MS):
+            raise SimulationError(f"{process.name} does not read its wires any more")
 
     def _check_dual(self, dual: bool) -> None:
         if not (dual and self.world.network.has_healthy_path()):

@@ -20,7 +20,7 @@ from sim.judge import Judge
 from sim.net import PORTS, VMAC_PREFIX, Connection, Network
 
 from flexha.core.actions import Action
-from flexha.core.events import Command, Event, OperatorAsked, Role
+from flexha.core.events import Command, Event, OperatorAsked, Role, Wires
 from flexha.core.heartbeat_wire import Heartbeat
 from flexha.core.node import SyncLimits
 from flexha.units import NS_PER_MS, Ns, ms
@@ -169,7 +169,7 @@ class World:
             if process is None or not process.alive or process.paused or not self.traffic:
                 continue
             fastpath = process.fastpath
-            if not fastpath.fence.is_active:
+            if not fastpath.fence.is_active or fastpath.wires is Wires.PARK:
                 continue
             for port, other in (PORTS, PORTS[::-1]):  # what a switch sends here leaves by the other port
                 if self.network.switches[port].node == process.index:

@@ -54,6 +54,7 @@ from flexha.core.actions import (
     SetPorts,
     SetPulse,
     SetRole,
+    SetWires,
     StartSweep,
     Stop,
     TrackChanges,
@@ -70,6 +71,7 @@ from flexha.core.sync_wire import (
     Digest,
     Go,
     Hello,
+    PassedOn,
     Resume,
     SweepBegin,
     SweepEnd,
@@ -144,6 +146,8 @@ class Stage(World):
         match action:
             case SetRole(role, term):
                 return [f"set-role {role.name} {term}"]
+            case SetWires(mode):
+                return [f"wires {mode.name}"]
             case PersistMaintenance(_, on):
                 return [f"persist-maintenance {'on' if on else 'off'}"]
             case PersistTerm(term):
@@ -310,6 +314,8 @@ def told_message(message: sync_wire.Message) -> list[str]:
             return [f"sync: behind {seq} {named(differ)} differ"] if differ else []
         case Go(term):
             return [f"sync: go, term {term}"]
+        case PassedOn(term):
+            return [f"sync: passed on to term {term}"]
         case Close(reason):
             return [f"sync: close, {reason}"]
         case Unknown(kind):

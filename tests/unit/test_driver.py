@@ -103,7 +103,7 @@ def run(
         under_test = Driver(cast(NodeConfig, None), fatal.append)
         part: Any = hand
         under_test.hands = Hands(
-            part, part, part, part, part, part, part, History("a"), Counters(), hand.did.append,
+            part, part, part, part, part, part, part, part, History("a"), Counters(), hand.did.append,
             lambda: hand.did.append("stopped"), lambda _: None, part,
         )  # fmt: skip
         try:
@@ -146,6 +146,7 @@ def test_started_comes_first_whatever_was_posted_before(monkeypatch: pytest.Monk
 KEYS_ACK = KeysAck(KeysStep.ADD, "")
 EVERY_ACTION: list[tuple[act.Action, object]] = [
     (act.SetRole(ev.Role.PASSIVE, Term(2)), ("role", 2, 2)),
+    (act.SetWires(ev.Wires.PARK), ("set", ev.Wires.PARK)),
     (act.SetPulse(ready=True), act.SetPulse(ready=True)),
     (act.SetPorts(frozenset({"wan"})), act.SetPorts(frozenset({"wan"}))),
     (act.SendFrame("wan", b"x"), act.SendFrame("wan", b"x")),
@@ -434,7 +435,7 @@ def short(
         under_test = Driver(cast(NodeConfig, None), fatal.append)
         part: Any = hand
         under_test.hands = Hands(
-            part, part, part, part, part, part, part, History("a"), Counters(), hand.did.append,
+            part, part, part, part, part, part, part, part, History("a"), Counters(), hand.did.append,
             lambda: None, lambda _: None, part,
         )  # fmt: skip
         try:

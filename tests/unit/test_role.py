@@ -34,6 +34,7 @@ from flexha.core.actions import (
     SendFrame,
     SetPulse,
     SetRole,
+    SetWires,
     Stop,
 )
 from flexha.core.events import (
@@ -57,11 +58,13 @@ from flexha.core.events import (
     TermPersisted,
     TermPersistFailed,
     TimerFired,
+    Wires,
 )
 from flexha.core.shards import ALL
 from flexha.core.sync_wire import Ack, Digest, Go, Hello, Stream, SweepBegin, SweepEnd
 from flexha.units import TERM_MAX, Term
 
+GO = Go(Term(3), passes_on=True)
 READY_PEER = peer_info(Role.PASSIVE, 2, ready=True)
 
 
@@ -342,7 +345,7 @@ def test_handover_by_the_operator() -> None:
     actions = core.settle()
     told, go, hello = sent(actions)
     assert isinstance(told, Digest)
-    assert go == Go(Term(3))
+    assert go == Go(Term(3), passes_on=True)
     assert isinstance(hello, Hello)
     assert hello.role is Role.JOINING
     assert only(actions, Reply) == [Reply(7, ok=True, text="handed over to the peer")]
@@ -421,8 +424,8 @@ def test_behind_the_fence_the_last_changes_follow() -> None:
     core.do(OperatorAsked(1, Command.FAILOVER))
     from_fast_path(core)
     actions = core.agree()
-    assert Go(Term(3)) not in sent(actions), "the word waits for the acknowledgement"
-    assert Go(Term(3)) in sent(core.do(received(Ack(3))))
+    assert GO not in sent(actions), "the word waits for the acknowledgement"
+    assert GO in sent(core.do(received(Ack(3))))
 
 
 def test_a_handover_does_not_wait_for_ever_behind_the_fence() -> None:
@@ -431,7 +434,7 @@ def test_a_handover_does_not_wait_for_ever_behind_the_fence() -> None:
     core.do(OperatorAsked(1, Command.FAILOVER))
     from_fast_path(core)
     actions = core.sleep(501)
-    assert Go(Term(3)) in sent(actions)
+    assert GO in sent(actions)
     assert records(actions, "handover-given") == [{"term": 3, "complete": False}]
 
 
@@ -587,9 +590,12 @@ def test_an_active_node_stops_by_handing_over() -> None:
     core = Core(config(0)).with_ready_peer()
     core.do(StopRequested())
     actions = core.settle()
-    assert Go(Term(3)) in sent(actions)
+    assert GO in sent(actions)
     assert only(actions, Stop) == []
     actions = core.do(PeerHeard(peer_info(Role.ACTIVE, 3)))
+    assert only(actions, SetWires) == [SetWires(Wires.PASS_ON)]
+    assert only(actions, Stop) == [], "what switches still send here goes to the heir"
+    actions = core.sleep(101)
     assert only(actions, SetPulse)[-1].bye
     assert names(actions)[-1] == "Stop"
     assert adverts(actions) == [], "the heir is Active: a release would confuse"
@@ -624,7 +630,8 @@ def test_a_stop_during_a_handover_is_a_stop_after_it() -> None:
     core = Core(config(0)).with_ready_peer()
     core.do(OperatorAsked(1, Command.FAILOVER), StopRequested())
     core.settle()
-    assert only(core.do(PeerHeard(peer_info(Role.ACTIVE, 3))), Stop) == [Stop()]
+    core.do(PeerHeard(peer_info(Role.ACTIVE, 3)))
+    assert only(core.sleep(101), Stop) == [Stop()]
 
 
 @pytest.mark.parametrize("role", [Role.PASSIVE, Role.MAINTENANCE])

@@ -9,6 +9,7 @@ States and the ways between them; every other pair of state and event is in ``TA
     ACTIVE       higher term -> JOINING;  better foreign router -> PASSIVE;  handover -> JOINING
     JOINING, PASSIVE, ACTIVE (by a handover)   operator -> MAINTENANCE -> JOINING
     JOINING, PASSIVE                           disk or fast path broken -> FAULT -> JOINING by the operator
+    JOINING, PASSIVE   a claim waits for the disk in vain -> FAULT -> JOINING when the disk has the term
     any          StopRequested -> INIT, and ``Stop``
 
 Prohibited, and why:
@@ -55,7 +56,17 @@ from flexha.core.events import (
     WiresSettled,
 )
 from flexha.core.heartbeat import PeerChanged, PeerFound, PeerLost
-from flexha.core.role_moves import abdicate, answer, claim_reign, enter, follow, reserve, retire
+from flexha.core.role_moves import (
+    DISK_MS,
+    abdicate,
+    answer,
+    claim_reign,
+    enter,
+    follow,
+    reason_of,
+    reserve,
+    retire,
+)
 from flexha.core.role_state import (
     Handover,
     Input,
@@ -105,12 +116,18 @@ def _on_disk(state: RoleState, event: TermPersisted, now: Ns) -> Result:
     claim = state.claim
     if claim is not None:
         return claim_reign(replace(state, claim=None), claim, now)
+    if state.disk_slow:
+        state, outputs = enter(
+            replace(state, hold_until=Ns(now + state.hold)), Role.JOINING, now, "disk-answers"
+        )
+        state, more = reserve(state)
+        return state, (*outputs, *more)
     return reserve(state) if state.role is not Role.ACTIVE else (state, ())
 
 
 def _unsaved(state: RoleState, event: TermPersistFailed, _now: Ns) -> Result:
-    """No term is needed now: the next need tries again."""
-    return replace(state, persisting=None), (
+    """No reign depends on it: the next need tries again."""
+    return replace(state, persisting=None, claim=None, disk_slow=False), (
         Record(Level.ERROR, "term-not-persisted", {"term": event.term, "error": event.error}),
     )
 
@@ -206,6 +223,8 @@ def _take_word(state: RoleState, event: GoReceived, now: Ns) -> Result:
 
 
 def _follower_timer(state: RoleState, _event: TimerFired, now: Ns) -> Result:
+    if state.claim is not None and now >= state.claim_until:
+        return _disk_slow(state, now)
     if state.leave_at is not None and now >= state.leave_at:
         return _leave(state, now, "stop")
     if state.handover is not None and now >= state.handover.deadline:
@@ -213,6 +232,13 @@ def _follower_timer(state: RoleState, _event: TimerFired, now: Ns) -> Result:
     if state.hold_until is not None and now >= state.hold_until:
         return _elect(replace(state, hold_until=None), now)
     return state, ()
+
+
+def _disk_slow(state: RoleState, now: Ns) -> Result:
+    """The disk keeps us from reigning: say so until it has the term, that the peer reigns if it can."""
+    fields = {"claim": reason_of(state.claim or "none"), "disk_ms": DISK_MS, "waits_for": state.persisting}
+    state, outputs = enter(state, Role.FAULT, now, "disk-slow", fields=fields)
+    return replace(state, disk_slow=True), outputs
 
 
 def _fail(state: RoleState, event: TermPersistFailed | ImportBroken, now: Ns) -> Result:
@@ -283,6 +309,9 @@ def _outranked(state: RoleState, event: vrrp.Outranked, now: Ns) -> Result:
 
 
 def _active_timer(state: RoleState, _event: TimerFired, now: Ns) -> Result:
+    if state.claim is not None and now >= state.claim_until:
+        fields = {"claim": reason_of(state.claim), "disk_ms": DISK_MS, "waits_for": state.persisting}
+        return replace(state, claim=None), (Record(Level.ERROR, "claim-given-up", fields, history=True),)
     if state.handover is not None and now >= state.handover.deadline:
         if state.handover.parked:
             return _fence(state, now)

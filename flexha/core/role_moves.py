@@ -32,6 +32,8 @@ from flexha.units import TERM_MAX, Ns, Term, ms, next_own_term
 
 HEIR_MS: Final = 50
 """A node that reigns by the peer's word waits so long for what the peer passes on."""
+DISK_MS: Final = 2000
+"""A claim to reign waits so long for its term to be on disk."""
 
 
 # ---- terms -------------------------------------------------------------------------------------------
@@ -78,7 +80,7 @@ def enter(
 
     ``tell_sync=False``: the session stays as it is, for a handover still has to send through it.
     """
-    was, state = state, replace(state, role=role, since=now)
+    was, state = state, replace(state, role=role, since=now, disk_slow=False)
     if role not in sync.RECEIVING_ROLES:
         state = replace(state, claim=None, hold_until=None, handover=None, leave_at=None)
     elif was.role is Role.ACTIVE:
@@ -115,10 +117,11 @@ def enter(
 
 
 def claim_reign(state: RoleState, claim: PeerLost | str, now: Ns) -> Result:
-    """Reign, in the reserved term; if there is none on disk yet, as soon as there is."""
+    """Reign, in the reserved term; if there is none on disk yet, as soon as there is, within ``DISK_MS``."""
     term = state.reserved
     if term is None or not is_usable(state, term):
-        state, outputs = reserve(replace(state, claim=claim))
+        until = state.claim_until if state.claim is not None else Ns(now + ms(DISK_MS))
+        state, outputs = reserve(replace(state, claim=claim, claim_until=until))
         if not is_usable(state, state.persisting):
             error = f"no term is left below {TERM_MAX}: stop both nodes, remove state_dir/term on both"
             return enter(state, Role.FAULT, now, "terms-exhausted", fields={"error": error})

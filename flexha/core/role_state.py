@@ -156,6 +156,10 @@ class RoleState:
     persisting: Term | None = None
     claim: PeerLost | str | None = None
     """The reason to reign, waiting for a term to be on disk."""
+    claim_until: Ns = EPOCH
+    """How long it waits."""
+    disk_slow: bool = False
+    """In FAULT because a claim waited in vain: over when the disk has the term."""
     peer: PeerInfo | None = None
     """What the peer says of itself; None unless it lives."""
     pair_reigned: bool = False
@@ -198,7 +202,8 @@ Result = tuple[RoleState, tuple[Output, ...]]
 def next_deadline(state: RoleState) -> Ns | None:
     """The earliest timer that runs."""
     handover_at = state.handover.deadline if state.handover is not None else None
-    deadlines = (state.hold_until, handover_at, state.leave_at, state.wires_until)
+    claim_at = state.claim_until if state.claim is not None else None
+    deadlines = (state.hold_until, handover_at, state.leave_at, state.wires_until, claim_at)
     return min((t for t in deadlines if t is not None), default=None)
 
 

@@ -313,8 +313,8 @@ def lost(sender: Sender, shards: Shards) -> Result:
 
 
 def _start_sweep(sender: Sender) -> Result:
-    """Begin the walk that is due, unless one is under way, or this reign is about to end."""
-    settles = sender.drain is not None and sender.drain.settles
+    """Begin the walk that is due, unless one is under way, or the reign ends and nothing is missing."""
+    settles = sender.drain is not None and sender.drain.settles and not sender.lost
     if not sender.engaged or settles or sender.walking or not sender.due:
         return sender, ()
     shards = sender.due
@@ -502,7 +502,7 @@ def progress(sender: Sender, now: Ns) -> Result:
         audit, outputs = audits.ask(sender.audit, now)
         return replace(sender, audit=audit, drain=replace(drain, asked=True)), outputs
     if drain.settles:
-        done = sender.audit.idle and not sender.window
+        done = sender.audit.idle and not sender.window and not sender.lost | sender.walking
     else:
         done = sender.acked_seq >= drain.target_seq and sender.whole == ALL
     return (replace(sender, drain=None), (Drained(),)) if done else (sender, ())

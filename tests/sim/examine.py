@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from sim.chance import Chance
 from sim.faults import Plan, plan
 from sim.world import World
+
+STORIES = Path(__file__).resolve().parents[1] / "transcript"
 
 
 def simulate(what: int | Plan, *, verbose: bool = False) -> World:
@@ -30,9 +33,24 @@ def examine(seed: int, *, verbose: bool = False) -> str | None:
             f"repeat with: make sim SEED={seed}",
             f"shrunk to {len(least.faults)} faults ({message}):",
             *(f"  {fault}" for fault in least.faults),
+            f"as a story: {write_story(least, message)}",
         ]
         return "\n".join(lines)
     return None
+
+
+def write_story(schedule: Plan, message: str) -> Path:
+    """A failing schedule as a transcript; how it ends is for ``--rewrite``, once the cause is mended."""
+    path = STORIES / f"found_{schedule.seed}.txt"
+    lines = [
+        f"# Found by the simulator, seed {schedule.seed}: {message}"[:110],
+        f"seed {schedule.seed}",
+        *(f"at {f.at_ms:g} {f.kind} {f.node} {f.path} {f.direction} {f.amount!r}" for f in schedule.faults),
+        f"judge {schedule.chaos_ms:g}",
+        "----",
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    return path
 
 
 def failure(schedule: Plan) -> str | None:

@@ -37,11 +37,20 @@ class Fault:
         )
 
 
-KINDS = {
+KINDS = {  # and how often each comes; what they do is in ``World.inflict``
     "crash": 5,
     "restart": 6,
     "quick-restart": 2,
+    "restarts": 1,
     "pause": 2,
+    "stall": 2,
+    "hang": 2,
+    "suspend": 1,
+    "clock": 1,
+    "disk-slow": 2,
+    "disk-stuck": 1,
+    "disk-fails": 1,
+    "port-down": 3,
     "cut": 6,
     "cut-all": 2,
     "heal": 6,

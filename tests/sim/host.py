@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, assert_never
 
 from sim.fastpath import FakeFastpath, unpack
@@ -49,6 +50,7 @@ from flexha.core.events import (
     Fenced,
     FlowsImported,
     MaintenanceKept,
+    MaintenanceNotKept,
     PathDown,
     PathUp,
     PeerHeard,
@@ -61,6 +63,7 @@ from flexha.core.events import (
     SyncConnected,
     SyncReceived,
     TermPersisted,
+    TermPersistFailed,
     TimerFired,
     VrrpFrameReceived,
     Wires,
@@ -91,6 +94,23 @@ class Disk:
 
     term: Term = Term(0)
     maintenance: bool = False
+    takes_ms: float = 30.0
+    """A write takes no longer."""
+    is_stuck: bool = False
+    """Writes wait until it is mended."""
+    fails: bool = False
+    waiting: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def is_good(self) -> bool:
+        return not (self.is_stuck or self.fails or self.takes_ms > Disk.takes_ms)
+
+    def mend(self) -> None:
+        """It is as new; what was written to it is written now."""
+        self.takes_ms, self.is_stuck, self.fails = Disk.takes_ms, False, False
+        waiting, self.waiting = self.waiting, []
+        for write in waiting:
+            write()
 
 
 @dataclass
@@ -127,6 +147,9 @@ class Process:
         self.name = "ab"[cfg.index]
         self.alive = True
         self.paused = False
+        self.hung = False
+        """The control plane is stuck; the pulse thread and the workers are not."""
+        self._is_deaf = False
         self._latency = world.chance.of(f"{self.name}/{life}/latency")
         self._luck = world.chance.of(f"{self.name}/{life}/luck")
         self._disk_luck = world.chance.of(f"{self.name}/{life}/disk")
@@ -174,22 +197,37 @@ class Process:
         if self.connection is not None:
             self.connection.close(self.index)
 
-    def pause(self) -> None:
-        """SIGSTOP."""
-        self.paused = True
+    @property
+    def is_stalled(self) -> bool:
+        return self.paused or self.hung
+
+    def pause(self, *, is_deaf: bool = False) -> None:
+        """SIGSTOP; or the whole machine sleeps, and hears nothing meanwhile."""
+        self.paused, self._is_deaf = True, is_deaf
+
+    def hang(self) -> None:
+        """The control plane does nothing; the threads of C do."""
+        self.hung = True
+
+    def skip(self, time: Ns) -> None:
+        """This node's clock jumps: it has slept, in its own opinion."""
+        self._begun += time
+        if self._timer_at is not None and self._timer_at <= self.now:
+            self._later(0, partial(self._fire, self._timer_at))
 
     def go_on(self) -> None:
         """SIGCONT: what was due meanwhile happens now, in order."""
-        self.paused = False
+        self.world.disturbed_at = self.world.clock.now
+        self.paused = self.hung = self._is_deaf = False
         waiting, self._waiting = self._waiting, []
         for callback in waiting:
             self._later(0, callback)
 
-    def _later(self, delay_ms: float, callback: Callable[[], None]) -> None:
+    def _later(self, delay_ms: float, callback: Callable[[], None], *, by_pulse: bool = False) -> None:
         """Call back unless the process is dead by then; a stopped process does it when it goes on."""
 
         def run() -> None:
-            if self.paused:
+            if self.paused or (self.hung and not by_pulse):
                 self._waiting.append(callback)
             elif self.alive:
                 callback()
@@ -327,15 +365,28 @@ class Process:
 
     def _write(self, done: Callable[[], None]) -> None:
         """The disk takes its time, and keeps the order."""
-        takes_ms = self._disk_luck.uniform(0.5, 30)
+        takes_ms = self._disk_luck.uniform(0.5, self.disk.takes_ms)
         self._disk_free_at = Ns(max(self._disk_free_at, self.world.clock.now) + ms(takes_ms))
-        self._later((self._disk_free_at - self.world.clock.now) / NS_PER_MS, done)
+
+        def write() -> None:
+            if self.disk.is_stuck:
+                self.disk.waiting.append(lambda: self._later(0, write))
+            elif self.alive:
+                done()
+
+        self._later((self._disk_free_at - self.world.clock.now) / NS_PER_MS, write)
 
     def _flag_persisted(self, request: int, *, on: bool) -> None:
+        if self.disk.fails:
+            self.post(MaintenanceNotKept(request, on, "no space"))
+            return
         self.disk.maintenance = on
         self.post(MaintenanceKept(request, on))
 
     def _persisted(self, term: Term) -> None:
+        if self.disk.fails:
+            self.post(TermPersistFailed(term, "no space"))
+            return
         self.disk.term = max(self.disk.term, term)
         self.post(TermPersisted(term))
 
@@ -343,11 +394,11 @@ class Process:
     def _beat(self) -> None:
         self._send_heartbeats()
         for path, pulse in self.pulse.paths.items():
-            silence = self.world.clock.now - pulse.heard_at
+            silence = self.now - pulse.heard_at
             if pulse.alive and silence > ms(self.cfg.interval_ms * self.cfg.dead_after):
                 pulse.alive = False
                 self.post(PathDown(path))
-        self._later(self.cfg.interval_ms * self._luck.uniform(0.98, 1.02), self._beat)
+        self._later(self.cfg.interval_ms * self._luck.uniform(0.98, 1.02), self._beat, by_pulse=True)
 
     def _send_heartbeats(self) -> None:
         for path, pulse in self.pulse.paths.items():
@@ -371,10 +422,10 @@ class Process:
 
     def hear(self, path: str, beat: Heartbeat) -> None:
         """A heartbeat of the peer has arrived on ``path``; a stopped process finds it later."""
-        if not self.alive:
+        if not self.alive or self._is_deaf:
             return
         if self.paused:
-            self._later(0, lambda: self.hear(path, beat))
+            self._waiting.append(lambda: self.hear(path, beat))
             return
         known = self.pulse.peer
         if beat.incarnation == self.pulse.retired:
@@ -389,7 +440,7 @@ class Process:
             return
         if not any(p.alive for p in self.pulse.paths.values()):
             self.pulse.reported = None
-        pulse.heard_seq, pulse.heard_at = beat.seq, self.world.clock.now
+        pulse.heard_seq, pulse.heard_at = beat.seq, self.now
         if not pulse.alive:
             pulse.alive = True
             self.post(PathUp(path))
@@ -427,7 +478,7 @@ class Process:
             self._wake()
 
     def receive_frame(self, port: str, frame: bytes) -> None:
-        if self.alive and not self.paused:
+        if self.alive and not self.is_stalled:
             self.post(VrrpFrameReceived(port, frame))
 
     def set_port(self, port: str, *, up: bool) -> None:

@@ -11,6 +11,8 @@ Invariants of every step:
   commit      packets wait for a peer only while one follows that is in sync
   handover    when the ACTIVE gives its word, the peer's table holds what its own does
   wires       nobody leaves his wires alone for longer than ``PARKED_MS``
+  vacancy     while a healthy node runs, and nothing more goes wrong, somebody reigns within ``VACANT_MS``
+  promises    a claim, a handover, a farewell ends within ``PROMISE_MS``: done, or given up
   answers     every operator's request is answered once, unless its daemon died
 Of every crash of an ACTIVE node:
   inherit     what the peer has acknowledged is in its table, and not what it has acknowledged the end of
@@ -39,6 +41,8 @@ DUAL_MS = 400
 MISLED_MS = 250
 ANSWER_MS = 3000
 PARKED_MS = 1300
+VACANT_MS = 6500
+PROMISE_MS = 2500
 AGREED_S = 3
 
 BULK = (SyncReceived, FlowsDrained, FlowsImported)
@@ -62,6 +66,8 @@ class Judge:
         self._ports_healthy_since: Ns | None = None
         self._parked: list[tuple[Process, Ns] | None] = [None, None]
         """By node: whose wires are parked, and since when."""
+        self._vacant_since: Ns | None = None
+        self._promised: list[tuple[object, Ns]] = [(None, Ns(0)), (None, Ns(0))]
 
     @property
     def now(self) -> Ns:
@@ -139,31 +145,61 @@ class Judge:
     def look(self) -> None:
         """At both nodes and what is between them."""
         for process in self.world.nodes:
-            if process is not None and process.alive and process.requests:
+            if process is not None and process.alive and not process.is_stalled:
                 self._check_answers(process)
+                self._check_promises(process)
         running = [p for p in self.world.nodes if p is not None and p.alive]
         for process in running:
             self._check_wires(process)
         reigning = [p for p in running if p.fastpath.fence.is_active]
-        is_paused = any(p.paused for p in running)
-        self._check_dual(len(reigning) == 2 and not is_paused)
-        self._check_switches(reigning[0] if len(reigning) == 1 and not is_paused else None)
+        self._check_vacancy(running, is_vacant=not reigning)
+        is_stalled = any(p.is_stalled for p in running)
+        self._check_dual(len(reigning) == 2 and not is_stalled)
+        self._check_switches(reigning[0] if len(reigning) == 1 and not is_stalled else None)
 
     def _check_answers(self, process: Process) -> None:
-        if process.paused:
+        if not process.requests or not process.disk.is_good:
             return
         for request, asked in process.requests.items():
-            if request not in process.replies and self.now - asked > ms(ANSWER_MS):
+            late = self.now - max(asked, self.world.disturbed_at) > ms(ANSWER_MS)
+            if late and request not in process.replies:
                 raise SimulationError(f"{process.name}: request {request} was never answered")
 
     def _check_wires(self, process: Process) -> None:
         parked = self._parked[process.index]
-        if process.paused or process.fastpath.wires is not Wires.PARK:
+        if process.is_stalled or process.fastpath.wires is not Wires.PARK:
             self._parked[process.index] = None
         elif parked is None or parked[0] is not process:
             self._parked[process.index] = (process, self.now)
         elif self.now - parked[1] > ms(PARKED_MS):
             raise SimulationError(f"{process.name} does not read its wires any more")
+
+    def _check_promises(self, process: Process) -> None:
+        role = process.state.role
+        if role.claim is None and role.handover is None and role.leave_at is None:
+            self._promised[process.index] = (None, self.now)
+            return
+        given = (role.claim, role.handover, role.leave_at)
+        was, since = self._promised[process.index]
+        if given != was:
+            self._promised[process.index] = (given, self.now)
+        elif self.now - max(since, self.world.disturbed_at) > ms(PROMISE_MS):
+            raise SimulationError(f"{process.name}: {given} since {since}, with no end")
+
+    def _check_vacancy(self, running: list[Process], *, is_vacant: bool) -> None:
+        if not is_vacant:
+            self._vacant_since = None
+        elif self._vacant_since is None:
+            self._vacant_since = self.now
+        elif self.now - max(self._vacant_since, self.world.disturbed_at) > ms(VACANT_MS):
+            healthy = [p.name for p in running if self._is_healthy(p)]
+            if healthy:
+                raise SimulationError(f"nobody reigns, and {healthy} could")
+
+    def _is_healthy(self, process: Process) -> bool:
+        in_service = process.role in (Role.JOINING, Role.PASSIVE) or process.state.role.disk_slow
+        plugged = not any(index == process.index for index, _ in self.world.network.unplugged)
+        return in_service and plugged and process.disk.is_good and not process.is_stalled
 
     def _check_dual(self, dual: bool) -> None:
         if not (dual and self.world.network.has_healthy_path()):
@@ -217,7 +253,7 @@ class Judge:
     # ---- of the end ----------------------------------------------------------------------------------
     def is_settled(self) -> bool:
         """Whether both nodes seem to be what they are to be in the end."""
-        running = [p for p in self.world.nodes if p is not None and p.alive and not p.paused]
+        running = [p for p in self.world.nodes if p is not None and p.alive and not p.is_stalled]
         return (
             sorted(p.role for p in running) == [Role.PASSIVE, Role.ACTIVE]
             and all(p.state.role.ready == (p.role is Role.PASSIVE) for p in running)

@@ -46,6 +46,8 @@ class Network:
         """For the two directions of the connection, which the datagrams of xc are not to disturb."""
         self.wires = {path: (Wire(), Wire()) for path in PATHS}
         self.switches = {port: Switch() for port in PORTS}
+        self.unplugged: set[tuple[int, str]] = set()
+        """Nodes, and their ports that have no wire."""
 
     def heal(self) -> None:
         """Every path as new."""
@@ -53,11 +55,19 @@ class Network:
 
     def has_healthy_path(self) -> bool:
         """Whether the nodes can hear each other for certain."""
-        return any(one.is_healthy and other.is_healthy for one, other in self.wires.values())
+        return any(
+            one.is_healthy and other.is_healthy
+            for path, (one, other) in self.wires.items()
+            if not self.is_unplugged(path)
+        )
+
+    def is_unplugged(self, path: str) -> bool:
+        """Whether either end lacks its wire."""
+        return bool(self.unplugged) and ((0, path) in self.unplugged or (1, path) in self.unplugged)
 
     def has_healthy_ports(self) -> bool:
         """Whether every frame reaches the switches in time."""
-        return all(wire.is_healthy for port in PORTS for wire in self.wires[port])
+        return not self.unplugged and all(wire.is_healthy for port in PORTS for wire in self.wires[port])
 
     def send_frame(self, port: str, sender: int, source: bytes, deliver: Callable[[], None]) -> None:
         """A frame through the port's switch, which learns from it."""
@@ -66,12 +76,19 @@ class Network:
         def arrive() -> None:
             if self.wires[port][sender] is wire:  # else it is late, on a wire that was slow and is no more
                 self.switches[port].learn(source, sender)
-            deliver()
+            if (1 - sender, port) not in self.unplugged:
+                deliver()
 
-        self.send(port, sender, arrive)
+        if (sender, port) not in self.unplugged:
+            self._send(port, sender, arrive)
 
     def send(self, path: str, sender: int, deliver: Callable[[], None]) -> None:
-        """A datagram: it arrives, late, twice, or never."""
+        """A datagram between the nodes."""
+        if not self.is_unplugged(path):
+            self._send(path, sender, deliver)
+
+    def _send(self, path: str, sender: int, deliver: Callable[[], None]) -> None:
+        """It arrives, late, twice, or never."""
         wire, rng = self.wires[path][sender], self._chance[path][sender]
         if wire.cut or (wire.loss and rng.random() < wire.loss):
             return

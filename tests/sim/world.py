@@ -29,6 +29,8 @@ QUIET_MS = 12_000
 """After this much peace at the latest, both nodes must be what they are to be."""
 SETTLED_MS = 600
 """An impatient schedule ends when both have seemed to be that for so long."""
+STOPS_MS = {"pause": 2000, "stall": 300, "suspend": 6000}
+"""How long a process that is stopped stays so, at most."""
 SETTLE_MS = 1500
 """What was under way when traffic ended has arrived after this."""
 
@@ -70,6 +72,8 @@ class World:
         self.traffic = True
         self.flipped = False
         """Somebody has damaged a record."""
+        self.disturbed_at = Ns(0)
+        """When something last went wrong, or was mended."""
         self.judge = Judge(self)
         self._requests = 0
 
@@ -150,14 +154,19 @@ class World:
         """Start a node, unless it runs."""
         old = self.nodes[index]
         if old is None or not old.alive:
+            self.disturbed_at = self.clock.now
             self.lives[index] += 1
             process = Process(self, self.cfgs[index], self.disks[index], self.lives[index])
             self.nodes[index] = process
             process.start()
+            for port in PORTS:
+                if (index, port) in self.network.unplugged:
+                    process.set_port(port, up=False)
 
     def crash(self, index: int) -> None:
         process = self.nodes[index]
         if process is not None and process.alive:
+            self.disturbed_at = self.clock.now
             was_active = process.fastpath.fence.is_active
             process.crash()
             if was_active:
@@ -186,6 +195,7 @@ class World:
 
     def inflict(self, fault: Fault) -> None:
         """It happens now."""
+        self.disturbed_at = self.clock.now
         index = self._whom(fault.node)
         process = self.nodes[index]
         wires = self.network.wires[fault.path]
@@ -201,10 +211,33 @@ class World:
             case "quick-restart":
                 self.crash(index)
                 self.clock.after(fault.amount * 200 * NS_PER_MS, lambda: self.boot(index))
-            case "pause":
+            case "restarts":
+                for n in range(3):
+                    at_ms = n * (20 + 300 * fault.amount)
+                    self.clock.after(at_ms * NS_PER_MS, partial(self.crash, index))
+                    self.clock.after((at_ms + 10) * NS_PER_MS, partial(self.boot, index))
+            case "pause" | "stall" | "suspend":
                 if process is not None and process.alive:
-                    process.pause()
+                    process.pause(is_deaf=fault.kind == "suspend")
+                    self.clock.after(STOPS_MS[fault.kind] * fault.amount * NS_PER_MS, process.go_on)
+            case "hang":
+                if process is not None and process.alive:
+                    process.hang()
                     self.clock.after(fault.amount * 2000 * NS_PER_MS, process.go_on)
+            case "clock":
+                if process is not None and process.alive:
+                    process.skip(ms(fault.amount**2 * 5000))
+            case "disk-slow" | "disk-stuck" | "disk-fails":
+                disk = self.disks[index]
+                disk.takes_ms = fault.amount * 5000 if fault.kind == "disk-slow" else Disk.takes_ms
+                disk.is_stuck, disk.fails = fault.kind == "disk-stuck", fault.kind == "disk-fails"
+                self.clock.after(fault.amount * 8000 * NS_PER_MS, partial(self._mend, disk))
+            case "port-down":
+                if fault.path in PORTS:
+                    self._port(index, fault.path, up=False)
+                    self.clock.after(
+                        fault.amount * 4000 * NS_PER_MS, partial(self._port, index, fault.path, up=True)
+                    )
             case "cut":
                 for wire in hit:
                     wire.cut = True
@@ -232,6 +265,21 @@ class World:
             case command:
                 self._command(process, Command(command))
 
+    def _mend(self, disk: Disk) -> None:
+        self.disturbed_at = self.clock.now
+        disk.mend()
+
+    def _port(self, index: int, port: str, *, up: bool) -> None:
+        """A port loses its wire, or gets it back; a daemon that starts finds it as it is."""
+        self.disturbed_at = self.clock.now
+        if up:
+            self.network.unplugged.discard((index, port))
+        else:
+            self.network.unplugged.add((index, port))
+        process = self.nodes[index]
+        if process is not None and process.alive:
+            process.set_port(port, up=up)
+
     def _flip(self, index: int, amount: float) -> None:
         """One record of a PASSIVE node is wrong, or is not there, and nobody is told."""
         process = self.nodes[index]
@@ -258,8 +306,13 @@ class World:
             process.post(OperatorAsked(self._requests, command))
 
     def _make_peace(self) -> None:
+        self.disturbed_at = self.clock.now
         self.network.heal()
         for index in range(2):
+            self.disks[index].mend()
+            for port in PORTS:
+                if (index, port) in self.network.unplugged:
+                    self._port(index, port, up=True)
             process = self.nodes[index]
             if process is not None:
                 process.go_on()

@@ -22,6 +22,13 @@ Times are milliseconds since the block began. Commands (``X`` is ``a`` or ``b``,
     foreign P priority | foreign none     a router that belongs to nobody's pair announces itself on a link
     run 2s | run 300ms                    time passes
     status                                roles, terms and tables of both nodes
+
+What the simulator has found is such a story too, but one of chance, with traffic; of it only roles are told,
+and whether all holds that must (``tests/sim/judge.py``)::
+
+    seed N                                the first command: chance is that of ``make sim SEED=N``
+    at MS KIND X P DIRECTION AMOUNT       a fault of ``tests/sim/faults.py``; X may be "active" or "other"
+    judge MS                              faults end then: peace, and judgement
 """
 
 from __future__ import annotations
@@ -34,7 +41,8 @@ from typing import Any
 from cores import FOREIGN, VRIDS, advert
 from sim.chance import Chance
 from sim.fastpath import unpack
-from sim.host import Process
+from sim.faults import Fault, Plan
+from sim.host import Process, SimulationError
 from sim.net import PATHS
 from sim.world import World
 
@@ -121,9 +129,11 @@ class Certainty(Chance):
 class Stage(World):
     """The pair, and what it has done since the block began."""
 
-    def __init__(self) -> None:
-        super().__init__(Certainty())
-        self.traffic = False
+    def __init__(self, chance: Chance | None = None) -> None:
+        super().__init__(chance or Certainty())
+        self.traffic = self.is_found = chance is not None
+        """A story of the simulator."""
+        self._faults: list[Fault] = []
         self.lines: list[str] = []
         self._begun = Ns(0)
         self._pulses: dict[int, tuple[bool, bool]] = {}
@@ -137,6 +147,11 @@ class Stage(World):
 
     def trace(self, process: Process, event: Event, actions: Sequence[Action]) -> None:
         """Every action that is not routine."""
+        if self.is_found:
+            for action in actions:
+                if isinstance(action, Record) and action.event == "role":
+                    self.say(process.name, told_record(action.event, action.fields))
+            return
         announced = any(isinstance(a, SetRole) for a in actions)
         for action in actions:
             for text in self._tell(process, action, announced=announced):
@@ -227,10 +242,24 @@ class Stage(World):
             case "run", [time]:
                 span = ms(float(time[:-2])) if time.endswith("ms") else ms(1000 * float(time[:-1]))
                 self.clock.run_until(Ns(self.clock.now + span))
+            case "seed", [_]:
+                pass  # see ``perform``
+            case "at", [at_ms, kind, x, path, direction, amount]:
+                self._faults.append(Fault(float(at_ms), kind, x, path, int(direction), float(amount)))
+            case "judge", [chaos_ms]:
+                self._judge(float(chaos_ms))
             case "status", []:
                 self._status()
             case _:
                 raise ValueError(f"no such command: {command}")
+
+    def _judge(self, chaos_ms: float) -> None:
+        try:
+            self.run(Plan(self.chance.seed, chaos_ms, is_patient=True, faults=self._faults))
+        except SimulationError as error:
+            self.say("-", f"broken: {error}")
+        else:
+            self.say("-", "holds")
 
     def begin_block(self) -> None:
         self.lines = []
@@ -338,11 +367,13 @@ def told_record(event: str, fields: Any) -> str:
 
 def perform(path: Path) -> str:
     """The story in ``path`` as it happens now."""
-    stage = Stage()
+    lines = path.read_text().splitlines()
+    seeds = [int(line.split()[1]) for line in lines if line.startswith("seed ")]
+    stage = Stage(Chance(seeds[0]) if seeds else None)
     output: list[str] = []
     commands: list[str] = []
     in_result = False
-    for line in path.read_text().splitlines():
+    for line in lines:
         if in_result:
             in_result = bool(line.strip())
             if in_result:

@@ -60,6 +60,7 @@ from flexha.core.events import (
     TimerFired,
     Wires,
 )
+from flexha.core.role_moves import DISK_MS
 from flexha.core.shards import ALL
 from flexha.core.sync_wire import Ack, Digest, Go, Hello, Stream, SweepBegin, SweepEnd
 from flexha.units import TERM_MAX, Term
@@ -560,6 +561,38 @@ def test_a_disk_that_does_not_write_is_a_fault() -> None:
     actions = core.hear(peer_info(Role.ACTIVE, 3))
     assert only(actions, PersistTerm) == [PersistTerm(Term(6))], "tried again, above what may be on disk"
     assert roles(core.do(OperatorAsked(1, Command.MAINTENANCE_EXIT))) == [(Role.JOINING, 3)]
+
+
+def test_a_claim_that_waits_for_the_disk_has_a_deadline() -> None:
+    """The node says that it cannot reign, for the peer may; when the disk answers, it takes part again."""
+    core = Core(config(0), prompt_disk=False)
+    core.start()
+    core.hear(peer_info(Role.ACTIVE, 3))
+    core.silence()
+    assert roles(core.sleep(DISK_MS - 1)) == []
+    actions = core.sleep(1)
+    assert roles(actions) == [(Role.FAULT, 3)]
+    assert reason(actions) == "disk-slow"
+    assert roles(core.do(TermPersisted(Term(2)))) == [], "not the one that is waited for"
+    actions = core.do(TermPersisted(Term(4)))
+    assert roles(actions) == [(Role.JOINING, 3)]
+    assert reason(actions) == "disk-answers"
+    assert roles(core.sleep(1000)) == [(Role.ACTIVE, 4)], "it is on disk: an election, and no more waiting"
+
+
+def test_an_active_node_gives_up_a_claim_that_the_disk_does_not_answer() -> None:
+    """A peer that reigned higher and yielded: the next that it says is reason enough to try again."""
+    core = Core(config(0), prompt_disk=False)
+    core.start()
+    core.sleep(5000)
+    core.do(TermPersisted(Term(2)))
+    assert core.role is Role.ACTIVE
+    core.hear(peer_info(Role.PASSIVE, 5))
+    actions = core.sleep(DISK_MS)
+    assert roles(actions) == []
+    assert records(actions, "claim-given-up") != []
+    core.do(TermPersisted(Term(6)), PeerHeard(peer_info(Role.JOINING, 5)))
+    assert (core.role, core.term) == (Role.ACTIVE, 6)
 
 
 def test_terms_that_have_run_out_are_a_fault() -> None:

@@ -24,7 +24,7 @@ Times are milliseconds since the block began. Commands (``X`` is ``a`` or ``b``,
     status                                roles, terms and tables of both nodes
 
 What the simulator has found is such a story too, but one of chance, with traffic; of it only roles are told,
-and whether all holds that must (``tests/sim/judge.py``)::
+not when, and whether all holds that must (``tests/sim/judge.py``)::
 
     seed N                                the first command: chance is that of ``make sim SEED=N``
     at MS KIND X P DIRECTION AMOUNT       a fault of ``tests/sim/faults.py``; X may be "active" or "other"
@@ -143,7 +143,8 @@ class Stage(World):
 
     # ---- what the audience sees ----------------------------------------------------------------------
     def say(self, who: str, text: str) -> None:
-        self.lines.append(f"{(self.clock.now - self._begun) // NS_PER_MS:5} {who}  {text}")
+        at = "" if self.is_found else f"{(self.clock.now - self._begun) // NS_PER_MS}"
+        self.lines.append(f"{at:>5} {who}  {text}")
 
     def trace(self, process: Process, event: Event, actions: Sequence[Action]) -> None:
         """Every action that is not routine."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 from collections import Counter
@@ -31,9 +32,10 @@ from flexha.units import Ns, Term
 
 FLOWS = 50
 COUNT_S = 5.0
-FOREIGN_ROUTER = "203.0.113.6"
 HEARTBEAT_PORT = 47850
 JUMBO_MTU = 3000
+SKEW_HEARTBEATS = 16
+"""Longer than a Backup waits after a release (RFC 9568 §6.1, Skew_Time: 0.6 s)."""
 
 
 @pytest.fixture(scope="module")
@@ -295,7 +297,7 @@ FORGED: dict[str, dict[str, Any]] = {
 
 def peer_of(node: Node) -> dict[str, Any]:
     """What a node says of its peer."""
-    peer: dict[str, Any] = node.ctl("status")["peer"]
+    peer: dict[str, Any] = node.request("status")["peer"]
     return peer
 
 
@@ -321,61 +323,132 @@ def wait_bad_heartbeat(node: Node, path: str, before: int) -> None:
     wait_until(counted, COUNT_S, f"node {node.name} counts it on {path}")
 
 
-@pytest.mark.parametrize("path", ["lan", "wan"])
+def forged(node: Node, path: str, lie: str, **ip: Any) -> Packet:
+    """A heartbeat to ``node`` in its peer's name, perfect but for the MAC; ``ip``: what else is wrong."""
+    other = "b" if node.name == "a" else "a"
+    beat = Heartbeat(
+        node="ab".index(other),
+        flags=0,
+        pair_id=pair_id("lab"),
+        interval_ms=50,
+        incarnation=(1 << 64) - 1,
+        seq=1 << 40,
+        priority=100,
+        control_beat=1,
+        t_ns=Ns((1 << 64) - 16),
+        **FORGED[lie],
+    )
+    payload = heartbeat_wire.encode(beat, key=bytes(16), path=["xc", "lan", "wan"].index(path))
+    mac, addresses = station(node, path)
+    fields = {"src": addresses[other], "dst": addresses[node.name], "ttl": 255, **ip}
+    datagram = UDP(sport=HEARTBEAT_PORT, dport=HEARTBEAT_PORT) / Raw(payload)
+    return Ether(dst=mac, type=0x0800) / IP(**fields) / datagram
+
+
+def station(node: Node, path: str) -> tuple[str, dict[str, str]]:
+    """MAC of a node on a path, and both nodes' addresses there."""
+    if path == "xc":
+        return mac_of(node.lab, node.name, topo.XC_DEVICE), XC
+    last = {"lan": ("198.51.100.2", "198.51.100.3"), "wan": ("203.0.113.4", "203.0.113.5")}[path]
+    (port,) = (port for port in node.request("status")["ports"] if port["name"] == path)
+    return str(port["mac"]), dict(zip(topo.NODES, last, strict=True))
+
+
+XC = {"a": "169.254.100.1", "b": "169.254.100.2"}
+Send = Callable[[bytes | Packet], None]
+
+
+@pytest.fixture(scope="module")
+def from_peer(lab: Lab) -> Iterator[dict[str, Send]]:
+    """For each node: send it a frame by the cross-connect."""
+    with contextlib.ExitStack() as stack:
+        makers = {
+            name: contextlib.contextmanager(_sender)(lab, other, topo.XC_DEVICE)
+            for name, other in (("a", "b"), ("b", "a"))
+        }
+        yield {name: stack.enter_context(maker) for name, maker in makers.items()}
+
+
+@pytest.fixture
+def senders(from_client: Send, from_isp: Send, from_peer: dict[str, Send]) -> Callable[[str, str], Send]:
+    """By path and node."""
+    return lambda path, name: {"lan": from_client, "wan": from_isp, "xc": from_peer[name]}[path]
+
+
+@pytest.mark.parametrize("path", ["xc", "lan", "wan"])
 @pytest.mark.parametrize("lie", FORGED)
-def test_forged_heartbeat(
-    pair: Pair,
-    from_client: Callable[[bytes | Packet], None],
-    from_isp: Callable[[bytes | Packet], None],
-    path: str,
-    lie: str,
-) -> None:
+def test_forged_heartbeat(pair: Pair, senders: Callable[[str, str], Send], path: str, lie: str) -> None:
     """In the peer's name and perfect but for the MAC: bad on its path, and nothing else. Spec: R4, R13."""
-    send = from_client if path == "lan" else from_isp
-    ports = {
-        name: next(port for port in node.ctl("status")["ports"] if port["name"] == path)
-        for name, node in pair.nodes.items()
-    }
-    addresses = {name: str(port["address"]).split("/")[0] for name, port in ports.items()}
     for name, node in pair.nodes.items():
-        other = "b" if name == "a" else "a"
-        beat = Heartbeat(
-            node="ab".index(other),
-            flags=0,
-            pair_id=pair_id("lab"),
-            interval_ms=50,
-            incarnation=(1 << 64) - 1,
-            seq=1 << 40,
-            priority=100,
-            control_beat=1,
-            t_ns=Ns((1 << 64) - 16),
-            **FORGED[lie],
-        )
-        payload = heartbeat_wire.encode(beat, key=bytes(16), path=["xc", "lan", "wan"].index(path))
         before = peer_of(node)
-        send(
-            Ether(dst=ports[name]["mac"], type=0x0800)
-            / IP(src=addresses[other], dst=addresses[name], ttl=255)
-            / UDP(sport=HEARTBEAT_PORT, dport=HEARTBEAT_PORT)
-            / Raw(payload)
-        )
+        senders(path, name)(forged(node, path, lie))
         wait_bad_heartbeat(node, path, before["paths"][path]["bad"])
         wait_heartbeats(node, 3)
         after = peer_of(node)
         for fact in ("alive", "role", "term", "incarnation"):
             assert after[fact] == before[fact]
-    assert pair.settled()
+    pair.wait_settled()
+
+
+@pytest.mark.parametrize("wrong", [{"ttl": 254}, {"src": "192.0.2.99"}], ids=["ttl", "source"])
+def test_heartbeat_from_beyond_the_cable(
+    pair: Pair, from_peer: dict[str, Send], wrong: dict[str, Any]
+) -> None:
+    """On the cross-connect, too, a heartbeat that was routed, or comes from a third address, is bad."""
+    for name, node in pair.nodes.items():
+        before = peer_of(node)["paths"]["xc"]["bad"]
+        from_peer[name](forged(node, "xc", "high-term", **wrong))
+        wait_bad_heartbeat(node, "xc", before)
+
+
+@pytest.mark.parametrize("path", ["lan", "wan"])
+def test_heartbeat_to_the_cable_from_elsewhere(
+    pair: Pair, senders: Callable[[str, str], Send], path: str
+) -> None:
+    """Who sends to a node's address of the cross-connect by LAN or WAN does not get there. Spec: R4."""
+    for name, node in pair.nodes.items():
+        mac, _ = station(node, path)
+        frame = forged(node, "xc", "high-term")
+        frame[Ether].dst = mac
+        before, all_before = peer_of(node)["paths"], verdicts(pair)
+        senders(path, name)(frame)
+        wait_dropped(pair, name, all_before)
+        wait_heartbeats(node, 3)
+        after = peer_of(node)["paths"]
+        assert {p: after[p]["bad"] for p in after} == {p: before[p]["bad"] for p in before}
+
+
+NOT_FOR_THE_CABLE = {"no_return_route", "outside_denied", "not_active", "martian_destination"}
+"""What becomes of a frame from LAN or WAN whose destination is on the cross-connect."""
+
+
+def wait_dropped(pair: Pair, name: str, before: Counter[str]) -> None:
+    """Wait until a node has counted one of those."""
+    wanted = {f"{name}.{verdict}" for verdict in NOT_FOR_THE_CABLE}
+    wait_until(lambda: (verdicts(pair) - before).keys() & wanted, COUNT_S, f"node {name} counts it")
 
 
 # ---- VRRP ------------------------------------------------------------------------------------------
-def bad_adverts() -> dict[str, tuple[Packet, str]]:
+ROUTERS = {"lan": ("198.51.100.66", 51, topo.LAN_VIP), "wan": ("203.0.113.6", 52, topo.WAN_VIP)}
+"""A foreign router of each side, and the virtual router that it would be."""
+
+
+def fragment_of(frame: Packet) -> Packet:
+    """The same, as if more came."""
+    frame[IP].flags = "MF"
+    del frame[IP].chksum
+    return frame
+
+
+def bad_adverts(path: str) -> dict[str, tuple[Packet, str]]:
     """RFC 9568 §7.1: what a receiver must discard. The priority would win if it were believed."""
+    source, vrid, vip = ROUTERS[path]
 
     def message(**fields: Any) -> Packet:
-        return advert(source=FOREIGN_ROUTER, priority=254, **fields)
+        return advert(**{"source": source, "priority": 254, "vrid": vrid, "vips": (vip,), **fields})
 
     def raw(body: bytes) -> Packet:
-        return Ether(dst=VRRP_MAC) / IP(src=FOREIGN_ROUTER, dst=VRRP_GROUP, ttl=255, proto=112) / Raw(body)
+        return Ether(dst=VRRP_MAC) / IP(src=source, dst=VRRP_GROUP, ttl=255, proto=112) / Raw(body)
 
     return {
         "ttl": (message(ttl=254), "bad_ttl"),
@@ -387,19 +460,71 @@ def bad_adverts() -> dict[str, tuple[Packet, str]]:
         "count-too-large": (message(ipcount=9), "bad_length"),
         "interval-0": (message(adver_int_cs=0), "interval_zero"),
         "checksum": (message(chksum=UNTRUE), "bad_checksum"),
-        "truncated": (raw(bytes(VRRPv3(vrid=52))[:6]), "bad_length"),
+        "truncated": (raw(bytes(VRRPv3(vrid=vrid))[:6]), "bad_length"),
+        "fragment": (fragment_of(message()), "fragment"),
     }
 
 
-@pytest.mark.parametrize("kind", bad_adverts())
-def test_bad_advert(pair: Pair, from_isp: Callable[[bytes | Packet], None], kind: str) -> None:
+@pytest.mark.parametrize("path", ROUTERS)
+@pytest.mark.parametrize("kind", bad_adverts("wan"))
+def test_bad_advert(pair: Pair, senders: Callable[[str, str], Send], path: str, kind: str) -> None:
     """A bad advertisement is discarded and counted by its reason, on both nodes. Spec: R2; RFC 9568 §7.1."""
-    frame, reason = bad_adverts()[kind]
-    counter = f"vrrp.wan.{reason}"
+    frame, reason = bad_adverts(path)[kind]
+    counter = f"vrrp.{path}.{reason}"
     before = {name: node.counter(counter) for name, node in pair.nodes.items()}
-    from_isp(frame)
+    senders(path, "a")(frame)
     for name, node in pair.nodes.items():
         wait_counted(node, counter, before[name])
+
+
+@pytest.mark.parametrize("path", ROUTERS)
+@pytest.mark.parametrize("priority", [0, 254])
+def test_advert_in_the_peers_name(
+    pair: Pair, senders: Callable[[str, str], Send], path: str, priority: int
+) -> None:
+    """VRRP has no authentication (RFC 9568 §9): while heartbeats are heard, they decide. Spec: R2, R13.
+
+    Not a better router of the peer's address, and not its release, moves a role; the first one to know is who
+    has this address itself.
+    """
+    _, vrid, vip = ROUTERS[path]
+    for node in pair.nodes.values():
+        _, addresses = station(node, path)
+        other = pair.peer(node)
+        counter = f"vrrp.{path}.adverts_received"
+        heard, own = node.counter(counter), other.counter(f"vrrp.{path}.own_advert")
+        senders(path, node.name)(
+            advert(source=addresses[other.name], vrid=vrid, vips=(vip,), priority=priority)
+        )
+        wait_counted(node, counter, heard)
+        wait_counted(other, f"vrrp.{path}.own_advert", own)
+        wait_heartbeats(node, SKEW_HEARTBEATS)
+
+
+def test_advert_on_the_cable(lab: Lab, pair: Pair, from_peer: dict[str, Send]) -> None:
+    """Nobody listens to VRRP there: the node's kernel drops it, and counts it (InUnknownProtos). Spec: R2."""
+    for name, node in pair.nodes.items():
+        mac, addresses = station(node, "xc")
+        before = unknown_protocols(lab, name)
+        message = advert(source=addresses[pair.peer(node).name], priority=254)
+        from_peer[name](message)
+        message[Ether].dst, message[IP].dst = mac, addresses[name]
+        del message[IP].chksum, message[VRRPv3].chksum
+        from_peer[name](message)
+        wait_unknown_protocol(lab, name, before)
+        wait_heartbeats(node, 3)
+
+
+def wait_unknown_protocol(lab: Lab, host: str, before: int) -> None:
+    """Wait until its kernel has counted one more."""
+    wait_until(lambda: unknown_protocols(lab, host) > before, COUNT_S, f"the kernel of {host} counts")
+
+
+def unknown_protocols(lab: Lab, host: str) -> int:
+    """Packets that a kernel dropped since nobody wanted their protocol."""
+    lines = lab.run(host, ["cat", "/proc/net/snmp"]).stdout.splitlines()
+    names, values = (line.split() for line in lines if line.startswith("Ip:"))
+    return int(values[names.index("InUnknownProtos")])
 
 
 # ---- sync ------------------------------------------------------------------------------------------
@@ -489,4 +614,4 @@ def test_sync_from_a_foreign_address(lab: Lab, pair: Pair) -> None:
         connection.connect(("169.254.100.1", SYNC_PORT))
         wait_closed(connection)
     wait_counted(pair["a"], "sync.foreign_peer", before)
-    assert pair.settled()
+    pair.wait_settled()

@@ -44,6 +44,8 @@ local f = {
   node = ProtoField.uint64("flexha_sync.node", "Node", base.DEC, node_names),
   inc = ProtoField.uint64("flexha_sync.inc", "Incarnation"),
   term = ProtoField.uint64("flexha_sync.term", "Term"),
+  passes_on = ProtoField.uint64("flexha_sync.passes_on", "Passes on what waits"),
+  moves = ProtoField.uint64("flexha_sync.moves", "Moves of late"),
   role = ProtoField.uint64("flexha_sync.role", "Role", base.DEC, role_names),
   stream = ProtoField.string("flexha_sync.stream", "Stream"),
   stream_inc = ProtoField.uint64("flexha_sync.stream.inc", "Incarnation"),
@@ -590,7 +592,7 @@ local messages = {
   ack = { seq = seq, refused = not_taken },
   digest = { seq = seq, shards = set, sums = blob(f.sums), counts = blob(f.counts) },
   audit = { seq = seq, shards = set, differ = differing },
-  go = { term = unsigned(f.term), passes_on = unsigned(f.passes_on) },
+  go = { term = unsigned(f.term), passes_on = unsigned(f.passes_on), moves = unsigned(f.moves) },
   passed_on = { term = unsigned(f.term) },
   keys = { step = text(f.step), cert = blob(f.cert), hb = blob(f.hb) },
   keys_ack = { step = text(f.step), refused = text(f.refused) },
@@ -598,7 +600,7 @@ local messages = {
   close = { reason = text(f.reason) },
 }
 -- What may be missing.
-local optional = { ack = { refused = true }, go = { passes_on = true }, hello = { equal = true } }
+local optional = { ack = { refused = true }, go = { passes_on = true, moves = true }, hello = { equal = true } }
 
 -- What the Info column says behind the name.
 local function remark(kind, by, seen)

@@ -39,7 +39,7 @@ from flexha.config.schema import (
     Port,
     Route,
 )
-from flexha.core.node import ChecksumForm, NodeConfig, SyncLimits, TrackedPort, VrrpPort
+from flexha.core.node import ChecksumForm, DampLimits, NodeConfig, SyncLimits, TrackedPort, VrrpPort
 from flexha.fastpath import records as fp
 
 DRIVERS: Mapping[DriverName, fp.Driver] = {"tap": fp.Driver.TAP, "packet": fp.Driver.PACKET}
@@ -237,6 +237,10 @@ def node_config(config: Config, name: NodeName) -> NodeConfig:
         paths=(XC_PATH, *_ports(config)),
         has_peer=peer,
         preempt=config.ha.preempt,
+        preempt_hold_s=float(config.ha.preempt_hold_s),
+        damping=DampLimits(
+            config.ha.flap_max, float(config.ha.flap_window_s), float(config.ha.flap_suspend_s)
+        ),
         interval_ms=config.ha.interval_ms,
         dead_after=config.ha.dead_after,
         start_hold_ms=config.ha.start_hold_ms,

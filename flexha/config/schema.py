@@ -256,9 +256,13 @@ class Track(Section):
     target: Address | None = Field(
         default=None, description="who is asked; default the next hop of the default route by this port"
     )
-    interval_ms: int = Field(default=100, ge=20, le=10000, description="time between two probes, ms")
+    interval_ms: int = Field(default=75, ge=20, le=10000, description="time between two probes, ms")
     misses: int = Field(
-        default=3, ge=1, le=20, description="probes without an answer after which the port counts as lost"
+        default=4,
+        ge=1,
+        le=20,
+        description="probes without an answer, in a row, after which the port counts as lost; with 4 and "
+        "more a router that neither node reaches moves no role",
     )
     weight: int | None = Field(
         default=None,
@@ -441,6 +445,22 @@ class Ha(Section):
     )
     preempt: bool = Field(
         default=False, description="a better priority takes the role from a live ACTIVE, once it is in sync"
+    )
+    preempt_hold_s: int = Field(
+        default=60, ge=0, le=3600, description="preempt: how long it must have been ready before, seconds"
+    )
+    flap_max: int = Field(
+        default=5,
+        ge=1,
+        le=100,
+        description="so many moves of the role within flap_window_s, for tracking and by preempt, suspend "
+        "such moves; a death, a goodbye and an operator move it all the same",
+    )
+    flap_window_s: int = Field(
+        default=60, ge=1, le=3600, description="time within which moves count, seconds"
+    )
+    flap_suspend_s: int = Field(
+        default=300, ge=1, le=86400, description="how long moves are suspended then, seconds"
     )
     start_hold_ms: int = Field(
         default=1000,

@@ -202,7 +202,7 @@ class Hop(StrEnum):
 
     ANSWERS = "answers"
     DOUBTED = "doubted"
-    """All but the last of the probes that may go unanswered have."""
+    """Some probes in a row have gone unanswered, not yet all that may."""
     SILENT = "silent"
 
 

@@ -38,6 +38,7 @@ from flexha.core.actions import (
     Stop,
 )
 from flexha.core.agreed import Parts
+from flexha.core.damp import DampLimits
 from flexha.core.events import (
     DigestDrained,
     DigestsRead,
@@ -99,6 +100,7 @@ from flexha.units import NS_PER_S, Ns, ms
 
 __all__ = [
     "ChecksumForm",
+    "DampLimits",
     "NodeConfig",
     "NodeState",
     "SyncLimits",
@@ -131,6 +133,10 @@ class NodeConfig:
     """False: a single node; only foreign VRRP routers stand beside it."""
     preempt: bool = False
     """A ready node of higher priority gets the role back, and VRRP's Preempt_Mode (RFC 9568 §6.1)."""
+    preempt_hold_s: float = 60.0
+    """So long that node must be ready before it gets the role back."""
+    damping: DampLimits = field(default_factory=DampLimits)
+    """How many moves for tracking and by ``preempt`` are too many."""
     interval_ms: int = 50
     """Heartbeat interval."""
     dead_after: int = 3
@@ -170,6 +176,8 @@ def initial(cfg: NodeConfig) -> NodeState:
             priority=cfg.priority,
             preempt=cfg.preempt,
             hold=max(ms(cfg.start_hold_ms), dead_time) if cfg.has_peer else Ns(0),
+            preempt_hold=Ns(int(cfg.preempt_hold_s * NS_PER_S)),
+            limits=cfg.damping,
             ports=cfg.tracked,
             usable=track.initial(cfg.tracked).usable,
         ),
@@ -435,8 +443,8 @@ class _Turn:
 def status(state: NodeState, now: Ns) -> Mapping[str, object]:
     """The core's share of ``flexhactl status``, ready for JSON.
 
-    Keys: role, term, since_s, ready, out_of_service, wire, handover, incarnation, peer, tracking, vrrp,
-    sync.
+    Keys: role, term, since_s, ready, out_of_service, wire, handover, incarnation, peer, tracking, damping,
+    vrrp, sync.
     """
     return {
         "role": state.role.role.name,
@@ -449,6 +457,7 @@ def status(state: NodeState, now: Ns) -> Mapping[str, object]:
         "incarnation": state.session.incarnation,
         "peer": _peer_status(state.liveness, now),
         "tracking": _tracking_status(state),
+        "damping": _damping_status(state.role, now),
         "vrrp": [_router_status(router) for router in state.routers.values()],
         "sync": _sync_status(state.session, now),
     }
@@ -486,6 +495,16 @@ def _tracking_status(state: NodeState) -> Mapping[str, object]:
             }
             for name, link in tracks.links.items()
         },
+    }
+
+
+def _damping_status(state: RoleState, now: Ns) -> Mapping[str, object]:
+    """Moves that count, and for how long there will be none."""
+    until = state.damp.suspended_until
+    return {
+        "moves": state.damp.recent(state.limits, now),
+        "moves_max": state.limits.moves,
+        "suspended_s": None if until is None else round((until - now) / NS_PER_S, 3),
     }
 
 

@@ -37,8 +37,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from flexha.core import role_wires, sync, track, vrrp
+from flexha.core import damp, role_wires, sync, track, vrrp
 from flexha.core.actions import Level, PersistMaintenance, Record, Reply, SetPulse, Stop
+from flexha.core.damp import Damp
 from flexha.core.events import (
     Command,
     Fenced,
@@ -219,7 +220,8 @@ def _take_word(state: RoleState, event: GoReceived, now: Ns) -> Result:
     """The reigning peer has fenced itself and gives us the word."""
     if event.term <= state.term:
         return state, (Record(Level.WARNING, "stale-handover", {"term": event.term, "known": state.term}),)
-    return claim_reign(replace(state, heir=event.passes_on), "handover", now)
+    state = replace(state, heir=event.passes_on, damp=damp.inherited(event.moves, state.limits, now))
+    return claim_reign(state, "handover", now)
 
 
 def _follower_timer(state: RoleState, _event: TimerFired, now: Ns) -> Result:
@@ -274,21 +276,36 @@ def _compare(state: RoleState, event: PeerFound | PeerChanged, now: Ns) -> Resul
 
 
 def _prefer_peer(state: RoleState, now: Ns) -> Result:
-    """A ready peer gets the role if it would do better with it; under ``preempt``, if its priority is higher
+    """Give the role to a peer that would do better with it, unless that has been done too often of late."""
+    motive = _preference(state)
+    if motive is not Motive.PREEMPT:
+        state = replace(state, preferred_since=None)
+    elif state.preferred_since is None:
+        state = replace(state, preferred_since=now)
+    if motive is None or state.damp.suspended_until is not None:
+        return state, ()
+    if state.preferred_since is not None and now < state.preferred_since + state.preempt_hold:
+        return replace(state, hold_until=Ns(state.preferred_since + state.preempt_hold)), ()
+    if damp.is_full(state.damp, state.limits, now):
+        fields = {"motive": motive.value, "moves": state.limits.moves, "for_s": state.limits.suspend_s}
+        state = replace(state, damp=damp.suspended(state.limits, now))
+        return state, (Record(Level.WARNING, "moves-suspended", fields, history=True),)
+    state = replace(state, damp=damp.moved(state.damp, state.limits, now))
+    return _begin_handover(state, now, motive, None)
+
+
+def _preference(state: RoleState) -> Motive | None:
+    """Why a ready peer should reign: it has what is lost here; or, with ``preempt``, its priority is higher
     and its ports are worth as much.
     """
     peer = state.peer
     if peer is None or _not_ready(state) is not None:
-        return state, ()
-    own_score, peer_score = (track.score(state.ports, usable) for usable in (state.usable, peer.ports_up))
+        return None
     if track.is_better(state.ports, here=state.usable, there=peer.ports_up):
-        fields = {"score": own_score, "peer_score": peer_score, "usable": sorted(state.usable)}
-        record = Record(Level.WARNING, "peer-better", fields, history=True)
-        state, outputs = _begin_handover(state, now, Motive.TRACK, None)
-        return state, (*outputs, record)
-    if state.preempt and peer.priority > state.priority and peer_score >= own_score:
-        return _begin_handover(state, now, Motive.PREEMPT, None)
-    return state, ()
+        return Motive.TRACK
+    own_score, peer_score = (track.score(state.ports, usable) for usable in (state.usable, peer.ports_up))
+    preempts = state.preempt and peer.priority > state.priority and peer_score >= own_score
+    return Motive.PREEMPT if preempts else None
 
 
 def _usable(state: RoleState, _event: UsableChanged, now: Ns) -> Result:
@@ -316,6 +333,10 @@ def _active_timer(state: RoleState, _event: TimerFired, now: Ns) -> Result:
         if state.handover.parked:
             return _fence(state, now)
         return _handover_failed(state, now, f"the peer did not acknowledge within {DRAIN_MS} ms")
+    if state.damp.suspended_until is not None and now >= state.damp.suspended_until:
+        record = Record(Level.INFO, "moves-resumed", {}, history=True)
+        state, outputs = _prefer_peer(replace(state, damp=Damp()), now)
+        return state, (*outputs, record)
     if state.hold_until is not None and now >= state.hold_until:
         return _prefer_peer(replace(state, hold_until=None), now)
     return state, ()
@@ -345,7 +366,11 @@ def _begin_handover(state: RoleState, now: Ns, motive: Motive, request: int | No
     """Wait until the peer has what it was sent; a term is reserved in case that we must come back."""
     state = replace(state, handover=Handover(motive, request, Ns(now + ms(DRAIN_MS))))
     state, outputs = reserve(state)
-    record = Record(Level.INFO, "handover-begun", {"motive": motive.value, "term": state.term}, history=True)
+    fields: dict[str, object] = {"motive": motive.value, "term": state.term}
+    if motive is Motive.TRACK and state.peer is not None:
+        fields["score"] = track.score(state.ports, state.usable)
+        fields["peer_score"] = track.score(state.ports, state.peer.ports_up)
+    record = Record(Level.INFO, "handover-begun", fields, history=True)
     return state, (sync.BeginDrain(), *outputs, record)
 
 
@@ -376,7 +401,7 @@ def _settled(state: RoleState, _event: Drained, now: Ns) -> Result:
 
 def _give_word(state: RoleState, now: Ns, *, complete: bool) -> Result:
     """The fence is closed and the peer has everything (or DRAIN_MS have passed): the peer is to reign."""
-    go = sync.SendGo(next_own_term(state.term, 1 - state.index))
+    go = sync.SendGo(next_own_term(state.term, 1 - state.index), state.damp.recent(state.limits, now))
     record = Record(Level.INFO, "handover-given", {"term": go.term, "complete": complete}, history=True)
     state = replace(state, given=go.term, wires_until=Ns(now + ms(FAREWELL_MS)))
     state, outputs = _handed_over(state, now)

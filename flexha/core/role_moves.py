@@ -81,6 +81,8 @@ def enter(
     ``tell_sync=False``: the session stays as it is, for a handover still has to send through it.
     """
     was, state = state, replace(state, role=role, since=now, disk_slow=False)
+    if role is not Role.ACTIVE:
+        state = replace(state, damp=replace(state.damp, suspended_until=None), preferred_since=None)
     if role not in sync.RECEIVING_ROLES:
         state = replace(state, claim=None, hold_until=None, handover=None, leave_at=None)
     elif was.role is Role.ACTIVE:

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from flexha.core import sync, track, vrrp
 from flexha.core.actions import Action
+from flexha.core.damp import Damp, DampLimits
 from flexha.core.events import (
     Fenced,
     MaintenanceKept,
@@ -144,6 +145,12 @@ class RoleState:
     preempt: bool
     hold: Ns
     """Length of the hold before an election."""
+    preempt_hold: Ns = Ns(0)
+    """So long a peer must be preferred before ``preempt`` gives it the role."""
+    limits: DampLimits = field(default_factory=DampLimits)
+    damp: Damp = field(default_factory=Damp)
+    preferred_since: Ns | None = None
+    """Since when ``preempt`` has spoken for the peer without a break."""
     role: Role = Role.INIT
     since: Ns = EPOCH
     term: Term = NO_TERM
@@ -203,7 +210,14 @@ def next_deadline(state: RoleState) -> Ns | None:
     """The earliest timer that runs."""
     handover_at = state.handover.deadline if state.handover is not None else None
     claim_at = state.claim_until if state.claim is not None else None
-    deadlines = (state.hold_until, handover_at, state.leave_at, state.wires_until, claim_at)
+    deadlines = (
+        state.hold_until,
+        handover_at,
+        state.leave_at,
+        state.wires_until,
+        claim_at,
+        state.damp.suspended_until,
+    )
     return min((t for t in deadlines if t is not None), default=None)
 
 
@@ -216,7 +230,7 @@ def observe(state: RoleState, event: Input) -> RoleState:
             reigned = state.pair_reigned or reigns(info)
             return replace(state, peer=info, heard=max(info.term, state.heard), pair_reigned=reigned)
         case PeerLost():
-            return replace(state, peer=None)
+            return replace(state, peer=None, preferred_since=None)
         case WireChanged(wire):
             return replace(state, wire=wire)
         case IsolationChanged(isolated):

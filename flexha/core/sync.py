@@ -104,9 +104,10 @@ class Settle:
 
 @dataclass(frozen=True, slots=True)
 class SendGo:
-    """Give the peer the word to reign."""
+    """Give the peer the word to reign. ``moves``: as flap damping counts them."""
 
     term: Term
+    moves: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +144,12 @@ class GoReceived:
     """The ACTIVE's word: it is fenced; reign in ``term`` or later.
 
     ``passes_on``: it does not read its wires, and will send on what waits there, then ``PassedOn``.
+    ``moves``: so many it has counted for flap damping.
     """
 
     term: Term
     passes_on: bool = False
+    moves: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,8 +279,8 @@ def _dispatch(session: Session, event: Input, now: Ns) -> Result:  # noqa: C901 
             if session.mode is not Mode.SENDING:
                 return session, (DrainFailed(f"sync is {session.mode}, not sending"),)
             return _drains((replace(session, sender=sync_sender.settle(session.sender)), ()), now)
-        case SendGo(term):
-            return session, (SendSync(sync_wire.encode(Go(term, passes_on=True))),)
+        case SendGo(term, moves):
+            return session, (SendSync(sync_wire.encode(Go(term, passes_on=True, moves=moves))),)
         case SendPassedOn(term):
             frame = sync_wire.encode(sync_wire.PassedOn(term))
             return session, () if session.mode is Mode.DOWN else (SendSync(frame),)
@@ -481,7 +484,7 @@ def _on_unknown(session: Session, message: Unknown, _now: Ns) -> Result:
 
 
 def _on_go(session: Session, message: Go, _now: Ns) -> Result:
-    return session, (GoReceived(message.term, message.passes_on),)
+    return session, (GoReceived(message.term, message.passes_on, message.moves),)
 
 
 def _on_passed_on(session: Session, message: sync_wire.PassedOn, _now: Ns) -> Result:

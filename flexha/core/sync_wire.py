@@ -28,6 +28,8 @@ from flexha.units import TERM_MAX, Term
 VERSION_MIN: Final = 2
 VERSION_MAX: Final = 2
 LENGTH_BYTES: Final = 4
+MOVES_MAX: Final = 100
+"""As many as ``[ha] flap_max`` may allow."""
 _BATCH_SEQ: Final = b"\x83\xa1t\xa5batch\xa3seq"
 _PARTS: Final = b"\xa5parts"
 """What stands before the number of a batch as we write it, and between that and its sections."""
@@ -142,11 +144,13 @@ class Audit:
 class Go:
     """The ACTIVE's word: it is fenced, the receiver is to reign in ``term`` or later.
 
-    ``passes_on``: and to announce nothing before ``PassedOn``, or for a while.
+    ``passes_on``: and to announce nothing before ``PassedOn``, or for a while. ``moves``: so many have been
+    begun of late that flap damping counts (``flexha.core.damp``).
     """
 
     term: Term
     passes_on: bool = False
+    moves: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,8 +245,8 @@ def _as_map(message: Uncommon) -> dict[str, object]:  # noqa: C901 - one arm for
             return {"t": "digest", "seq": seq, "shards": shards, "sums": sums, "counts": counts}
         case Audit(seq, shards, differ):
             return {"t": "audit", "seq": seq, "shards": shards, "differ": differ}
-        case Go(term, passes_on):
-            return {"t": "go", "term": term, "passes_on": int(passes_on)}
+        case Go(term, passes_on, moves):
+            return {"t": "go", "term": term, "passes_on": int(passes_on), "moves": moves}
         case PassedOn(term):
             return {"t": "passed_on", "term": term}
         case Keys() | KeysAck():
@@ -495,7 +499,8 @@ def _decode_sweep_begin(fields: Fields) -> SweepBegin:
 
 def _decode_go(fields: Fields) -> Go:
     passes_on = "passes_on" in fields and bool(_unsigned(fields, "passes_on", 1))
-    return Go(Term(_unsigned(fields, "term", TERM_MAX)), passes_on)
+    moves = _unsigned(fields, "moves", MOVES_MAX) if "moves" in fields else 0
+    return Go(Term(_unsigned(fields, "term", TERM_MAX)), passes_on, moves)
 
 
 _DECODERS: Final[Mapping[str, Callable[[Fields], Message]]] = {

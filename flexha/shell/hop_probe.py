@@ -6,8 +6,7 @@ One probe each interval, out of the host TAP and thus by the whole way through t
 PASSIVE has to know its own wire too. The next hop is lost once ``misses`` probes in a row have had no answer,
 each an interval's time but the last, which gets a tenth of one, so that the loss is known within ``misses``
 intervals; any answer makes it good again. What waits in the socket is read before silence is judged, so a
-loop that was late blames nobody. With three misses or more, a next hop that all but the last have left
-unanswered is *doubted*.
+loop that was late blames nobody. Two misses in a row make a next hop *doubted*.
 
 ``arp``        asks for the target's MAC: every router answers, and nobody limits it (RFC 826)
 ``icmp``       echo requests (RFC 792), also to a target behind the router
@@ -32,6 +31,7 @@ from flexha.core.events import Event, Hop, HopChanged
 from flexha.shell import clock
 from flexha.units import NS_PER_MS, Ns
 
+DOUBT_AFTER: Final = 2
 READS_MAX: Final = 64
 """Frames read at once; a wire full of broadcasts does not hold up the loop."""
 
@@ -226,8 +226,7 @@ class HopProbe:
         """What the next hop is if the last probe stays unanswered."""
         if self._unanswered >= self.plan.misses:
             return Hop.SILENT
-        doubted = self._unanswered > 1 and self._unanswered == self.plan.misses - 1
-        return Hop.DOUBTED if doubted else Hop.ANSWERS
+        return Hop.DOUBTED if self._unanswered >= DOUBT_AFTER else Hop.ANSWERS
 
     def _listen(self) -> None:
         if not self._method.heard():

@@ -99,9 +99,13 @@ class Inspector:
             "flows": self.flow_gauges(),
             "fib": self.mirror.sizes,
             "warnings": [
-                f"pool {pool.name}: its sessions do not survive a failover, {pool.address} is this node's own"
-                for pool in self.plan.pools
-                if not pool.survives
+                *_suspension(_mapping(core["damping"])),
+                *(
+                    f"pool {pool.name}: its sessions do not survive a failover, {pool.address} is this "
+                    "node's own"
+                    for pool in self.plan.pools
+                    if not pool.survives
+                ),
             ],
             "ports": [
                 {
@@ -403,6 +407,15 @@ def _tls(tls: TlsConnection | None) -> dict[str, object] | None:
         return None
     _, ends = validity(tls.peer)
     return {"peer": fingerprint(tls.peer), "ends": f"{ends:%Y-%m-%dT%H:%M:%SZ}", "ends_s": ends.timestamp()}
+
+
+def _suspension(damping: Mapping[str, object]) -> Iterator[str]:
+    """The alarm of flap damping."""
+    if damping.get("suspended_s") is not None:
+        yield (
+            f"the role has moved {damping.get('moves_max')} times in a row: for another "
+            f"{damping.get('suspended_s')} s only a death or an operator moves it"
+        )
 
 
 def _mapping(value: object) -> dict[str, object]:

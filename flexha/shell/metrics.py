@@ -72,6 +72,7 @@ def families(inspector: Inspector) -> list[Metric]:
         *_paths(status),
         *_tracking(status["tracking"]),
         *_next_hops(inspector),
+        *_damping(status["damping"]),
         _control(inspector.counters.values()),
     ]
 
@@ -232,6 +233,14 @@ def _tracking(tracking: Any) -> Iterable[Metric]:
     for name, port in tracking["ports"].items():
         usable.add_metric([name], float(port["usable"]))
     yield usable
+
+
+def _damping(damping: Any) -> Iterable[Metric]:
+    yield _gauge(
+        "flexha_role_moves_suspended",
+        "1 while moves for tracking and by preempt are suspended: an alarm",
+        int(damping["suspended_s"] is not None),
+    )
 
 
 def _next_hops(inspector: Inspector) -> Iterable[Metric]:

@@ -10,7 +10,7 @@ import faults
 import pytest
 import topo
 from pair import Node, Pair, configuration_text
-from sandbox import BUILD_DIR, Lab, wait_until
+from sandbox import BUILD_DIR, Lab, LabError, wait_until
 from traffic import TcpFlows, UdpProbe
 
 LOG_DIR = BUILD_DIR / "tests"
@@ -126,3 +126,20 @@ def test_a_router_that_nobody_reaches_moves_nothing(lab: Lab, probing: Pair) -> 
     for node in probing.nodes.values():
         wait_usable(node, "wan", usable=True)
     assert probing.wait_settled() is active
+
+
+def test_a_reload_moves_nothing(probing: Pair) -> None:
+    """It takes rules over; a file that says anything else of role or ports is refused. Spec: R15."""
+    probing.wait_settled()
+    before = {node.name: (node.role(), node.history()) for node in probing.nodes.values()}
+    for node in probing.nodes.values():
+        text = node.config.read_text()
+        node.request("reload")
+        node.config.write_text(
+            text.replace("priority = 150", "priority = 50").replace("up_ms", "weight = 1, up_ms")
+        )
+        with pytest.raises(LabError, match="restart it"):
+            node.request("reload")
+        node.config.write_text(text)
+        node.request("reload")
+    assert before == {node.name: (node.role(), node.history()) for node in probing.nodes.values()}

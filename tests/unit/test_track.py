@@ -113,7 +113,8 @@ def test_active_that_lost_its_wan_waits_for_a_better_peer() -> None:
     assert motive(core) is None
     actions = core.do(PeerHeard(peer_info(Role.PASSIVE, core.term, ready=True)))
     assert motive(core) is Motive.TRACK
-    assert records(actions, "peer-better") == [{"score": 10, "peer_score": 60, "usable": ["lan"]}]
+    begun = {"motive": "track", "term": core.term, "score": 10, "peer_score": 60}
+    assert records(actions, "handover-begun") == [begun]
 
 
 def test_preempt_leaves_the_role_with_whose_ports_are_worth_more() -> None:

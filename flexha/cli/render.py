@@ -113,6 +113,10 @@ def _node(result: Result) -> RenderableType:
             ("may take over", _yes(result.get("ready"))),
             ("sessions", f"{table} ({100 * used / capacity:.1f} % of {capacity:,})" if capacity else table),
             ("up", f"{duration(result.get('uptime_s'))}, version {result.get('version')}"),
+            *(
+                ("alarm", Text(f"{alarm['text']} (for {duration(alarm['since_s'])})", style="bold red"))
+                for alarm in result.get("alarms") or []
+            ),
             *(("warning", Text(str(text), style="yellow")) for text in result.get("warnings") or []),
         ]
     )

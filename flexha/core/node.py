@@ -25,7 +25,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeGuard
 
-from flexha.core import heartbeat, role, role_state, shards, sync, track, vrrp
+from flexha.core import alarms, heartbeat, role, role_state, shards, sync, track, vrrp
 from flexha.core.actions import (
     AckFlows,
     Action,
@@ -38,6 +38,7 @@ from flexha.core.actions import (
     Stop,
 )
 from flexha.core.agreed import Parts
+from flexha.core.alarms import Alarms
 from flexha.core.damp import DampLimits
 from flexha.core.events import (
     DigestDrained,
@@ -162,6 +163,7 @@ class NodeState:
     session: Session
     routers: Mapping[str, Router]
     tracks: Tracks
+    alarms: Alarms = field(default_factory=dict)
     others_due: Ns | None = None
     """When anything but sync wants to be woken: found anew where role or routers change."""
 
@@ -213,7 +215,12 @@ def step(state: NodeState, event: Event, now: Ns) -> tuple[NodeState, tuple[Acti
         turn = _Turn(state, now)
         turn.take(event)
     after = turn.state
-    if after.role is not state.role or after.routers is not state.routers or after.tracks is not state.tracks:
+    if (
+        after.role is not state.role
+        or after.routers is not state.routers
+        or after.tracks is not state.tracks
+        or after.alarms is not state.alarms
+    ):
         after = replace(after, others_due=_others_due(after))
     return after, turn.actions()
 
@@ -231,6 +238,7 @@ def next_deadline(state: NodeState) -> Ns | None:
 def _others_due(state: NodeState) -> Ns | None:
     deadlines = [role_state.next_deadline(state.role), track.next_deadline(state.tracks)]
     deadlines += [vrrp.next_deadline(router) for router in state.routers.values()]
+    deadlines.append(alarms.next_deadline(state.alarms))
     return min((t for t in deadlines if t is not None), default=None)
 
 
@@ -265,6 +273,7 @@ class _Turn:
         """Hand the event to the part that it is for, then decide until nothing new is found."""
         self._deliver(event)
         self._settle()
+        self._look_at_alarms()
 
     def go_on(self, outputs: Iterable[sync.Output]) -> None:
         """Likewise, with what the sync session has made of an event."""
@@ -358,6 +367,12 @@ class _Turn:
         if isinstance(fact, PeerLost):
             self._sync(sync.PeerGone(fact.reason))
 
+    def _look_at_alarms(self) -> None:
+        found, records = alarms.step(self.state.alarms, self.state.liveness, self._now)
+        if found is not self.state.alarms:
+            self._replace(alarms=found)
+        self._records += records
+
     def _look_at_wire(self) -> None:
         """The wire is what routers and liveness make of it; most steps, those of sync, change neither."""
         routers, liveness = self._looked_at
@@ -443,8 +458,8 @@ class _Turn:
 def status(state: NodeState, now: Ns) -> Mapping[str, object]:
     """The core's share of ``flexhactl status``, ready for JSON.
 
-    Keys: role, term, since_s, ready, out_of_service, wire, handover, incarnation, peer, tracking, damping,
-    vrrp, sync.
+    Keys: role, term, since_s, ready, out_of_service, alarms, wire, handover, incarnation, peer, tracking,
+    damping, vrrp, sync.
     """
     return {
         "role": state.role.role.name,
@@ -452,6 +467,7 @@ def status(state: NodeState, now: Ns) -> Mapping[str, object]:
         "since_s": round((now - state.role.since) / NS_PER_S, 3),
         "ready": state.role.ready,
         "out_of_service": state.role.out_of_service,
+        "alarms": alarms.status(state.alarms, now),
         "wire": state.role.wire.value,
         "handover": state.role.handover.motive.value if state.role.handover is not None else None,
         "incarnation": state.session.incarnation,

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from flexha.core.alarms import TEXTS
 from flexha.core.events import Hop, Role
 from flexha.errors import StartError
 from flexha.fastpath import Commit
@@ -66,6 +67,7 @@ def families(inspector: Inspector) -> list[Metric]:
     status = inspector.status_result()
     return [
         *_role(status),
+        _alarms(status["alarms"]),
         *_fastpath(inspector),
         *_policy(inspector),
         *_sync(inspector, status),
@@ -89,6 +91,14 @@ def _role(status: Mapping[str, object]) -> Iterable[Metric]:
     yield _gauge("flexha_term", "Current term", status.get("term"))
     yield _gauge("flexha_ready", "1 if this node may take over", status.get("ready"))
     yield _gauge("flexha_uptime_seconds", "Time since the daemon started", status.get("uptime_s"))
+
+
+def _alarms(shown: Any) -> Metric:
+    alarm = GaugeMetricFamily("flexha_alarm", "1 for what somebody has to mend", labels=["name"])
+    names = {entry["name"] for entry in shown}
+    for known in TEXTS:
+        alarm.add_metric([known], float(known in names))
+    return alarm
 
 
 def _fastpath(inspector: Inspector) -> Iterable[Metric]:

@@ -43,6 +43,18 @@ def paths(node: Node) -> dict[str, Any]:
     return found
 
 
+def alarms(node: Node) -> list[str]:
+    """What somebody has to mend."""
+    status = node.status()
+    assert status is not None
+    return [str(alarm["name"]) for alarm in status["alarms"]]
+
+
+def wait_alarms(node: Node, *names: str) -> None:
+    """Wait until a node shows these alarms, and no others."""
+    wait_until(lambda: alarms(node) == list(names), 10, f"alarms of {node.name} are {names}")
+
+
 def wait_heartbeats(node: Node, path: str, n: int = HEARTBEATS) -> None:
     """Wait until so many more heartbeats have been heard on a path."""
     wanted = paths(node)[path]["received"] + n
@@ -70,9 +82,12 @@ def test_xc_cut_alone_changes_no_role(lab: Lab, pair: Pair, cut: Any) -> None:
                 wait_heartbeats(node, "lan")
                 assert paths(node)["lan"]["alive"]
                 assert paths(node)["wan"]["alive"]
+            for node in pair.nodes.values():
+                wait_alarms(node, "xc-silent")
             assert reigns(pair) == before
         for node in pair.nodes.values():
             wait_path(node, "xc", alive=True)
+            wait_alarms(node)
         assert pair.wait_settled() is active
         assert reigns(pair) == before
         result = udp.finish()

@@ -9,12 +9,14 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from flexha.cli import client
+from flexha.cli import client, render
 from flexha.cli.main import main
 from flexha.cli.render import duration
 from flexha.core.actions import Reply
@@ -327,6 +329,15 @@ def test_status_for_people(daemon: Daemon, ctl: Any, words: list[str]) -> None:
         "PASSIVE",
     ):
         assert text in run.out
+
+
+def test_status_says_what_has_to_be_mended_and_what_lasts() -> None:
+    alarm = {"name": "xc-silent", "text": "the cross-connect is silent", "since_s": 62.0}
+    page = Console(file=StringIO(), width=200)
+    page.print(render.status({**STATUS, "role": "MAINTENANCE", "out_of_service": True, "alarms": [alarm]}))
+    shown = page.file.getvalue()  # type: ignore[attr-defined]
+    assert "the cross-connect is silent (for 1m 2s)" in shown
+    assert "over restarts, until: flexhactl maintenance exit" in shown
 
 
 @pytest.mark.parametrize(

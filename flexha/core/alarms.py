@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What somebody has to mend, though traffic goes on: shown until it is mended, and in the history.
+
+A condition is an alarm once it has lasted for ``PATIENCE_MS``: paths do not all come and go at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from flexha.core.actions import Level, Record
+from flexha.core.heartbeat import Liveness
+from flexha.units import NS_PER_S, Ns, ms
+
+PATIENCE_MS: Final = 1000
+XC_SILENT: Final = "xc-silent"
+TEXTS: Final[Mapping[str, str]] = {
+    XC_SILENT: "the cross-connect is silent, though the peer lives: sync stands still, and sessions that "
+    "began since would not survive a failover; look at its cable, and at its device on both nodes",
+}
+"""Every alarm there is: what it means, and the remedy."""
+_XC: Final = "xc"
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """A condition, since when, and whether it has been told."""
+
+    since: Ns
+    told: bool = False
+
+
+Alarms = Mapping[str, Alarm]
+
+
+def step(alarms: Alarms, liveness: Liveness, now: Ns) -> tuple[Alarms, tuple[Record, ...]]:
+    """Look at the conditions; what begins or ends is recorded."""
+    wanted = _conditions(liveness)
+    if not alarms and not wanted:
+        return alarms, ()
+    records = [
+        Record(
+            Level.INFO,
+            "alarm-over",
+            {"name": name, "for_s": round((now - alarm.since) / NS_PER_S, 3)},
+            history=True,
+        )
+        for name, alarm in alarms.items()
+        if alarm.told and name not in wanted
+    ]
+    after = {name: alarms.get(name, Alarm(now)) for name in wanted}
+    for name, alarm in after.items():
+        if not alarm.told and now >= _due(alarm):
+            after[name] = Alarm(alarm.since, told=True)
+            records.append(Record(Level.ERROR, "alarm", {"name": name}, history=True))
+    return (alarms if after == alarms else after), tuple(records)
+
+
+def _conditions(liveness: Liveness) -> tuple[str, ...]:
+    xc = liveness.paths.get(_XC)
+    return (XC_SILENT,) if liveness.alive and xc is not None and not xc.alive else ()
+
+
+def _due(alarm: Alarm) -> Ns:
+    return Ns(alarm.since + ms(PATIENCE_MS))
+
+
+def next_deadline(alarms: Alarms) -> Ns | None:
+    """When a condition becomes an alarm."""
+    return min((_due(alarm) for alarm in alarms.values() if not alarm.told), default=None)
+
+
+def status(alarms: Alarms, now: Ns) -> list[Mapping[str, object]]:
+    """For ``flexhactl status``: name, text, since_s (how long it has lasted)."""
+    return [
+        {"name": name, "text": TEXTS[name], "since_s": round((now - alarm.since) / NS_PER_S, 3)}
+        for name, alarm in alarms.items()
+        if alarm.told
+    ]

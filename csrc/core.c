@@ -284,6 +284,7 @@ void core_stats_read(const struct core *c, struct fp_worker_stats *out)
 
 	out->steps = counter_read(&s->steps);
 	out->frames = counter_read(&s->frames);
+	out->lookups = counter_read(&s->lookups);
 	out->flows = counter_read(&s->flows);
 	out->mappings = counter_read(&s->mappings);
 	out->tombstones = counter_read(&s->tombstones);

@@ -120,6 +120,9 @@ struct fp_pulse_cfg {
 	struct fp_addr xc_addr;   /* zero = no cross-connect path (tests) */
 	struct fp_addr xc_peer_addr;
 	char xc_dev[16];          /* whose carrier is watched; "" = none */
+	uint16_t xc_plen;         /* prefix length of xc_addr: nothing is routed there; 0 = unknown */
+	uint16_t conduit_port;    /* UDP port of the conduit on xc; 0 = no conduit */
+	uint32_t pad0;
 };
 
 enum fp_commit {              /* output commit: do packets of a session wait until the peer has it? */
@@ -372,9 +375,13 @@ struct fp_pool_use {          /* external ports that sessions hold, or that rest
 
 enum fp_src {
 	FP_SRC_WIRE, FP_SRC_HOST,
-	FP_SRC_HAIRPIN            /* from inside to an address of ours: translated once, and on its way in again */
+	FP_SRC_HAIRPIN,           /* from inside to an address of ours: translated once, and on its way in again */
+	FP_SRC_CONDUIT            /* from the peer: it came in there, by the port of this number */
 };
-enum fp_out { FP_OUT_NONE, FP_OUT_WIRE, FP_OUT_HOST, FP_OUT_PUNT, FP_OUT_PULSE, FP_OUT_WAIT, FP_OUT_HANDOFF };
+enum fp_out {
+	FP_OUT_NONE, FP_OUT_WIRE, FP_OUT_HOST, FP_OUT_PUNT, FP_OUT_PULSE, FP_OUT_WAIT, FP_OUT_HANDOFF,
+	FP_OUT_CONDUIT
+};
 
 enum { FP_VNET_NEEDS_CSUM = 1, FP_VNET_DATA_VALID = 2 };
 enum { FP_GSO_NONE = 0, FP_GSO_TCPV4 = 1, FP_GSO_TCPV6 = 4, FP_GSO_UDP_L4 = 5, FP_GSO_ECN = 0x80 };
@@ -398,7 +405,7 @@ struct fp_frame {
 	uint8_t out;              /* out: enum fp_out */
 	uint8_t out_port;         /* out */
 	uint16_t verdict;         /* out: enum fp_verdict (fp_verdict_name) */
-	uint16_t owner;           /* out: worker that must handle it, for FP_OUT_HANDOFF */
+	uint16_t owner;           /* out: worker that must handle it, for FP_OUT_HANDOFF; the shard, for FP_OUT_CONDUIT */
 	uint8_t fenced;           /* out: 1 = may leave only while ACTIVE (checked again before tx) */
 	uint8_t hops;             /* in: how often it was handed on before */
 	uint8_t pad[2];
@@ -478,6 +485,13 @@ struct fp_worker_stats {
 	uint64_t frags_evicted;   /* datagrams in fragments that went to make room for others */
 	uint64_t evicted_closed, evicted_embryonic; /* sessions that made room before their time */
 	uint64_t log_lost;        /* lines of the session log that were too many */
+	uint64_t lookups;         /* packets whose session was looked for */
+};
+struct fp_conduit_stats {     /* of one worker: packets to and from the peer; conduit.h */
+	uint64_t tx_frames, tx_bytes, tx_calls;
+	uint64_t tx_lost;         /* the socket refused them */
+	uint64_t rx_frames, rx_bytes, rx_calls;
+	uint64_t rx_missed;       /* datagrams that found the socket's buffer full */
 };
 struct fp_port_stats {
 	uint64_t rx_frames, rx_bytes, tx_frames, tx_bytes, rx_errors, tx_errors, tx_dropped;
@@ -493,7 +507,8 @@ enum {
 	FP_CAPTURE_NO_PORT = 0xff
 };
 enum fp_capture_from {
-	FP_CAPTURE_WIRE, FP_CAPTURE_HOST, FP_CAPTURE_HAIRPIN, FP_CAPTURE_CONTROL, FP_CAPTURE_PULSE, FP_CAPTURE_WAITED
+	FP_CAPTURE_WIRE, FP_CAPTURE_HOST, FP_CAPTURE_HAIRPIN, FP_CAPTURE_CONTROL, FP_CAPTURE_PULSE, FP_CAPTURE_WAITED,
+	FP_CAPTURE_CONDUIT
 };
 struct fp_bpf { uint16_t code; uint8_t jt, jf; uint32_t k; }; /* one instruction of classic BPF */
 struct fp_capture_cfg {
@@ -623,6 +638,10 @@ int fp_wires_set(fp_dp *dp, uint32_t mode); /* enum fp_wires; returns at once */
 int fp_wires_settled(const fp_dp *dp); /* 1: PARK: nothing that was read waits; PASS_ON: what waited has gone; the eventfd tells when that becomes true */
 int fp_set_role(fp_dp *dp, uint32_t role, uint64_t term); /* returns once all workers obey; -ESTALE for an older term */
 int fp_fence_read(const fp_dp *dp, uint32_t *role, uint64_t *term);
+
+/* ---- conduit: what lands on a node that is not ACTIVE goes to the one that is ---- */
+int fp_conduit_set(fp_dp *dp, uint32_t on, uint64_t term, uint32_t vmac_ports); /* to the peer, ACTIVE in that term; vmac_ports: a bit each, what is sent to their virtual MAC goes there, too */
+int fp_conduit_stats_read(const fp_dp *dp, uint32_t worker, struct fp_conduit_stats *out);
 
 /* ---- host side of a port ---- */
 int fp_port_carrier(fp_dp *dp, uint32_t port, uint32_t up); /* mirror the wire's state to the carrier of the host device */

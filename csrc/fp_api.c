@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 
 #include "clock.h"
+#include "conduit.h"
 #include "dp.h"
 #include "policy.h"
 #include "validate.h"
@@ -21,7 +22,8 @@
 static_assert(sizeof(struct fp_addr) == 16, "fp_addr");
 static_assert(sizeof(struct fp_port_cfg) == 448, "fp_port_cfg");
 static_assert(sizeof(struct fp_pool_cfg) == 48, "fp_pool_cfg");
-static_assert(sizeof(struct fp_config) == 4240, "fp_config");
+static_assert(sizeof(struct fp_conduit_stats) == 64, "fp_conduit_stats");
+static_assert(sizeof(struct fp_config) == 4248, "fp_config");
 static_assert(sizeof(struct fp_flow_rec) == 160, "fp_flow_rec");
 static_assert(sizeof(struct fp_route) == 40, "fp_route");
 static_assert(sizeof(struct fp_neigh) == 24, "fp_neigh");
@@ -36,7 +38,7 @@ static_assert(sizeof(struct fp_vnet) == 10, "fp_vnet");
 static_assert(sizeof(struct fp_frame) == 56, "fp_frame");
 static_assert(sizeof(struct fp_punt) == 296, "fp_punt");
 static_assert(sizeof(struct fp_pulse_event) == 64, "fp_pulse_event");
-static_assert(sizeof(struct fp_worker_stats) == 216, "fp_worker_stats");
+static_assert(sizeof(struct fp_worker_stats) == 224, "fp_worker_stats");
 static_assert(sizeof(struct fp_bpf) == 8, "fp_bpf");
 static_assert(sizeof(struct fp_capture_cfg) == 56, "fp_capture_cfg");
 static_assert(sizeof(struct fp_capture_rec) == 72, "fp_capture_rec");
@@ -139,7 +141,7 @@ void fp_close(fp_dp *dp)
 	free(dp);
 }
 
-/* ---- role and fence, host side ---- */
+/* ---- role and fence, conduit, host side ---- */
 
 int fp_wires_set(fp_dp *dp, uint32_t mode)
 {
@@ -167,6 +169,17 @@ int fp_fence_read(const fp_dp *dp, uint32_t *role, uint64_t *term)
 	word = fence_read(&dp->plane.fence);
 	*role = fence_role(word);
 	*term = fence_term(word);
+	return 0;
+}
+
+int fp_conduit_set(fp_dp *dp, uint32_t on, uint64_t term, uint32_t vmac_ports)
+{
+	if (!dp || term > TERM_MAX || vmac_ports >> dp->cfg.n_ports)
+		return -EINVAL;
+	/* Workers look once in a pass; nothing waits for it. */
+	atomic_store(&dp->plane.conduit.orders, on ? conduit_orders(term, vmac_ports) : CONDUIT_OFF);
+	for (uint32_t i = 0; i < dp->plane.n_workers && !dp->plane.running; i++)
+		worker_obey_conduit(&dp->plane.workers[i]);
 	return 0;
 }
 
@@ -416,6 +429,25 @@ int fp_worker_stats_read(const fp_dp *dp, uint32_t worker, struct fp_worker_stat
 		.inject_lost = counter_read(&w->stat_inject_lost) + (worker == 0 ? dp->inject_lost : 0),
 	};
 	core_stats_read(&w->core, out);
+	return 0;
+}
+
+int fp_conduit_stats_read(const fp_dp *dp, uint32_t worker, struct fp_conduit_stats *out)
+{
+	const struct worker *w = dp_worker(dp, worker);
+
+	if (!w || !out)
+		return -EINVAL;
+	*out = (struct fp_conduit_stats){
+		.tx_frames = counter_read(&w->conduit.tx_frames),
+		.tx_bytes = counter_read(&w->conduit.tx_bytes),
+		.tx_calls = counter_read(&w->conduit.tx_calls),
+		.tx_lost = counter_read(&w->conduit.tx_lost),
+		.rx_frames = counter_read(&w->conduit.rx_frames),
+		.rx_bytes = counter_read(&w->conduit.rx_bytes),
+		.rx_calls = counter_read(&w->conduit.rx_calls),
+		.rx_missed = counter_read(&w->conduit.rx_missed),
+	};
 	return 0;
 }
 

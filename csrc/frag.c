@@ -291,6 +291,7 @@ static uint32_t hold(struct frag_table *t, uint16_t i, const struct pkt *p, uint
 	slot = &t->slots[at];
 	slot->len = (uint32_t)ETH_LEN + p->ip_len; /* without padding */
 	slot->port = p->frame->port;
+	slot->src = p->frame->src;
 	slot->next = FRAG_NONE;
 	FP_ASSERT(slot->len <= sizeof(slot->data));
 	memcpy(slot->data, p->frame->data, slot->len);
@@ -387,7 +388,7 @@ bool frag_pop(struct frag_table *t, struct fp_frame *out)
 	memcpy(out->data, slot->data, slot->len);
 	out->len = slot->len;
 	out->port = slot->port;
-	out->src = FP_SRC_WIRE;
+	out->src = slot->src;
 	out->vnet = (struct fp_vnet){ 0 };
 	out->l4_known = 1;
 	out->hops = 0;

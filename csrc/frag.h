@@ -104,13 +104,14 @@ struct frag_datagram {
  * @sport: once released: fp_frame.l4_sport
  * @dport: once released: fp_frame.l4_dport
  * @port:  port that it came in by
+ * @src:   enum fp_src
  * @data:  the frame
  */
 struct frag_held {
 	uint32_t len;
 	uint16_t next;
 	be16 sport, dport;
-	uint8_t port;
+	uint8_t port, src;
 	uint8_t data[FP_FRAME_MAX];
 };
 

@@ -91,6 +91,15 @@ static bool is_martian(be32 v4)
 	return first == 0 || first == 127 || first >= 224;
 }
 
+/* The cross-connect is between the two nodes: nobody else has an address there, and nothing is routed to it. */
+static bool is_xc(const struct core *c, be32 v4)
+{
+	const struct fp_pulse_cfg *cfg = &c->cfg->pulse;
+
+	return cfg->xc_plen &&
+	       ((be32_host(v4) ^ be32_host(addr_v4(&cfg->xc_addr))) >> (32 - cfg->xc_plen)) == 0;
+}
+
 /* First or last address of a port's prefix: the whole subnet's, not a host's (RFC 1812 section 4.2.3.1). */
 bool local_is_subnet(const struct core *c, be32 v4)
 {
@@ -126,6 +135,8 @@ static uint32_t own_address(const struct core *c, const struct pkt *p, uint32_t 
 		return to_host(c, p->frame, V_HOST);
 	if (!addr_eq(&src, &port->peer_addr) || p->ip[IP_TTL] != TTL_ADJACENT || p->options ||
 	    !pkt_l4_csum_ok(p))
+		return V_PULSE_BAD;
+	if (p->frame->src == FP_SRC_CONDUIT) /* it says nothing of this wire */
 		return V_PULSE_BAD;
 	p->frame->out = FP_OUT_PULSE;
 	return V_PULSE;
@@ -205,6 +216,10 @@ uint32_t local_ipv4(const struct core *c, struct pkt *p, uint32_t l4)
 		return verdict;
 	if (is_own(c, &dst) && !is_shared_with_nat(c, p, l4))
 		return own_address(c, p, l4);
+	if (is_xc(c, p->src))
+		return V_MARTIAN_SOURCE;
+	if (is_xc(c, p->dst))
+		return V_MARTIAN_DESTINATION;
 	if (c->role != FP_ROLE_ACTIVE)
 		return V_NOT_ACTIVE;
 	if (is_martian(p->src))

@@ -7,8 +7,10 @@
  *   destination MAC   not ACTIVE                            ACTIVE
  *   another's         not_for_us                            not_for_us
  *   group             ARP, VRRP, kernel                     the same; ARP for the VIP is answered
- *   port MAC          node's own: kernel; else not_active   node's own: kernel; IPv4: VIP, or routed
- *   VMAC              vmac_not_active                       IPv4: the same; node's own: kernel
+ *   port MAC          node's own: kernel; else to the       node's own: kernel; IPv4: VIP, or routed
+ *                     peer by the conduit, or not_active
+ *   VMAC              vmac_not_active; or as the port MAC,  IPv4: the same; node's own: kernel
+ *                     if the conduit's orders say so
  */
 #ifndef LOCAL_H
 #define LOCAL_H

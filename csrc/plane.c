@@ -205,6 +205,7 @@ int plane_open(struct plane *pl, const struct fp_config *cfg, struct fp_error *e
 
 	pl->cfg = cfg;
 	pl->n_workers = cfg->n_workers;
+	conduit_init(&pl->conduit);
 	sem_init(&pl->answered, 0, 0);
 	pthread_mutex_init(&pl->asking, NULL);
 	atomic_store(&pl->changes_to, pl->events_fd);
@@ -227,6 +228,8 @@ int plane_open(struct plane *pl, const struct fp_config *cfg, struct fp_error *e
 	}
 	if (rc == 0)
 		rc = open_quota(pl);
+	if (rc == 0)
+		rc = conduit_open(&pl->conduit, cfg, err);
 	for (uint32_t i = 0; i < cfg->n_workers && rc == 0; i++) {
 		rc = worker_open(&pl->workers[i], pl, i);
 		core_set_quota(&pl->workers[i].core, &pl->quota);
@@ -245,6 +248,7 @@ void plane_close(struct plane *pl)
 	}
 	for (uint32_t i = 0; i < pl->n_workers && pl->workers; i++)
 		worker_close(&pl->workers[i]);
+	conduit_close(&pl->conduit);
 	for (uint32_t i = 0; i < pl->n_workers * pl->n_workers && pl->handoff; i++)
 		ring_free(&pl->handoff[i]);
 	free(pl->handoff);

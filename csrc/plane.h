@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <semaphore.h>
 
+#include "conduit_io.h"
 #include "fence.h"
 #include "port.h"
 #include "pulse.h"
@@ -44,6 +45,7 @@ struct handoff_frame {
  * @fence:     role and term
  * @wires:     what to do with the wires, and a number (wires.h)
  * @pulse:     where heartbeats go
+ * @conduit:   sockets to the peer, and what goes there
  * @quota:     sessions and ports of each source
  * @events_fd: wakes control
  * @changes_fd: wakes a channel
@@ -63,6 +65,7 @@ struct plane {
 	struct fence fence;
 	_Atomic uint64_t wires;
 	struct pulse *pulse;
+	struct conduit_io conduit;
 	struct quota quota;
 	int events_fd, changes_fd;
 	_Atomic int changes_to;

@@ -12,6 +12,7 @@
 
 #include "clock.h"
 #include "pulse.h"
+#include "xc.h"
 
 enum {
 	XC_BURST = 64,       /* datagrams read between two looks at the clock */
@@ -20,27 +21,11 @@ enum {
 
 /* ---- sending ---- */
 
-static socklen_t sockaddr_of(const struct fp_addr *addr, uint16_t port, struct sockaddr_storage *ss)
-{
-	struct sockaddr_in *v4 = (struct sockaddr_in *)ss;
-	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)ss;
-
-	memset(ss, 0, sizeof(*ss));
-	if (addr_is_v4(addr)) {
-		*v4 = (struct sockaddr_in){ .sin_family = AF_INET, .sin_port = htons(port) };
-		memcpy(&v4->sin_addr, addr->b + 12, 4);
-		return sizeof(*v4);
-	}
-	*v6 = (struct sockaddr_in6){ .sin6_family = AF_INET6, .sin6_port = htons(port) };
-	memcpy(&v6->sin6_addr, addr->b, 16);
-	return sizeof(*v6);
-}
-
 static bool send_xc(struct pulse *p, const uint8_t *payload)
 {
 	const struct fp_pulse_cfg *cfg = &p->cfg->pulse;
 	struct sockaddr_storage peer;
-	const socklen_t len = sockaddr_of(&cfg->xc_peer_addr, cfg->udp_port, &peer);
+	const socklen_t len = xc_sockaddr(&cfg->xc_peer_addr, cfg->udp_port, &peer);
 
 	/* A cross-connect that is down or has no route is a silent path, not an error of ours. */
 	return sendto(p->xc_fd, payload, HB_LEN, MSG_DONTWAIT, (struct sockaddr *)&peer, len) == HB_LEN;
@@ -126,30 +111,6 @@ static void receive_rings(struct pulse *p)
 	}
 }
 
-/* The TTL or hop limit that the kernel noted; -1 if it did not. */
-static int ttl_of(struct msghdr *msg)
-{
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
-		int ttl;
-
-		if ((c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_TTL) ||
-		    (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_HOPLIMIT)) {
-			memcpy(&ttl, CMSG_DATA(c), sizeof(ttl));
-			return ttl;
-		}
-	}
-	return -1;
-}
-
-static bool is_peer(const struct pulse *p, const struct sockaddr_storage *from)
-{
-	const struct fp_addr *peer = &p->cfg->pulse.xc_peer_addr;
-
-	if (from->ss_family == AF_INET)
-		return memcmp(&((const struct sockaddr_in *)from)->sin_addr, peer->b + 12, 4) == 0;
-	return memcmp(&((const struct sockaddr_in6 *)from)->sin6_addr, peer->b, 16) == 0;
-}
-
 static void receive_xc(struct pulse *p, uint64_t now_ns)
 {
 	for (uint32_t i = 0; i < XC_BURST; i++) {
@@ -171,7 +132,7 @@ static void receive_xc(struct pulse *p, uint64_t now_ns)
 			return;
 		if (len < 0) /* EINTR, or an ICMP error that somebody sent us: look on */
 			continue;
-		if (ttl_of(&msg) != HB_TTL || !is_peer(p, &from))
+		if (xc_ttl_of(&msg) != HB_TTL || !xc_is_from(&from, &p->cfg->pulse.xc_peer_addr))
 			counter_add(&p->paths[PULSE_PATH_XC].bad, 1);
 		else
 			pulse_receive(p, PULSE_PATH_XC, payload, (uint32_t)len, now_ns);
@@ -260,7 +221,7 @@ static int open_xc(struct pulse *p, struct fp_error *err)
 	const int ttl = HB_TTL, on = 1, tos = HB_DSCP_TOS;
 	char text[INET6_ADDRSTRLEN] = "?";
 	struct sockaddr_storage self;
-	const socklen_t len = sockaddr_of(&cfg->xc_addr, cfg->udp_port, &self);
+	const socklen_t len = xc_sockaddr(&cfg->xc_addr, cfg->udp_port, &self);
 	int rc;
 
 	p->xc_fd = socket(v4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);

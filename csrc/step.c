@@ -24,6 +24,7 @@
  */
 #include "step.h"
 #include "admit.h"
+#include "conduit.h"
 #include "csum.h"
 #include "gso.h"
 #include "icmp.h"
@@ -132,16 +133,34 @@ static HOT uint32_t prepare_ipv4(struct core *c, struct fp_frame *frame, struct 
 	return owner == c->worker ? (uint32_t)V_GO_ON : hand_off(frame, owner);
 }
 
+/* What came by no wire of ours: the second half of a hairpin, from the worker of the first; or by the conduit. */
+static COLD uint32_t prepare_inner(struct core *c, struct fp_frame *frame, struct pkt *p)
+{
+	uint32_t verdict;
+
+	if (frame->src == FP_SRC_HAIRPIN)
+		return prepare_ipv4(c, frame, p);
+	if (frame->len < ETH_LEN)
+		return V_RUNT;
+	if (frame->len > c->ports[frame->port].len_max)
+		return V_OVERSIZED;
+	if (be16_host(be16_load(frame->data + ETH_TYPE)) != ETHERTYPE_IPV4)
+		return V_CONDUIT_MALFORMED;
+	verdict = prepare_ipv4(c, frame, p);
+	return verdict == V_NOT_ACTIVE ? (uint32_t)V_CONDUIT_NOT_ACTIVE : verdict; /* never twice */
+}
+
 static HOT uint32_t prepare(struct core *c, struct fp_frame *frame, struct pkt *p)
 {
 	const struct core_port *port = &c->ports[frame->port];
 	enum mac_class to;
+	uint32_t verdict;
 
 	frame->out = FP_OUT_NONE;
 	frame->out_port = frame->port;
 	frame->fenced = 0;
-	if (unlikely(frame->src == FP_SRC_HAIRPIN)) /* from the worker that owns its first half */
-		return prepare_ipv4(c, frame, p);
+	if (unlikely(frame->src >= FP_SRC_HAIRPIN))
+		return prepare_inner(c, frame, p);
 	if (frame->len < ETH_LEN)
 		return V_RUNT;
 	if (!gso_is_plain(frame) && !gso_check(frame))
@@ -154,9 +173,11 @@ static HOT uint32_t prepare(struct core *c, struct fp_frame *frame, struct pkt *
 		return V_OWN_SOURCE;
 	to = local_classify(port, frame);
 	if (be16_host(be16_load(frame->data + ETH_TYPE)) != ETHERTYPE_IPV4 ||
-	    (to != MAC_PORT && (to != MAC_VMAC || c->role != FP_ROLE_ACTIVE)))
+	    (to != MAC_PORT &&
+	     (to != MAC_VMAC || (c->role != FP_ROLE_ACTIVE && !conduit_takes_vmac(c->conduit, frame->port)))))
 		return local_frame(c, frame, to);
-	return prepare_ipv4(c, frame, p);
+	verdict = prepare_ipv4(c, frame, p);
+	return unlikely(verdict == V_NOT_ACTIVE) ? conduit_to_active(c, p) : verdict;
 }
 
 /* ---- pass 3: act ---- */
@@ -463,6 +484,7 @@ static void step_burst(struct core *c, struct fp_frame *frames, uint32_t n)
 		hash_prefetch(&c->hash, p->hash);
 		n_pkts++;
 	}
+	counter_add(&c->stat.lookups, n_pkts);
 	for (uint32_t i = 0; i < n_pkts; i++)
 		pkts[i].entry = flow_candidate(&c->hash, pkts[i].hash);
 	/* In a loop of its own: so short that all of its loads are under way at the same time. */

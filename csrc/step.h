@@ -16,6 +16,7 @@
  *     PULSE    a heartbeat that came in on out_port, checked down to UDP: give it to the pulse thread
  *     WAIT     next_hop is not resolved, it is a fragment before the first one, or the peer does not have its
  *              session yet; the core keeps a copy, the shell forgets the frame
+ *     CONDUIT  give to the peer (conduit.h), steered by the shard in .owner
  *     HANDOFF  worker `owner` must core_step() it as it is now, .port, .src and .l4_* included. Ownership is a
  *              function of the frame alone, so the owner never hands it on as it is. A fragment crosses twice at
  *              most: to the owner of its datagram (frag.h), and from there with .l4_* to that of the flow. Whoever
@@ -68,7 +69,7 @@ struct core_port {
 
 /* What core_stats_read() and core_sync_stats_read() report; fp_worker_stats and fp_sync_stats explain it. */
 struct core_counters {
-	counter steps, frames;
+	counter steps, frames, lookups;
 	counter flows, mappings, tombstones, dirty, neigh_waiting;
 	counter flows_created, flows_expired, flows_closed, flows_imported, import_refused;
 	counter events_lost, import_conflicts;
@@ -113,6 +114,7 @@ struct births {
  * @role:            enum fp_role as core_set_role() left it; only ACTIVE forwards
  * @term:            its term
  * @passes_on:       the role was handed over a moment ago: what is still sent here goes to the peer (wires.h)
+ * @conduit:         what the shell was told last, a word of conduit.h
  * @active_since_ns: when ACTIVE began; every session lives its full timeout from here on
  * @now_ns:          time of the call in progress
  * @tcp:             how TCP windows are taken just now
@@ -153,6 +155,7 @@ struct core {
 	uint32_t role;
 	uint64_t term;
 	bool passes_on;
+	uint64_t conduit;
 	uint64_t active_since_ns;
 	uint64_t now_ns;
 	struct tcptrack_mode tcp;

@@ -135,6 +135,8 @@ static int check_pulse(const struct fp_config *cfg, struct fp_error *err)
 	if (rc == 0 && !memchr(p->xc_dev, '\0', sizeof(p->xc_dev)))
 		rc = refuse(err, "pulse.xc_dev: longer than %u characters", FP_NAME_MAX - 1);
 	if (rc == 0)
+		rc = in_range(err, "pulse.", "xc_plen", p->xc_plen, 0, 32);
+	if (rc == 0)
 		rc = in_range(err, "pulse.", "node_index", p->node_index, 0, 1);
 	if (rc == 0 && memcmp(p->mac_key, no_key, sizeof(no_key)) == 0)
 		rc = refuse(err, "pulse.mac_key: is missing");

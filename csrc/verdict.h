@@ -45,6 +45,7 @@ enum verdict_class { VERDICT_PASS, VERDICT_DROP, VERDICT_TRANSIT };
 	X(PULSE, pulse, PASS, "heartbeat of the peer: given to the pulse thread")                          \
 	X(PASSED_ON, passed_on, PASS,                                                                      \
 	  "to the virtual MAC, just after the role was handed over: to the peer by the same wire")         \
+	X(CONDUIT_TO, conduit_to, PASS, "to be routed, but not ACTIVE: given to the peer, which is")       \
 	/* not an end */                                                                                   \
 	X(HANDOFF, handoff, TRANSIT, "handed to the worker that owns the session")                         \
 	X(HELD, held, TRANSIT, "held until the peer has its session")                                      \
@@ -138,6 +139,15 @@ enum verdict_class { VERDICT_PASS, VERDICT_DROP, VERDICT_TRANSIT };
 	X(NEIGH_TIMEOUT, neigh_timeout, DROP, "the neighbour did not answer")                              \
 	/* said by the shell, after the core's verdict */                                                  \
 	X(FENCED, fenced, DROP, "no longer ACTIVE when it was to be sent")                                 \
+	X(CONDUIT_MALFORMED, conduit_malformed, DROP,                                                      \
+	  "from the cross-connect: no Geneve of this pair, or without its option")                         \
+	X(CONDUIT_CRITICAL, conduit_critical, DROP,                                                        \
+	  "from the cross-connect: Geneve with a critical option that is not known")                       \
+	X(CONDUIT_FOREIGN, conduit_foreign, DROP,                                                          \
+	  "from the cross-connect: Geneve that the peer did not send, or not by this cable")               \
+	X(CONDUIT_TERM, conduit_term, DROP, "from the peer, but meant for another reign")                  \
+	X(CONDUIT_NOT_ACTIVE, conduit_not_active, DROP, "from the peer to ACTIVE, but this node is not")   \
+	X(CONDUIT_FULL, conduit_full, DROP, "to the peer, but the cross-connect refused it")               \
 	X(TX_FAILED, tx_failed, DROP, "the port refused the frame")                                        \
 	X(HOST_FULL, host_full, DROP, "the host TAP refused the frame")                                    \
 	X(HANDOFF_FULL, handoff_full, DROP, "the hand-off ring was full")                                  \

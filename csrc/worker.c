@@ -14,6 +14,7 @@
 
 #include "batch.h"
 #include "clock.h"
+#include "conduit.h"
 #include "evict.h"
 #include "handoff.h"
 #include "plane.h"
@@ -114,6 +115,18 @@ static void receive(struct worker *w, uint32_t port, enum fp_src src, uint64_t n
 	}
 }
 
+static void receive_conduit(struct worker *w, uint64_t now_ns)
+{
+	uint32_t n;
+
+	if (!conduit_read(w))
+		w->ready &= ~(1u << SOURCE_CONDUIT);
+	while ((n = conduit_next(w)) > 0) {
+		note_traffic(w, now_ns);
+		step_and_send_from(w, w->frames, n, now_ns, FP_CAPTURE_CONDUIT);
+	}
+}
+
 static bool receive_handoffs(struct worker *w, uint64_t now_ns)
 {
 	struct plane *pl = w->plane;
@@ -196,6 +209,11 @@ void worker_obey_fence(struct worker *w, uint64_t now_ns)
 	w->fence_word = word;
 	atomic_store(&w->obeyed, word); /* pairs with plane_set_role() */
 	sem_post(&w->plane->answered);
+}
+
+void worker_obey_conduit(struct worker *w)
+{
+	w->core.conduit = atomic_load_explicit(&w->plane->conduit.orders, memory_order_relaxed);
 }
 
 static void retry_parked(struct worker *w, uint64_t now_ns)
@@ -348,6 +366,7 @@ static bool pass(struct worker *w)
 
 	worker_obey_fence(w, now_ns);
 	wires_obey(w, now_ns);
+	worker_obey_conduit(w);
 	busy = serve_mailbox(w, now_ns);
 	release_held(w, now_ns);
 	for (uint32_t p = 0; p < pl->cfg->n_ports && w->ready; p++) {
@@ -356,6 +375,8 @@ static bool pass(struct worker *w)
 		if (w->ready & 1u << (SOURCE_HOST + p))
 			receive(w, p, FP_SRC_HOST, now_ns);
 	}
+	if (w->ready & 1u << SOURCE_CONDUIT)
+		receive_conduit(w, now_ns);
 	busy |= receive_handoffs(w, now_ns);
 	release_fragments(w, now_ns);
 	if (w->index == 0) {
@@ -517,6 +538,8 @@ static int watch_sources(struct worker *w)
 		if (rc == 0 && w->index == 0)
 			rc = watch(w, pl->ports[p].host[0].fd, SOURCE_HOST + p, EPOLLIN);
 	}
+	if (rc == 0 && pl->conduit.rx[w->index] >= 0)
+		rc = watch(w, pl->conduit.rx[w->index], SOURCE_CONDUIT, EPOLLIN);
 	return rc;
 }
 
@@ -531,6 +554,8 @@ int worker_open(struct worker *w, struct plane *pl, uint32_t index)
 	if (w->epfd < 0)
 		return -errno;
 	rc = handoff_make_room(w);
+	if (rc == 0)
+		rc = conduit_worker_open(w);
 	if (rc == 0)
 		rc = ring_init(&w->events, sizeof(struct fp_flow_rec), events_cap);
 	if (rc == 0)
@@ -552,6 +577,7 @@ void worker_close(struct worker *w)
 	ring_free(&w->punts);
 	ring_free(&w->log);
 	free(w->room);
+	conduit_worker_close(w);
 	doorbell_free(&w->bell);
 	if (w->epfd >= 0)
 		close(w->epfd);

@@ -16,8 +16,10 @@
  *   pulse->tx            pulse           worker 0       the heartbeat counts as lost
  *   tap->ring            worker         control        the packet is not captured, and counted
  *   inject               control         worker 0       -ENOBUFS
+ *   conduit.rx[worker]   the peer        worker         rx_missed
+ *   conduit.tx[shard]    every worker    the peer       V_CONDUIT_FULL
  *   mailbox              control         worker         one request at a time; control waits for it
- *   fence, acked, wires  one word each, written by control (fence: pulse too), read by workers
+ *   fence, acked, wires, conduit.orders: one word each, written by control (fence: pulse too), read by workers
  *
  * The mailbox is no ring because control waits for each answer anyway: a request is posted, taken, done. One
  * that its worker has not taken when control's patience ends is withdrawn, so a late worker never touches
@@ -36,6 +38,7 @@
 #include <pthread.h>
 
 #include "capture.h"
+#include "conduit_io.h"
 #include "doorbell.h"
 #include "fence.h"
 #include "port.h"
@@ -51,6 +54,7 @@ enum {
 	SOURCE_WIRE = 0,                          /* + port */
 	SOURCE_HOST = SOURCE_WIRE + FP_PORTS_MAX, /* + port */
 	SOURCE_BELL = SOURCE_HOST + FP_PORTS_MAX,
+	SOURCE_CONDUIT,
 	N_SOURCES
 };
 
@@ -179,6 +183,9 @@ struct batch {
  * @tap:            where captured packets go; NULL while there is no capture
  * @frames:         rx burst
  * @batch:          how it is read and written
+ * @conduit_tx:     packets for the peer that are being collected
+ * @conduit_rx:     datagrams of the peer that are being taken apart
+ * @conduit:        counters of both
  * @room:           buffers for @frames and @lent
  * @lent:           spare room: a frame that is handed on leaves with its buffer, and one of these replaces it
  * @handoff:        scratch for frames of a hand-off ring
@@ -220,6 +227,9 @@ struct worker {
 	struct capture_tap *tap;
 	struct fp_frame frames[FP_BURST_MAX];
 	struct batch batch;
+	struct conduit_tx conduit_tx;
+	struct conduit_rx conduit_rx;
+	struct conduit_counters conduit;
 	uint8_t *room;
 	struct lent lent[LENT_MAX];
 	struct fp_frame handoff[FP_BURST_MAX];
@@ -256,6 +266,9 @@ int worker_start(struct worker *w);
 
 /* worker_obey_fence() - Tell the core what the fence says */
 void worker_obey_fence(struct worker *w, uint64_t now_ns);
+
+/* worker_obey_conduit() - Tell the core what may go to the peer */
+void worker_obey_conduit(struct worker *w);
 
 /* worker_execute() - Carry out a request; returns what it returns */
 int worker_execute(struct worker *w, struct request *req, uint64_t now_ns);

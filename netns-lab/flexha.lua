@@ -806,7 +806,7 @@ end
 
 -- ---- the conduit's option of Geneve (RFC 8926) ------------------------------------------------------------
 local conduit = Proto("flexha_conduit", "flexha conduit")
-local OPTION_CLASS, OPTION_TYPE, OPTION_BYTES = 0xfff7, 0x01, 8
+local OPTION_CLASS, OPTION_TYPE, OPTION_BYTES = 0xfff7, 0x81, 8
 local function co(name) return "flexha_conduit." .. name end
 local directions = { [0] = "to ACTIVE", "from ACTIVE" }
 local c = {

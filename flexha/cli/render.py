@@ -111,6 +111,7 @@ def _node(result: Result) -> RenderableType:
             ("term", _shown(result.get("term"))),
             ("for", duration(result.get("since_s"))),
             ("may take over", _yes(result.get("ready"))),
+            *([("conduit", conduit)] if (conduit := _conduit(result.get("conduit") or {})) else []),
             ("sessions", f"{table} ({100 * used / capacity:.1f} % of {capacity:,})" if capacity else table),
             ("up", f"{duration(result.get('uptime_s'))}, version {result.get('version')}"),
             *(
@@ -120,6 +121,17 @@ def _node(result: Result) -> RenderableType:
             *(("warning", Text(str(text), style="yellow")) for text in result.get("warnings") or []),
         ]
     )
+
+
+def _conduit(conduit: Result) -> str:
+    """What goes to and comes from the peer; nothing, if nothing ever did."""
+    sent, lost, heard = (conduit.get(name) or 0 for name in ("tx_frames", "tx_lost", "rx_frames"))
+    if not (conduit.get("on") or sent or lost or heard):
+        return ""
+    whither = f"to ACTIVE of term {conduit.get('term')}: " if conduit.get("on") else ""
+    missed = lost + (conduit.get("rx_missed") or 0)
+    text = f"{whither}{_shown(sent)} packets sent, {_shown(heard)} received"
+    return f"{text}, {_shown(missed)} lost" if missed else text
 
 
 def _peer(peer: Result) -> RenderableType:
@@ -486,7 +498,18 @@ def pools(result: Result) -> RenderableType:
 
 def workers(result: Result) -> RenderableType:
     """``flexhactl workers``. A burst is what one pass took at a time, of 64 at most."""
-    columns = ("worker", "CPU", "busy", "frames", "burst", "woken", "polls", "handed on", "taken over")
+    columns = (
+        "worker",
+        "CPU",
+        "busy",
+        "frames",
+        "burst",
+        "woken",
+        "polls",
+        "handed on",
+        "taken over",
+        "conduit",
+    )
     table = _table(*columns, "sessions", "created", "expired", "untold")
     for worker in result.get("workers") or []:
         frames, steps = worker["frames"], worker["steps"]
@@ -497,6 +520,7 @@ def workers(result: Result) -> RenderableType:
             _shown(frames),
             _shown(frames / steps if steps else 0.0),
             *(_shown(worker[name]) for name in ("wakeups", "polls", "handed_on", "taken_over")),
+            _shown(sum((worker.get("conduit") or {}).get(name, 0) for name in ("tx_frames", "rx_frames"))),
             *(_shown(worker[name]) for name in ("flows", "flows_created", "flows_expired", "dirty")),
         )
     foot = f"each polls for {_shown(result.get('poll_us'))} us after a frame; busy: since the start"

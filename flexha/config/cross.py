@@ -49,6 +49,7 @@ class View:
     rules: Mapping[int, Rule]
     forwards: Mapping[int, Forward]
     heartbeat_port: int | None
+    ha: Ha | None
     routes: Mapping[int, Route]
     node_names: tuple[NodeName, ...]
     node_ports_named: Mapping[NodeName, tuple[str, ...]]
@@ -83,6 +84,7 @@ class View:
             rules=_valid_pieces(Rule, enumerate(_list(raw.get("rules")))),
             forwards=_valid_pieces(Forward, enumerate(_list(raw.get("forwards")))),
             heartbeat_port=ha.heartbeat_port if (ha := _valid(Ha, _table(raw.get("ha")))) else None,
+            ha=ha,
             routes=_valid_pieces(Route, enumerate(_list(raw.get("routes")))),
             node_names=node_names,
             node_ports_named={
@@ -307,6 +309,8 @@ def _check_macs(view: View) -> Findings:
 
 
 def _check_xc(view: View) -> Findings:
+    if view.ha and view.ha.conduit_port == view.ha.heartbeat_port:
+        yield f"ha.conduit_port: {view.ha.conduit_port} is ha.heartbeat_port, UDP as well; choose another"
     if len(view.node_names) == len(NODE_NAMES):
         for node in view.node_names:
             if node not in view.xcs_named:

@@ -49,6 +49,9 @@ _FILTERING = {
     "address-and-port-dependent": fp.Filtering.APDF,
 }
 
+CONDUIT_OVERHEAD = 14 + 20 + 8 + 20
+"""Ethernet header of the packet within, IPv4, UDP, Geneve with its option (``csrc/conduit.h``)."""
+
 XC_PATH = "xc"
 """Name of the heartbeat path over the cross-connect."""
 
@@ -136,6 +139,9 @@ class XcPlan:
     sync_port: int
     connects: bool
     """Node b connects to node a; node a listens."""
+    mtu: int = 0
+    """What the conduit needs; 0: nothing, there is no peer."""
+    raise_mtu: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,6 +334,8 @@ def fastpath_config(config: Config, name: NodeName, draw: Draw) -> fp.FastpathCo
             xc_device=node.xc.device if node.xc and peer else "",
             xc_address=node.xc.address if node.xc and peer else None,
             xc_peer_address=peer.xc.address if node.xc and peer and peer.xc else None,
+            xc_plen=node.xc.prefix_len if node.xc and peer else 0,
+            conduit_port=config.ha.conduit_port,
         ),
         shard_key=bytes.fromhex(config.pair.secret),
         table_key=draw.table_key,
@@ -429,6 +437,8 @@ def node_plan(config: Config, name: NodeName) -> NodePlan:
             peer=peer.xc.address if peer and peer.xc else None,
             sync_port=config.ha.sync_port,
             connects=name == "b",
+            mtu=max(port.mtu for port in config.ports.values()) + CONDUIT_OVERHEAD if peer else 0,
+            raise_mtu=node.xc.mtu_policy == "raise",
         )
     metrics = None
     if node.metrics:

@@ -22,10 +22,12 @@ def parts(config: Config) -> Parts:
     ``secret``  it decides which shard a session is in, and keys the digests of the tables
     ``ports``   records carry the ranks of the ports' names, and which of them are outside decides what fits
     ``pools``   a record's external end must be in one, and who may use an end follows from it
+    ``conduit`` the UDP port that each sends to
     """
     said: dict[str, object] = {
         KEYS_ALL: None,
         "ports": [[name, config.ports[name].zone] for name in sorted(config.ports)],
+        "conduit": config.ha.conduit_port,
         "pools": sorted([str(p.address), p.port, p.port_lo, p.port_hi] for p in config.pools),
     }
     key = bytes.fromhex(config.pair.secret)

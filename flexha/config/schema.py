@@ -472,6 +472,13 @@ class Ha(Section):
     sync_port: int = Field(
         default=47851, ge=1024, le=65535, description="TCP port of sync, on the cross-connect"
     )
+    conduit_port: int = Field(
+        default=6081,
+        ge=1024,
+        le=61439,
+        description="UDP port of the conduit (Geneve), on the cross-connect: what lands on the node that is "
+        "not ACTIVE goes to the one that is",
+    )
 
 
 class Vrrp(Section):
@@ -624,6 +631,11 @@ class Xc(Section):
     address: Address = Field(description="this node's address; the daemon adds it and brings the link up")
     prefix_len: int = Field(
         default=30, ge=8, le=31, description="prefix length of the cross-connect's subnet"
+    )
+    mtu_policy: Literal["check", "raise"] = Field(
+        default="check",
+        description="the conduit needs an MTU of the largest port's and 62 bytes more, at both ends. check: "
+        "do not start without; raise: set the device's MTU, if it is less",
     )
 
 

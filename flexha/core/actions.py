@@ -72,6 +72,14 @@ class SetPorts:
 
 
 @dataclass(frozen=True, slots=True)
+class SetConduit:
+    """Hand what is to be routed over to the peer, ACTIVE in this term; or do so no longer."""
+
+    on: bool
+    term: Term
+
+
+@dataclass(frozen=True, slots=True)
 class SendFrame:
     """Put an Ethernet frame on a port's wire. ``fenced``: only while ACTIVE (VMAC frames)."""
 
@@ -240,6 +248,7 @@ Action = (
     | SetWires
     | SetPulse
     | SetPorts
+    | SetConduit
     | SendFrame
     | SendSync
     | CloseSync

@@ -15,6 +15,7 @@ KEYS_ALL: Final = "secret"
 
 REMEDIES: Final = {
     KEYS_ALL: "compare pair.secret in both nodes' files",
+    "conduit": "compare ha.conduit_port in both nodes' files",
     "ports": "compare the names and zones of [ports] in both nodes' files",
     "pools": "compare [[pools]] in both nodes' files",
 }

@@ -25,7 +25,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeGuard
 
-from flexha.core import alarms, heartbeat, role, role_state, shards, sync, track, vrrp
+from flexha.core import alarms, conduit, heartbeat, role, role_state, shards, sync, track, vrrp
 from flexha.core.actions import (
     AckFlows,
     Action,
@@ -33,6 +33,7 @@ from flexha.core.actions import (
     ImportFlows,
     Record,
     SendSync,
+    SetConduit,
     SetDrainCredit,
     SetPorts,
     Stop,
@@ -164,6 +165,8 @@ class NodeState:
     routers: Mapping[str, Router]
     tracks: Tracks
     alarms: Alarms = field(default_factory=dict)
+    conduit: SetConduit = conduit.OFF
+    """What the fast path was told last."""
     others_due: Ns | None = None
     """When anything but sync wants to be woken: found anew where role or routers change."""
 
@@ -284,8 +287,12 @@ class _Turn:
         while True:
             self._look_at_wire()
             if not self._facts:
-                return
+                break
             self._decide(self._facts.popleft())
+        wanted = conduit.wanted(self.state.role.role, self.state.liveness)
+        if wanted != self.state.conduit:
+            self._replace(conduit=wanted)
+            self._urgent.append(wanted)
 
     # ---- events --------------------------------------------------------------------------------------
     def _deliver(self, event: Event) -> None:
@@ -459,7 +466,7 @@ def status(state: NodeState, now: Ns) -> Mapping[str, object]:
     """The core's share of ``flexhactl status``, ready for JSON.
 
     Keys: role, term, since_s, ready, out_of_service, alarms, wire, handover, incarnation, peer, tracking,
-    damping, vrrp, sync.
+    damping, conduit, vrrp, sync.
     """
     return {
         "role": state.role.role.name,
@@ -474,6 +481,7 @@ def status(state: NodeState, now: Ns) -> Mapping[str, object]:
         "peer": _peer_status(state.liveness, now),
         "tracking": _tracking_status(state),
         "damping": _damping_status(state.role, now),
+        "conduit": {"on": state.conduit.on, "term": state.conduit.term},
         "vrrp": [_router_status(router) for router in state.routers.values()],
         "sync": _sync_status(state.session, now),
     }

@@ -25,6 +25,7 @@ from flexha.fastpath.records import (
     Address,
     CaptureConfig,
     Commit,
+    ConduitStats,
     Digests,
     Drained,
     Driver,
@@ -85,6 +86,7 @@ __all__ = [
     "Address",
     "CaptureConfig",
     "Commit",
+    "ConduitStats",
     "Digests",
     "Drained",
     "Driver",
@@ -284,6 +286,20 @@ class Fastpath:
         term = ffi.new("uint64_t *")
         _ensure(clib.fp_fence_read(self._dp, role, term), "fp_fence_read")
         return Fence(role=int(role[0]), term=int(term[0]))
+
+    def set_conduit(self, *, on: bool, term: int = 0, vmac_ports: Sequence[int] = ()) -> None:
+        """Hand what is to be routed over to the peer, ACTIVE in ``term``.
+
+        On ``vmac_ports`` that goes for what is sent to the virtual MAC address, too.
+        """
+        ports = sum(1 << port for port in vmac_ports)
+        _ensure(clib.fp_conduit_set(self._dp, int(on), term, ports), "fp_conduit_set")
+
+    def conduit_stats(self, worker: int) -> ConduitStats:
+        """Packets to and from the peer, of one worker."""
+        out = ffi.new("struct fp_conduit_stats *")
+        _ensure(clib.fp_conduit_stats_read(self._dp, worker, out), "fp_conduit_stats_read")
+        return marshal.conduit_stats(out)
 
     def set_carrier(self, port: int, *, up: bool) -> None:
         """Mirror the state of a port's wire to the carrier of its host device, for routing daemons to see."""

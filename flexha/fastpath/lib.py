@@ -28,8 +28,8 @@ STRUCT_SIZES: Final = {
     "struct fp_timeouts": 20,
     "struct fp_limits": 16,
     "struct fp_sync_cfg": 24,
-    "struct fp_pulse_cfg": 96,
-    "struct fp_config": 4240,
+    "struct fp_pulse_cfg": 104,
+    "struct fp_config": 4248,
     "struct fp_tcp_win": 16,
     "struct fp_flow_rec": 160,
     "struct fp_route": 40,
@@ -50,7 +50,8 @@ STRUCT_SIZES: Final = {
     "struct fp_peer": 32,
     "struct fp_pulse_event": 64,
     "struct fp_path_stats": 56,
-    "struct fp_worker_stats": 216,
+    "struct fp_worker_stats": 224,
+    "struct fp_conduit_stats": 64,
     "struct fp_port_stats": 88,
     "struct fp_cursor": 16,
     "struct fp_cols": 160,
@@ -80,6 +81,8 @@ class Lib(Protocol):
     def fp_wires_set(self, dp: CData, mode: int) -> int: ...
     def fp_wires_settled(self, dp: CData) -> int: ...
     def fp_fence_read(self, dp: CData, role: CData, term: CData) -> int: ...
+    def fp_conduit_set(self, dp: CData, on: int, term: int, vmac_ports: int) -> int: ...
+    def fp_conduit_stats_read(self, dp: CData, worker: int, out: CData) -> int: ...
     def fp_port_carrier(self, dp: CData, port: int, up: int) -> int: ...
     def fp_port_reopen(self, dp: CData, port: int, err: CData) -> int: ...
     def fp_pulse_set(self, dp: CData, flags: int, priority: int) -> int: ...

@@ -15,6 +15,7 @@ from flexha.fastpath.records import (
     COMMIT_DEFAULT,
     Address,
     CaptureConfig,
+    ConduitStats,
     Digests,
     FastpathConfig,
     HeartbeatFlag,
@@ -108,6 +109,8 @@ def config(cfg: FastpathConfig) -> CData:
         "control_dead_ms",
         "udp_port",
         "confirm_ms",
+        "conduit_port",
+        "xc_plen",
         "pair_id",
         "node_index",
         "incarnation",
@@ -306,6 +309,11 @@ def path_stats(cdata: CData) -> PathStats:
 def worker_stats(cdata: CData) -> WorkerStats:
     """A ``struct fp_worker_stats``."""
     return WorkerStats(*(int(getattr(cdata, field.name)) for field in fields(WorkerStats)))
+
+
+def conduit_stats(cdata: CData) -> ConduitStats:
+    """A ``struct fp_conduit_stats``."""
+    return ConduitStats(*(int(getattr(cdata, field.name)) for field in fields(ConduitStats)))
 
 
 def digests(cdata: CData, of: int, without: int = 0) -> Digests:

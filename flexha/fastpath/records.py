@@ -138,6 +138,8 @@ class Source(IntEnum):
     HOST = 1
     HAIRPIN = 2
     """From inside to an address of ours: translated once, and on its way in again."""
+    CONDUIT = 3
+    """From the peer: it came in there."""
 
 
 class Out(IntEnum):
@@ -150,6 +152,7 @@ class Out(IntEnum):
     PULSE = 4
     WAIT = 5
     HANDOFF = 6
+    CONDUIT = 7
 
 
 class HeartbeatFlag(IntFlag):
@@ -266,6 +269,10 @@ class PulseConfig:
     xc_peer_address: Address | None = None
     xc_device: str = ""
     """Whose carrier is watched; none if empty."""
+    xc_plen: int = 0
+    """0: unknown; else nothing is routed to that subnet, or from it."""
+    conduit_port: int = 0
+    """0: no conduit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -659,6 +666,21 @@ class WorkerStats:
     evicted_closed: int
     evicted_embryonic: int
     log_lost: int
+    lookups: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConduitStats:
+    """``struct fp_conduit_stats``: packets to and from the peer."""
+
+    tx_frames: int
+    tx_bytes: int
+    tx_calls: int
+    tx_lost: int
+    rx_frames: int
+    rx_bytes: int
+    rx_calls: int
+    rx_missed: int
 
 
 @dataclass(frozen=True, slots=True)

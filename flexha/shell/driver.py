@@ -44,6 +44,7 @@ from flexha.core.actions import (
     SendFrame,
     SendSync,
     SetCommit,
+    SetConduit,
     SetDrainCredit,
     SetPorts,
     SetPulse,
@@ -303,6 +304,8 @@ class Driver:
                 self._disk.submit(self._write_maintenance, asyncio.get_running_loop(), request, on)
             case SetRole():
                 self._set_role(action)
+            case SetConduit(on, term):
+                hands.fastpath.set_conduit(on=on, term=term)
             case SetPorts():
                 hands.heartbeat.set_ports(action)
             case SetWires(mode):

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from flexha.config.derive import NodePlan
 from flexha.config.keyfiles import fingerprint, validity
 from flexha.fastpath import (
+    ConduitStats,
     Fastpath,
     FlowFlag,
     FlowRecord,
@@ -82,7 +83,7 @@ class Inspector:
         """``status`` as plain data."""
         now = clock.now()
         core = dict(self.driver.status())
-        peer, sync = _mapping(core.pop("peer", None)), _mapping(core.pop("sync", None))
+        peer, sync, conduit = (_mapping(core.pop(part, None)) for part in ("peer", "sync", "conduit"))
         totals = sync_report.Totals.of(self.sync_stats())
         known = _mapping(peer.get("paths"))
         hops = {probe.plan.port: probe.status() for probe in self.probes}
@@ -96,6 +97,7 @@ class Inspector:
             **core,
             "peer": {**peer, "paths": paths},
             "sync": {**sync_report.report(sync, totals, self.policy.commit_of(0)), **self._sync_io()},
+            "conduit": {**conduit, **self.conduit_totals()},
             "flows": self.flow_gauges(),
             "fib": self.mirror.sizes,
             "warnings": [
@@ -158,6 +160,15 @@ class Inspector:
         """Of each worker."""
         return [self.fastpath.worker_stats(worker) for worker in range(self.fastpath.config.n_workers)]
 
+    def conduit_stats(self) -> list[ConduitStats]:
+        """Of each worker."""
+        return [self.fastpath.conduit_stats(worker) for worker in range(self.fastpath.config.n_workers)]
+
+    def conduit_totals(self) -> dict[str, int]:
+        """Packets to and from the peer, over all workers."""
+        rows = [dataclasses.asdict(stats) for stats in self.conduit_stats()]
+        return {name: sum(row[name] for row in rows) for name in rows[0]}
+
     def flow_gauges(self) -> dict[str, int]:
         """Sizes of the tables, over all workers."""
         workers = self.worker_stats()
@@ -182,8 +193,11 @@ class Inspector:
                         "cpu": config.cpus[index] if config.cpus else None,
                         "busy": round(stats.cpu_ns / uptime_ns, 4),
                         **dataclasses.asdict(stats),
+                        "conduit": dataclasses.asdict(conduit),
                     }
-                    for index, stats in enumerate(self.worker_stats())
+                    for index, (stats, conduit) in enumerate(
+                        zip(self.worker_stats(), self.conduit_stats(), strict=True)
+                    )
                 ],
             }
         )

@@ -35,6 +35,17 @@ _WORKER_HELP = {
     "wakeups": "returns from sleep",
     "handed_on": "frames given to the worker that owns their session",
     "taken_over": "frames taken from other workers",
+    "lookups": "packets whose session was looked for",
+}
+_CONDUIT_HELP = {
+    "tx_frames": "given to the peer",
+    "tx_bytes": "bytes given to the peer, Geneve headers included",
+    "tx_calls": "system calls for that",
+    "tx_lost": "refused by the cross-connect",
+    "rx_frames": "from the peer",
+    "rx_bytes": "bytes from the peer, Geneve headers included",
+    "rx_calls": "system calls for that",
+    "rx_missed": "datagrams from the peer that found the socket full",
 }
 _SYNC_GAUGES = {
     "queued": "Records that wait to be told",
@@ -111,6 +122,12 @@ def _fastpath(inspector: Inspector) -> Iterable[Metric]:
             family = GaugeMetricFamily if name in _WORKER_GAUGES else CounterMetricFamily
             text = f"Fast path worker: {_WORKER_HELP.get(name, name)}"
             metric = family(f"flexha_worker_{name}", text, labels=["worker"])
+            metric.add_metric([str(worker)], value)
+            yield metric
+    for worker, conduit in enumerate(inspector.conduit_stats()):
+        for name, value in asdict(conduit).items():
+            text = f"Packets between the nodes: {_CONDUIT_HELP[name]}"
+            metric = CounterMetricFamily(f"flexha_conduit_{name}", text, labels=["worker"])
             metric.add_metric([str(worker)], value)
             yield metric
     for index, plug in enumerate(inspector.plan.plugs):

@@ -190,12 +190,15 @@ def install_routes(plan: NodePlan, ports: list[PluggedPort], rtnl: Rtnl) -> None
 
 
 def bring_up_xc(xc: XcPlan, rtnl: Rtnl) -> None:
-    """Configure the cross-connect: address and link. What is so already stays as it is."""
+    """Configure the cross-connect: address, MTU and link. What is so already stays as it is."""
     link = _device(rtnl, xc.device, "since we looked for it")
     try:
         if (link.index, xc.interface.ip) not in {(index, held.ip) for index, held in rtnl.addresses()}:
             rtnl.add_address(link.index, xc.interface)
             log.info("xc.address_added", device=xc.device, address=xc.interface)
+        if xc.raise_mtu and link.mtu < xc.mtu:
+            rtnl.set_mtu(link.index, xc.mtu)
+            log.info("xc.mtu_raised", device=xc.device, mtu=xc.mtu, was=link.mtu)
         rtnl.up(link.index)
     except NetlinkError as error:
         raise StartError(f"xc: {xc.device}: {error}") from error

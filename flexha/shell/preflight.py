@@ -111,6 +111,12 @@ def _own_devices(plan: NodePlan, links: dict[str, Link]) -> Iterator[str]:
             f"nodes.{plan.name}.xc.device: there is no device {plan.xc.device!r} here; create it or plug it "
             "in, or correct the name"
         )
+    if plan.xc and (xc := links.get(plan.xc.device)) and xc.mtu < plan.xc.mtu and not plan.xc.raise_mtu:
+        yield (
+            f"nodes.{plan.name}.xc.mtu_policy: {xc.name!r} has an MTU of {xc.mtu}, but the conduit needs "
+            f"{plan.xc.mtu}; raise it at both ends: ip link set {xc.name} mtu {plan.xc.mtu}, or set "
+            'mtu_policy = "raise"'
+        )
     for plug in plan.plugs:
         made = [("host_dev", plug.host_dev)]
         if plug.driver == "tap":

@@ -76,6 +76,7 @@ class Link:
     flags: int
     master: int
     kind: str
+    mtu: int = 0
 
     @property
     def running(self) -> bool:
@@ -426,6 +427,7 @@ def _link(message: Any) -> Link:
         flags=message["flags"],
         master=message.get_attr("IFLA_MASTER") or 0,
         kind=(info.get_attr("IFLA_INFO_KIND") if info else None) or "",
+        mtu=message.get_attr("IFLA_MTU") or 0,
     )
 
 

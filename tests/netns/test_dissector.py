@@ -417,7 +417,7 @@ def geneve(option: bytes, protocol: int, inner: bytes) -> Packet:
 
 
 def conduit_option(
-    direction: int, port: int, shard: int, flags: int, term: int, *, kind: int = 1, words: int = 2
+    direction: int, port: int, shard: int, flags: int, term: int, *, kind: int = 0x81, words: int = 2
 ) -> bytes:
     """As SYNC.md has it: class 0xFFF7, 8 bytes of data."""
     return struct.pack("!HBBBBBBI", 0xFFF7, kind, words, direction, port, shard, flags, term)
@@ -452,7 +452,7 @@ def test_conduit(tmp_path: Path) -> None:
     ours = [[text for text in complaints(packet) if "option" in text] for packet in shown]
     assert ours[0] == ours[1] == ours[7] == ours[8] == []
     assert ours[2] == ["option: shard 64 of 64"]
-    assert ours[3] == ["option type 0x02 of 8 bytes; 0x01 of 8 expected"]
-    assert ours[4] == ["option type 0x01 of 4 bytes; 0x01 of 8 expected"]
+    assert ours[3] == ["option type 0x02 of 8 bytes; 0x81 of 8 expected"]
+    assert ours[4] == ["option type 0x81 of 4 bytes; 0x81 of 8 expected"]
     assert "the option is cut off" in ours[5]
     assert ours[6] == ["option: direction 2"]

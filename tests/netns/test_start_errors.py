@@ -71,6 +71,9 @@ def failing(lab: Lab, config: Path, *prefix: str) -> str:
         pytest.param(('netns = "lansw"', 'netns = "nowhere"'), "ip netns add nowhere", id="netns"),
         pytest.param(('bridge = "br0"', 'bridge = "br9"'), "ip link add br9 type bridge", id="bridge"),
         pytest.param(('device = "xc0"', 'device = "xc9"'), "there is no device 'xc9'", id="xc"),
+        pytest.param(
+            ('mtu_policy = "raise"', 'mtu_policy = "check"'), "ip link set xc0 mtu 1562", id="xc-mtu"
+        ),
     ],
 )
 def test_device_that_does_not_exist(

@@ -34,6 +34,7 @@ from flexha.core.actions import (
     SendFrame,
     SendSync,
     SetCommit,
+    SetConduit,
     SetDrainCredit,
     SetPorts,
     SetPulse,
@@ -289,6 +290,8 @@ class Process:
                 self.world.judge.check_ready(self, ready=ready)
                 if burst:
                     self._send_heartbeats()
+            case SetConduit():
+                self.conduit = action
             case SetPorts(up):
                 self.pulse.ports_up = up
                 self._send_heartbeats()

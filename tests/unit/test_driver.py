@@ -149,6 +149,7 @@ EVERY_ACTION: list[tuple[act.Action, object]] = [
     (act.SetWires(ev.Wires.PARK), ("set", ev.Wires.PARK)),
     (act.SetPulse(ready=True), act.SetPulse(ready=True)),
     (act.SetPorts(frozenset({"wan"})), act.SetPorts(frozenset({"wan"}))),
+    (act.SetConduit(on=True, term=Term(3)), ("set_conduit", True, 3)),
     (act.SendFrame("wan", b"x"), act.SendFrame("wan", b"x")),
     (act.SendSync(b"y"), ("send", b"y")),
     (act.CloseSync("why"), ("close", "why")),

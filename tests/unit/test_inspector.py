@@ -17,6 +17,7 @@ from flexha.config.derive import Draw, fastpath_config, node_plan
 from flexha.config.load import load
 from flexha.core import node
 from flexha.fastpath import (
+    ConduitStats,
     FlowFlag,
     FlowRecord,
     FlowState,
@@ -99,6 +100,9 @@ class FakeFastpath:
                 for field in fields(SyncStats)
             }
         )
+
+    def conduit_stats(self, _: int) -> ConduitStats:
+        return ConduitStats(**{field.name: 8 for field in fields(ConduitStats)})
 
     def port_stats(self, _: int) -> PortStats:
         return PortStats(**{field.name: 0 for field in fields(PortStats)})

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What lands on PASSIVE goes to ACTIVE by the cross-connect, and what else comes by it does not.
+
+Spec: R8, R9, R24, DESIGN §2; RFC 8926.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from collections.abc import Iterator
+
+import pytest
+import topo
+from netns.wire import mac_of, sender
+from pair import Node, Pair, configuration
+from sandbox import Lab, wait_until
+from scapy.layers.inet import IP, UDP
+from scapy.packet import Raw
+from traffic import Download, TcpFlows, UdpProbe, WebServer
+
+from flexha.config.naming import pair_id
+
+PORT = 6081
+SOURCE_PORT = 61440
+"""Of shard 0."""
+SPREAD_FLOWS = 10_000
+BUSIEST_MAX = 1.15
+"""Of the mean; DESIGN §5."""
+XC = {"a": "169.254.100.1", "b": "169.254.100.2"}
+PERMANENT = 0x80
+VNI, OTHERS = pair_id("lab") & 0xFFFFFF, pair_id("other") & 0xFFFFFF
+
+
+@pytest.fixture(scope="module")
+def two_workers(lab: Lab, session_pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """The pair with two workers each; node a is ACTIVE."""
+    directory = tmp_path_factory.mktemp("conduit")
+    config = directory / "pair.toml"
+    config.write_text(configuration(directory).read_text() + "\n[fastpath]\nworkers = 2\n")
+    made = Pair(lab, session_pair["a"].log.parent, config)
+    session_pair.stop_all()
+    for node in made.nodes.values():
+        node.start()
+    try:
+        made.wait_settled()
+        yield made
+    finally:
+        made.stop_all()
+
+
+def port_mac(node: Node, port: str) -> str:
+    """The MAC address of a node's port."""
+    status = node.status()
+    assert status is not None
+    return next(str(row["mac"]) for row in status["ports"] if row["name"] == port)
+
+
+@contextlib.contextmanager
+def landing_on(lab: Lab, node: Node) -> Iterator[None]:
+    """Client and ISP send to this node's own MAC addresses, whoever has the virtual one."""
+    entries = (("client", "eth0", topo.LAN_VIP, "lan"), ("isp", "wan0", topo.WAN_VIP, "wan"))
+    with contextlib.ExitStack() as stack:
+        for host, device, address, port in entries:
+            links = stack.enter_context(lab.links(host))
+            entry = {"dst": address, "ifindex": links.link_lookup(ifname=device)[0]}
+            links.neigh("replace", **entry, lladdr=port_mac(node, port), state=PERMANENT)
+            stack.callback(links.neigh, "del", **entry)
+        yield
+
+
+def workers(node: Node) -> list[dict[str, object]]:
+    """The workers of a node, with their counters."""
+    shown: list[dict[str, object]] = node.request("workers")["workers"]
+    return shown
+
+
+def total(node: Node, name: str) -> int:
+    """A counter of the workers, over all."""
+    return sum(int(str(worker[name])) for worker in workers(node))
+
+
+def conduit(node: Node, name: str) -> list[int]:
+    """A counter of the conduit, by worker."""
+    return [int(worker["conduit"][name]) for worker in workers(node)]  # type: ignore[index]
+
+
+def ping(lab: Lab) -> str:
+    """Three echo requests from client to server."""
+    argv = ["ping", "-n", "-c", "3", "-i", "0.05", "-W", "2", "-I", topo.PROBE_ADDRESS, topo.SERVER_ADDRESS]
+    return lab.run("client", argv).stdout
+
+
+def test_traffic_that_lands_on_passive(lab: Lab, two_workers: Pair) -> None:
+    """Nothing of it is lost, doubled or out of order, and PASSIVE looks for no session. Spec: R8, R9."""
+    active, passive = two_workers["a"], two_workers["b"]
+    with contextlib.ExitStack() as stack:
+        web = stack.enter_context(contextlib.closing(WebServer(lab, lab.path("/run/nginx-conduit.log"))))
+        looked, handed = total(passive, "lookups"), passive.counter("conduit_to")
+        stack.enter_context(landing_on(lab, passive))
+        probe = stack.enter_context(contextlib.closing(UdpProbe(lab, 710)))
+        tcp = stack.enter_context(contextlib.closing(TcpFlows(lab, 310, flows=200)))
+        download = Download(lab, web, 710, seconds=1.0)
+        tcp.wait_open()
+        assert " 0% packet loss" in ping(lab)
+        wait_until(download.done, 20, "the download is done")
+        rounds = int(tcp.progress()["rounds"]) + 4
+        wait_until(lambda: int(tcp.progress()["rounds"]) >= rounds, 20, "four more rounds")
+        result, flows, got = probe.finish(), tcp.finish(), download.finish()
+    assert (result.there.lost, result.there.duplicated, result.there.reordered) == (0, 0, 0)
+    assert (result.echoes.lost, result.echoes.duplicated, result.echoes.reordered) == (0, 0, 0)
+    assert (flows.survived, flows.corrupt, flows.foreign) == (flows.opened, 0, 0)
+    assert (got.completed, got.sha256_ok) == (True, True), got.detail
+    assert passive.counter("conduit_to") - handed > 2 * result.sent
+    assert total(passive, "lookups") == looked
+    assert sum(conduit(active, "rx_frames")) == sum(conduit(passive, "tx_frames"))
+    assert sum(conduit(passive, "tx_lost")) == sum(conduit(active, "rx_missed")) == 0
+    status = passive.status()
+    assert status is not None
+    assert status["conduit"]["on"]
+    assert status["conduit"]["term"] == status["peer"]["term"]
+
+
+def datagrams(destination: str, source: str) -> Iterator[bytes]:
+    """A datagram of each of 10,000 flows, as frames for a MAC address."""
+    ethernet = bytes.fromhex((destination + source).replace(":", "")) + b"\x08\x00"
+    for address in topo.CLIENT_ADDRESSES:
+        head = bytes(IP(src=address, dst=topo.SERVER_ADDRESS, proto=17, len=36, ttl=64))
+        for port in range(10_000, 10_000 + SPREAD_FLOWS // len(topo.CLIENT_ADDRESSES)):
+            yield ethernet + head + struct.pack("!HHHH", port, 9, 16, 0) + b"spread!!"
+
+
+def test_ten_thousand_flows_are_spread_over_the_receivers_workers(lab: Lab, two_workers: Pair) -> None:
+    """And each comes to the worker that owns it, so that none is handed on. Spec: R24, DESIGN §5."""
+    active, passive = two_workers["a"], two_workers["b"]
+    before = conduit(active, "rx_frames"), total(active, "handed_on")
+    with sender(lab, "client", "eth0") as send:
+        for frame in datagrams(port_mac(passive, "lan"), mac_of(lab, "client", "eth0")):
+            send(frame)
+
+    def came() -> list[int]:
+        return [now - then for now, then in zip(conduit(active, "rx_frames"), before[0], strict=True)]
+
+    wait_until(lambda: sum(came()) >= SPREAD_FLOWS, 10, "all of them crossed over")
+    assert max(came()) <= BUSIEST_MAX * SPREAD_FLOWS / 2, came()
+    assert total(active, "handed_on") == before[1]
+
+
+# ---- what nobody of ours sends ---------------------------------------------------------------------------
+def option(**fields: int) -> bytes:
+    """The conduit's option, as SYNC.md has it."""
+    values = {
+        "klass": 0xFFF7,
+        "kind": 0x81,
+        "words": 2,
+        "way": 0,
+        "port": 0,
+        "shard": 0,
+        "flags": 0,
+        "term": 0,
+    }
+    values |= fields
+    return struct.pack("!HBBBBBBI", *values.values())
+
+
+def geneve(
+    options: bytes, *, first: int | None = None, flags: int = 0x40, proto: int = 0x6558, vni: int = VNI
+) -> bytes:
+    """RFC 8926 section 3.4; a frame follows that is none."""
+    words = len(options) // 4 if first is None else first
+    return struct.pack("!BBHI", words, flags, proto, vni << 8) + options + bytes(60)
+
+
+BAD: dict[str, tuple[dict[str, int], dict[str, int], str]] = {
+    "version": ({}, {"first": 0x43}, "conduit_malformed"),
+    "oam": ({}, {"flags": 0xC0}, "conduit_malformed"),
+    "protocol": ({}, {"proto": 0x0800}, "conduit_malformed"),
+    "pair": ({}, {"vni": OTHERS}, "conduit_malformed"),
+    "options-too-long": ({}, {"first": 0x3F}, "conduit_malformed"),
+    "no-option": ({}, {"first": 0}, "conduit_malformed"),
+    "option-cut-off": ({}, {"first": 2}, "conduit_malformed"),
+    "option-length": ({"words": 1}, {}, "conduit_malformed"),
+    "unknown-critical": ({"kind": 0x83}, {}, "conduit_critical"),
+    "unknown": ({"kind": 0x03}, {}, "conduit_malformed"),
+    "direction": ({"way": 7}, {}, "conduit_malformed"),
+    "port": ({"port": 2}, {}, "conduit_malformed"),
+    "shard": ({"shard": 64}, {}, "conduit_malformed"),
+    "another-shard": ({"shard": 3}, {}, "conduit_foreign"),
+    "term": ({"term": 1}, {}, "conduit_term"),
+    "inner": ({}, {}, "conduit_malformed"),
+}
+
+
+def send_geneve(
+    lab: Lab, payload: bytes, *, source: str = XC["b"], sport: int = SOURCE_PORT, ttl: int = 255
+) -> None:
+    """A datagram from node b's namespace to node a, whatever it claims to be."""
+    packet = IP(src=source, dst=XC["a"], ttl=ttl) / UDP(sport=sport, dport=PORT) / Raw(payload)
+    with lab.open_socket("b", socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        raw.sendto(bytes(packet), (XC["a"], 0))
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_geneve(lab: Lab, two_workers: Pair, kind: str) -> None:
+    """It is dropped, counted by its reason, and changes no role. Spec: R22; RFC 8926 §3.4, §3.5."""
+    node = two_workers["a"]
+    status = node.status()
+    assert status is not None
+    changed, outer, verdict = BAD[kind]
+    before = node.counter(verdict)
+    send_geneve(lab, geneve(option(**{"term": status["term"], **changed}), **outer))
+    wait_until(lambda: node.counter(verdict) == before + 1, 5, f"{verdict} is counted")
+    assert two_workers.settled()
+
+
+@pytest.mark.parametrize(
+    "whence",
+    [{"source": "169.254.100.3"}, {"sport": 40000}, {"sport": SOURCE_PORT + 64}, {"ttl": 254}],
+    ids=["address", "port", "no-shard", "ttl"],
+)
+def test_geneve_that_the_peer_did_not_send(lab: Lab, two_workers: Pair, whence: dict[str, object]) -> None:
+    """Another address, another port, or from further away than a cable. Spec: R22; RFC 5082."""
+    node = two_workers["a"]
+    status = node.status()
+    assert status is not None
+    before = node.counter("conduit_foreign")
+    payload = geneve(option(term=status["term"]))
+    send_geneve(lab, payload, **whence)  # type: ignore[arg-type]
+    wait_until(lambda: node.counter("conduit_foreign") == before + 1, 5, "it is counted")
+
+
+@pytest.mark.parametrize("name", topo.NODES)
+def test_geneve_from_the_lan(lab: Lab, two_workers: Pair, name: str) -> None:
+    """Nobody reaches the cross-connect by a port, of whichever node. Spec: R22."""
+    node = two_workers[name]
+    before = node.counter("martian_destination")
+    packet = (
+        IP(src=topo.PROBE_ADDRESS, dst=XC["a"], ttl=255) / UDP(sport=SOURCE_PORT, dport=PORT) / Raw(b"x" * 40)
+    )
+    ethernet = bytes.fromhex((port_mac(node, "lan") + mac_of(lab, "client", "eth0")).replace(":", ""))
+    with sender(lab, "client", "eth0") as send:
+        send(ethernet + b"\x08\x00" + bytes(packet))
+    wait_until(lambda: node.counter("martian_destination") == before + 1, 5, "it is counted")

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A node hands packets over to a peer that lives, reigns, and is heard on the cross-connect. Spec: R8."""
+
+from __future__ import annotations
+
+import pytest
+
+from flexha.core import conduit
+from flexha.core.actions import SetConduit
+from flexha.core.events import PeerInfo, Role
+from flexha.core.heartbeat import Liveness, Path
+from flexha.units import Term
+
+
+def liveness(role: Role = Role.ACTIVE, *, alive: bool = True, xc: bool = True) -> Liveness:
+    info = PeerInfo(role=role, term=Term(4), incarnation=1, ready=False, bye=False, priority=100)
+    return Liveness(paths={"xc": Path(xc), "lan": Path(True)}, info=info, alive=alive)
+
+
+@pytest.mark.parametrize("role", [Role.JOINING, Role.PASSIVE, Role.MAINTENANCE, Role.FAULT])
+def test_whoever_is_not_active_hands_over(role: Role) -> None:
+    assert conduit.wanted(role, liveness()) == SetConduit(on=True, term=Term(4))
+
+
+@pytest.mark.parametrize(
+    ("role", "peer"),
+    [
+        (Role.ACTIVE, liveness()),
+        (Role.INIT, liveness()),
+        (Role.PASSIVE, liveness(Role.PASSIVE)),
+        (Role.PASSIVE, liveness(alive=False)),
+        (Role.PASSIVE, liveness(xc=False)),
+        (Role.PASSIVE, Liveness(paths={})),
+    ],
+    ids=["active", "init", "peer-passive", "peer-dead", "no-xc", "no-peer"],
+)
+def test_nothing_is_handed_over(role: Role, peer: Liveness) -> None:
+    assert conduit.wanted(role, peer) == conduit.OFF

@@ -29,9 +29,11 @@ from flexha.config.schema import (
     Route,
     Rule,
     Section,
+    Vrrp,
     Xc,
 )
 from flexha.config.wires import known, outside
+from flexha.core.vrrp_wire import CS_PER_S, VERSION_2
 
 S = TypeVar("S", bound=Section)
 Findings = Iterator[str]
@@ -50,6 +52,7 @@ class View:
     forwards: Mapping[int, Forward]
     heartbeat_port: int | None
     ha: Ha | None
+    vrrp: Vrrp | None
     routes: Mapping[int, Route]
     node_names: tuple[NodeName, ...]
     node_ports_named: Mapping[NodeName, tuple[str, ...]]
@@ -85,6 +88,7 @@ class View:
             forwards=_valid_pieces(Forward, enumerate(_list(raw.get("forwards")))),
             heartbeat_port=ha.heartbeat_port if (ha := _valid(Ha, _table(raw.get("ha")))) else None,
             ha=ha,
+            vrrp=_valid(Vrrp, _table(raw.get("vrrp"))),
             routes=_valid_pieces(Route, enumerate(_list(raw.get("routes")))),
             node_names=node_names,
             node_ports_named={
@@ -134,6 +138,7 @@ def problems(view: View) -> list[str]:
         cross_policy.check_forwards,
         _check_routes,
         _check_tracks,
+        _check_vrrp,
         _check_node_ports,
         _check_drivers,
         _check_devices,
@@ -172,6 +177,19 @@ def _check_ports(view: View) -> Findings:
         for zone in ("inside", "outside"):
             if not any(port.zone == zone for port in view.ports.values()):
                 yield f"ports: no port has zone {zone!r}; a NAT gateway needs one inside and one outside"
+
+
+def _check_vrrp(view: View) -> Findings:
+    vrrp = view.vrrp
+    if vrrp is None:
+        return
+    if vrrp.version == VERSION_2 and vrrp.adver_int_cs % CS_PER_S:
+        yield (
+            f"vrrp.adver_int_cs: version 2 counts whole seconds, and {vrrp.adver_int_cs} is none; choose a "
+            f"multiple of {CS_PER_S}"
+        )
+    if vrrp.foreign == "ignore" and len(view.node_names) == 1:
+        yield 'vrrp.foreign: without a second node every router is a foreign one; write "yield"'
 
 
 def _check_routes(view: View) -> Findings:

@@ -252,6 +252,8 @@ def node_config(config: Config, name: NodeName) -> NodeConfig:
         start_hold_ms=config.ha.start_hold_ms,
         adver_int_cs=config.vrrp.adver_int_cs,
         checksum=ChecksumForm(config.vrrp.checksum),
+        vrrp_version=config.vrrp.version,
+        hears_foreign=config.vrrp.foreign == "yield",
         equal=equal.parts(config),
         sync=SyncLimits(
             window_batches=config.sync.window_batches,

@@ -484,12 +484,24 @@ class Ha(Section):
 class Vrrp(Section):
     """``[vrrp]``: all virtual routers of the pair (RFC 9568)."""
 
-    version: Literal[3] = Field(default=3, description="protocol version")
-    adver_int_cs: int = Field(default=100, ge=1, le=4095, description="Advertisement_Interval, centiseconds")
+    version: Literal[2, 3] = Field(
+        default=3, description="protocol version (2: RFC 3768); adverts of the other one are discarded"
+    )
+    adver_int_cs: int = Field(
+        default=100,
+        ge=1,
+        le=4095,
+        description="Advertisement_Interval, centiseconds; version 2 knows whole seconds only",
+    )
     checksum: Literal["rfc5798", "rfc9568"] = Field(
         default="rfc5798",
         description="checksum of what we send: with the pseudo-header, as keepalived and FRR demand, or of "
         "the message alone; both are accepted",
+    )
+    foreign: Literal["yield", "ignore"] = Field(
+        default="yield",
+        description="a VRRP router that is not the other node of the pair: a better one gets the link, as "
+        "the RFC says, or it is ignored and counted (VRRP authenticates nobody: RFC 9568 section 9)",
     )
 
 

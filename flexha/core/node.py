@@ -149,6 +149,10 @@ class NodeConfig:
     """Advertisement_Interval, centiseconds, 1..4095."""
     checksum: ChecksumForm = ChecksumForm.RFC5798
     """Checksum form of the adverts that we send; both are accepted."""
+    vrrp_version: int = 3
+    """2 or 3."""
+    hears_foreign: bool = True
+    """Whether a VRRP router that is not the flexha peer counts."""
     sync: SyncLimits = field(default_factory=SyncLimits)
     equal: Parts = ()
     """Digests of what both nodes must have in common for sync."""
@@ -195,6 +199,8 @@ def initial(cfg: NodeConfig) -> NodeState:
                 adver_int_cs=cfg.adver_int_cs,
                 preempt=cfg.preempt,
                 form=cfg.checksum,
+                version=cfg.vrrp_version,
+                hears_foreign=cfg.hears_foreign,
             )
             for port in cfg.ports
         },

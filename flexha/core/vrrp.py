@@ -15,6 +15,10 @@ Timers, each with its formula (RFC 9568 §6.1)::
     GARP repeats        Active:  garp.REPEAT_AT_MS after the takeover, and after another router's advert was
                                  answered; not in the RFC, frames get lost and overtake each other
 
+Version 2 (RFC 3768) has the same machine. Its Skew_Time is that of an interval of one second, whatever the
+interval is (§6.1), all routers must have the same interval, and an advert whose addresses are not ours is
+discarded unless their owner sent it (§7.1).
+
 Accept_Mode (§6.1) is False, except that the fast path answers ARP and ICMP echo for a virtual address while
 Active.
 """
@@ -32,7 +36,15 @@ from flexha.core.actions import Count, Level, Record, SendFrame
 from flexha.core.errors import RemoteProtocolError
 from flexha.core.events import TimerFired
 from flexha.core.table import Ignore, Impossible, TransitionTable
-from flexha.core.vrrp_wire import PRIORITY_OWNER, PRIORITY_RELEASE, Advert, ChecksumForm
+from flexha.core.vrrp_wire import (
+    CS_PER_S,
+    PRIORITY_OWNER,
+    PRIORITY_RELEASE,
+    VERSION_2,
+    VERSION_3,
+    Advert,
+    ChecksumForm,
+)
 from flexha.units import NS_PER_CS, Ns, centiseconds, ms
 
 
@@ -127,6 +139,10 @@ class Router:
     adver_int_cs: int
     preempt: bool
     form: ChecksumForm
+    version: int = VERSION_3
+    """2 or 3: what is sent, and the only thing that is heard."""
+    hears_foreign: bool = True
+    """Whether adverts count that are not from the flexha peer's address."""
     state: State = State.INITIALIZE
     active_adver_int_cs: int = 0
     """Active_Adver_Interval: the Active Router's, learned from its adverts."""
@@ -140,7 +156,7 @@ class Router:
     has_listened: bool = False
     """Whether we know the link: an Active_Down_Interval was silent, or an Active Router was heard."""
     warned_of: IPv4Address | None = None
-    """The sender whose other address list was complained of last (once per sender, not per advert)."""
+    """The sender that was complained of last (once per sender, not per advert)."""
 
     def is_held(self, *, peer_decides: bool) -> bool:
         """Whether an Active Router holds this link; the flexha peer is none where heartbeats decide."""
@@ -155,14 +171,18 @@ class Router:
         return replace(self, active=None)
 
 
-def skew_time_cs(priority: int, active_adver_int_cs: int) -> Fraction:
-    """Skew_Time, centiseconds (RFC 9568 §6.1): a better router waits less."""
+def skew_time_cs(priority: int, active_adver_int_cs: int, version: int = VERSION_3) -> Fraction:
+    """Skew_Time, centiseconds (RFC 9568 §6.1): a better router waits less. RFC 3768 §6.1 knows no interval in
+    it: (256 - Priority) / 256 seconds.
+    """
+    if version == VERSION_2:
+        active_adver_int_cs = CS_PER_S
     return Fraction((256 - priority) * active_adver_int_cs, 256)
 
 
-def active_down_interval_cs(priority: int, active_adver_int_cs: int) -> Fraction:
-    """Active_Down_Interval, centiseconds (RFC 9568 §6.1)."""
-    return 3 * active_adver_int_cs + skew_time_cs(priority, active_adver_int_cs)
+def active_down_interval_cs(priority: int, active_adver_int_cs: int, version: int = VERSION_3) -> Fraction:
+    """Active_Down_Interval (Master_Down_Interval), centiseconds (RFC 9568 §6.1, RFC 3768 §6.1)."""
+    return 3 * active_adver_int_cs + skew_time_cs(priority, active_adver_int_cs, version)
 
 
 def step(router: Router, event: Input, now: Ns) -> tuple[Router, tuple[Output, ...]]:
@@ -178,24 +198,36 @@ def receive(router: Router, frame: bytes, now: Ns) -> tuple[Router, tuple[Output
     """A frame with IP protocol 112 from this port: validate (RFC 9568 §7.1), count, hand on if valid."""
     prefix = f"vrrp.{router.port.name}"
     try:
-        advert = vrrp_wire.parse(frame, router.port.vrid)
+        advert = vrrp_wire.parse(frame, router.port.vrid, router.version)
     except RemoteProtocolError as error:
         fields = {"port": router.port.name, "reason": error.reason, "detail": error.detail}
         return router, (Count(f"{prefix}.{error.reason}"), Record(Level.DEBUG, "vrrp-discarded", fields))
     if advert.source == router.port.address:
         return router, (Count(f"{prefix}.own_advert"),)
-    outputs: list[Output] = [Count(f"{prefix}.adverts_received")]
-    if set(advert.vips) != set(
-        router.port.vips
-    ):  # §7.1: differing addresses are logged, no reason to discard
-        outputs.append(Count(f"{prefix}.addresses_differ"))
-        if router.warned_of != advert.source:
-            router = replace(router, warned_of=advert.source)
-            theirs = " ".join(str(vip) for vip in advert.vips)
-            fields = {"port": router.port.name, "source": str(advert.source), "vips": theirs}
-            outputs.append(Record(Level.WARNING, "vrrp-addresses-differ", fields))
+    if not router.hears_foreign and advert.source != router.port.peer_address:
+        return _complain(router, advert, "foreign", priority=advert.priority)
+    if router.version == VERSION_2 and advert.adver_int_cs != router.adver_int_cs:  # RFC 3768 §7.1: MUST
+        return _complain(router, advert, "bad_interval", interval_s=advert.adver_int_cs // CS_PER_S)
+    outputs: tuple[Output, ...] = ()
+    if set(advert.vips) != set(router.port.vips):  # RFC 9568 §7.1: logged, no reason to discard
+        theirs = " ".join(str(vip) for vip in advert.vips)
+        router, outputs = _complain(router, advert, "addresses_differ", vips=theirs)
+        if router.version == VERSION_2 and advert.priority != PRIORITY_OWNER:  # RFC 3768 §7.1: MUST drop
+            return router, outputs
     router, more = step(router, AdvertReceived(advert), now)
-    return router, (*outputs, *more)
+    return router, (Count(f"{prefix}.adverts_received"), *outputs, *more)
+
+
+def _complain(
+    router: Router, advert: Advert, what: str, **fields: object
+) -> tuple[Router, tuple[Output, ...]]:
+    """Count an advert that is not what it should be, and warn once of its sender."""
+    count = Count(f"vrrp.{router.port.name}.{what}")
+    if router.warned_of == advert.source:
+        return router, (count,)
+    fields = {"port": router.port.name, "source": str(advert.source), **fields}
+    warning = Record(Level.WARNING, f"vrrp-{what.replace('_', '-')}", fields)
+    return replace(router, warned_of=advert.source), (count, warning)
 
 
 def next_deadline(router: Router) -> Ns | None:
@@ -219,7 +251,7 @@ def _hear_as_backup(router: Router, event: AdvertReceived, now: Ns) -> tuple[Rou
     """Stay Backup as long as somebody at least as good, or anybody if we do not preempt, is Active."""
     advert = event.advert
     if advert.priority == PRIORITY_RELEASE:
-        skew = skew_time_cs(router.priority, router.active_adver_int_cs)
+        skew = skew_time_cs(router.priority, router.active_adver_int_cs, router.version)
         return replace(router, active=advert, active_down_at=_after_cs(now, skew)), ()
     if router.preempt and advert.priority < router.priority:
         return router, (Count(f"vrrp.{router.port.name}.lower_priority"),)
@@ -302,7 +334,7 @@ def _leave_active(router: Router, _event: Shutdown, _now: Ns) -> tuple[Router, t
 
 # ---- parts -------------------------------------------------------------------------------------------
 def _arm_active_down(router: Router, active_adver_int_cs: int, now: Ns) -> Router:
-    interval = active_down_interval_cs(router.priority, active_adver_int_cs)
+    interval = active_down_interval_cs(router.priority, active_adver_int_cs, router.version)
     return replace(router, active_adver_int_cs=active_adver_int_cs, active_down_at=_after_cs(now, interval))
 
 
@@ -315,7 +347,7 @@ def _advertise(router: Router, now: Ns) -> tuple[Router, tuple[Output, ...]]:
 def _advert_frame(router: Router, priority: int) -> bytes:
     port = router.port
     advert = Advert(port.vrid, priority, router.adver_int_cs, port.vips, port.address)
-    return vrrp_wire.build(advert, port.vmac, router.form)
+    return vrrp_wire.build(advert, port.vmac, router.form, router.version)
 
 
 def _garps_from(now: Ns) -> tuple[Ns, ...]:

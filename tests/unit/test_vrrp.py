@@ -10,8 +10,8 @@ from ipaddress import IPv4Address
 import pytest
 from cores import ADDRESSES, FOREIGN, VIPS, vrrp_port
 
-from flexha.core import garp, vrrp
-from flexha.core.actions import Count, SendFrame
+from flexha.core import garp, vrrp, vrrp_wire
+from flexha.core.actions import Count, Record, SendFrame
 from flexha.core.errors import LocalProtocolError
 from flexha.core.events import TimerFired
 from flexha.core.vrrp import (
@@ -149,3 +149,77 @@ def test_odd_calls() -> None:
             run(router, event)
     backup, _ = run(NEW, Startup())
     assert run(backup, Lower()) == (backup, [])
+
+
+# ---- version 2 (RFC 3768), and who is heard ------------------------------------------------------------
+V2 = replace(NEW, version=2, adver_int_cs=200)
+
+
+def frame_of(
+    router: Router, priority: int, source: str, *, interval_cs: int = 200, vip: str = VIPS["wan"]
+) -> bytes:
+    """An advert in the router's version."""
+    advert = Advert(PORT.vrid, priority, interval_cs, (IPv4Address(vip),), IPv4Address(source))
+    return vrrp_wire.build(advert, PORT.vmac, router.form, router.version)
+
+
+def test_version_2_waits_three_intervals_and_a_skew_that_knows_none() -> None:
+    """Spec: R2; RFC 3768 §6.1: Master_Down_Interval = 3 * Advertisement_Interval + (256 - 150) / 256 s."""
+    router, _ = run(V2, Startup())
+    assert router.active_down_at == Ns(NOW + ms(6000) + 106 * 10**9 // 256)
+    router, _ = vrrp.receive(router, frame_of(router, 0, FOREIGN["wan"]), NOW)
+    assert router.active_down_at == Ns(NOW + 106 * 10**9 // 256), "RFC 3768 §6.4.2 (460)"
+
+
+def test_version_2_says_its_goodbye_in_version_2() -> None:
+    """Spec: R2; RFC 3768 §6.4.3."""
+    _, outputs = run(V2, Startup(), Raise(), Shutdown())
+    said = [
+        vrrp_wire.parse(o.frame, PORT.vrid, 2)
+        for o in outputs
+        if isinstance(o, SendFrame) and o.frame[23] == 112
+    ]
+    assert [(advert.priority, advert.adver_int_cs) for advert in said] == [(150, 200), (0, 200)]
+
+
+@pytest.mark.parametrize(
+    ("count", "changes"),
+    [("bad_interval", {"interval_cs": 100}), ("addresses_differ", {"vip": "203.0.113.2"})],
+)
+def test_version_2_discards_another_interval_and_other_addresses(count: str, changes: dict[str, str]) -> None:
+    """Spec: R2; RFC 3768 §7.1: both MUST be discarded. Warned of once."""
+    router, _ = run(V2, Startup(), Raise())
+    frame = frame_of(router, 200, FOREIGN["wan"], **changes)  # type: ignore[arg-type]
+    router, outputs = vrrp.receive(router, frame, NOW)
+    assert [type(o) for o in outputs] == [Count, Record]
+    assert outputs[0] == Count(f"vrrp.wan.{count}")
+    assert vrrp.receive(router, frame, NOW) == (router, (Count(f"vrrp.wan.{count}"),))
+
+
+def test_version_2_believes_the_owner_of_other_addresses() -> None:
+    """Spec: R2; RFC 3768 §7.1: its priority is 255."""
+    router, _ = run(V2, Startup(), Raise())
+    _, outputs = vrrp.receive(router, frame_of(router, 255, FOREIGN["wan"], vip="203.0.113.2"), NOW)
+    assert isinstance(outputs[-1], Outranked)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(2, 3), (3, 2)])
+def test_the_other_version_is_discarded(ours: int, theirs: int) -> None:
+    """Spec: R2; RFC 3768 §7.1, RFC 9568 §7.1."""
+    router, _ = run(replace(V2, version=ours), Startup(), Raise())
+    frame = frame_of(replace(V2, version=theirs), 200, FOREIGN["wan"])
+    after, outputs = vrrp.receive(router, frame, NOW)
+    assert after == router
+    assert Count("vrrp.wan.bad_version") in outputs
+    assert not [o for o in outputs if isinstance(o, Outranked)]
+
+
+def test_foreign_routers_may_be_ignored() -> None:
+    """Spec: R2: `[vrrp] foreign = "ignore"`. The peer's adverts count as ever."""
+    router, _ = run(replace(NEW, hears_foreign=False), Startup(), Raise())
+    frame = frame_of(router, 254, FOREIGN["wan"], interval_cs=100)
+    router, outputs = vrrp.receive(router, frame, NOW)
+    assert [type(o) for o in outputs] == [Count, Record]
+    assert outputs[0] == Count("vrrp.wan.foreign")
+    _, outputs = vrrp.receive(router, frame_of(router, 254, ADDRESSES["wan"][1], interval_cs=100), NOW)
+    assert isinstance(outputs[-1], Outranked)

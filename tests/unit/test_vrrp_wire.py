@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
@@ -62,6 +63,46 @@ def test_golden_gratuitous_arp() -> None:
     assert garp.build(VMAC, VIP) == GOLDEN_GARP
 
 
+# RFC 3768 §5.3: authentication type 0, 2 s, the checksum of 20 bytes, an address, no authentication data.
+GOLDEN_2 = bytes.fromhex(
+    "01005e000012"
+    "00005e000134"
+    "0800"
+    "45c0002800004000ff705e8ecb007104e0000012"
+    "213496010002"
+    "0cc4"
+    "cb007103"
+    "0000000000000000"
+    "000000000000"
+)
+ADVERT_2 = replace(ADVERT, adver_int_cs=200)
+
+
+def test_golden_advert_of_version_2() -> None:
+    """Spec: R2; RFC 3768 §5.2, §5.3, §7.2."""
+    for form in ChecksumForm:
+        assert vrrp_wire.build(ADVERT_2, VMAC, form, 2) == GOLDEN_2
+    assert vrrp_wire.parse(GOLDEN_2, 52, 2) == ADVERT_2
+
+
+@given(
+    st.builds(
+        Advert,
+        vrid=st.integers(1, 255),
+        priority=st.integers(0, 255),
+        adver_int_cs=st.integers(1, 255).map(lambda seconds: seconds * 100),
+        vips=st.lists(st.ip_addresses(v=4), min_size=1, max_size=20).map(tuple),
+        source=st.ip_addresses(v=4),
+    )
+)
+def test_what_is_built_of_version_2_is_parsed(advert: Advert) -> None:
+    """Spec: R2; RFC 3768 §5.3. The other version discards it before it looks at anything else."""
+    frame = vrrp_wire.build(advert, VMAC, ChecksumForm.RFC5798, 2)
+    assert vrrp_wire.parse(frame, advert.vrid, 2) == advert
+    with pytest.raises(RemoteProtocolError, match="bad_version"):
+        vrrp_wire.parse(frame, advert.vrid, 3)
+
+
 @given(
     st.builds(
         Advert,
@@ -77,9 +118,11 @@ def test_what_is_built_is_parsed(advert: Advert, form: ChecksumForm) -> None:
     assert vrrp_wire.parse(vrrp_wire.build(advert, VMAC, form), advert.vrid) == advert
 
 
-def patched(at: int, value: bytes, *, fix: bool = True) -> bytes:
+def patched(
+    at: int, value: bytes, *, fix: bool = True, golden: bytes = GOLDEN[ChecksumForm.RFC9568]
+) -> bytes:
     """The golden advert with other bytes at an offset, checksums made right again."""
-    frame = bytearray(GOLDEN[ChecksumForm.RFC9568])
+    frame = bytearray(golden)
     frame[at : at + len(value)] = value
     if fix:
         frame[IP + 10 : IP + 12] = b"\0\0"
@@ -132,6 +175,43 @@ def test_bad_advert(reason: str, frame: bytes) -> None:
     with pytest.raises(RemoteProtocolError) as caught:
         vrrp_wire.parse(frame, 52)
     assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("reason", "at", "value"),
+    [
+        ("bad_ttl", IP + 8, b"\xfe"),
+        ("bad_version", VRRP, b"\x31"),
+        ("bad_version", VRRP, b"\x11"),
+        ("bad_type", VRRP, b"\x22"),
+        ("bad_vrid", VRRP + 1, b"\x33"),
+        ("count_zero", VRRP + 3, b"\0"),
+        ("bad_auth", VRRP + 4, b"\x01"),  # a simple text password
+        ("interval_zero", VRRP + 5, b"\0"),
+        ("bad_length", VRRP + 3, b"\x02"),  # the second address is where the authentication data should be
+        ("bad_length", IP + 2, b"\0\x20"),  # no authentication data
+    ],
+)
+def test_bad_advert_of_version_2(reason: str, at: int, value: bytes) -> None:
+    """Spec: R2; RFC 3768 §7.1."""
+    with pytest.raises(RemoteProtocolError) as caught:
+        vrrp_wire.parse(patched(at, value, golden=GOLDEN_2), 52, 2)
+    assert caught.value.reason == reason
+
+
+@given(st.integers(12, IP + 39), st.integers(0, 7))
+def test_no_flipped_bit_of_version_2_goes_unseen(byte: int, bit: int) -> None:
+    """Spec: R2; RFC 3768 §5.3.8. Each bit behind the Ethernet addresses."""
+    frame = bytearray(GOLDEN_2)
+    frame[byte] ^= 1 << bit
+    with pytest.raises(RemoteProtocolError):
+        vrrp_wire.parse(bytes(frame), 52, 2)
+
+
+@given(st.binary(max_size=120))
+def test_no_frame_breaks_the_parser_of_version_2(frame: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        vrrp_wire.parse(frame, 52, 2)
 
 
 def test_ip_options_are_skipped() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 import topo
+from pair import Node
 from pyroute2.netlink.exceptions import NetlinkError
 from sandbox import Lab, LabError, now_ns, wait_until
 
@@ -63,6 +64,25 @@ def bridge_port_off(lab: Lab, port: str, node: str) -> Iterator[None]:
         yield
     finally:
         _set_bridge_port(lab, switch, device, BR_STATE_FORWARDING)
+
+
+NUD_PERMANENT = 0x80
+STATIONS = {"lan": ("client", "eth0", topo.LAN_VIP), "wan": ("isp", "wan0", topo.WAN_VIP)}
+"""Who sends to the virtual router of each port."""
+
+
+@contextmanager
+def landing_on(lab: Lab, node: Node, *ports: str) -> Iterator[None]:
+    """Who sends to a virtual router by these ports sends to this node's own MAC, whoever is ACTIVE."""
+    macs = {str(port["name"]): str(port["mac"]) for port in node.request("status")["ports"]}
+    with ExitStack() as stack:
+        for port in ports:
+            host, device, address = STATIONS[port]
+            links = stack.enter_context(lab.links(host))
+            entry = {"dst": address, "ifindex": links.link_lookup(ifname=device)[0]}
+            links.neigh("replace", **entry, lladdr=macs[port], state=NUD_PERMANENT)
+            stack.callback(links.neigh, "del", **entry)
+        yield
 
 
 @contextmanager
@@ -157,8 +177,8 @@ def power_off(lab: Lab, node: str) -> int:
     The far ends of its cables stay where they are and lose their carrier: the node's own ends are taken out
     of its namespace before that goes.
     """
-    ends = [(switch, f"fx-{port}-{node}") for port, switch in topo.SWITCHES.items()]
-    ends += [(node, device) for device in topo.cables()]
+    ends = [(node, device) for device in topo.cables()]
+    ends += [(switch, f"fx-{port}-{node}") for port, switch in topo.SWITCHES.items()]
     running = [process["pid"] for process in lab.processes() if process["ns"] == node]
     with ExitStack() as stack:
         opened = []

@@ -132,6 +132,7 @@ class Take:
                 "both nodes have all of the traffic",
             )
             self.remember()
+            self._steady_ns = now_ns()
             stage.say(fault)
         except BaseException:
             self.traffic.close()
@@ -190,7 +191,7 @@ class Take:
     def end(self, **more: float) -> Trial:
         """Stop the traffic, and tell what became of it; ``more`` are figures of the scenario's own."""
         self.stage.say("waiting for the end of the download")
-        survived, probed, downloaded = self.traffic.finish()
+        survived, probed, downloaded = self.traffic.finish(self._steady_ns)
         self.remember()
         history = sorted(self._history.values(), key=lambda event: float(event["t_ms"]))
         run = Run(

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import scenarios_conduit
 import scenarios_cut
 import scenarios_death
 import scenarios_link
@@ -31,6 +32,7 @@ from traffic import compile_programs
 
 ALL: tuple[Scenario, ...] = (
     *scenarios_steady.SCENARIOS,
+    *scenarios_conduit.SCENARIOS,
     *scenarios_death.SCENARIOS,
     *scenarios_cut.SCENARIOS,
     *scenarios_link.SCENARIOS,
@@ -83,7 +85,7 @@ class Theatre:
             for trial in scenario.play(stage, wanted):
                 trials.append(trial)
                 self._tell(scenario, trial)
-        except (LabError, OSError, ValueError) as error:
+        except (LabError, OSError, ValueError, LookupError) as error:
             broken = f"{type(error).__name__}: {error}" if not isinstance(error, LabError) else str(error)
             self.close()
         config = self._config(scenario.settings)

@@ -124,8 +124,8 @@ def sessions_of(node: Node) -> int:
     return 0 if status is None else int(status["flows"]["flows"])
 
 
-def fill(stage: Stage, sessions: int) -> None:
-    """So many UDP sessions, in both nodes' tables."""
+def fill(stage: Stage, sessions: int, mac: str = topo.LAN_VMAC) -> None:
+    """So many UDP sessions, in both nodes' tables; the frames go to this MAC address."""
     stage.say(f"opening {sessions:,} sessions")
     lab, source = stage.lab, REPOSITORY / "tests" / "bench" / "udp_sessions.c"
     program = BIN_DIR / "udp_sessions"
@@ -133,7 +133,7 @@ def fill(stage: Stage, sessions: int) -> None:
     subprocess.run(["gcc", *flags, "-o", str(program), str(source), "-lm"], check=True)
     stage.settle()
     lab.run("isp", ["ip", "route", "replace", "blackhole", OUTSIDE_PREFIX])
-    argv = [str(program), "client", "eth0", topo.LAN_VMAC, str(ENDPOINTS), "0"]
+    argv = [str(program), "client", "eth0", mac, str(ENDPOINTS), "0"]
     argv += [str(sessions), str(MILLION_PER_S)]
     wanted = sessions * FILLED_MIN
     for _ in range(FILL_ROUNDS):  # the same sessions: nobody else sends again what a full queue drops
@@ -144,12 +144,13 @@ def fill(stage: Stage, sessions: int) -> None:
     wait_until(lambda: min(map(sessions_of, nodes)) >= wanted, 60, f"both nodes have {wanted:,.0f} sessions")
 
 
+FILLED_FROM = f'\n[[routes]]\nprefix = "{INSIDE_PREFIX}"\nvia = "{topo.CLIENT_ADDRESSES[0]}"\nport = "lan"\n'
 LARGE_TABLE = Settings(
     keys=(
         ("fastpath", f"flow_cap = {MILLION + 200_000}"),
         ("timeouts", "udp_s = 3600"),
     ),
-    tail=f'\n[[routes]]\nprefix = "{INSIDE_PREFIX}"\nvia = "{topo.CLIENT_ADDRESSES[0]}"\nport = "lan"\n',
+    tail=FILLED_FROM,
 )
 ALL_DEATHS = ("R6", "R7", "R13", "R19", "R20", "B2")
 SCENARIOS = (

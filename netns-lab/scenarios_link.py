@@ -10,7 +10,7 @@ import faults
 import topo
 from pair import Node
 from sandbox import Lab, now_ns
-from scenario import Bar, Play, Scenario, Trial
+from scenario import Bar, Play, Scenario, Settings, Trial
 from scenario_stage import Stage, repeated
 from scenarios_steady import pass_time
 
@@ -73,6 +73,10 @@ def conduit_frames(nodes: Sequence[Node]) -> int:
     )
 
 
+OFTEN = ("ha", "flap_max = 100")
+"""Trials follow each other faster than a role may move for tracking (flap damping)."""
+UNDAMPED = Settings(keys=(OFTEN,))
+TRACKED = Settings(keys=(OFTEN, ("ports.wan.track", 'kind = "arp"')))
 SCENARIOS = (
     Scenario(
         "wan-down",
@@ -80,6 +84,7 @@ SCENARIOS = (
         "The WAN link of the ACTIVE node loses its carrier.",
         (Bar("sessions_lost", 0), Bar("outage_ms", OUTAGE_MS)),
         losing(carrier_lost("wan"), "node {} loses its WAN"),
+        settings=UNDAMPED,
         boxed=True,
     ),
     Scenario(
@@ -88,6 +93,7 @@ SCENARIOS = (
         "The switch no longer forwards from or to the WAN port of the ACTIVE node; its carrier stays.",
         (Bar("sessions_lost", 0), Bar("outage_ms", PROBE_MS + OUTAGE_MS)),
         losing(silently("wan"), "node {} loses its WAN, and its carrier stays"),
+        settings=TRACKED,
         boxed=True,
     ),
     Scenario(
@@ -100,6 +106,7 @@ SCENARIOS = (
             Bar("conduit_frames", 1, at_least=True),
         ),
         losing(carrier_lost("lan"), "node {} loses its LAN"),
+        settings=UNDAMPED,
         boxed=True,
     ),
     Scenario(
@@ -108,6 +115,7 @@ SCENARIOS = (
         "ACTIVE has only its LAN, PASSIVE only its WAN.",
         (Bar("sessions_lost", 0), Bar("conduit_frames", 1, at_least=True)),
         losing(crippled, "node {} loses its WAN, and its peer the LAN"),
+        settings=UNDAMPED,
         boxed=True,
     ),
 )

@@ -358,13 +358,19 @@ class UdpProbe:
         self._client = Generator(lab, "client", [*argv, UDP_PORT, str(interval_us), self._logs[1]])
         self._client.wait_event("sending", 5)
 
-    def finish(self) -> UdpResult:
-        """Stop sending, wait for the last echoes, and collect both ends' figures."""
+    def finish(self, since_ns: int = 0) -> UdpResult:
+        """Stop sending, wait for the last echoes, and collect both ends' figures.
+
+        What was lost, doubled or out of order is told of the datagrams from ``since_ns`` on: the first ones
+        of a flow may find that neighbours have yet to be asked for.
+        """
         sent = self._client.terminate()
         served = self._server.terminate()
         arrivals, echoes = self._arrivals(self._logs[0]), self._arrivals(self._logs[1])
-        there = order_of(set(range(sent["sent"])), [seq for _, seq in arrivals])
-        back = order_of({seq for _, seq in arrivals}, [seq for _, seq in echoes])
+        first = min((seq for t_ns, seq in arrivals if t_ns >= since_ns), default=0)
+        came = [seq for _, seq in arrivals if seq >= first]
+        there = order_of(set(range(first, sent["sent"])), came)
+        back = order_of(set(came), [seq for _, seq in echoes if seq >= first])
         times = array.array("Q", (t_ns for t_ns, _ in arrivals))
         gap_ns, gap_from_ns = max(
             ((after - before, before) for before, after in itertools.pairwise(times)),
@@ -557,10 +563,10 @@ class Traffic:
         rounds = self.rounds() + more
         wait_until(lambda: self.rounds() >= rounds, timeout_s, f"every connection has {more} more answers")
 
-    def finish(self) -> tuple[TcpResult, UdpResult, DownloadResult]:
-        """Wait for the end of the download, stop the rest, and collect all figures."""
+    def finish(self, since_ns: int = 0) -> tuple[TcpResult, UdpResult, DownloadResult]:
+        """Wait for the end of the download, stop the rest, and collect all figures (UDP: ``since_ns``)."""
         downloaded = self.download.finish()
-        probed = self.udp.finish()
+        probed = self.udp.finish(since_ns)
         return self.tcp.finish(), probed, downloaded
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -225,8 +226,15 @@ def test_settings_make_a_file_that_loads(scenario: Scenario, tmp_path: Path) -> 
     for section, lines in scenario.settings.keys:
         for line in lines.splitlines():
             key, _, value = line.partition(" = ")
-            assert str(getattr(getattr(config, section), key)) == value.strip('"')
+            assert str(found_in(config, f"{section}.{key}")) == value.strip('"')
     assert {str(route.via) for route in config.routes} >= {topo.ISP_ADDRESS}
+
+
+def found_in(config: Any, path: str) -> Any:
+    """The value of a key, such as ``ports.wan.track.kind``."""
+    for name in path.split("."):
+        config = config[name] if isinstance(config, Mapping) else getattr(config, name)
+    return config
 
 
 def test_a_bridge_in_each_node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -269,7 +269,7 @@ class Track(Section):
         ge=0,
         le=1000,
         description="what the port adds to a node's score while it is usable there; default 10 inside, 50 "
-        "outside. ACTIVE that has lost an outside port hands over to a ready peer of higher score",
+        "outside. ACTIVE that has lost a port hands over to a ready peer of higher score",
     )
     up_ms: int = Field(
         default=1000,

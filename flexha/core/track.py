@@ -9,13 +9,9 @@ same configuration.
 A next hop that is doubted is told to the peer as lost before we count it so ourselves: if a router hangs,
 both nodes know of the other's doubt before either gives its role away for it.
 
-The peer would do better with the role if all of this holds:
-
-* an outside port is usable there, and not here: that is what a role moves for. Without inside ports ACTIVE
-  reaches the inside through the peer at less cost than a move;
-* for each side, inside and outside, on which a port is usable here, one is usable there: a move from a node
-  that has only its LAN to one that has only its WAN gains nothing;
-* its score is higher: so it would not come back at once.
+The peer would do better with the role if its score is higher, so that it would not come back at once, and if
+for each side, inside and outside, on which a port is usable here, one is usable there: a move from a node
+that has only its LAN to one that has only its WAN gains nothing. A port of weight 0 moves nothing.
 """
 
 from __future__ import annotations
@@ -138,9 +134,8 @@ def score(ports: tuple[TrackedPort, ...], usable: frozenset[str]) -> int:
 
 def is_better(ports: tuple[TrackedPort, ...], *, here: frozenset[str], there: frozenset[str]) -> bool:
     """Whether the role would do better there. The arguments after the first are usable ports."""
-    regained = any(not port.inside for port in ports if port.name in there - here)
     sides_here, sides_there = ({p.inside for p in ports if p.name in usable} for usable in (here, there))
-    return regained and sides_here <= sides_there and score(ports, there) > score(ports, here)
+    return sides_here <= sides_there and score(ports, there) > score(ports, here)
 
 
 def _record(event: str, port: str, *, up: bool) -> Record:

@@ -19,7 +19,7 @@ FLOWS = 100
 OUTAGE_MAX_MS = 50
 PROBE_MS = 300
 """Interval and misses of the probe, together."""
-NOISE_MS = 50
+NOISE_MS = 250
 """What two busy cores that run both nodes, both switches and the traffic add."""
 
 
@@ -27,7 +27,6 @@ NOISE_MS = 50
 def probing(lab: Lab, session_pair: Pair) -> Iterator[Pair]:
     """The lab's pair, which also asks the ISP's router whether it is there: a by ARP, b by ICMP."""
     session_pair.stop_all()
-    LOG_DIR.mkdir(parents=True, exist_ok=True)
     LOG_DIR.mkdir(parents=True, exist_ok=True)
     files = {node: LOG_DIR / f"tracking-{node}.toml" for node in topo.NODES}
     for node, kind in (("a", "arp"), ("b", "icmp")):
@@ -65,19 +64,20 @@ def tracked(node: Node, port: str) -> dict[str, object]:
     return found
 
 
-def test_the_role_leaves_a_node_without_wan(lab: Lab, pair: Pair) -> None:
+@pytest.mark.parametrize(("port", "run"), [("wan", 380), ("lan", 383)])
+def test_the_role_leaves_a_node_that_lost_a_port(lab: Lab, pair: Pair, port: str, run: int) -> None:
     """Its wire loses carrier: the peer gets the role by word, and keeps it when the wire is whole."""
     old = pair.active()
     new = pair.peer(old)
-    with traffic(lab, pair, 380) as (tcp, udp):
-        with faults.link_down(lab, topo.SWITCHES["wan"], f"fx-wan-{old.name}"):
+    with traffic(lab, pair, run) as (tcp, udp):
+        with faults.link_down(lab, topo.SWITCHES[port], f"fx-{port}-{old.name}"):
             tcp.mark()
             wait_until(lambda: new.role() == "ACTIVE", 10, "the peer is ACTIVE")
             wait_until(tcp.recovered, 20, "each connection has a new request answered")
             result = udp.finish()
-            assert not tracked(old, "wan")["usable"]
-            assert not tracked(new, "wan")["peer_usable"]
-        wait_usable(old, "wan", usable=True)
+            assert not tracked(old, port)["usable"]
+            assert not tracked(new, port)["peer_usable"]
+        wait_usable(old, port, usable=True)
         assert pair.wait_settled() is new
         flows = tcp.finish()
     begun = [event["motive"] for event in old.history() if event["event"] == "handover-begun"]

@@ -30,14 +30,15 @@ ALL = frozenset(port.name for port in PORTS)
         ("isp1", "isp2", False),  # as much is lost there
         ("isp1", "isp1", False),
         ("isp1 isp2", "isp2", True),
-        ("lan", "", False),  # ACTIVE reaches it through the peer
-        ("lan dmz", "", False),
+        ("lan", "", True),
+        ("lan", "dmz", False),
+        ("lan dmz", "", True),
         ("lan dmz isp1", "isp2", True),
         ("isp1 isp2", "lan dmz", False),  # one has only an outside, the other only an inside
         ("isp1", "lan", True),
         ("isp1 lan", "isp2 dmz", False),
         ("isp1 isp2 lan dmz", "lan dmz isp1", True),  # nothing is left here
-        ("isp1 isp2 lan dmz", "isp1 isp2", False),
+        ("isp1 isp2 lan dmz", "isp1 isp2", True),
     ],
 )
 def test_who_would_do_better(lost_here: str, lost_there: str, better: bool) -> None:

@@ -260,12 +260,36 @@ static void drop_frames(struct core *c, struct birth *b)
 	counter_add(&c->commit.dropped, n);
 }
 
+/* The first of our sessions that the peer has not acknowledged. */
+static uint64_t first_unacked(const struct core *c)
+{
+	const struct commit *m = &c->commit;
+	uint64_t first = session_next_id(c);
+
+	if (m->missed.until)
+		first = m->missed.from;
+	for (uint32_t i = 0; i < m->cap && m->n; i++) {
+		if (m->births[i].id && m->births[i].idx != FLOW_NONE)
+			first = min_u64(first, m->births[i].id);
+	}
+	return first;
+}
+
+void commit_nobody(struct core *c)
+{
+	commit_set(c, false);
+	c->commit.unknown_id = 0;
+}
+
 void commit_set(struct core *c, bool on)
 {
 	struct commit *m = &c->commit;
 
 	if (on == m->on)
 		return;
+	if (!on)
+		m->unknown_id = first_unacked(c);
+	m->missed.from = m->missed.until = m->missed.ev_seq = 0;
 	m->on = on;
 	m->late_ns = 0;
 	set_degraded(m, false);
@@ -307,6 +331,14 @@ bool commit_refuses(const struct core *c, const struct flow_hot *f)
 	       mode_of(c, f) == FP_COMMIT_STRICT;
 }
 
+static void note_missed(struct commit *m, uint64_t id)
+{
+	if (!m->missed.until)
+		m->missed.from = id;
+	m->missed.until = id;
+	m->missed.ev_seq = 0;
+}
+
 void commit_born(struct core *c, uint32_t idx, const struct pkt *p)
 {
 	struct commit *m = &c->commit;
@@ -324,8 +356,10 @@ void commit_born(struct core *c, uint32_t idx, const struct pkt *p)
 	holds = holds && b;
 	if (wanted && !holds)
 		counter_add(&m->unheld, 1);
-	if (!b)
+	if (!b) {
+		note_missed(m, c->table.link[idx].id);
 		return;
+	}
 	b->id = c->table.link[idx].id;
 	b->born_ns = c->now_ns;
 	b->mode = (uint8_t)mode;
@@ -354,12 +388,20 @@ uint32_t commit_hold(struct core *c, struct fp_frame *frame, uint32_t idx)
 
 /* ---- what is told, and acknowledged ---- */
 
+static bool is_ours(const struct core *c, uint32_t idx)
+{
+	return c->table.rec[idx].cold.origin == c->cfg->origin;
+}
+
 void commit_told(struct core *c, uint32_t idx, uint64_t ev_seq)
 {
 	struct commit *m = &c->commit;
 	struct birth *b = m->n ? find(m, idx) : NULL;
 	struct commit_queue *q = &m->told;
 
+	if (unlikely(m->missed.until) && !m->missed.ev_seq && is_ours(c, idx) &&
+	    c->table.link[idx].id >= m->missed.until)
+		m->missed.ev_seq = ev_seq;
 	if (!b || b->id != c->table.link[idx].id)
 		return;
 	b->again = ev_seq;
@@ -396,6 +438,8 @@ void commit_acked(struct core *c, uint64_t ev_seq)
 		let_go(c, b, &m->released);
 		free_birth(m, b);
 	}
+	if (unlikely(m->missed.ev_seq) && ev_seq >= m->missed.ev_seq)
+		m->missed.from = m->missed.until = m->missed.ev_seq = 0;
 }
 
 void commit_refused(struct core *c, uint32_t idx, uint64_t ev_seq)
@@ -454,7 +498,13 @@ void commit_forget(struct core *c, uint32_t idx)
 
 bool commit_is_unacked(const struct core *c, uint32_t idx)
 {
-	return c->commit.n && find(&c->commit, idx);
+	const struct commit *m = &c->commit;
+	const uint64_t id = c->table.link[idx].id;
+
+	if (!m->on)
+		return !m->unknown_id || (is_ours(c, idx) && id >= m->unknown_id);
+	return (m->n && find(m, idx)) ||
+	       (m->missed.until && is_ours(c, idx) && id >= m->missed.from && id <= m->missed.until);
 }
 
 void commit_stats_read(const struct commit *m, struct fp_sync_stats *out)

@@ -101,7 +101,10 @@ struct commit_queue {
 /**
  * struct commit - Output commit of one worker
  * @on:          a peer is in sync
+ * @unknown_id:  while it is not: nobody has acknowledged our sessions of this id and later ones; 0: none at all
  * @is_degraded: bounded sessions are not held
+ * @missed:      while it is: sessions that found no place in @births, from the first to the last such; once the last
+ *               (or one after it) was told, the number of that event. All 0: there are none
  * @late_ns:     when a session was let go, and none has been acknowledged within hold_ms since; 0: none
  * @bad_ns:      when the lag was last found to be too long
  * @cap:         places in @births
@@ -130,6 +133,10 @@ struct commit_queue {
 struct commit {
 	bool on;
 	bool is_degraded;
+	uint64_t unknown_id;
+	struct {
+		uint64_t from, until, ev_seq;
+	} missed;
 	uint64_t late_ns, bad_ns;
 	uint32_t cap, n_buckets, n, n_untold, each;
 	struct birth *births;
@@ -228,8 +235,14 @@ bool commit_pop(struct core *c, struct fp_frame *out);
  */
 void commit_clear(struct core *c, uint32_t verdict);
 
+/* commit_nobody() - Nobody has what was told so far: there is another peer, or none */
+void commit_nobody(struct core *c);
+
 /**
  * commit_is_unacked() - Is this session among those that the peer has not acknowledged?
+ *
+ * While no peer is in sync, nobody acknowledges what is told: then each that is new since is. Where it cannot be
+ * known of one (there were too many at a time), it is taken to be one of them.
  */
 bool commit_is_unacked(const struct core *c, uint32_t idx);
 

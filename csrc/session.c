@@ -71,7 +71,8 @@ void session_changed(struct core *c, uint32_t idx, struct session_was was, bool 
 
 static void identify(struct core *c, uint32_t idx)
 {
-	c->table.link[idx].id = c->cfg->flow_id_base + ++c->flow_seq * c->cfg->n_workers + c->worker;
+	c->table.link[idx].id = session_next_id(c);
+	c->flow_seq++;
 	c->table.rec[idx].cold.origin = c->cfg->origin;
 }
 

@@ -94,6 +94,12 @@ void session_set_rule(struct core *c, uint32_t idx, uint16_t rule);
  */
 uint32_t session_shard(const struct fp_config *cfg, const struct flow_hot *f);
 
+/* session_next_id() - Identity of the next session that is made here; they grow */
+static inline uint64_t session_next_id(const struct core *c)
+{
+	return c->cfg->flow_id_base + (c->flow_seq + 1) * c->cfg->n_workers + c->worker;
+}
+
 /**
  * session_timeout() - Lifetime of a record in its state, in wheel ticks
  */

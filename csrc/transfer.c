@@ -255,7 +255,7 @@ void core_track(struct core *c, bool on)
 {
 	if (c->changes.track == on)
 		return;
-	commit_set(c, false); /* nobody will acknowledge anything */
+	commit_nobody(c); /* nobody will acknowledge anything */
 	core_forget_changes(c);
 	digest_forget(c, UINT64_MAX);
 	c->changes.track = on;

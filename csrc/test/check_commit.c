@@ -369,6 +369,75 @@ static void check_strict_full(void)
 }
 
 /* More births than the table has places for. */
+/* So many sessions a walk gives this fate. */
+static uint32_t fates(struct rig *r, enum fp_fate fate)
+{
+	struct fp_flow_rec out[64];
+	uint32_t slot = 0, n = 0;
+	bool done = false;
+
+	while (!done) {
+		const uint32_t got = core_walk(&r->core, &slot, out, ARRAY_SIZE(out), &done, r->now_ns);
+
+		for (uint32_t i = 0; i < got; i++)
+			n += out[i].fate == fate;
+	}
+	return n;
+}
+
+/* Spec: B5. What is told while nobody acknowledges is not known to be anywhere else. */
+static void check_nobody_acknowledges(void)
+{
+	struct rig *r = held_make_as(FP_COMMIT_ASYNC);
+
+	packet(r, 1, 1);
+	CHECK_EQ(300, ack(r, tell(r)), 0);
+	packet(r, 2, 1);
+	tell(r);
+	CHECK_EQ(301, fates(r, FP_FATE_UNACKED), 1);
+	commit_set(&r->core, false);
+	packet(r, 3, 1);
+	CHECK_EQ(302, fates(r, FP_FATE_UNTOLD), 1);
+	tell(r);
+	CHECK_EQ(303, fates(r, FP_FATE_LIVES), 1);
+	CHECK_EQ(304, fates(r, FP_FATE_UNACKED), 2);
+	commit_set(&r->core, true); /* the tables agree: it has all that was told */
+	CHECK_EQ(305, fates(r, FP_FATE_LIVES), 3);
+	/* Of a peer that has to get everything anew nothing is known. */
+	core_track(&r->core, false);
+	core_track(&r->core, true);
+	core_sweep_start(&r->core, UINT64_MAX);
+	tell(r);
+	CHECK_EQ(306, fates(r, FP_FATE_LIVES), 0);
+	commit_set(&r->core, true);
+	CHECK_EQ(307, fates(r, FP_FATE_LIVES), 3);
+	rig_free(r);
+}
+
+/* More at a time than there is room for: they are not known to be held, until they are. */
+static void check_births_that_were_missed(void)
+{
+	struct fp_config cfg = held_config(FP_COMMIT_ASYNC);
+	struct rig *r;
+	uint64_t seq;
+
+	cfg.flow_cap = 20000;
+	r = held_make(&cfg);
+	n_sent = 0;
+	for (uint32_t session = 1; session <= COMMIT_BIRTHS; session++, n_sent = 0) {
+		packet(r, (uint16_t)session, 0);
+		if (session % 1000 == 0)
+			tell(r);
+	}
+	seq = tell(r);
+	CHECK_EQ(310, fates(r, FP_FATE_UNACKED), COMMIT_BIRTHS);
+	ack(r, seq - 1);
+	CHECK_EQ(311, fates(r, FP_FATE_UNACKED), COMMIT_BIRTHS / 2);
+	ack(r, seq);
+	CHECK_EQ(312, fates(r, FP_FATE_LIVES), COMMIT_BIRTHS);
+	rig_free(r);
+}
+
 static void check_births_full(enum fp_commit mode)
 {
 	struct fp_config cfg = held_config(mode);
@@ -694,6 +763,8 @@ int main(void)
 	check_fenced();
 	check_frames_full();
 	check_strict_full();
+	check_nobody_acknowledges();
+	check_births_that_were_missed();
 	check_births_full(FP_COMMIT_BOUNDED);
 	check_births_full(FP_COMMIT_STRICT);
 	check_births_of_async();

@@ -599,7 +599,8 @@ class Sync(Section):
         default="bounded",
         description="packets of a session that the peer has not acknowledged: async lets them pass; bounded "
         "lets them wait for the acknowledgement, hold_ms at most; strict until it comes, and drops what "
-        "has waited 3 seconds. While no peer is in sync nothing waits",
+        "has waited 3 seconds. While no peer is in sync nothing waits; one that lives, and whose connection "
+        "broke, counts as in sync for 3 seconds",
     )
     hold_ms: int = Field(
         default=20,

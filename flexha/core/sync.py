@@ -289,7 +289,9 @@ def _dispatch(session: Session, event: Input, now: Ns) -> Result:  # noqa: C901 
             said = () if session.mode is Mode.DOWN else (SendSync(sync_wire.encode(message)),)
             return session, said
         case PeerGone(reason):
-            return _close(session, now, reason)
+            session, outputs = _close(session, now, reason)
+            session, more = _by_sender(session, sync_sender.alone(session.sender))
+            return session, (*outputs, *more)
 
 
 # ---- connection --------------------------------------------------------------------------------------

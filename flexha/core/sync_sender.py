@@ -8,6 +8,11 @@ of our stream and waits in the window until the peer says that it is live in its
 frees the tombstones that it covered. A peer that reconnects and still has our stream gets the window again
 (``Resume``). Any other peer gets a bulk: a sweep of all shards.
 
+A connection that breaks is not a peer that is gone: as long as heartbeats say that it lives, commit
+goes on for ``commit_away_ms``. Sessions that begin meanwhile wait as their mode says, and are acknowledged
+once the window has been sent again; a key that changes, or one lost segment, exposes nobody. Then there is no
+peer in sync.
+
 A sweep is a walk of some shards, interleaved with live changes; in the stream it stands between
 ``SweepBegin`` and ``SweepEnd``, which are numbered and acknowledged like batches. Each worker's part has
 both of its own, exactly where the worker says so between its records (``SweepBegun``, ``SweepWalked``): what
@@ -46,7 +51,7 @@ from flexha.core.events import DigestDrained, FlowsDrained, Refused
 from flexha.core.evolve import replace
 from flexha.core.shards import ALL, NONE, Shards
 from flexha.core.sync_wire import Batch, FrameBuffer, Resume, Stream, SweepBegin, SweepEnd
-from flexha.units import NS_PER_S, Ns
+from flexha.units import NS_PER_S, Ns, ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +68,9 @@ class SyncLimits:
     """A longer frame closes the connection."""
     resume_hold_s: float = 3600.0
     """How long changes are tracked for a peer that is away; then it needs a bulk."""
+    commit_away_ms: int = 3000
+    """New sessions wait for a peer whose connection is gone, and which lives, for so long; as long as strict
+    ones do (``csrc/commit.h``)."""
     audit_s: float = 1.0
     """How often both tables are compared."""
     beat_ms: int = 500
@@ -138,6 +146,8 @@ class Sender:
     drain: Drain | None = None
     committing: bool = False
     """New sessions wait for the peer's acknowledgement."""
+    commit_until: Ns | None = None
+    """... and there is no connection: until then."""
     bulks: int = 0
     repairs: int = 0
     records_sent: int = 0
@@ -213,7 +223,12 @@ def abdicate(sender: Sender) -> Result:
 def _commit(sender: Sender, *, on: bool) -> Result:
     if sender.committing == on:
         return sender, ()
-    return replace(sender, committing=on), (SetCommit(on),)
+    return replace(sender, committing=on, commit_until=None), (SetCommit(on),)
+
+
+def alone(sender: Sender) -> Result:
+    """The peer is dead or gone: nobody waits for it."""
+    return _commit(sender, on=False)
 
 
 # ---- the peer comes and goes -------------------------------------------------------------------------
@@ -221,24 +236,29 @@ def engage(sender: Sender, has_stream: Stream | None, has_seq: int, now: Ns) -> 
     """The peer wants changes, and holds what ``has_stream`` told up to number ``has_seq``."""
     kept = sender.is_followed  # else batches were discarded meanwhile
     resumable = kept and has_stream == sender.stream and sender.tracking
-    sender, outputs = _commit(replace(sender, engaged=True, hold_until=None, stuck=None), on=False)
+    sender = replace(sender, engaged=True, hold_until=None, commit_until=None, stuck=None)
     if resumable and sender.acked_seq <= has_seq <= sender.sent_seq:
-        sender, more = _resume(replace(sender, audit=audits.begin(sender.audit, now)), has_seq)
+        sender, outputs = _resume(replace(sender, audit=audits.begin(sender.audit, now)), has_seq)
     else:
         first_at = Ns(now + sender.audit.interval)  # or when the bulk ends, whatever comes first
-        sender, more = _begin_bulk(replace(sender, audit=audits.begin(sender.audit, first_at)))
+        sender, outputs = _begin_bulk(replace(sender, audit=audits.begin(sender.audit, first_at)))
     sender, last = _start_sweep(sender)
-    return sender, (*outputs, *more, *last, _credit(sender))
+    return sender, (*outputs, *last, _credit(sender))
 
 
 def disconnected(sender: Sender, now: Ns) -> Result:
     """The connection is gone. The peer may come back and resume, so changes are tracked for a while."""
     if not sender.engaged:
         return sender, ()
-    sender, outputs = _commit(sender, on=False)
-    hold_until = Ns(now + int(sender.limits.resume_hold_s * NS_PER_S))
-    sender = replace(sender, audit=audits.end(sender.audit), engaged=False, hold_until=hold_until, drain=None)
-    return sender, (*outputs, SetDrainCredit(0))
+    sender = replace(
+        sender,
+        audit=audits.end(sender.audit),
+        engaged=False,
+        hold_until=Ns(now + int(sender.limits.resume_hold_s * NS_PER_S)),
+        commit_until=Ns(now + ms(sender.limits.commit_away_ms)) if sender.committing else None,
+        drain=None,
+    )
+    return sender, (SetDrainCredit(0),)
 
 
 def _resume(sender: Sender, has_seq: int) -> Result:
@@ -259,7 +279,9 @@ def _begin_bulk(sender: Sender) -> Result:
     """
     stream = sender.stream
     assert stream is not None
+    sender, first = _commit(sender, on=False)
     sender, outputs = _stop_tracking(sender)
+    outputs = (*first, *outputs)
     sender = replace(
         sender,
         tracking=True,
@@ -512,16 +534,21 @@ def progress(sender: Sender, now: Ns) -> Result:
 def timer(sender: Sender, now: Ns) -> Result:
     """Give up a peer that stayed away too long; compare tables; try again to repair."""
     if sender.hold_until is not None and now >= sender.hold_until:
-        sender, outputs = abdicate(sender)
+        sender, given_up = abdicate(sender)
         return sender, (
-            *outputs,
+            *given_up,
             Record(Level.WARNING, "sync-resume-expired", {"hold_s": sender.limits.resume_hold_s}),
         )
+    outputs: tuple[Output, ...] = ()
+    if sender.commit_until is not None and now >= sender.commit_until:
+        sender, outputs = _commit(sender, on=False)
+        fields = {"away_ms": sender.limits.commit_away_ms}
+        outputs = (*outputs, Record(Level.WARNING, "commit-off", fields, history=True))
     audit, due, asked = audits.timer(sender.audit, now)
     if audit is sender.audit:
-        return sender, ()
+        return sender, outputs
     sender, more = _repair(replace(sender, audit=audit), due)
-    return sender, (*asked, *more)
+    return sender, (*outputs, *asked, *more)
 
 
 def watch(sender: Sender, now: Ns) -> tuple[Sender, bool]:
@@ -542,7 +569,7 @@ def _stalls_at(sender: Sender, since: Ns) -> Ns:
 
 def next_deadline(sender: Sender) -> Ns | None:
     """The earliest timer that runs."""
-    deadlines = [audits.next_deadline(sender.audit), sender.hold_until]
+    deadlines = [audits.next_deadline(sender.audit), sender.hold_until, sender.commit_until]
     if sender.stuck is not None and sender.engaged:
         deadlines.append(_stalls_at(sender, sender.stuck[1]))
     return min((t for t in deadlines if t is not None), default=None)

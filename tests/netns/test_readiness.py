@@ -130,6 +130,11 @@ def wait_reason(node: Node, code: str, text: str = "") -> None:
     wait_until(said, WAIT_S, f"node {node.name} says {code} {text}")
 
 
+def wait_dying(node: Node, n: int) -> None:
+    """Wait until a node says that so many sessions would die with it."""
+    wait_until(lambda: Asked(node).answer["sessions"]["die"] == n, WAIT_S, f"{n} sessions would die")
+
+
 def send(lab: Lab, *ports: int) -> str:
     """One datagram to each of these ports of the server, each a session; the client's ADDRESS:PORT."""
     with lab.open_socket("client", socket.AF_INET, socket.SOCK_DGRAM) as client:
@@ -237,12 +242,20 @@ def test_without_a_peer_everything_is_lost(lab: Lab, ready_pair: Pair) -> None:
 
 
 def test_a_pair_without_its_cross_connect_says_so(lab: Lab, ready_pair: Pair) -> None:
-    """Both nodes live and hear each other, but nothing is told. Spec: B5."""
+    """Both nodes live and hear each other, but nothing is told: who begins now would die. Spec: B1, B5."""
     active = ready_pair.active()
     wait_lossless(active)
     with faults.xc_cut(lab):
         for node in ready_pair.nodes.values():
             wait_reason(node, "connecting")
+        send(lab, ASYNC)
+        wait_dying(active, 1)
+        wait_until(
+            lambda: any(e["event"] == "commit-off" for e in active.history()), WAIT_S, "nobody waits any more"
+        )
+        wait_dying(active, 1)
+        send(lab, STRICT)
+        wait_dying(active, 2)
     for node in ready_pair.nodes.values():
         wait_lossless(node)
 

@@ -131,7 +131,9 @@ class Judge:
             raise SimulationError(f"{process.name}: {len(sender.window)} batches in the window")
         if process.counters.get("audit.differing") and not self.world.flipped:
             raise SimulationError(f"{process.name}: the tables differ at a place in the stream")
-        if process.fastpath.commit != (sender.engaged and sender.audit.in_sync):
+        in_sync = sender.engaged and sender.audit.in_sync
+        awaited = sender.commit_until is not None or (sender.engaged and not sender.bulk)  # it may be resumed
+        if process.fastpath.commit not in {in_sync, in_sync or awaited}:
             raise SimulationError(f"{process.name}: commit is {process.fastpath.commit}")
         if process.history and process.history[-1][0] == self.now:
             _, what, fields = process.history[-1]

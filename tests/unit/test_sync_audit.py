@@ -28,6 +28,7 @@ from sync_cores import (
 from flexha.core.actions import (
     AskDigest,
     Count,
+    Record,
     SetCommit,
     StartSweep,
 )
@@ -73,14 +74,31 @@ def test_each_worker_tells_its_own_shards() -> None:
 
 
 def test_packets_wait_for_a_peer_in_sync_only() -> None:
-    """B1: without a peer nothing is held."""
+    """B1: without a peer nothing is held; one whose connection breaks is given some time."""
     core = sending()
     assert only(core.agree(), SetCommit) == [SetCommit(on=True)]
     core.sleep(1000)
     assert only(core.agree(), SetCommit) == [], "said once"
-    assert only(core.do(SyncClosed("cut")), SetCommit) == [SetCommit(on=False)]
+    assert only(core.do(SyncClosed("cut")), SetCommit) == []
+    assert only(core.sleep(LIMITS.commit_away_ms - 1), SetCommit) == []
+    gone = core.sleep(1)
+    assert only(gone, SetCommit) == [SetCommit(on=False)]
+    assert [r.event for r in only(gone, Record)] == ["commit-off"]
     core.do(SyncConnected(), joins(core, OURS, 3, Role.PASSIVE))
     assert only(core.agree(), SetCommit) == [SetCommit(on=True)]
+
+
+def test_packets_wait_while_the_connection_is_made_anew() -> None:
+    """B1: a peer that resumes acknowledges what began meanwhile; one that has forgotten gets a bulk first."""
+    core = in_sync()
+    assert only(core.do(SyncClosed("cut")), SetCommit) == []
+    core.sleep(500)
+    has = core.state.session.sender.sent_seq
+    resumed = core.do(SyncConnected(), joins(core, OURS, has, Role.PASSIVE))
+    assert only(resumed, SetCommit) == []
+    assert only(core.sleep(LIMITS.commit_away_ms), SetCommit) == [], "it is back: no time runs"
+    core.do(SyncClosed("cut"))
+    assert only(core.do(SyncConnected(), joins(core)), SetCommit) == [SetCommit(on=False)]
 
 
 def test_nobody_waits_for_a_dead_peer() -> None:

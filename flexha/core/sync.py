@@ -69,6 +69,8 @@ from flexha.units import EPOCH, NO_TERM, NS_PER_S, Ns, Term, ms
 __all__ = ["SyncLimits"]
 
 COMPLAINT_S: Final = 60
+OFFENCE_PAUSE_MAX_S: Final = 32
+OFFENCES_MAX: Final = 10
 """A connection that ends for the reason that ended the last one is a warning again only after so long."""
 RECEIVING_ROLES: Final = (Role.JOINING, Role.PASSIVE)
 
@@ -212,6 +214,10 @@ class Session:
     """A message of a later version came on this connection, and was recorded."""
     heard_at: Ns = EPOCH
     said_at: Ns = EPOCH
+    offences: int = 0
+    """Connections that ended because the ACTIVE peer said what is wrong, since the tables were last equal."""
+    wary_until: Ns | None = None
+    """Until then it is not followed."""
     closed_for: str = ""
     """Why the last connection ended."""
     closed_at: Ns = EPOCH
@@ -239,6 +245,8 @@ def step(session: Session, event: Input, now: Ns) -> Result:
             sent += len(output.data)
     if sent:
         session = replace(session, bytes_sent=session.bytes_sent + sent, said_at=now)
+    if session.receiver.synced and session.offences:
+        session = replace(session, offences=0)
     if session.receiver.synced != was_synced:
         outputs = (*outputs, SyncedChanged(session.receiver.synced))
     return session, outputs
@@ -246,7 +254,7 @@ def step(session: Session, event: Input, now: Ns) -> Result:
 
 def next_deadline(session: Session) -> Ns | None:
     """The earliest timer that runs."""
-    deadlines = [sync_sender.next_deadline(session.sender)]
+    deadlines = [sync_sender.next_deadline(session.sender), session.wary_until]
     if session.mode is not Mode.DOWN:
         deadlines.append(Ns(session.said_at + ms(session.limits.beat_ms)))
         deadlines.append(Ns(session.heard_at + ms(session.limits.silence_ms)))
@@ -272,7 +280,7 @@ def _dispatch(session: Session, event: Input, now: Ns) -> Result:  # noqa: C901 
         case TimerFired():
             return _timer(session, now)
         case TakeRole(role, term):
-            return _take_role(session, role, term)
+            return _take_role(session, role, term, now)
         case BeginDrain():
             return _begin_drain(session, now)
         case Settle():
@@ -317,10 +325,15 @@ def _disconnected(session: Session, now: Ns, reason: str) -> Result:
         receiver=sync_receiver.disconnected(session.receiver),
     )
     facts = (DrainFailed(f"the sync connection closed: {reason}"),) if drain is not None else ()
-    again = reason == session.closed_for and now < session.closed_at + COMPLAINT_S * NS_PER_S
+    again = _kind(reason) == _kind(session.closed_for) and now < session.closed_at + COMPLAINT_S * NS_PER_S
     session = replace(session, closed_for=reason, closed_at=session.closed_at if again else now)
     level = Level.DEBUG if again else Level.WARNING
     return session, (*outputs, Record(level, "sync-closed", {"reason": reason}), *facts)
+
+
+def _kind(reason: str) -> str:
+    """Reasons that differ in numbers only are of one kind."""
+    return "".join(c for c in reason if not c.isdigit())
 
 
 def _close(session: Session, now: Ns, reason: str) -> Result:
@@ -356,6 +369,9 @@ def _timer(session: Session, now: Ns) -> Result:
         outputs = (*outputs, Count("sync.ack_stalled"), *more)
     session, more = _by_sender(session, sync_sender.timer(session.sender, now))
     outputs = (*outputs, *more)
+    if session.wary_until is not None and now >= session.wary_until:
+        session, more = _engage(replace(session, wary_until=None), now)
+        outputs = (*outputs, *more)
     if session.mode is not Mode.DOWN and now >= session.said_at + ms(session.limits.beat_ms):
         outputs = (*outputs, SendSync(sync_wire.encode(Beat())))
     return session, outputs
@@ -378,10 +394,21 @@ def _received(session: Session, data: bytes, now: Ns) -> Result:
                 break
     except RemoteProtocolError as error:
         if session.mode is Mode.RECEIVING:  # a resume would bring the same again
+            session = _offended(session, now)
             session = replace(session, receiver=sync_receiver.forget(session.receiver))
         session, more = _close(session, now, str(error))
         outputs = (*outputs, Count(f"sync.{error.reason}"), *more)
     return session, outputs
+
+
+def _offended(session: Session, now: Ns) -> Session:
+    """What the ACTIVE peer said is wrong; it will be told to begin anew, but not again and again.
+
+    The first time may be an accident: no pause. Then 1 s, 2 s, and so on.
+    """
+    pause_s = 0 if session.offences == 0 else min(2 ** (session.offences - 1), OFFENCE_PAUSE_MAX_S)
+    wary_until = Ns(now + pause_s * NS_PER_S)
+    return replace(session, offences=min(session.offences + 1, OFFENCES_MAX), wary_until=wary_until)
 
 
 def _on_message(session: Session, message: Message, now: Ns) -> Result:
@@ -402,9 +429,9 @@ def _on_hello(session: Session, message: Hello, now: Ns) -> Result:
         return _refuse(session, differs, now)
     if session.differs:
         session, record = replace(session, differs=()), Record(Level.INFO, "sync-config-agrees", history=True)
-        session, outputs = _engage(replace(session, peer=message))
+        session, outputs = _engage(replace(session, peer=message), now)
         return session, (record, *outputs)
-    return _engage(replace(session, peer=message))
+    return _engage(replace(session, peer=message), now)
 
 
 def _refuse(session: Session, differs: tuple[str, ...], now: Ns) -> Result:
@@ -418,15 +445,17 @@ def _refuse(session: Session, differs: tuple[str, ...], now: Ns) -> Result:
     return session, (Record(Level.ERROR, "sync-config-differs", fields, history=True), *outputs)
 
 
-def _engage(session: Session) -> Result:
-    """Choose the mode by both roles."""
+def _engage(session: Session, now: Ns) -> Result:
+    """Choose the mode by both roles. A peer that was wrong lately is followed after a pause only."""
     peer = session.peer
     if peer is None or (session.mode is Mode.SENDING and _may_send(session)):
         return session, ()
     if session.role in RECEIVING_ROLES and peer.role is Role.ACTIVE and peer.term >= session.term:
         if session.mode is Mode.RECEIVING:
             return session, ()
-        session = replace(session, mode=Mode.RECEIVING)
+        if session.wary_until is not None and now < session.wary_until:
+            return replace(session, mode=Mode.IDLE), ()
+        session = replace(session, mode=Mode.RECEIVING, wary_until=None)
         return _by_receiver(session, sync_receiver.want(session.receiver))
     was_sending = session.mode is Mode.SENDING
     session = replace(session, mode=Mode.IDLE, receiver=sync_receiver.disconnected(session.receiver))
@@ -659,6 +688,8 @@ def _imported(session: Session, event: FlowsImported, now: Ns) -> Result:
         if event.absurd and connected:
             return _absurd(session, event, now)
         return _by_receiver(session, sync_receiver.imported(session.receiver, event, connected=connected))
+    if event.offence is not None:
+        session = _offended(session, now)
     receiver = sync_receiver.import_failed(session.receiver, offence=event.offence is not None)
     session, outputs = _close(
         replace(session, receiver=receiver), now, f"batch {event.seq} refused: {event.error}"
@@ -685,7 +716,7 @@ def _absurd(session: Session, event: FlowsImported, now: Ns) -> Result:
     return session, (count, *outputs)
 
 
-def _take_role(session: Session, role: Role, term: Term) -> Result:
+def _take_role(session: Session, role: Role, term: Term, now: Ns) -> Result:
     """Our role or term has changed: the halves learn what it means, the peer hears of it."""
     was, session = session.role, replace(session, role=role, term=term)
     outputs: tuple[Output, ...] = ()
@@ -704,7 +735,7 @@ def _take_role(session: Session, role: Role, term: Term) -> Result:
     if session.mode is Mode.DOWN:
         return session, outputs
     hello = _hello(session)
-    session, more = _engage(session)
+    session, more = _engage(session, now)
     return session, (*outputs, hello, *more)
 
 

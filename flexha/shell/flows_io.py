@@ -260,7 +260,8 @@ class FlowsIo:
             imported = self._fastpath.import_sections(sections)
         except FastpathError as error:
             self._counters.add("sync.import_refused_batches")
-            log.warning("sync.import_refused", seq=seq, error=error)
+            if self._bursts.begins("import_refused"):
+                log.warning("sync.import_refused", seq=seq, error=error)
             offence = OFFENCES.get(error.errno or 0)
             self._refused = FlowsImported(seq, error=str(error), offence=offence)
             return

@@ -46,6 +46,8 @@ from flexha.core.actions import (
     Count,
     EndImport,
     ImportFlows,
+    Level,
+    Record,
     SetDrainCredit,
     SetPulse,
     StartSweep,
@@ -480,6 +482,29 @@ def test_a_refused_batch_ends_the_connection_and_asks_for_a_bulk() -> None:
     said = sent(core.do(SyncConnected(), received(core.peer_hello(Role.ACTIVE))))
     assert isinstance(said[-1], Want)
     assert said[-1].stream is None
+
+
+def test_a_peer_that_is_wrong_again_and_again_is_followed_after_a_pause_only() -> None:
+    """Spec: R22. Else one bulk would follow the other; and the log has one line for all of them."""
+    core = joining()
+    bad = (SweepBegin(THEIRS, 1, ALL), batch(7))  # a gap
+    levels: list[Level] = []
+    for pause_s in (0, 1, 2, 4, 8, 16, 32, 32):
+        levels += [r.level for r in only(core.do(received(*bad)), Record) if r.event == "sync-closed"]
+        said = sent(core.do(SyncConnected(), received(core.peer_hello(Role.ACTIVE))))
+        assert any(isinstance(message, Want) for message in said) is (pause_s == 0)
+        for _ in range(pause_s - 1):
+            said = sent((*core.sleep(1000), *core.do(received(Beat()))))
+            assert not any(isinstance(message, Want) for message in said)
+        if pause_s:
+            assert not any(isinstance(message, Want) for message in sent(core.sleep(999)))
+            assert any(isinstance(message, Want) for message in sent(core.sleep(1)))
+    assert levels[0] is Level.WARNING
+    assert set(levels[1:4]) == {Level.DEBUG}
+    # Once both tables are equal it is trusted as at first.
+    bulk = received(SweepBegin(THEIRS, 1, ALL), batch(2), SweepEnd(3, ALL), digest(3))
+    core.do(bulk, FlowsImported(3), DigestsRead(3, ALL, 0))
+    assert core.state.session.offences == 0
 
 
 def test_a_fast_path_that_keeps_refusing_is_a_fault() -> None:

@@ -476,7 +476,9 @@ def verdict(sender: Sender, message: sync_wire.Audit, now: Ns) -> Result:
     if message.seq > sender.sent_seq:
         raise RemoteProtocolError("bad_audit", f"audit of {message.seq}, sent {sender.sent_seq}")
     audit, due, outputs = audits.answered(sender.audit, message, now)
-    sender, more = _commit(replace(sender, audit=audit), on=audit.in_sync)
+    # Some shards were found equal, and others are still being asked about: that ends nothing.
+    on = audit.in_sync or (sender.committing and not audit.differing)
+    sender, more = _commit(replace(sender, audit=audit), on=on)
     sender, last = _repair(sender, due)
     return sender, (*outputs, *more, *last)
 

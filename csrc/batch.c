@@ -6,6 +6,7 @@
 
 #include "batch.h"
 #include "plane.h"
+#include "tx.h"
 
 enum {
 	WORTH_IT = 4,    /* frames, from which on a batch is cheaper than calls of their own */
@@ -103,11 +104,9 @@ int batch_rx(struct worker *w, struct chan *ch)
 /* By the ring; false if it cannot be. */
 static bool list(struct batch *b, const struct chan *ch, const struct fp_frame *frame)
 {
-	struct piece piece;
-
-	if (!uring_is_open(&b->ring) || !ch->ops->tx_piece || !ch->ops->tx_piece(ch, frame, &piece))
+	if (!uring_is_open(&b->ring) || !ch->ops->tx_piece || !ch->ops->tx_piece(ch, frame, &b->pieces[b->n]))
 		return false;
-	uring_add(&b->ring, true, ch->fd, piece.data, piece.len);
+	b->fds[b->n] = ch->fd;
 	return true;
 }
 
@@ -136,10 +135,31 @@ static uint32_t write_all(struct batch *b)
 
 	if (b->many)
 		return b->many->ops->tx_many(b->many, b->frames, b->n);
+	for (uint32_t i = 0; i < b->n; i++)
+		uring_add(&b->ring, true, b->fds[i], b->pieces[i].data, b->pieces[i].len);
 	uring_run(&b->ring);
 	for (uint32_t i = 0; i < b->n; i++)
 		sent |= (uint32_t)(b->ring.res[i] >= 0) << i;
 	return sent;
+}
+
+/* The last look at the fence, right before the system call: a stop since the frames were collected ends here. */
+static void drop_fenced(struct worker *w)
+{
+	const enum fence_says says = tx_look(w);
+	struct batch *b = &w->batch;
+	uint32_t n = 0;
+
+	if (likely(says == FENCE_OPEN))
+		return;
+	for (uint32_t i = 0; i < b->n; i++) {
+		if (tx_is_fenced(w, b->frames[i], says))
+			continue;
+		b->frames[n] = b->frames[i];
+		b->pieces[n] = b->pieces[i];
+		b->fds[n++] = b->fds[i];
+	}
+	b->n = n;
 }
 
 void batch_flush(struct worker *w)
@@ -149,7 +169,8 @@ void batch_flush(struct worker *w)
 
 	if (b->n == 0)
 		return;
-	sent = write_all(b);
+	drop_fenced(w);
+	sent = b->n ? write_all(b) : 0;
 	for (uint32_t i = 0; i < b->n; i++) {
 		struct port_counters *pc = &w->ports[b->frames[i]->out_port];
 

@@ -8,7 +8,8 @@
  *   one was, or where frames were so long that another call does not matter; then the driver reads by itself. Packet sockets
  *   have a ring instead.
  *
- *   Writing: frames are collected for at most FP_TX_BURST, which is what may leave after one look at the fence.
+ *   Writing: frames are collected for at most FP_TX_BURST, which is what may leave after one look at the fence; the
+ *   last look is taken right before they are written.
  *   Whatever cannot be written as it is (cut, completed, to another worker, to the kernel) makes the collected
  *   ones go first, so the order is kept.
  *

@@ -13,6 +13,10 @@
  * Prohibited: pulse setting ACTIVE. Ceasing to forward needs no permission; beginning to needs the role
  * machine.
  *
+ * The word is worth something only until the lease ends (lease.h), which the pulse thread renews. Who wakes from a
+ * stop looks at the lease and then at the word, and only then at the clock: a lease renewed after the word was
+ * read would speak for a word that is not that one any more.
+ *
  * The two may race: control sets ACTIVE while pulse hears a higher term. Each writes its own word first and
  * then looks at the other's (all seq_cst), so at least one of them sees both, and fences.
  */
@@ -38,7 +42,10 @@ static_assert(TERM_MAX < UINT64_MAX >> FENCE_ROLE_BITS, "a term fits beside the 
 struct fence {
 	CACHE_ALIGNED _Atomic uint64_t word;
 	_Atomic uint64_t heard_term; /* highest term that the peer claimed as ACTIVE */
+	_Atomic uint64_t lease_until_ns;
 };
+
+enum fence_says { FENCE_CLOSED, FENCE_OPEN, FENCE_EXPIRED };
 
 static inline uint64_t fence_word(uint32_t role, uint64_t term)
 {
@@ -64,6 +71,21 @@ static inline uint64_t fence_read(const struct fence *f)
 static inline bool fence_is_active(const struct fence *f)
 {
 	return fence_role(fence_read(f)) == FP_ROLE_ACTIVE;
+}
+
+static inline uint64_t fence_lease(const struct fence *f)
+{
+	return atomic_load_explicit(&((struct fence *)(uintptr_t)f)->lease_until_ns, memory_order_acquire);
+}
+
+/**
+ * fence_renew() - The word may be believed until then
+ *
+ * Context: pulse thread, after it has lowered the fence if that was due; control before that thread starts.
+ */
+static inline void fence_renew(struct fence *f, uint64_t until_ns)
+{
+	atomic_store_explicit(&f->lease_until_ns, until_ns, memory_order_release);
 }
 
 /**

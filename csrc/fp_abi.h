@@ -110,7 +110,7 @@ struct fp_timeouts {          /* seconds; minima of RFC 5382 REQ-5, RFC 4787 REQ
 struct fp_pulse_cfg {
 	uint32_t interval_ms;     /* heartbeat interval; default 50 */
 	uint32_t dead_after;      /* intervals of silence that make a path silent; default 3 */
-	uint32_t control_dead_ms; /* reserved for the lease; the liveness counter is sent today */
+	uint32_t lease_ms;        /* so long after the pulse thread was last seen a role may be believed (lease.h says what bounds it); 0: for ever */
 	uint16_t udp_port;        /* heartbeat UDP port on every path, host order */
 	uint16_t confirm_ms;      /* silence after a mark of the peer's death that confirms it, at most interval_ms * dead_after; 0: nobody is suspected */
 	uint32_t pair_id;         /* CRC-32 of the pair's name: a heartbeat of another pair is dropped */

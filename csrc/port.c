@@ -6,7 +6,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#include "fence.h"
+#include "fence_look.h"
 #include "gso.h"
 #include "ip_cut.h"
 #include "port.h"
@@ -14,7 +14,7 @@
 /* May another frame leave? Counted over all that one becomes; for the first the caller has looked. */
 static bool may_go_on(const struct fence *fence, uint32_t n)
 {
-	return !fence || n == 0 || n % FP_TX_BURST || fence_is_active(fence);
+	return !fence || n == 0 || n % FP_TX_BURST || fence_look(fence) == FENCE_OPEN;
 }
 
 static int tx_one(struct chan *ch, const struct fp_frame *frame, uint64_t *bytes)

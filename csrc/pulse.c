@@ -6,7 +6,8 @@
 
 #include "pulse.h"
 
-#define ANSWER_NS NS_PER_MS
+#define ANSWER_NS   NS_PER_MS
+#define TAKEOVER_NS (50 * NS_PER_MS) /* for control to begin a reign after the peer was judged dead */
 
 static uint64_t dead_ns(const struct pulse *p)
 {
@@ -29,6 +30,20 @@ static uint64_t echo_of(const struct pulse *p, const struct pulse_path *pp)
 	return p->peer.incarnation;
 }
 
+static bool is_asking(const struct pulse *p)
+{
+	return p->suspicion.probing || p->lease.asking;
+}
+
+/*
+ * When its probes may be answered. Who was judged dead and asks whether it still has its role would be told that we do
+ * not reign, a moment before we do. A role that we have, we may tell.
+ */
+static uint64_t silent_until(const struct pulse *p)
+{
+	return p->judged_ns && !fence_is_active(p->fence) ? p->judged_ns + TAKEOVER_NS : 0;
+}
+
 void pulse_compose(const struct pulse *p, uint32_t path, uint64_t now_ns, uint8_t *out)
 {
 	const struct fp_pulse_cfg *cfg = &p->cfg->pulse;
@@ -38,7 +53,7 @@ void pulse_compose(const struct pulse *p, uint32_t path, uint64_t now_ns, uint8_
 	const struct heartbeat hb = {
 		.node_index = (uint8_t)cfg->node_index,
 		.role = (uint8_t)fence_role(word),
-		.flags = (uint8_t)((said >> 32) | (p->suspicion.probing ? FP_HB_PROBE : 0)),
+		.flags = (uint8_t)((said >> 32) | (is_asking(p) ? FP_HB_PROBE : 0)),
 		.pair_id = cfg->pair_id,
 		.interval_ms = cfg->interval_ms,
 		.priority = (uint32_t)said,
@@ -48,7 +63,7 @@ void pulse_compose(const struct pulse *p, uint32_t path, uint64_t now_ns, uint8_
 		.seq = pp->tx_seq + 1,
 		.t_ns = now_ns,
 		.echo = echo_of(p, pp),
-		.answers = pp->probe_heard,
+		.answers = now_ns < silent_until(p) ? 0 : pp->probe_heard,
 	};
 
 	heartbeat_encode(&hb, keys_of(p)->key[0], path, out);
@@ -159,6 +174,7 @@ int pulse_receive(struct pulse *p, uint32_t path, const uint8_t *payload, uint32
 	suspect_answer(&p->suspicion, path, hb.answers, now_ns);
 	if (hb.role == FP_ROLE_ACTIVE && fence_heard(p->fence, hb.term))
 		p->fenced_unreported = true;
+	lease_answer(&p->lease, hb.answers);
 	return 0;
 }
 
@@ -224,11 +240,18 @@ void pulse_suspect(struct pulse *p, uint32_t mark, uint64_t now_ns)
 		suspect_mark(&p->suspicion, mark, p->cfg->pulse.confirm_ms * NS_PER_MS, now_ns);
 }
 
+static uint64_t answer_from(const struct pulse *p, const struct pulse_path *pp)
+{
+	const uint64_t rested_ns = pp->answered_ns + ANSWER_NS, until_ns = silent_until(p);
+
+	return rested_ns > until_ns ? rested_ns : until_ns;
+}
+
 bool pulse_answer_due(struct pulse *p, uint32_t path, uint64_t now_ns)
 {
 	struct pulse_path *pp = &p->paths[path];
 
-	if (!pp->answer_due || now_ns < pp->answered_ns + ANSWER_NS)
+	if (!pp->answer_due || now_ns < answer_from(p, pp))
 		return false;
 	pp->answer_due = false;
 	pp->answered_ns = now_ns;
@@ -241,6 +264,26 @@ static void fall_silent(struct pulse_path *pp)
 	counter_set(&pp->is_alive, 0);
 }
 
+static void renew(struct pulse *p)
+{
+	const uint64_t until_ns = lease_until(&p->lease, is_heard(p));
+
+	if (until_ns)
+		fence_renew(p->fence, until_ns);
+}
+
+void pulse_pass(struct pulse *p, uint64_t now_ns)
+{
+	lease_pass(&p->lease, p->peer_known && p->peer_answers, now_ns);
+}
+
+bool pulse_probe(struct pulse *p, uint64_t now_ns)
+{
+	const bool suspects = suspect_probe(&p->suspicion, now_ns), asks = lease_probe(&p->lease, now_ns);
+
+	return suspects || asks;
+}
+
 void pulse_tick(struct pulse *p, uint64_t now_ns)
 {
 	const uint64_t away = now_ns - p->last_tick_ns;
@@ -249,6 +292,7 @@ void pulse_tick(struct pulse *p, uint64_t now_ns)
 					      ? away - pulse_interval_ns(p)
 					      : 0;
 
+	const bool was_heard = is_heard(p);
 	bool dead;
 
 	suspect_stall(&p->suspicion, p->last_tick_ns, now_ns);
@@ -265,6 +309,9 @@ void pulse_tick(struct pulse *p, uint64_t now_ns)
 			fall_silent(pp);
 	}
 	p->last_tick_ns = now_ns;
+	if (was_heard && !is_heard(p))
+		p->judged_ns = now_ns;
+	renew(p);
 	report_changes(p, now_ns);
 }
 
@@ -272,13 +319,15 @@ uint64_t pulse_next_deadline(const struct pulse *p)
 {
 	uint64_t deadline = min_u64(p->next_send_ns, suspect_deadline(&p->suspicion));
 
+	deadline = min_u64(deadline, lease_deadline(&p->lease));
+
 	for (uint32_t i = 0; i < pulse_n_paths(p); i++) {
 		const struct pulse_path *pp = &p->paths[i];
 
 		if (pp->alive && pp->quiet_since_ns + dead_ns(p) < deadline)
 			deadline = pp->quiet_since_ns + dead_ns(p);
-		if (pp->answer_due && pp->answered_ns + ANSWER_NS < deadline)
-			deadline = pp->answered_ns + ANSWER_NS;
+		if (pp->answer_due)
+			deadline = min_u64(deadline, answer_from(p, pp));
 	}
 	return deadline;
 }

@@ -55,6 +55,7 @@
 #include "doorbell.h"
 #include "fence.h"
 #include "heartbeat_wire.h"
+#include "lease.h"
 #include "port.h"
 #include "ring.h"
 #include "siphash.h"
@@ -122,6 +123,8 @@ struct pulse_heard {
  * @peer_answers:      it is of a version that answers probes
  * @fenced_unreported: FP_PULSE_FENCED is due
  * @suspicion:         whether it is dead
+ * @lease:             how long the fence may be believed
+ * @judged_ns:         when all paths fell silent
  * @xc:                the cross-connect's carrier
  * @rx:                one ring per worker: what it heard
  * @n_rx:              workers
@@ -152,6 +155,8 @@ struct pulse {
 	uint32_t peer_path;
 	bool peer_known, peer_reported, peer_answers, fenced_unreported;
 	struct suspicion suspicion;
+	struct lease lease;
+	uint64_t judged_ns;
 	struct xc_watch xc;
 	struct ring rx[FP_WORKERS_MAX];
 	uint32_t n_rx;
@@ -236,7 +241,18 @@ void pulse_suspect(struct pulse *p, uint32_t mark, uint64_t now_ns);
 bool pulse_answer_due(struct pulse *p, uint32_t path, uint64_t now_ns);
 
 /**
- * pulse_tick() - Judge silence, and report what changed
+ * pulse_pass() - The thread begins a pass: first of all, notice whether it was away
+ */
+void pulse_pass(struct pulse *p, uint64_t now_ns);
+
+/**
+ * pulse_probe() - Is a probe due, for whatever reason?
+ * Return: true once for each; the caller sends it on every path.
+ */
+bool pulse_probe(struct pulse *p, uint64_t now_ns);
+
+/**
+ * pulse_tick() - Judge silence, renew the lease, and report what changed
  */
 void pulse_tick(struct pulse *p, uint64_t now_ns);
 

@@ -188,6 +188,7 @@ static void *pulse_run(void *arg)
 		uint64_t now_ns = clock_now();
 
 		atomic_store(&p->keys_seen, atomic_load(&p->keys_held));
+		pulse_pass(p, now_ns);
 		if (p->xc_fd >= 0)
 			receive_xc(p, now_ns);
 		receive_rings(p);
@@ -195,7 +196,7 @@ static void *pulse_run(void *arg)
 		if (p->xc.fd >= 0 && xc_watch_lost(&p->xc))
 			pulse_suspect(p, FP_MARK_XC_CARRIER, now_ns);
 		pulse_tick(p, now_ns);
-		if (burst_is_due(p) || suspect_probe(&p->suspicion, now_ns))
+		if (burst_is_due(p) || pulse_probe(p, now_ns))
 			send_all(p, now_ns);
 		if (now_ns >= p->next_send_ns) {
 			send_all(p, now_ns);
@@ -207,8 +208,21 @@ static void *pulse_run(void *arg)
 	}
 	if (burst_is_due(p)) /* the goodbye */
 		send_all(p, clock_now());
+	fence_renew(p->fence, UINT64_MAX); /* nobody renews it any more, and the workers end as well */
 	close(epfd);
 	return NULL;
+}
+
+/*
+ * It must end before a peer takes over that believes us dead: dead_after intervals after it last heard us, which may
+ * have been an interval ago, or confirm_ms after it asked first.
+ */
+static uint64_t lease_ns(const struct pulse *p)
+{
+	const struct fp_pulse_cfg *cfg = &p->cfg->pulse;
+	const uint32_t lease_ms = min_u32(cfg->lease_ms, cfg->confirm_ms ? cfg->confirm_ms : UINT32_MAX);
+
+	return min_u64(lease_ms * NS_PER_MS, (cfg->dead_after - 1) * pulse_interval_ns(p));
 }
 
 /* ---- life ---- */
@@ -262,6 +276,8 @@ int pulse_open(struct pulse *p, const struct fp_config *cfg, struct fence *fence
 		snprintf(err->text, sizeof(err->text), "heartbeats: %s", strerror(-rc));
 		return rc;
 	}
+	fence_renew(fence, UINT64_MAX); /* until the thread runs */
+	p->lease.ns = lease_ns(p);
 	for (uint32_t i = 0; i < cfg->n_ports; i++) {
 		static const uint8_t none[6];
 

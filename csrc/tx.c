@@ -4,23 +4,64 @@
  */
 #include "batch.h"
 #include "clock.h"
+#include "fence_look.h"
 #include "handoff.h"
 #include "plane.h"
 #include "tx.h"
 
+#define LOOK_AGAIN_NS (NS_PER_MS / 10)
+
+/* Deaf, but not for so long that the peer would seem dead. */
+static uint64_t patience_ns(const struct worker *w)
+{
+	const struct fp_pulse_cfg *cfg = &w->plane->cfg->pulse;
+
+	return min_u64(LEASE_PATIENCE_NS / 2, cfg->interval_ms * NS_PER_MS * cfg->dead_after / 3);
+}
+
+enum fence_says tx_look(struct worker *w)
+{
+	const struct fence *fence = &w->plane->fence;
+	enum fence_says says = fence_look(fence);
+	const struct timespec slice = timespec_of(LOOK_AGAIN_NS);
+	uint64_t until_ns, begun_ns;
+
+	if (likely(says != FENCE_EXPIRED))
+		return says;
+	until_ns = fence_lease(fence);
+	if (w->lease_waited == until_ns)
+		return says;
+	begun_ns = clock_now();
+	while (says == FENCE_EXPIRED && clock_now() < begun_ns + patience_ns(w) &&
+	       !atomic_load_explicit(&w->plane->stop, memory_order_relaxed)) {
+		if (w->index == 0)
+			tx_for_others(w, &w->plane->pulse->tx);
+		clock_nanosleep(CLOCK_MONOTONIC, 0, &slice, NULL);
+		says = fence_look(fence);
+	}
+	w->lease_waited = says == FENCE_EXPIRED ? until_ns : 0;
+	return says;
+}
+
+bool tx_is_fenced(struct worker *w, struct fp_frame *f, enum fence_says says)
+{
+	if (!f->fenced || says == FENCE_OPEN)
+		return false;
+	f->verdict = says == FENCE_EXPIRED ? V_LEASE : V_FENCED;
+	counter_add(&w->ports[f->out_port].tx_dropped, 1);
+	return true;
+}
+
 /* @may_collect: the frame stays, and batch_flush() will be called */
-static void send_wire(struct worker *w, struct fp_frame *f, bool active, bool may_collect)
+static void send_wire(struct worker *w, struct fp_frame *f, enum fence_says says, bool may_collect)
 {
 	struct chan *ch = &w->plane->ports[f->out_port].wire[w->index];
 	struct port_counters *pc = &w->ports[f->out_port];
 	uint64_t bytes;
 	int sent;
 
-	if (f->fenced && !active) {
-		f->verdict = V_FENCED;
-		counter_add(&pc->tx_dropped, 1);
+	if (tx_is_fenced(w, f, says))
 		return;
-	}
 	if (may_collect && batch_tx(w, f))
 		return;
 	sent = port_tx(ch, f, f->fenced ? &w->plane->fence : NULL, &bytes);
@@ -87,7 +128,7 @@ static void send_pulse(struct worker *w, struct fp_frame *f, uint64_t now_ns)
 
 void tx_burst(struct worker *w, struct fp_frame *frames, uint32_t n, uint64_t now_ns)
 {
-	bool active = false;
+	enum fence_says says = FENCE_CLOSED;
 	uint32_t until_fence = 0;
 
 	for (uint32_t i = 0; i < n; i++) {
@@ -97,11 +138,11 @@ void tx_burst(struct worker *w, struct fp_frame *frames, uint32_t n, uint64_t no
 		case FP_OUT_WIRE:
 			if (until_fence == 0) {
 				batch_flush(w);
-				active = fence_is_active(&w->plane->fence);
+				says = tx_look(w);
 				until_fence = FP_TX_BURST;
 			}
 			until_fence--;
-			send_wire(w, f, active, true);
+			send_wire(w, f, says, true);
 			break;
 		case FP_OUT_HOST: send_host(w, f); break;
 		case FP_OUT_PUNT: send_punt(w, f, now_ns); break;
@@ -120,7 +161,9 @@ bool tx_for_others(struct worker *w, struct ring *ring)
 {
 	uint32_t n = FP_TX_BURST;
 	struct port_frame *slots = ring_peek(ring, &n);
-	const bool active = fence_is_active(&w->plane->fence), inject = ring == &w->plane->inject;
+	const bool inject = ring == &w->plane->inject;
+	/* Heartbeats need no role; the answer that everybody waits for may depend on them. */
+	const enum fence_says says = inject && n ? tx_look(w) : FENCE_CLOSED;
 
 	for (uint32_t i = 0; i < n; i++) {
 		struct fp_frame f = {
@@ -131,7 +174,7 @@ bool tx_for_others(struct worker *w, struct ring *ring)
 			.verdict = V_COUNT,
 		};
 
-		send_wire(w, &f, active, false);
+		send_wire(w, &f, says, false);
 		if (f.verdict != V_COUNT && inject)
 			counter_add(&w->stat_inject_lost, 1);
 		if (unlikely(w->tap))

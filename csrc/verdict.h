@@ -139,6 +139,7 @@ enum verdict_class { VERDICT_PASS, VERDICT_DROP, VERDICT_TRANSIT };
 	X(NEIGH_TIMEOUT, neigh_timeout, DROP, "the neighbour did not answer")                              \
 	/* said by the shell, after the core's verdict */                                                  \
 	X(FENCED, fenced, DROP, "no longer ACTIVE when it was to be sent")                                 \
+	X(LEASE, lease, DROP, "ACTIVE, but the lease was over, and the peer did not answer in time")       \
 	X(CONDUIT_MALFORMED, conduit_malformed, DROP,                                                      \
 	  "from the cross-connect: no Geneve of this pair, or without its option")                         \
 	X(CONDUIT_CRITICAL, conduit_critical, DROP,                                                        \

@@ -149,12 +149,16 @@ struct lent {
  * @ring:   its requests
  * @many:   NULL, or: they are for this queue, and its driver has a call for many
  * @frames: to be written
+ * @pieces: by the ring: what of them
+ * @fds:    ... and where to
  * @n:      of them
  */
 struct batch {
 	struct uring ring;
 	struct chan *many;
 	struct fp_frame *frames[FP_TX_BURST];
+	struct piece pieces[FP_TX_BURST];
+	int fds[FP_TX_BURST];
 	uint32_t n;
 };
 
@@ -178,6 +182,7 @@ struct batch {
  * @traffic:        frames have come since changes were last drained
  * @expire_tick:    wheel tick up to which core_expire() is through
  * @fence_word:     the fence as the core was told
+ * @lease_waited:   the lease that it has waited for in vain
  * @signal:         events_fd must be signalled at the end of the pass
  * @signal_changes: changes_fd must be
  * @tap:            where captured packets go; NULL while there is no capture
@@ -223,6 +228,7 @@ struct worker {
 	bool traffic;
 	uint32_t expire_tick;
 	uint64_t fence_word;
+	uint64_t lease_waited;
 	bool signal, signal_changes;
 	struct capture_tap *tap;
 	struct fp_frame frames[FP_BURST_MAX];

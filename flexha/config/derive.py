@@ -333,6 +333,7 @@ def fastpath_config(config: Config, name: NodeName, draw: Draw) -> fp.FastpathCo
             dead_after=config.ha.dead_after,
             udp_port=config.ha.heartbeat_port,
             confirm_ms=min(config.ha.confirm_ms, config.ha.interval_ms * config.ha.dead_after),
+            lease_ms=config.ha.lease_ms,
             xc_device=node.xc.device if node.xc and peer else "",
             xc_address=node.xc.address if node.xc and peer else None,
             xc_peer_address=peer.xc.address if node.xc and peer and peer.xc else None,

@@ -443,6 +443,13 @@ class Ha(Section):
         "asked on every path, and silence for so long confirms it, ms; 0: only dead_after intervals of "
         "silence do",
     )
+    lease_ms: int = Field(
+        default=15,
+        ge=5,
+        le=1000,
+        description="a node that was stopped for longer asks its peer before it goes on as ACTIVE, ms; less "
+        "if confirm_ms or the timers of heartbeats let the peer take over sooner",
+    )
     preempt: bool = Field(
         default=False, description="a better priority takes the role from a live ACTIVE, once it is in sync"
     )

@@ -106,7 +106,7 @@ def config(cfg: FastpathConfig) -> CData:
     for name in (
         "interval_ms",
         "dead_after",
-        "control_dead_ms",
+        "lease_ms",
         "udp_port",
         "confirm_ms",
         "conduit_port",

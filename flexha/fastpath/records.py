@@ -262,7 +262,7 @@ class PulseConfig:
     mac_key: bytes
     interval_ms: int = 50
     dead_after: int = 3
-    control_dead_ms: int = 1000
+    lease_ms: int = 15
     udp_port: int = 47850
     confirm_ms: int = 15
     xc_address: Address | None = None

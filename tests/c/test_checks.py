@@ -15,6 +15,7 @@ PROGRAMS = sorted(path.stem for path in CHECKS.glob("check_*.c"))
 FUZZERS = sorted(path.stem for path in CHECKS.glob("fuzz_*.c"))
 THREADED = (
     "check_channel",
+    "check_lease",
     "check_packet",
     "check_pulse",
     "check_quota",

@@ -8,14 +8,19 @@ import itertools
 import signal
 from array import array
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import pytest
 import topo
 from netns.test_roles import probe
+from overheard import Overheard
 from pair import Node, Pair
 from sandbox import Lab, now_ns, wait_until
+from traffic import BIN_DIR, Generator
 
 SWITCHES = tuple(topo.SWITCHES.values())
+STALL_MS = 2500
+NAP_MS = 40
 GAP_MS_MAX = 300
 """Far less than an advertisement interval (1 s), after which any switch knows better."""
 
@@ -150,23 +155,70 @@ def test_a_split_brain_heals(lab: Lab, pair: Pair, name: str) -> None:
 
 
 def test_a_frozen_active_wakes_up_as_passive(lab: Lab, pair: Pair) -> None:
-    """SIGSTOP: the peer reigns in a higher term; SIGCONT: the woken node joins it. Spec: R1, R2, R13."""
+    """SIGSTOP: the peer reigns in a higher term; SIGCONT: the woken node joins it and says nothing before.
+
+    Its queues are full of packets to forward by then. Spec: R1, R2, R13, B2.
+    """
     old = pair.active()
     new = pair.peer(old)
     before = term(old)
-    pid = old.pid
-    assert pid is not None
-    with probe(lab, pair, 363) as udp:
+    pid = old.living()
+    with probe(lab, pair, 363) as udp, contextlib.ExitStack() as stack:
         start_ns = lab.signal(pid, signal.SIGSTOP)
         try:
             wait_until(lambda: new.role() == "ACTIVE", 10, "the peer takes over")
             wait_until(lambda: reigned_for(new, 1), 10, "it has reigned for a second")
+            overheard = stack.enter_context(Overheard(lab, old))
         finally:
             woken_ns = lab.signal(pid, signal.SIGCONT)
         assert pair.wait_settled() is new
         wait_until(lambda: since_s(old) >= 1, 10, "nothing more happens")
+        said = overheard.said()
         result = udp.finish()
+    assert (said.data, said.adverts) == (0, 0), said.first
     assert term(new) == term(old) > before
     assert roles_since(new, start_ns) == [("ACTIVE", "peer-silent")], "no ping-pong"
     assert roles_since(old, start_ns) == [("JOINING", "higher-term"), ("PASSIVE", "synced")]
     assert longest_gap_ms(result.arrival_ns, woken_ns) < GAP_MS_MAX
+
+
+def pulse_thread(lab: Lab, node: Node) -> int:
+    """The thread that sends and hears a node's heartbeats."""
+    find = f"grep -lx fx-pulse /proc/{node.living()}/task/*/comm"
+    return int(Path(lab.run(node.name, ["sh", "-c", find]).stdout.strip()).parent.name)
+
+
+def test_without_a_lease_nobody_speaks(lab: Lab, pair: Pair) -> None:
+    """Only the thread that hears the peer stands still; all others run on, and believe they are ACTIVE.
+
+    The node is taken for dead, and must not say a word once the peer reigns. Spec: R13, B2.
+    """
+    old = pair.active()
+    new = pair.peer(old)
+    argv = [str(BIN_DIR / "stall"), str(pulse_thread(lab, old)), str(STALL_MS)]
+    with probe(lab, pair, 364), Generator(lab, old.name, argv) as stall:
+        start_ns = int(stall.wait_event("stalled", 5)["t_ns"])
+        wait_until(lambda: new.role() == "ACTIVE", 2, "the peer takes over")
+        with Overheard(lab, old) as overheard:
+            stall.wait_event("done", 5)
+            assert pair.wait_settled() is new
+            said = overheard.said()
+    assert (said.data, said.adverts) == (0, 0), said.first
+    assert roles_since(new, start_ns) == [("ACTIVE", "peer-silent")]
+    told_ns = start_ns + (STALL_MS - 100) * 1_000_000
+    assert roles_since(old, start_ns) == roles_since(old, told_ns), "it believed until then that it reigned"
+    assert roles_since(old, told_ns) == [("JOINING", "higher-term"), ("PASSIVE", "synced")]
+
+
+def test_a_nap_changes_nothing(lab: Lab, pair: Pair) -> None:
+    """It stands still for longer than the lease, too short to be missed: it asks, and goes on. Spec: B2."""
+    a = make_active(pair, "a")
+    argv = [str(BIN_DIR / "stall"), str(pulse_thread(lab, a)), str(NAP_MS)]
+    with probe(lab, pair, 367) as udp:
+        start_ns = now_ns()
+        for _ in range(5):
+            with Generator(lab, a.name, argv) as stall:
+                stall.wait_event("done", 5)
+        result = udp.finish()
+    assert roles_since(a, start_ns) == roles_since(pair["b"], start_ns) == []
+    assert result.lost == 0, "what came meanwhile has waited"

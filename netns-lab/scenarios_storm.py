@@ -79,7 +79,7 @@ def at_packets(mode: str) -> Play:
         cases = [
             Case(mode, where, when, stage_name, heard)
             for where, when, stage_name in AT_PACKETS
-            for heard in HEARD[mode]
+            for heard in (HEARD[mode][-1:] if stage.short else HEARD[mode])
             if heard != UNHEARD or when == "before"
         ]
         with spliced(stage.lab, PLACE_NAMES[0]) as first, spliced(stage.lab, PLACE_NAMES[1]) as second:

@@ -256,7 +256,12 @@ static bool read_some(struct fp_channel *ch)
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return errno == EINTR;
 	if (n <= 0) {
-		end(ch, n ? FP_END_ERROR : FP_END_CLOSED, n ? errno : 0);
+		const int error = n ? errno : 0;
+
+		/* A process that dies says nothing: its kernel closes what it had open. */
+		if (ch->lane.dp && (error == 0 || error == ECONNRESET))
+			pulse_mark(&ch->lane.dp->pulse, FP_MARK_SYNC_CLOSED);
+		end(ch, n ? FP_END_ERROR : FP_END_CLOSED, error);
 		return false;
 	}
 	to->end += (size_t)n;

@@ -435,7 +435,10 @@ enum fp_pulse_kind {
 	FP_PULSE_DEAD,            /* silence has confirmed a suspicion: all paths are silent from now on */
 	FP_PULSE_REFUTED          /* the peer has answered one: path says where */
 };
-enum fp_mark { FP_MARK_XC_CARRIER = 1 }; /* what makes the peer's death likely, a bit each */
+enum fp_mark {                /* what makes the peer's death likely, a bit each */
+	FP_MARK_XC_CARRIER = 1,   /* the cross-connect has lost its carrier */
+	FP_MARK_SYNC_CLOSED = 2   /* the peer's kernel has closed the sync connection, and nobody there had said that it would */
+};
 enum {                        /* heartbeat flags */
 	FP_HB_READY = 1,          /* PASSIVE and synced: may take over */
 	FP_HB_BYE = 2,            /* leaving on purpose: take over now */

@@ -355,6 +355,12 @@ void pulse_say(struct pulse *p, uint32_t flags, uint32_t priority)
 	atomic_store_explicit(&p->said, (uint64_t)flags << 32 | priority, memory_order_relaxed);
 }
 
+void pulse_mark(struct pulse *p, uint32_t mark)
+{
+	atomic_fetch_or(&p->marked, mark); /* pairs with pulse_run() */
+	doorbell_ring(&p->bell);
+}
+
 void pulse_burst(struct pulse *p)
 {
 	atomic_fetch_add(&p->bursts_wanted, 1); /* also publishes what pulse_say() wrote */

@@ -131,6 +131,7 @@ struct pulse_heard {
  * @tx:                frames for worker 0 to send
  * @tx_bell:           wakes worker 0
  * @bell:              wakes the thread
+ * @marked:            of enum fp_mark: what other threads have noticed
  * @events:            to control
  * @events_fd:         signalled when @events was empty
  * @xc_fd:             UDP socket; -1 = no cross-connect
@@ -163,6 +164,7 @@ struct pulse {
 	struct ring tx;
 	struct doorbell *tx_bell;
 	struct doorbell bell;
+	_Atomic uint32_t marked;
 	struct ring events;
 	int events_fd;
 	int xc_fd;
@@ -211,6 +213,14 @@ void pulse_stats_read(const struct pulse *p, uint32_t path, struct fp_path_stats
  * Return:  false when the ring is full.
  */
 bool pulse_hear(struct pulse *p, uint32_t worker, const struct fp_frame *frame, uint64_t now_ns);
+
+/**
+ * pulse_mark() - Something speaks for the peer's death
+ * @mark: of enum fp_mark
+ *
+ * Context: any thread.
+ */
+void pulse_mark(struct pulse *p, uint32_t mark);
 
 /* ---- the rules, with time as an argument ---- */
 

@@ -158,7 +158,8 @@ static void rest(struct pulse *p, int epfd)
 	bool waits;
 
 	doorbell_lie_down(&p->bell);
-	waits = atomic_load(&p->stop) || atomic_load(&p->bursts_wanted) != p->bursts_done ||
+	waits = atomic_load(&p->stop) || atomic_load(&p->marked) ||
+		atomic_load(&p->bursts_wanted) != p->bursts_done ||
 		atomic_load(&p->keys_held) != atomic_load(&p->keys_seen);
 	for (uint32_t w = 0; w < p->n_rx && !waits; w++)
 		waits = !ring_is_empty(&p->rx[w]);
@@ -169,6 +170,15 @@ static void rest(struct pulse *p, int epfd)
 		epoll_pwait2(epfd, ev, (int)ARRAY_SIZE(ev), &timeout, NULL);
 	}
 	doorbell_get_up(&p->bell);
+}
+
+/* What other threads have noticed. */
+static void suspect_marked(struct pulse *p, uint64_t now_ns)
+{
+	const uint32_t marks = atomic_exchange(&p->marked, 0); /* pairs with pulse_mark() */
+
+	if (marks)
+		pulse_suspect(p, marks, now_ns);
 }
 
 static void *pulse_run(void *arg)
@@ -195,6 +205,7 @@ static void *pulse_run(void *arg)
 		answer_probes(p, now_ns);
 		if (p->xc.fd >= 0 && xc_watch_lost(&p->xc))
 			pulse_suspect(p, FP_MARK_XC_CARRIER, now_ns);
+		suspect_marked(p, now_ns);
 		pulse_tick(p, now_ns);
 		if (burst_is_due(p) || pulse_probe(p, now_ns))
 			send_all(p, now_ns);

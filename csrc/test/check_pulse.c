@@ -554,6 +554,9 @@ static void check_threads_talk(void)
 	CHECK_EQ(92, fence_set(&a->fence, FP_ROLE_ACTIVE, 4), 0);
 	pulse_burst(&a->pulse);
 	CHECK(93, wait_event(b, FP_PULSE_PEER));
+	/* Another thread of a's has noticed something: b answers. */
+	pulse_mark(&a->pulse, FP_MARK_SYNC_CLOSED);
+	CHECK(99, wait_event(a, FP_PULSE_REFUTED));
 	/* Both claim to be ACTIVE: the lower term goes. */
 	CHECK_EQ(94, fence_set(&b->fence, FP_ROLE_ACTIVE, 5), 0);
 	CHECK(95, wait_event(a, FP_PULSE_FENCED));

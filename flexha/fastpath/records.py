@@ -462,6 +462,7 @@ class Mark(IntFlag):
     """``enum fp_mark``: what makes the peer's death likely."""
 
     XC_CARRIER = 1
+    SYNC_CLOSED = 2
 
 
 NO_MARK: Final = Mark(0)

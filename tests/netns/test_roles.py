@@ -100,6 +100,18 @@ def test_xc_cut_alone_changes_no_role(lab: Lab, pair: Pair, cut: Any) -> None:
             assert told["path"] in {"lan", "wan"}
 
 
+def test_a_killed_daemon_is_missed_by_its_connection(pair: Pair) -> None:
+    """SIGKILL and nothing else: links stay, and its kernel closes the sync connection. Spec: R13, B2."""
+    victim = pair.active()
+    survivor = pair.peer(victim)
+    killed_ns = victim.kill()
+    wait_until(lambda: survivor.role() == "ACTIVE", 10, "the peer takes over")
+    told = [e for e in survivor.history() if e["event"] == "suspicion" and e["t_ms"] >= killed_ns / 1e6]
+    assert [(e["marks"], e["verdict"]) for e in told] == [(["sync-closed"], "dead")]
+    victim.start()
+    assert pair.wait_settled() is survivor
+
+
 def test_rejoining_node_does_not_preempt(lab: Lab, pair: Pair) -> None:
     """The node of higher priority comes back and leaves the role where it is. Spec: R13."""
     if pair.active().name != "a":

@@ -145,9 +145,9 @@ uint32_t conduit_take(const struct core *c, const uint8_t *packet, uint32_t len,
 		return verdict;
 	if (from != CONDUIT_SPORT + (uint32_t)option.shard)
 		return V_CONDUIT_FOREIGN;
-	if (c->role != FP_ROLE_ACTIVE)
+	if (c->role != FP_ROLE_ACTIVE && !c->passes_on)
 		return V_CONDUIT_NOT_ACTIVE;
-	if (option.term != (uint32_t)c->term)
+	if (c->role == FP_ROLE_ACTIVE && option.term != (uint32_t)c->term)
 		return V_CONDUIT_TERM;
 	if (len - inner > FP_FRAME_MAX)
 		return V_OVERSIZED;

@@ -49,10 +49,10 @@ static uint32_t group_ipv4(const struct core *c, struct fp_frame *frame)
 	return V_VRRP;
 }
 
-/* To the peer's port MAC: the virtual one may still lead back here. Ours as the source misleads no switch. */
-static uint32_t pass_on(const struct core *c, struct fp_frame *frame, uint16_t ethertype)
+uint32_t local_pass_on(const struct core *c, struct fp_frame *frame)
 {
 	const struct fp_port_cfg *port = &c->cfg->ports[frame->port];
+	const uint16_t ethertype = be16_host(be16_load(frame->data + ETH_TYPE));
 
 	if (mac_is_zero(port->peer_mac) || (ethertype != ETHERTYPE_IPV4 && ethertype != ETHERTYPE_ARP))
 		return V_VMAC_NOT_ACTIVE;
@@ -70,7 +70,7 @@ uint32_t local_frame(struct core *c, struct fp_frame *frame, enum mac_class to)
 	if (to == MAC_OTHER)
 		return V_NOT_FOR_US;
 	if (to == MAC_VMAC && c->role != FP_ROLE_ACTIVE)
-		return unlikely(c->passes_on) ? pass_on(c, frame, ethertype) : (uint32_t)V_VMAC_NOT_ACTIVE;
+		return unlikely(c->passes_on) ? local_pass_on(c, frame) : (uint32_t)V_VMAC_NOT_ACTIVE;
 	if (ethertype == ETHERTYPE_ARP) {
 		verdict = vip_arp(c, frame);
 		return verdict == V_HOST_ARP ? to_host(c, frame, verdict) : verdict;

@@ -40,6 +40,14 @@ static HOT enum mac_class local_classify(const struct core_port *port, const str
 uint32_t local_from_host(const struct core *c, struct fp_frame *frame);
 
 /**
+ * local_pass_on() - To the peer, which has the role now, by the wire that it came by
+ *
+ * To its port MAC: the virtual one may still lead back here. Ours as the source misleads no switch.
+ * Return: V_PASSED_ON, or V_VMAC_NOT_ACTIVE: no peer is known there, or this is nothing that is routed.
+ */
+uint32_t local_pass_on(const struct core *c, struct fp_frame *frame);
+
+/**
  * local_frame() - Any frame but unicast IPv4 to us
  * @to: from local_classify()
  * Return: the verdict.

@@ -146,6 +146,9 @@ static COLD uint32_t prepare_inner(struct core *c, struct fp_frame *frame, struc
 		return V_OVERSIZED;
 	if (be16_host(be16_load(frame->data + ETH_TYPE)) != ETHERTYPE_IPV4)
 		return V_CONDUIT_MALFORMED;
+	if (unlikely(c->passes_on) &&
+	    c->role != FP_ROLE_ACTIVE) /* sent to us while we were: back, by the wire */
+		return local_pass_on(c, frame);
 	verdict = prepare_ipv4(c, frame, p);
 	return verdict == V_NOT_ACTIVE ? (uint32_t)V_CONDUIT_NOT_ACTIVE : verdict; /* never twice */
 }

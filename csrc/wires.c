@@ -49,6 +49,9 @@ bool plane_wires_settled(const struct plane *pl)
 /* Level-triggered, a queue that nobody reads would keep the worker awake. One that was forgotten stays so. */
 static void watch_wires(struct worker *w, bool on)
 {
+	struct epoll_event conduit = { .events = on ? EPOLLIN : 0, .data.u32 = SOURCE_CONDUIT };
+
+	epoll_ctl(w->epfd, EPOLL_CTL_MOD, w->plane->conduit.rx[w->index], &conduit); /* if there is one */
 	for (uint32_t p = 0; p < w->plane->cfg->n_ports; p++) {
 		struct epoll_event ev = { .events = on ? EPOLLIN : 0, .data.u32 = SOURCE_WIRE + p };
 
@@ -56,9 +59,12 @@ static void watch_wires(struct worker *w, bool on)
 	}
 }
 
+/* The conduit is one: what the peer has sent by it to the ACTIVE node waits as well, and is passed on. */
 static uint32_t all_wires(const struct worker *w)
 {
-	return ((1u << w->plane->cfg->n_ports) - 1) << SOURCE_WIRE;
+	const uint32_t conduit = w->plane->conduit.rx[w->index] >= 0 ? 1u << SOURCE_CONDUIT : 0;
+
+	return ((1u << w->plane->cfg->n_ports) - 1) << SOURCE_WIRE | conduit;
 }
 
 static void ring_others(const struct worker *w)
@@ -82,12 +88,12 @@ void wires_obey(struct worker *w, uint64_t now_ns)
 	if (park && w->core.park.n && now_ns < w->wires_until_ns)
 		return;
 	w->wires_word = word;
-	if (park != w->is_parked)
+	if (park != (w->parked != 0))
 		watch_wires(w, !park);
-	w->is_parked = park;
+	w->parked = park ? all_wires(w) : 0;
 	w->core.passes_on = mode_of(word) == FP_WIRES_PASS_ON;
 	w->unread = w->core.passes_on ? all_wires(w) : 0;
-	w->ready = park ? w->ready & ~all_wires(w) : w->ready | w->unread;
+	w->ready = (w->ready | w->unread) & ~w->parked;
 	atomic_store(&w->wires_seen, word); /* pairs with has_come_to_rest() */
 	if (park && w->plane->running)
 		ring_others(w);
@@ -111,7 +117,7 @@ void wires_settle(struct worker *w)
 {
 	if (likely(!wires_is_unsettled(w)) || w->wires_word != w->wires_asked)
 		return;
-	if (w->is_parked ? !has_come_to_rest(w) : w->unread != 0)
+	if (w->parked ? !has_come_to_rest(w) : w->unread != 0)
 		return;
 	atomic_store(&w->wires_settled, w->wires_word); /* pairs with plane_wires_settled() */
 	w->signal = true;

@@ -18,6 +18,9 @@
  * nothing wrong, and the peer, which reigns, takes it as one that it has to route. So the peer may be silent
  * until it has all of them in their order, and only then announce the virtual MAC.
  *
+ * The conduit counts as a wire: what the peer sent by it while we reigned waits there, and goes back to it by the
+ * wire that it had come by at the peer's.
+ *
  * A frame that waits for its neighbour needs an answer that comes by a wire: before it parks, a worker reads on for
  * at most WIRES_PATIENCE_MS.
  *

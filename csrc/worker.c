@@ -117,14 +117,15 @@ static void receive(struct worker *w, uint32_t port, enum fp_src src, uint64_t n
 
 static void receive_conduit(struct worker *w, uint64_t now_ns)
 {
+	const uint32_t emptied = conduit_read(w) ? 0 : 1u << SOURCE_CONDUIT;
 	uint32_t n;
 
-	if (!conduit_read(w))
-		w->ready &= ~(1u << SOURCE_CONDUIT);
+	w->ready &= ~emptied;
 	while ((n = conduit_next(w)) > 0) {
 		note_traffic(w, now_ns);
 		step_and_send_from(w, w->frames, n, now_ns, FP_CAPTURE_CONDUIT);
 	}
+	w->unread &= ~emptied;
 }
 
 static bool receive_handoffs(struct worker *w, uint64_t now_ns)
@@ -232,7 +233,7 @@ static int change_wire(struct worker *w, uint32_t port, struct chan *wire)
 {
 	struct chan *ch = &w->plane->ports[port].wire[w->index];
 	const struct chan old = *ch;
-	const int rc = watch(w, wire->fd, SOURCE_WIRE + port, w->is_parked ? 0 : EPOLLIN);
+	const int rc = watch(w, wire->fd, SOURCE_WIRE + port, w->parked ? 0 : EPOLLIN);
 
 	if (rc)
 		return rc;
@@ -370,7 +371,7 @@ static bool pass(struct worker *w)
 	busy = serve_mailbox(w, now_ns);
 	release_held(w, now_ns);
 	for (uint32_t p = 0; p < pl->cfg->n_ports && w->ready; p++) {
-		if (w->ready & 1u << (SOURCE_WIRE + p) && !w->is_parked)
+		if (w->ready & 1u << (SOURCE_WIRE + p))
 			receive(w, p, FP_SRC_WIRE, now_ns);
 		if (w->ready & 1u << (SOURCE_HOST + p))
 			receive(w, p, FP_SRC_HOST, now_ns);
@@ -461,10 +462,10 @@ static void rest(struct worker *w, bool busy)
 		counter_add(&w->stat_wakeups, 1);
 	}
 	for (int i = 0; i < n; i++) {
-		if (ev[i].data.u32 != SOURCE_BELL &&
-		    (!w->is_parked || ev[i].data.u32 >= SOURCE_HOST)) /* a dead wire speaks up all the same */
+		if (ev[i].data.u32 != SOURCE_BELL)
 			w->ready |= 1u << ev[i].data.u32;
 	}
+	w->ready &= ~w->parked; /* a dead wire speaks up all the same */
 }
 
 static void *worker_run(void *arg)

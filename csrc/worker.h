@@ -172,7 +172,7 @@ struct batch {
  * @epfd:           what it sleeps in
  * @ready:          sources that may have frames, a bit each (SOURCE_*)
  * @unread:         wires that were not found empty since it began to pass on, bits of @ready
- * @is_parked:      it leaves the wires alone
+ * @parked:         what it leaves alone, bits of @ready
  * @wires_word:     plane.wires as it was obeyed
  * @wires_asked:    plane.wires as it was seen
  * @wires_until_ns: it waits so long for neighbours before it parks
@@ -221,8 +221,7 @@ struct worker {
 	struct plane *plane;
 	uint32_t index;
 	int epfd;
-	uint32_t ready, unread;
-	bool is_parked;
+	uint32_t ready, unread, parked;
 	uint64_t wires_word, wires_asked, wires_until_ns;
 	uint64_t poll_until_ns;
 	bool traffic;

@@ -239,6 +239,12 @@ static void check_reign(void)
 		      n->active->now_ns); /* between rx and the hand-off to its owner */
 	CHECK_EQ(64, rig_step(n->active, &f), V_CONDUIT_NOT_ACTIVE);
 	CHECK_EQ(65, f.out, FP_OUT_NONE);
+	c->passes_on = true; /* it has handed over, and the other one reigns */
+	CHECK_EQ(66, take(n, &f), V_GO_ON);
+	CHECK_EQ(67, rig_step(n->active, &f), V_PASSED_ON);
+	CHECK_EQ(68, f.out, FP_OUT_WIRE);
+	CHECK(69, f.out_port == LAN && mac_eq(f.data + ETH_DST, mac_peer) &&
+			  mac_eq(f.data + ETH_SRC, mac_self[LAN]));
 	nodes_free(n);
 }
 

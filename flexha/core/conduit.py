@@ -21,11 +21,19 @@ XC: Final = "xc"
 OFF: Final = SetConduit(on=False, term=Term(0))
 
 
-def wanted(role: Role, liveness: Liveness) -> SetConduit:
-    """What the fast path is to do now."""
+def wanted(role: Role, liveness: Liveness, now: SetConduit) -> SetConduit:
+    """What the fast path is to do, which does ``now``.
+
+    A peer that hands its role over does not read the conduit any more: what is sent there waits, and comes
+    back by the wire (``csrc/wires.h``).
+    """
     info, path = liveness.info, liveness.paths.get(XC)
-    if role in {Role.INIT, Role.ACTIVE} or info is None or info.role is not Role.ACTIVE:
+    if role in {Role.INIT, Role.ACTIVE} or info is None:
         return OFF
     if not liveness.alive or path is None or not path.alive:
+        return OFF
+    if now.on and info.role is Role.JOINING and info.term == now.term:
+        return now
+    if info.role is not Role.ACTIVE:
         return OFF
     return SetConduit(on=True, term=info.term)

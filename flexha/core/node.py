@@ -36,6 +36,7 @@ from flexha.core.actions import (
     SetConduit,
     SetDrainCredit,
     SetPorts,
+    SetWires,
     Stop,
 )
 from flexha.core.agreed import Parts
@@ -72,6 +73,7 @@ from flexha.core.events import (
     TermPersistFailed,
     TimerFired,
     VrrpFrameReceived,
+    Wires,
     WiresSettled,
 )
 from flexha.core.evolve import replace
@@ -295,10 +297,12 @@ class _Turn:
             if not self._facts:
                 break
             self._decide(self._facts.popleft())
-        wanted = conduit.wanted(self.state.role.role, self.state.liveness)
+        wanted = conduit.wanted(self.state.role.role, self.state.liveness, self.state.conduit)
         if wanted != self.state.conduit:
             self._replace(conduit=wanted)
-            self._urgent.append(wanted)
+            passes_on = SetWires(Wires.PASS_ON)  # only then are the wires read, and the conduit must stand
+            at = self._urgent.index(passes_on) if passes_on in self._urgent else len(self._urgent)
+            self._urgent.insert(at, wanted)
 
     # ---- events --------------------------------------------------------------------------------------
     def _deliver(self, event: Event) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import socket
 import struct
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import topo
@@ -120,6 +121,25 @@ def test_traffic_that_lands_on_passive(lab: Lab, two_workers: Pair) -> None:
     assert status is not None
     assert status["conduit"]["on"]
     assert status["conduit"]["term"] == status["peer"]["term"]
+
+
+def test_a_planned_move_loses_nothing_of_it(lab: Lab, two_workers: Pair) -> None:
+    """Whether its node reigns or not, before and after. Spec: B3, R8."""
+    with landing_on(lab, two_workers["b"]), contextlib.closing(UdpProbe(lab, 712)) as probe:
+        wait_until(lambda: two_workers.holds(probe.source), 10, "both nodes have its session")
+        for _ in range(4):
+            old = two_workers.active()
+            new = two_workers.peer(old)
+            old.request("failover")
+            wait_until(partial(is_active, new), 10, "the role has moved")
+            assert two_workers.wait_settled() is new
+        result = probe.finish()
+    assert (result.there.lost, result.there.duplicated) == (0, 0)
+    assert (result.echoes.lost, result.echoes.duplicated) == (0, 0)
+
+
+def is_active(node: Node) -> bool:
+    return node.role() == "ACTIVE"
 
 
 def datagrams(destination: str, source: str) -> Iterator[bytes]:

@@ -19,7 +19,7 @@ def liveness(role: Role = Role.ACTIVE, *, alive: bool = True, xc: bool = True) -
 
 @pytest.mark.parametrize("role", [Role.JOINING, Role.PASSIVE, Role.MAINTENANCE, Role.FAULT])
 def test_whoever_is_not_active_hands_over(role: Role) -> None:
-    assert conduit.wanted(role, liveness()) == SetConduit(on=True, term=Term(4))
+    assert conduit.wanted(role, liveness(), conduit.OFF) == SetConduit(on=True, term=Term(4))
 
 
 @pytest.mark.parametrize(
@@ -35,4 +35,14 @@ def test_whoever_is_not_active_hands_over(role: Role) -> None:
     ids=["active", "init", "peer-passive", "peer-dead", "no-xc", "no-peer"],
 )
 def test_nothing_is_handed_over(role: Role, peer: Liveness) -> None:
-    assert conduit.wanted(role, peer) == conduit.OFF
+    assert conduit.wanted(role, peer, conduit.OFF) == conduit.OFF
+
+
+def test_what_lands_here_while_the_peer_hands_over_waits_at_the_peer() -> None:
+    """It does not read the conduit then, and sends it back. Spec: B3, R8."""
+    on = SetConduit(on=True, term=Term(4))
+    assert conduit.wanted(Role.PASSIVE, liveness(Role.JOINING), on) == on
+    assert conduit.wanted(Role.ACTIVE, liveness(Role.JOINING), on) == conduit.OFF
+    assert conduit.wanted(Role.PASSIVE, liveness(Role.JOINING, alive=False), on) == conduit.OFF
+    for not_this in (conduit.OFF, SetConduit(on=True, term=Term(2))):
+        assert conduit.wanted(Role.PASSIVE, liveness(Role.JOINING), not_this) == conduit.OFF

@@ -75,6 +75,14 @@ def test_what_waited_is_passed_on_when_the_heir_reigns(command: Command) -> None
     assert wires(core.sleep(2)) == [Wires.READ]
 
 
+def test_the_conduit_stands_before_the_wires_are_read() -> None:
+    """What they hold for this node's own MAC goes there: who reads before, drops it."""
+    core = handing_over()
+    actions = core.do(PeerHeard(peer_info(Role.ACTIVE, 3)))
+    order = [name for name in names(actions) if name in ("SetConduit", "SetWires")]
+    assert order == ["SetConduit", "SetWires"]
+
+
 def test_the_heir_is_told_once_it_has_all() -> None:
     core = handing_over()
     core.prompt_wires = False

@@ -96,6 +96,10 @@ FAREWELL_MS: Final = 500
 """After a handover this node waits so long to hear the peer reign."""
 LINGER_MS: Final = 100
 """A node that stops passes on for so long what switches still send to it."""
+ADVERT_DOUBT_MS: Final = 500
+"""Whoever has reigned for so long waits as long for a heartbeat of a peer whose advert outranks its own."""
+ADVERT_STALE_MS: Final = 60_000
+"""An advert that came so long ago says nothing of the next one."""
 
 
 def step(state: RoleState, event: Input, now: Ns) -> Result:
@@ -318,9 +322,20 @@ def _fenced(state: RoleState, event: Fenced, now: Ns) -> Result:
 
 
 def _outranked(state: RoleState, event: vrrp.Outranked, now: Ns) -> Result:
-    """A better VRRP router: all of ours yield to it, unless it is the peer and heartbeats decide."""
+    """A better VRRP router: all of ours yield to it, unless it is the peer and heartbeats decide.
+
+    When a split heals, its first advert may come before its first heartbeat, which will say who of us leaves.
+    Who only ever hears its adverts yields to the next one. But who has just taken over, and is answered by an
+    advert, was wrong, and yields at once.
+    """
     if event.is_peer and state.peer is not None:
         return state, ()
+    if event.is_peer and now >= state.since + ms(ADVERT_DOUBT_MS):
+        since = state.peer_advert_at
+        if since is None or now > since + ms(ADVERT_STALE_MS):
+            return replace(state, peer_advert_at=now), ()
+        if now < since + ms(ADVERT_DOUBT_MS):
+            return state, ()
     fields = {"port": event.port, "source": str(event.source), "priority": event.priority}
     return abdicate(state, Role.PASSIVE, now, "outranked", **fields)
 

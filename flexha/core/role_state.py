@@ -178,6 +178,8 @@ class RoleState:
     usable: frozenset[str] = frozenset()
     """Which of our ports are usable; those of the peer are in what it says of itself."""
     hold_until: Ns | None = None
+    peer_advert_at: Ns | None = None
+    """ACTIVE: when an advert of the peer that outranks ours was heard first, while no heartbeat of it was."""
     handover: Handover | None = None
     leave_at: Ns | None = None
     """Stopping, the role handed over: leave when the peer reigns, or then."""

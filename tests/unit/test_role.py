@@ -322,6 +322,10 @@ def test_vrrp_decides_between_peers_that_do_not_hear_each_other() -> None:
     core = Core(config(1))
     core.start()
     core.sleep(5000)
+    assert roles(core.do(advert("lan", 150, "198.51.100.2"))) == [], "a heartbeat may follow, and decide"
+    core.sleep(499)
+    assert roles(core.do(advert("wan", 150, "203.0.113.4"))) == []
+    core.sleep(501)
     actions = core.do(advert("lan", 150, "198.51.100.2"))
     assert roles(actions) == [(Role.PASSIVE, 1)]
     assert reason(actions) == "outranked"

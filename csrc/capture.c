@@ -229,7 +229,7 @@ static enum fp_capture_from origin(const struct fp_frame *f, enum fp_capture_fro
 {
 	if (from != FP_CAPTURE_WIRE || f->src == FP_SRC_WIRE)
 		return from;
-	if (f->src == FP_SRC_CONDUIT)
+	if (f->src >= FP_SRC_CONDUIT)
 		return FP_CAPTURE_CONDUIT;
 	return f->src == FP_SRC_HOST ? FP_CAPTURE_HOST : FP_CAPTURE_HAIRPIN;
 }

@@ -4,6 +4,7 @@
  */
 #include "conduit.h"
 #include "frag.h"
+#include "nexthop.h"
 #include "steer.h"
 
 enum {
@@ -16,6 +17,7 @@ enum {
 	OPTION_CRITICAL = 0x80,
 	OPTION_WORDS = 2,
 	DIRECTION_TO_ACTIVE = 0,
+	DIRECTION_FROM_ACTIVE = 1,
 	FLAG_FRAGMENT = 1
 };
 
@@ -59,6 +61,35 @@ uint32_t conduit_to_active(struct core *c, struct pkt *p)
 	return V_CONDUIT_TO;
 }
 
+/* Any worker of the peer will do, and the same for all packets of a session, for the sake of their order. */
+uint32_t conduit_from_active(const struct core *c, struct fp_frame *frame, uint32_t port)
+{
+	const uint8_t *ip = frame->data + ETH_LEN;
+	const uint64_t words[3] = { (uint64_t)be32_load(ip + IP_SRC).raw << 32 | be32_load(ip + IP_DST).raw,
+				    ip[IP_PROTO], 0 };
+
+	frame->out = FP_OUT_CONDUIT;
+	frame->out_port = (uint8_t)port;
+	frame->owner = (uint16_t)hash_words3(hash_key_load(c->cfg->shard_key), words) & (FP_SHARDS - 1);
+	frame->fenced = 1;
+	return V_CONDUIT_OUT;
+}
+
+uint32_t conduit_send_for_active(struct core *c, const struct pkt *p)
+{
+	const struct fp_addr dst = addr_from_v4(p->dst);
+	struct nexthop nh;
+	const uint32_t verdict = nexthop_find(c, &dst, &nh);
+
+	if (c->role == FP_ROLE_ACTIVE) /* it has become so since */
+		return V_CONDUIT_NOT_PASSIVE;
+	if (verdict != V_GO_ON)
+		return verdict;
+	if (nh.peer || nh.port != p->frame->port)
+		return V_NO_ROUTE;
+	return nexthop_send(c, p->frame, &nh, V_CONDUIT_FROM);
+}
+
 void conduit_header(const struct core *c, const struct fp_frame *frame, uint8_t out[CONDUIT_LEN])
 {
 	const be16 frag = be16_load(frame->data + ETH_LEN + IP_FRAG);
@@ -71,11 +102,11 @@ void conduit_header(const struct core *c, const struct fp_frame *frame, uint8_t 
 	be16_store(out + GENEVE_LEN, be16_of(OPTION_CLASS));
 	out[10] = OPTION_TYPE;
 	out[11] = OPTION_WORDS;
-	out[12] = DIRECTION_TO_ACTIVE;
+	out[12] = frame->fenced ? DIRECTION_FROM_ACTIVE : DIRECTION_TO_ACTIVE;
 	out[13] = frame->out_port;
 	out[CONDUIT_SHARD_AT] = (uint8_t)frame->owner;
 	out[15] = be16_host(frag) & (IP_MF | IP_OFFSET) ? FLAG_FRAGMENT : 0;
-	be32_store(out + 16, be32_of((uint32_t)c->conduit));
+	be32_store(out + 16, be32_of((uint32_t)(frame->fenced ? c->term : c->conduit)));
 }
 
 /* ---- in ---- */
@@ -129,10 +160,23 @@ static uint32_t decode(const struct core *c, const uint8_t *p, uint32_t len, str
 	verdict = read_options(p + GENEVE_LEN, *inner - GENEVE_LEN, out);
 	if (verdict != V_GO_ON)
 		return verdict;
-	if (!out->found || out->direction != DIRECTION_TO_ACTIVE || out->port >= c->cfg->n_ports ||
+	if (!out->found || out->direction > DIRECTION_FROM_ACTIVE || out->port >= c->cfg->n_ports ||
 	    out->shard >= FP_SHARDS)
 		return V_CONDUIT_MALFORMED;
 	return V_GO_ON;
+}
+
+/* Is it for this node in its role, and of this reign? */
+static uint32_t check_reign(const struct core *c, const struct option *option)
+{
+	if (option->direction == DIRECTION_FROM_ACTIVE) {
+		if (c->role == FP_ROLE_ACTIVE)
+			return V_CONDUIT_NOT_PASSIVE;
+		return c->conduit && option->term == (uint32_t)c->conduit ? V_GO_ON : V_CONDUIT_TERM;
+	}
+	if (c->role != FP_ROLE_ACTIVE)
+		return c->passes_on ? V_GO_ON : V_CONDUIT_NOT_ACTIVE;
+	return option->term == (uint32_t)c->term ? V_GO_ON : V_CONDUIT_TERM;
 }
 
 uint32_t conduit_take(const struct core *c, const uint8_t *packet, uint32_t len, uint32_t from,
@@ -145,16 +189,15 @@ uint32_t conduit_take(const struct core *c, const uint8_t *packet, uint32_t len,
 		return verdict;
 	if (from != CONDUIT_SPORT + (uint32_t)option.shard)
 		return V_CONDUIT_FOREIGN;
-	if (c->role != FP_ROLE_ACTIVE && !c->passes_on)
-		return V_CONDUIT_NOT_ACTIVE;
-	if (c->role == FP_ROLE_ACTIVE && option.term != (uint32_t)c->term)
-		return V_CONDUIT_TERM;
+	verdict = check_reign(c, &option);
+	if (verdict != V_GO_ON)
+		return verdict;
 	if (len - inner > FP_FRAME_MAX)
 		return V_OVERSIZED;
 	memcpy(frame->data, packet + inner, len - inner);
 	frame->len = len - inner;
 	frame->port = option.port;
-	frame->src = FP_SRC_CONDUIT;
+	frame->src = option.direction == DIRECTION_FROM_ACTIVE ? FP_SRC_ACTIVE : FP_SRC_CONDUIT;
 	frame->vnet = (struct fp_vnet){ 0 };
 	frame->hops = frame->l4_known = 0;
 	return V_GO_ON;

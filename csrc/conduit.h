@@ -9,13 +9,17 @@
  * session: ACTIVE takes it as if its own wire of that port had brought it. Nothing enters the conduit twice: what
  * came by it and finds no ACTIVE node at the end is dropped.
  *
+ * The other way round, ACTIVE whose port is down sends by the peer's port of the same number (FP_WAY_PEER): all is done
+ * but the Ethernet header, which the peer makes, from its own routes and neighbours and in its own name. ACTIVE
+ * looks at its fence before, and the peer at the term; the peer takes it only while it is not ACTIVE itself.
+ *
  * On the cross-connect this is Geneve (RFC 8926) over UDP:
  *
  *   bytes   header                                  bytes   option
  *   0       Ver 0, option length 3 words            8..9    class 0xFFF7 (experimental)
  *   1       O 0, C 1                                10      type 0x81: critical
  *   2..3    0x6558: an Ethernet frame               11      length 2 words
- *   4..6    VNI: low 24 bits of the pair's id       12      direction: 0 to ACTIVE
+ *   4..6    VNI: low 24 bits of the pair's id       12      direction: 0 to ACTIVE, 1 from ACTIVE
  *   7       reserved                                13      port: rank of its name, the same on both nodes
  *                                                   14      shard
  *                                                   15      flags: 1 = fragment
@@ -63,6 +67,19 @@ static inline bool conduit_takes_vmac(uint64_t orders, uint32_t port)
  * Return: V_CONDUIT_TO, and .out and .owner (the shard) are set; V_NOT_ACTIVE while the conduit is off.
  */
 COLD uint32_t conduit_to_active(struct core *c, struct pkt *p);
+
+/**
+ * conduit_from_active() - A packet that is done leaves by the peer's port
+ * Return: V_CONDUIT_OUT.
+ */
+COLD uint32_t conduit_from_active(const struct core *c, struct fp_frame *frame, uint32_t port);
+
+/**
+ * conduit_send_for_active() - A frame with FP_SRC_ACTIVE: to the wire
+ * @p: after pkt_parse_ip()
+ * Return: V_CONDUIT_FROM; or why not.
+ */
+COLD uint32_t conduit_send_for_active(struct core *c, const struct pkt *p);
 
 /**
  * conduit_header() - What precedes a frame with FP_OUT_CONDUIT on the cross-connect

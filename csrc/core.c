@@ -153,9 +153,9 @@ uint32_t core_expire(struct core *c, uint64_t now_ns, uint32_t budget)
 	uint32_t n;
 
 	c->now_ns = now_ns;
+	drop_parked(c, now_ns, V_NEIGH_TIMEOUT); /* there are some of ACTIVE's, too */
 	if (c->role != FP_ROLE_ACTIVE)
 		return 0;
-	drop_parked(c, now_ns, V_NEIGH_TIMEOUT);
 	frag_expire(&c->frags, now_ns, c->verdicts);
 	n = session_expire(c, budget); /* first: nobody goes before his time for want of what is due anyway */
 	return n + evict_some(c, budget - n);
@@ -241,7 +241,7 @@ uint32_t core_retry_parked(struct core *c, struct fp_frame *out, uint32_t cap, u
 	uint32_t n = 0, i = 0;
 
 	c->now_ns = now_ns;
-	if (c->role != FP_ROLE_ACTIVE || !c->fib)
+	if (!c->fib)
 		return 0;
 	while (i < c->park.n && n < cap) {
 		const struct parked *slot = &c->park.slots[c->park.order[i]];

@@ -41,7 +41,7 @@ static struct fp_addr mask_addr(const struct fp_addr *addr, uint32_t plen)
 	return masked;
 }
 
-/* Longest first, then by prefix, unreachable last, then as given: the copies carry their place in `pad`. */
+/* Longest first, then by prefix, the better way first, then as given: the copies carry their place in `pad`. */
 static int route_order(const void *left, const void *right)
 {
 	const struct fp_route *a = left, *b = right;
@@ -49,8 +49,8 @@ static int route_order(const void *left, const void *right)
 
 	if (a->plen != b->plen)
 		return a->plen > b->plen ? -1 : 1;
-	if (by_prefix || a->unreachable != b->unreachable)
-		return by_prefix ? by_prefix : a->unreachable - b->unreachable;
+	if (by_prefix || a->way != b->way)
+		return by_prefix ? by_prefix : a->way - b->way;
 	return memcmp(a->pad, b->pad, sizeof(a->pad));
 }
 
@@ -61,7 +61,6 @@ static void add_routes(struct fib *fib, const struct fp_route *routes, uint32_t 
 	for (uint32_t i = 0; i < n; i++) {
 		out[i] = routes[i];
 		out[i].plen = (uint8_t)min_u32(routes[i].plen, 128);
-		out[i].unreachable = routes[i].unreachable != 0;
 		out[i].prefix = mask_addr(&routes[i].prefix, out[i].plen);
 		memset(out[i].pad, 0, sizeof(out[i].pad));
 		be32_store(out[i].pad, be32_of(i));
@@ -153,7 +152,7 @@ static const struct fp_route *find_from(const struct fib *fib, const struct fp_a
 		struct fp_addr prefix = mask_addr(dst, fib->lens[i].plen);
 		const struct fp_route *route = find_exact(fib, &fib->lens[i], &prefix);
 
-		if (route && (unreachable_too || !route->unreachable))
+		if (route && (unreachable_too || route->way != FP_WAY_NOWHERE))
 			return route;
 	}
 	return NULL;
@@ -171,12 +170,12 @@ void fib_cover(struct fib *fib, uint32_t ports)
 			struct fp_route *route = &fib->routes[fib->lens[i].first + k];
 			const struct fp_route *cover;
 
-			if (!route->unreachable)
+			if (route->way != FP_WAY_NOWHERE)
 				continue;
 			cover = find_from(fib, &route->prefix, i + 1, false);
 			if (!cover || !(ports >> cover->port & 1))
 				continue;
-			route->unreachable = 0;
+			route->way = cover->way;
 			route->port = cover->port;
 			route->gateway = cover->gateway;
 		}

@@ -65,7 +65,7 @@ size_t fib_mem_size(uint32_t n_routes, uint32_t n_neighs);
  * fib_build() - Build a snapshot
  * @mem:        fib_mem_size() bytes, aligned to a cache line
  * @generation: not 0, not that of the snapshot before
- * @routes:     host bits beyond plen are ignored; of equal prefixes the first one wins that is not unreachable
+ * @routes:     host bits beyond plen are ignored; of equal prefixes the best way wins, then the first one
  *
  * Return: the snapshot, which lives in @mem (free @mem to free it).
  */

@@ -255,12 +255,17 @@ struct fp_flow_rec {
 	uint64_t packets[2], bytes[2]; /* 0: outbound, 1: inbound */
 };
 
+enum fp_way {                 /* of routes for one prefix the first in this order counts */
+	FP_WAY_HERE,              /* out of our own port */
+	FP_WAY_PEER,              /* ours is down: out of the peer's port of the same number, by the conduit */
+	FP_WAY_NOWHERE            /* of the port's zone even while no other route leads there */
+};
 struct fp_route {             /* one next hop a prefix in this version; longest prefix wins */
 	struct fp_addr prefix;
 	struct fp_addr gateway;   /* zero = on link */
 	uint8_t plen;             /* of the 128-bit form: IPv4 /24 is 120 */
 	uint8_t port;
-	uint8_t unreachable;      /* 1: of the port's zone even while no other route leads there: then to nowhere */
+	uint8_t way;              /* enum fp_way */
 	uint8_t pad[5];
 };
 
@@ -376,7 +381,8 @@ struct fp_pool_use {          /* external ports that sessions hold, or that rest
 enum fp_src {
 	FP_SRC_WIRE, FP_SRC_HOST,
 	FP_SRC_HAIRPIN,           /* from inside to an address of ours: translated once, and on its way in again */
-	FP_SRC_CONDUIT            /* from the peer: it came in there, by the port of this number */
+	FP_SRC_CONDUIT,           /* from the peer: it came in there, by the port of this number */
+	FP_SRC_ACTIVE             /* from the peer, ACTIVE: to leave here, by the port of this number */
 };
 enum fp_out {
 	FP_OUT_NONE, FP_OUT_WIRE, FP_OUT_HOST, FP_OUT_PUNT, FP_OUT_PULSE, FP_OUT_WAIT, FP_OUT_HANDOFF,

@@ -301,7 +301,8 @@ static bool next_hops_are_valid(const fp_dp *dp, const struct fp_route *routes, 
 	if ((n_routes && !routes) || (n_neighs && !neighs))
 		return false;
 	for (uint32_t i = 0; i < n_routes; i++) {
-		if (routes[i].plen > 128 || routes[i].port >= dp->cfg.n_ports)
+		if (routes[i].plen > 128 || routes[i].port >= dp->cfg.n_ports ||
+		    routes[i].way > FP_WAY_NOWHERE)
 			return false;
 	}
 	for (uint32_t i = 0; i < n_neighs; i++) {
@@ -341,7 +342,7 @@ static struct fib *build_fib(const fp_dp *dp, void *mem, const struct fp_route *
 			all[n++] = (struct fp_route){ .prefix = port->addr,
 						      .plen = (uint8_t)(96 + port->plen),
 						      .port = (uint8_t)i,
-						      .unreachable = 1 };
+						      .way = FP_WAY_NOWHERE };
 	}
 	fib = fib_build(mem, dp->fib_generation, all, n, neighs, n_neighs);
 	fib_cover(fib, inside);

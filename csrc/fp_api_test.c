@@ -17,7 +17,7 @@ int fp_test_step(fp_dp *dp, uint32_t worker, uint64_t now_ns, struct fp_frame *i
 		return -EBUSY;
 	for (uint32_t i = 0; i < n; i++) {
 		if (!io[i].data || io[i].len > FP_FRAME_BIG || io[i].port >= dp->cfg.n_ports ||
-		    io[i].src > FP_SRC_CONDUIT)
+		    io[i].src > FP_SRC_ACTIVE)
 			return -EINVAL;
 	}
 	dp->test_now_ns = now_ns;

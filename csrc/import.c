@@ -251,7 +251,7 @@ static void warm_neighbours(struct core *c, uint32_t idx)
 	for (uint32_t side = SIDE_OUT; side <= SIDE_IN; side++) {
 		struct nexthop nh;
 
-		if (nexthop_flow(c, idx, side, &nh) == V_GO_ON && nh.neigh == FIB_NO_NEIGH)
+		if (nexthop_flow(c, idx, side, &nh) == V_GO_ON && nh.neigh == FIB_NO_NEIGH && !nh.peer)
 			neigh_wants_add(&c->wants, nh.port, &nh.addr, c->now_ns);
 	}
 }

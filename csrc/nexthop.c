@@ -3,6 +3,7 @@
  * nexthop.c - route, neighbour, Ethernet header
  */
 #include "nexthop.h"
+#include "conduit.h"
 
 static_assert((int)ADJ_NONE == (int)FIB_NO_NEIGH, "a record caches \"no neighbour\" as it comes");
 
@@ -12,11 +13,12 @@ uint32_t nexthop_find(const struct core *c, const struct fp_addr *dst, struct ne
 
 	if (!route || route->port >= c->cfg->n_ports)
 		return V_NO_ROUTE;
-	if (unlikely(route->unreachable))
+	if (unlikely(route->way == FP_WAY_NOWHERE))
 		return V_ZONE_UNREACHABLE;
 	nh->port = route->port;
 	nh->addr = addr_is_zero(&route->gateway) ? *dst : route->gateway;
-	nh->neigh = fib_neigh(c->fib, nh->port, &nh->addr);
+	nh->peer = route->way == FP_WAY_PEER;
+	nh->neigh = nh->peer ? (uint32_t)FIB_NO_NEIGH : fib_neigh(c->fib, nh->port, &nh->addr);
 	return V_GO_ON;
 }
 
@@ -66,6 +68,8 @@ uint32_t nexthop_flow_anew(const struct core *c, uint32_t idx, uint32_t side, st
 
 uint32_t nexthop_wait(struct core *c, struct fp_frame *frame, const struct nexthop *nh, uint32_t verdict)
 {
+	if (nh->peer)
+		return conduit_from_active(c, frame, nh->port);
 	neigh_wants_add(&c->wants, nh->port, &nh->addr, c->now_ns);
 	if (frame->len > FP_FRAME_MAX) /* TCP sends again; a slot for 64 KiB is not worth its memory */
 		return V_NEIGH_BIG;

@@ -14,12 +14,14 @@
  * struct nexthop - Where a packet goes
  * @addr:  neighbour's address
  * @port:  port that it is on
- * @neigh: index into the FIB's neighbours, or FIB_NO_NEIGH while its MAC address is not known
+ * @neigh: index into the FIB's neighbours, or FIB_NO_NEIGH while its MAC address is not known, or @peer
+ * @peer:  the peer's port, not ours
  */
 struct nexthop {
 	struct fp_addr addr;
 	uint32_t port;
 	uint32_t neigh;
+	bool peer;
 };
 
 /**
@@ -55,6 +57,7 @@ static HOT uint32_t nexthop_flow(const struct core *c, uint32_t idx, uint32_t si
 		return nexthop_flow_anew(c, idx, side, nh);
 	nh->neigh = f->adj[side];
 	nh->port = c->fib->neighs[nh->neigh].port;
+	nh->peer = false;
 	return V_GO_ON; /* .addr is for a missing neighbour only */
 }
 
@@ -121,14 +124,17 @@ static inline uint32_t nexthop_again(const struct core *c, struct fp_frame *fram
 static HOT void nexthop_dress(const struct core *c, struct fp_frame *frame, uint32_t port,
 			      const uint8_t dst_mac[6])
 {
+	const bool reigns = likely(c->role ==
+				   FP_ROLE_ACTIVE); /* else it is sent for the peer, in our own name */
+
 	memcpy(frame->data + ETH_DST, dst_mac, ETH_ALEN);
-	memcpy(frame->data + ETH_SRC, c->ports[port].tx_mac, ETH_ALEN);
+	memcpy(frame->data + ETH_SRC, reigns ? c->ports[port].tx_mac : c->ports[port].mac, ETH_ALEN);
 	frame->out = FP_OUT_WIRE;
 	frame->out_port = (uint8_t)port;
-	frame->fenced = 1;
+	frame->fenced = reigns;
 }
 
-/* nexthop_wait() - nexthop_send() of a frame whose neighbour is not known */
+/* nexthop_wait() - nexthop_send() of a frame whose neighbour is not known, or not ours */
 COLD uint32_t nexthop_wait(struct core *c, struct fp_frame *frame, const struct nexthop *nh,
 			   uint32_t verdict);
 

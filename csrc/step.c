@@ -146,6 +146,10 @@ static COLD uint32_t prepare_inner(struct core *c, struct fp_frame *frame, struc
 		return V_OVERSIZED;
 	if (be16_host(be16_load(frame->data + ETH_TYPE)) != ETHERTYPE_IPV4)
 		return V_CONDUIT_MALFORMED;
+	if (frame->src == FP_SRC_ACTIVE) {
+		verdict = pkt_parse_ip(p, frame);
+		return verdict == V_GO_ON ? conduit_send_for_active(c, p) : verdict;
+	}
 	if (unlikely(c->passes_on) &&
 	    c->role != FP_ROLE_ACTIVE) /* sent to us while we were: back, by the wire */
 		return local_pass_on(c, frame);

@@ -148,7 +148,12 @@ void tx_burst(struct worker *w, struct fp_frame *frames, uint32_t n, uint64_t no
 		case FP_OUT_PUNT: send_punt(w, f, now_ns); break;
 		case FP_OUT_PULSE: send_pulse(w, f, now_ns); break;
 		case FP_OUT_HANDOFF: handoff_send(w, f); break;
-		case FP_OUT_CONDUIT: conduit_send(w, f); break;
+		case FP_OUT_CONDUIT:
+			if (f->fenced)
+				batch_flush(w);
+			if (!f->fenced || !tx_is_fenced(w, f, tx_look(w)))
+				conduit_send(w, f);
+			break;
 		default: break; /* dropped, or parked by the core */
 		}
 	}

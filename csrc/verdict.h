@@ -45,6 +45,9 @@ enum verdict_class { VERDICT_PASS, VERDICT_DROP, VERDICT_TRANSIT };
 	X(PULSE, pulse, PASS, "heartbeat of the peer: given to the pulse thread")                          \
 	X(PASSED_ON, passed_on, PASS,                                                                      \
 	  "to the virtual MAC, just after the role was handed over: to the peer by the same wire")         \
+	X(CONDUIT_OUT, conduit_out, PASS,                                                                  \
+	  "of a session, ready to leave: given to the peer, whose port is up")                             \
+	X(CONDUIT_FROM, conduit_from, PASS, "ready to leave, from the peer, whose port is down: sent")     \
 	X(CONDUIT_TO, conduit_to, PASS, "to be routed, but not ACTIVE: given to the peer, which is")       \
 	/* not an end */                                                                                   \
 	X(HANDOFF, handoff, TRANSIT, "handed to the worker that owns the session")                         \
@@ -148,6 +151,7 @@ enum verdict_class { VERDICT_PASS, VERDICT_DROP, VERDICT_TRANSIT };
 	  "from the cross-connect: Geneve that the peer did not send, or not by this cable")               \
 	X(CONDUIT_TERM, conduit_term, DROP, "from the peer, but meant for another reign")                  \
 	X(CONDUIT_NOT_ACTIVE, conduit_not_active, DROP, "from the peer to ACTIVE, but this node is not")   \
+	X(CONDUIT_NOT_PASSIVE, conduit_not_passive, DROP, "from the peer as ACTIVE, but so is this node")  \
 	X(CONDUIT_FULL, conduit_full, DROP, "to the peer, but the cross-connect refused it")               \
 	X(TX_FAILED, tx_failed, DROP, "the port refused the frame")                                        \
 	X(HOST_FULL, host_full, DROP, "the host TAP refused the frame")                                    \

@@ -304,6 +304,140 @@ static void check_steering(void)
 	nodes_free(n);
 }
 
+/* ---- from ACTIVE ---- */
+
+/* The port is down: its prefix goes by the peer. */
+static void lose_port(struct rig *r, uint8_t port)
+{
+	struct fp_route routes[] = {
+		frames_route(IP4(0, 0, 0, 0), 0, ISP, WAN),
+		frames_route(IP4(198, 51, 100, 0), 24, IP4(0, 0, 0, 0), LAN),
+		frames_route(IP4(203, 0, 113, 0), 29, IP4(0, 0, 0, 0), WAN),
+	};
+	const struct fp_neigh neighs[] = { frames_neigh(CLIENT, mac_client, LAN),
+					   frames_neigh(ISP, mac_isp, WAN) };
+	void *mem = aligned_alloc(CACHE_LINE, fib_mem_size(ARRAY_SIZE(routes), ARRAY_SIZE(neighs)));
+	struct fib *old = r->fib;
+
+	REQUIRE(mem);
+	for (uint32_t i = 0; i < ARRAY_SIZE(routes); i++) {
+		if (routes[i].port == port)
+			routes[i].way = FP_WAY_PEER;
+	}
+	r->fib = fib_build(mem, ++r->generation, routes, ARRAY_SIZE(routes), neighs, ARRAY_SIZE(neighs));
+	core_set_fib(&r->core, r->fib);
+	free(old);
+}
+
+/* What ACTIVE has given out crosses over; what PASSIVE makes of it. */
+static struct fp_frame cross_back(struct nodes *n, const struct fp_frame *f)
+{
+	struct fp_frame taken = { .data = n->passive->data };
+	uint8_t packet[PACKET_ROOM];
+
+	CHECK_EQ(200, f->verdict, V_CONDUIT_OUT);
+	CHECK(201, f->out == FP_OUT_CONDUIT && f->fenced && f->owner < FP_SHARDS);
+	conduit_header(&n->active->core, f, packet);
+	memcpy(packet + CONDUIT_LEN, f->data, f->len);
+	CHECK_EQ(202, packet[12], 1);
+	CHECK_EQ(203,
+		 conduit_take(&n->passive->core, packet, CONDUIT_LEN + f->len,
+			      CONDUIT_SPORT + (uint32_t)f->owner, &taken),
+		 V_GO_ON);
+	CHECK_EQ(204, taken.src, FP_SRC_ACTIVE);
+	rig_step(n->passive, &taken);
+	return taken;
+}
+
+/* ACTIVE has no WAN: it translates, and the peer sends, in its own name; the reply lands there. Spec: R8. */
+static void check_by_the_peers_port(uint8_t lost)
+{
+	struct nodes *n = nodes_new();
+	struct spec reply;
+	struct fp_frame f;
+
+	lose_port(n->active, lost);
+	f = lost == LAN ? cross(n, LAN, &spec_udp) : rig_in(n->active, LAN, &spec_udp);
+	if (lost == WAN) {
+		f = cross_back(n, &f);
+		CHECK_EQ(210, f.verdict, V_CONDUIT_FROM);
+		CHECK(211, f.out == FP_OUT_WIRE && f.out_port == WAN && !f.fenced);
+		CHECK(212, mac_eq(f.data + ETH_SRC, mac_self[WAN]) && mac_eq(f.data + ETH_DST, mac_isp));
+		CHECK_EQ(213, f.data[ETH_LEN + IP_TTL], 63);
+	} else {
+		CHECK_EQ(214, f.verdict, V_SNAT);
+	}
+	CHECK_EQ(215, out_src(&f).raw, WAN_VIP.raw);
+	reply = rig_reply(&spec_udp, out_sport(&f));
+	f = lost == WAN ? cross(n, WAN, &reply) : rig_in(n->active, WAN, &reply);
+	if (lost == LAN) {
+		f = cross_back(n, &f);
+		CHECK_EQ(216, f.verdict, V_CONDUIT_FROM);
+		CHECK(217, mac_eq(f.data + ETH_SRC, mac_self[LAN]) && mac_eq(f.data + ETH_DST, mac_client));
+	} else {
+		CHECK_EQ(218, f.verdict, V_REVERSE);
+	}
+	CHECK_EQ(219, out_dst(&f).raw, CLIENT.raw);
+	CHECK(220, f.out_port == LAN && frames_csums_ok(&f));
+	CHECK_EQ(221, rig_stats(n->passive).lookups, 0);
+	CHECK_EQ(222, rig_stats(n->active).flows, 1);
+	nodes_free(n);
+}
+
+/* The peer resolves the neighbour, with the frame waiting; another reign, role or way, and it is dropped. */
+static void check_peer_sends(void)
+{
+	struct nodes *n = nodes_new();
+	struct core *c = &n->passive->core;
+	uint8_t packet[PACKET_ROOM], room[FP_FRAME_MAX];
+	struct fp_frame f, out = { .data = room };
+	uint32_t len;
+
+	lose_port(n->active, WAN);
+	f = rig_in(n->active, LAN, &spec_udp);
+	rig_fib(n->passive, false);
+	CHECK_EQ(230, cross_back(n, &f).verdict, V_NEIGH_WAIT);
+	rig_fib(n->passive, true);
+	CHECK_EQ(231, core_retry_parked(c, &out, 1, n->passive->now_ns), 1);
+	CHECK(232, out.verdict == V_CONDUIT_FROM && !out.fenced && mac_eq(out.data + ETH_SRC, mac_self[WAN]));
+	rig_fib(n->passive, false);
+	CHECK_EQ(233, cross_back(n, &f).verdict, V_NEIGH_WAIT);
+	rig_sleep(n->passive, 4);
+	CHECK_EQ(234, rig_count(n->passive, V_NEIGH_TIMEOUT), 1);
+	rig_fib(n->passive, true);
+	lose_port(n->passive, WAN);
+	CHECK_EQ(235, cross_back(n, &f).verdict, V_NO_ROUTE); /* never back again */
+	rig_fib(n->passive, true);
+	conduit_header(&n->active->core, &f, packet);
+	memcpy(packet + CONDUIT_LEN, f.data, f.len);
+	len = CONDUIT_LEN + f.len;
+	c->conduit = conduit_orders(6, 0);
+	CHECK_EQ(236, conduit_take(c, packet, len, CONDUIT_SPORT + (uint32_t)f.owner, &out), V_CONDUIT_TERM);
+	c->conduit = CONDUIT_OFF;
+	CHECK_EQ(237, conduit_take(c, packet, len, CONDUIT_SPORT + (uint32_t)f.owner, &out), V_CONDUIT_TERM);
+	c->conduit = conduit_orders(4, 0);
+	CHECK_EQ(238, conduit_take(c, packet, len, CONDUIT_SPORT + (uint32_t)f.owner, &out), V_GO_ON);
+	core_set_role(c, FP_ROLE_ACTIVE, 5, n->passive->now_ns);
+	CHECK_EQ(239, rig_step(n->passive, &out), V_CONDUIT_NOT_PASSIVE);
+	CHECK_EQ(240, conduit_take(c, packet, len, CONDUIT_SPORT + (uint32_t)f.owner, &out),
+		 V_CONDUIT_NOT_PASSIVE);
+	nodes_free(n);
+}
+
+/* Back again: what has been cached of the way holds no longer. */
+static void check_return(void)
+{
+	struct nodes *n = nodes_new();
+
+	CHECK_EQ(250, rig_in(n->active, LAN, &spec_udp).verdict, V_SNAT);
+	lose_port(n->active, WAN);
+	CHECK_EQ(251, rig_in(n->active, LAN, &spec_udp).verdict, V_CONDUIT_OUT);
+	CHECK_EQ(252, rig_in(n->active, LAN, &spec_udp).verdict, V_CONDUIT_OUT);
+	rig_fib(n->active, true);
+	CHECK_EQ(253, rig_in(n->active, LAN, &spec_udp).verdict, V_SNAT);
+	nodes_free(n);
+}
+
 /* ---- what nobody of ours sends ---- */
 
 struct damage {
@@ -335,6 +469,7 @@ static void check_damage(void)
 		{ 115, 11, 0x03, V_CONDUIT_MALFORMED },
 		{ 116, 11, 0xe2, V_GO_ON }, /* reserved bits of the length */
 		{ 117, 12, 0x02, V_CONDUIT_MALFORMED },
+		{ 122, 12, 0x01, V_CONDUIT_NOT_PASSIVE },
 		{ 118, 13, N_PORTS, V_CONDUIT_MALFORMED },
 		{ 119, 14, FP_SHARDS, V_CONDUIT_MALFORMED },
 		{ 120, 16, 0x01, V_CONDUIT_TERM },
@@ -424,6 +559,10 @@ int main(void)
 	check_reign();
 	check_heartbeat();
 	check_steering();
+	check_by_the_peers_port(LAN);
+	check_by_the_peers_port(WAN);
+	check_peer_sends();
+	check_return();
 	check_damage();
 	check_options();
 	check_inner();

@@ -58,7 +58,7 @@ static int zone_of(const struct fib *fib, uint32_t dst)
 	struct fp_addr addr = v4(dst);
 	const struct fp_route *r = fib_route(fib, &addr);
 
-	return r ? r->port + 100 * r->unreachable : -1;
+	return r ? r->port + 100 * (r->way == FP_WAY_NOWHERE) : -1;
 }
 
 /* Ports 2 and 3 are inside. */
@@ -75,7 +75,7 @@ static void check_unreachable(void)
 	struct fib *fib;
 
 	for (uint32_t i = 2; i < 9; i += 2)
-		routes[i].unreachable = 1;
+		routes[i].way = FP_WAY_NOWHERE;
 	routes[1].gateway = v4(0x0a000001);
 	fib = build(routes, ARRAY_SIZE(routes), NULL, 0);
 	CHECK_EQ(30, zone_of(fib, 0x0a010001), 103);

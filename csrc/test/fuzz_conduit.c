@@ -42,7 +42,8 @@ static void from_peer(uint8_t *packet, uint32_t len, bool mended)
 	REQUIRE(verdict <= V_GO_ON);
 	if (verdict != V_GO_ON)
 		return;
-	REQUIRE(f.len <= FP_FRAME_MAX && f.port < N_PORTS && r->core.role == FP_ROLE_ACTIVE);
+	REQUIRE(f.len <= FP_FRAME_MAX && f.port < N_PORTS);
+	REQUIRE((f.src == FP_SRC_CONDUIT) == (r->core.role == FP_ROLE_ACTIVE));
 	rig_step(r, &f);
 	REQUIRE(f.out != FP_OUT_CONDUIT);
 }

@@ -378,7 +378,7 @@ def inside_routes(config: Config) -> tuple[fp.Route, ...]:
             route.prefix.network_address,
             route.prefix.prefixlen,
             _ports(config).index(route.port),
-            unreachable=True,
+            way=fp.Way.NOWHERE,
         )
         for route in config.routes
         if config.ports[route.port].zone == "inside"
@@ -406,6 +406,19 @@ def _hop(config: Config, plug: PlugPlan) -> HopPlan | None:
         device=plug.host_dev,
         mac=plug.mac,
         address=plug.interface.ip,
+    )
+
+
+def configured_routes(config: Config) -> tuple[fp.Route, ...]:
+    """What lies behind each port by the configuration: its own subnet, and what is routed there."""
+    names = _ports(config)
+    own = [config.ports[name].prefix for name in names]
+    return (
+        *(fp.Route(prefix.network_address, prefix.prefixlen, port) for port, prefix in enumerate(own)),
+        *(
+            fp.Route(route.prefix.network_address, route.prefix.prefixlen, names.index(route.port), route.via)
+            for route in config.routes
+        ),
     )
 
 

@@ -80,6 +80,13 @@ class SetConduit:
 
 
 @dataclass(frozen=True, slots=True)
+class SetWays:
+    """What would leave by one of these ports, which are down here, leaves by the peer's."""
+
+    by_peer: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class SendFrame:
     """Put an Ethernet frame on a port's wire. ``fenced``: only while ACTIVE (VMAC frames)."""
 
@@ -249,6 +256,7 @@ Action = (
     | SetPulse
     | SetPorts
     | SetConduit
+    | SetWays
     | SendFrame
     | SendSync
     | CloseSync

@@ -5,13 +5,16 @@ A node that is not ACTIVE passes what it is sent to the one that is, in whatever
 is touched here, and the alternative is a black hole for hosts that send to this box. It takes a peer that
 lives, says that it reigns, and is heard on the cross-connect; and it is for the peer's term, so that nobody
 takes a packet that was meant for another reign.
+
+The other way round, ACTIVE sends by the peer's ports what would leave by ports that are of no use here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
-from flexha.core.actions import SetConduit
+from flexha.core.actions import SetConduit, SetWays
 from flexha.core.events import Role
 from flexha.core.heartbeat import Liveness
 from flexha.units import Term
@@ -19,6 +22,12 @@ from flexha.units import Term
 XC: Final = "xc"
 """The heartbeat path that the conduit shares its cable with."""
 OFF: Final = SetConduit(on=False, term=Term(0))
+HERE: Final = SetWays(frozenset())
+
+
+def _is_reachable(liveness: Liveness) -> bool:
+    path = liveness.paths.get(XC)
+    return liveness.alive and path is not None and path.alive
 
 
 def wanted(role: Role, liveness: Liveness, now: SetConduit) -> SetConduit:
@@ -27,13 +36,19 @@ def wanted(role: Role, liveness: Liveness, now: SetConduit) -> SetConduit:
     A peer that hands its role over does not read the conduit any more: what is sent there waits, and comes
     back by the wire (``csrc/wires.h``).
     """
-    info, path = liveness.info, liveness.paths.get(XC)
-    if role in {Role.INIT, Role.ACTIVE} or info is None:
-        return OFF
-    if not liveness.alive or path is None or not path.alive:
+    info = liveness.info
+    if role in {Role.INIT, Role.ACTIVE} or info is None or not _is_reachable(liveness):
         return OFF
     if now.on and info.role is Role.JOINING and info.term == now.term:
         return now
     if info.role is not Role.ACTIVE:
         return OFF
     return SetConduit(on=True, term=info.term)
+
+
+def ways(role: Role, ports: Iterable[str], usable: frozenset[str], liveness: Liveness) -> SetWays:
+    """Which of our ports the peer is to stand in for: it has them, and we have not."""
+    info = liveness.info
+    if role is not Role.ACTIVE or info is None or info.role is Role.ACTIVE or not _is_reachable(liveness):
+        return HERE
+    return SetWays((frozenset(ports) - usable) & info.ports_up)

@@ -36,6 +36,7 @@ from flexha.core.actions import (
     SetConduit,
     SetDrainCredit,
     SetPorts,
+    SetWays,
     SetWires,
     Stop,
 )
@@ -171,8 +172,9 @@ class NodeState:
     routers: Mapping[str, Router]
     tracks: Tracks
     alarms: Alarms = field(default_factory=dict)
+    ways: SetWays = conduit.HERE
     conduit: SetConduit = conduit.OFF
-    """What the fast path was told last."""
+    """Both: what was said last."""
     others_due: Ns | None = None
     """When anything but sync wants to be woken: found anew where role or routers change."""
 
@@ -303,6 +305,11 @@ class _Turn:
             passes_on = SetWires(Wires.PASS_ON)  # only then are the wires read, and the conduit must stand
             at = self._urgent.index(passes_on) if passes_on in self._urgent else len(self._urgent)
             self._urgent.insert(at, wanted)
+        state = self.state
+        ways = conduit.ways(state.role.role, state.tracks.links, state.tracks.usable, state.liveness)
+        if ways != state.ways:
+            self._replace(ways=ways)
+            self._urgent.append(ways)
 
     # ---- events --------------------------------------------------------------------------------------
     def _deliver(self, event: Event) -> None:
@@ -491,7 +498,11 @@ def status(state: NodeState, now: Ns) -> Mapping[str, object]:
         "peer": _peer_status(state.liveness, now),
         "tracking": _tracking_status(state),
         "damping": _damping_status(state.role, now),
-        "conduit": {"on": state.conduit.on, "term": state.conduit.term},
+        "conduit": {
+            "on": state.conduit.on,
+            "term": state.conduit.term,
+            "by_peer": sorted(state.ways.by_peer),
+        },
         "vrrp": [_router_status(router) for router in state.routers.values()],
         "sync": _sync_status(state.session, now),
     }

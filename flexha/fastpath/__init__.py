@@ -72,6 +72,7 @@ from flexha.fastpath.records import (
     SyncStats,
     Timeouts,
     Verdict,
+    Way,
     WorkerStats,
     Zone,
 )
@@ -138,6 +139,7 @@ __all__ = [
     "SyncStats",
     "Timeouts",
     "Verdict",
+    "Way",
     "WorkerStats",
     "Zone",
     "column_width",

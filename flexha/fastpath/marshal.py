@@ -156,7 +156,7 @@ def routes(rows: Sequence[Route]) -> CData:
         c_row.gateway.b = addr_bytes(row.gateway)
         c_row.plen = mapped_plen(row.prefix, row.plen)
         c_row.port = row.port
-        c_row.unreachable = row.unreachable
+        c_row.way = int(row.way)
     return out
 
 

@@ -140,6 +140,8 @@ class Source(IntEnum):
     """From inside to an address of ours: translated once, and on its way in again."""
     CONDUIT = 3
     """From the peer: it came in there."""
+    ACTIVE = 4
+    """From the peer, which reigns: to leave here."""
 
 
 class Out(IntEnum):
@@ -307,6 +309,16 @@ class FastpathConfig:
 
 
 # ---- next hops ---------------------------------------------------------------------------------------
+class Way(IntEnum):
+    """``enum fp_way``: how a prefix is reached; of one prefix's routes the first in this order counts."""
+
+    HERE = 0
+    PEER = 1
+    """The port is down here: out of the peer's."""
+    NOWHERE = 2
+    """It is of the port's zone even while no other route leads there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """``struct fp_route``. ``plen`` is that of the prefix's own family; ``gateway`` None: on link."""
@@ -315,8 +327,8 @@ class Route:
     plen: int
     port: int
     gateway: Address | None = None
-    unreachable: bool = False
-    """Of the port's zone even while no other route leads there; the prefixes of inside ports always are."""
+    way: Way = Way.HERE
+    """``NOWHERE``: the prefixes of inside ports are so, unless there is a better way."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from flexha.config.derive import Draw, NodePlan, fastpath_config, inside_routes, node_plan
+from flexha.config.derive import Draw, NodePlan, configured_routes, fastpath_config, inside_routes, node_plan
 from flexha.config.schema import Config, NodeName
 from flexha.core.events import PortChanged, Role, SayKeys, Started, StopRequested
 from flexha.errors import EXIT_OK, EXIT_RUNTIME, StartError
@@ -201,6 +201,7 @@ class Daemon:
             {port.host_index: port.plan.index for port in ports},
             counters,
             inside_routes(self._config),
+            configured_routes(self._config),
         )
         sides = {
             port.name: HeartbeatFlag.LAN_UP if port.inside else HeartbeatFlag.WAN_UP
@@ -273,6 +274,7 @@ class Daemon:
             control.reply,
             self._on_stop,
             policy.role_set,
+            lambda ports: mirror.set_by_peer(frozenset(map(plan.port_names.index, ports))),
             rotation,
         )
 

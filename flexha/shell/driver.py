@@ -49,6 +49,7 @@ from flexha.core.actions import (
     SetPorts,
     SetPulse,
     SetRole,
+    SetWays,
     SetWires,
     StartSweep,
     Stop,
@@ -103,6 +104,7 @@ class Hands:
     reply: Callable[[Reply], None]
     stop: Callable[[], None]
     role_set: Callable[[Role], None]
+    ways_set: Callable[[frozenset[str]], None]
     rotation: Rotation | None = None
 
 
@@ -304,6 +306,8 @@ class Driver:
                 self._disk.submit(self._write_maintenance, asyncio.get_running_loop(), request, on)
             case SetRole():
                 self._set_role(action)
+            case SetWays(by_peer):
+                hands.ways_set(by_peer)
             case SetConduit(on, term):
                 hands.fastpath.set_conduit(on=on, term=term)
             case SetPorts():

@@ -18,10 +18,11 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
 from flexha.errors import NetlinkError
-from flexha.fastpath import Address, Fastpath, FastpathError, Neighbour, Route
+from flexha.fastpath import Address, Fastpath, FastpathError, Neighbour, Route, Way
 from flexha.shell import log
 from flexha.shell.counters import Counters
 from flexha.shell.rtnl import (
@@ -52,7 +53,8 @@ RESYNC_DELAY_S = 0.02
 
 class Mirror:
     """Routes and neighbours of the host TAPs. ``ports``: index of the host TAP -> index of the port;
-    ``inside``: unreachable routes for each snapshot, so that a route that goes does not change the zone.
+    ``inside``: routes to nowhere for each snapshot, so that a route that goes does not change the zone;
+    ``configured``: what is known to be behind each port, for while it is the peer's that leads there.
     """
 
     def __init__(
@@ -62,7 +64,10 @@ class Mirror:
         ports: Mapping[int, int],
         counters: Counters,
         inside: Sequence[Route] = (),
+        configured: Sequence[Route] = (),
     ) -> None:
+        self._configured = configured
+        self._by_peer: frozenset[int] = frozenset()
         self._inside = inside
         self._fastpath = fastpath
         self._rtnl = rtnl
@@ -111,6 +116,11 @@ class Mirror:
         self._static = set()
         for neighbour in neighbours:
             self._note(neighbour, gone=False)
+        self._commit()
+
+    def set_by_peer(self, ports: frozenset[int]) -> None:
+        """What would leave by these ports leaves by the peer's, from now on; at once."""
+        self._by_peer = ports
         self._commit()
 
     # ---- what the workers want ----
@@ -259,11 +269,17 @@ class Mirror:
             Route(
                 route.prefix.network_address,
                 route.prefix.prefixlen,
-                self._ports[route.ifindex],
+                port,
                 route.gateway,
+                Way.PEER if port in self._by_peer else Way.HERE,
             )
             for route in best
+            for port in (self._ports[route.ifindex],)
         ]
+        # The kernel has dropped those of a device without carrier.
+        routes.extend(
+            replace(route, way=Way.PEER) for route in self._configured if route.port in self._by_peer
+        )
         routes.extend(self._inside)
         neighbours = [Neighbour(ip, mac, self._ports[index]) for (index, ip), mac in self._neighbours.items()]
         try:

@@ -11,10 +11,12 @@ import socket
 import struct
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
+import faults
 import pytest
 import topo
-from netns.wire import mac_of, sender
+from netns.wire import ETH_P_IP, Capture, mac_of, sender
 from pair import Node, Pair, configuration
 from sandbox import Lab, wait_until
 from scapy.layers.inet import IP, UDP
@@ -31,6 +33,7 @@ BUSIEST_MAX = 1.15
 """Of the mean; DESIGN §5."""
 XC = {"a": "169.254.100.1", "b": "169.254.100.2"}
 PERMANENT = 0x80
+LAN = bytes((198, 51, 100))
 VNI, OTHERS = pair_id("lab") & 0xFFFFFF, pair_id("other") & 0xFFFFFF
 
 
@@ -53,22 +56,36 @@ def two_workers(lab: Lab, session_pair: Pair, tmp_path_factory: pytest.TempPathF
 
 def port_mac(node: Node, port: str) -> str:
     """The MAC address of a node's port."""
-    status = node.status()
-    assert status is not None
-    return next(str(row["mac"]) for row in status["ports"] if row["name"] == port)
+    return next(str(row["mac"]) for row in status_of(node)["ports"] if row["name"] == port)
+
+
+@contextlib.contextmanager
+def neighbour(lab: Lab, host: str, device: str, address: str, mac: str) -> Iterator[None]:
+    """This host believes that the address has this MAC address, whatever anybody says."""
+    with lab.links(host) as links:
+        entry = {"dst": address, "ifindex": links.link_lookup(ifname=device)[0]}
+        links.neigh("replace", **entry, lladdr=mac, state=PERMANENT)
+        try:
+            yield
+        finally:
+            links.neigh("del", **entry)
 
 
 @contextlib.contextmanager
 def landing_on(lab: Lab, node: Node) -> Iterator[None]:
     """Client and ISP send to this node's own MAC addresses, whoever has the virtual one."""
-    entries = (("client", "eth0", topo.LAN_VIP, "lan"), ("isp", "wan0", topo.WAN_VIP, "wan"))
-    with contextlib.ExitStack() as stack:
-        for host, device, address, port in entries:
-            links = stack.enter_context(lab.links(host))
-            entry = {"dst": address, "ifindex": links.link_lookup(ifname=device)[0]}
-            links.neigh("replace", **entry, lladdr=port_mac(node, port), state=PERMANENT)
-            stack.callback(links.neigh, "del", **entry)
+    with (
+        neighbour(lab, "client", "eth0", topo.LAN_VIP, port_mac(node, "lan")),
+        neighbour(lab, "isp", "wan0", topo.WAN_VIP, port_mac(node, "wan")),
+    ):
         yield
+
+
+def status_of(node: Node) -> dict[str, Any]:
+    """What a node says of itself."""
+    status = node.status()
+    assert status is not None
+    return status
 
 
 def workers(node: Node) -> list[dict[str, object]]:
@@ -117,8 +134,7 @@ def test_traffic_that_lands_on_passive(lab: Lab, two_workers: Pair) -> None:
     assert total(passive, "lookups") == looked
     assert sum(conduit(active, "rx_frames")) == sum(conduit(passive, "tx_frames"))
     assert sum(conduit(passive, "tx_lost")) == sum(conduit(active, "rx_missed")) == 0
-    status = passive.status()
-    assert status is not None
+    status = status_of(passive)
     assert status["conduit"]["on"]
     assert status["conduit"]["term"] == status["peer"]["term"]
 
@@ -165,6 +181,42 @@ def test_ten_thousand_flows_are_spread_over_the_receivers_workers(lab: Lab, two_
     wait_until(lambda: sum(came()) >= SPREAD_FLOWS, 10, "all of them crossed over")
     assert max(came()) <= BUSIEST_MAX * SPREAD_FLOWS / 2, came()
     assert total(active, "handed_on") == before[1]
+
+
+def test_each_node_has_one_side_only(lab: Lab, two_workers: Pair) -> None:
+    """ACTIVE has only its LAN, the other one only its WAN: traffic goes through both. Spec: R8, R14.
+
+    What comes back lands on the other one's port, and nothing of the LAN's own addresses reaches the ISP.
+    """
+    active, passive = two_workers["a"], two_workers["b"]
+    with contextlib.ExitStack() as stack:
+        tcp = stack.enter_context(contextlib.closing(TcpFlows(lab, 311, flows=100)))
+        tcp.wait_open()
+        stack.enter_context(faults.link_down(lab, "lansw", "fx-lan-b"))
+        wait_until(
+            lambda: status_of(active)["tracking"]["ports"]["lan"]["peer_usable"] is False,
+            10,
+            "the peer has lost its LAN",
+        )
+        wire = stack.enter_context(Capture(lab, "isp", "wan0"))
+        stack.enter_context(faults.link_down(lab, "wansw", "fx-wan-a"))
+        wait_until(lambda: status_of(active)["conduit"]["by_peer"] == ["wan"], 10, "WAN goes by the peer")
+        stack.enter_context(
+            neighbour(lab, "isp", "wan0", topo.WAN_VIP, port_mac_b := port_mac(passive, "wan"))
+        )
+        tcp.mark()
+        wait_until(tcp.recovered, 20, "each connection has a new request answered")
+        assert " 0% packet loss" in ping(lab)
+        assert status_of(active)["role"].upper() == "ACTIVE"
+        assert active.counter("conduit_out") > 100
+        assert passive.counter("conduit_from") > 100
+        assert passive.counter("conduit_to") > 100
+        flows = tcp.finish()
+        assert wire.frames(lambda frame: frame.source_mac == port_mac_b)
+        assert not wire.frames(lambda frame: frame.ethertype == ETH_P_IP and frame.data[26:29] == LAN)
+    wait_until(lambda: status_of(active)["conduit"]["by_peer"] == [], 10, "WAN goes its own way again")
+    two_workers.wait_settled()
+    assert (flows.survived, flows.corrupt, flows.foreign) == (flows.opened, 0, 0)
 
 
 # ---- what nobody of ours sends ---------------------------------------------------------------------------
@@ -225,8 +277,7 @@ def send_geneve(
 def test_bad_geneve(lab: Lab, two_workers: Pair, kind: str) -> None:
     """It is dropped, counted by its reason, and changes no role. Spec: R22; RFC 8926 §3.4, §3.5."""
     node = two_workers["a"]
-    status = node.status()
-    assert status is not None
+    status = status_of(node)
     changed, outer, verdict = BAD[kind]
     before = node.counter(verdict)
     send_geneve(lab, geneve(option(**{"term": status["term"], **changed}), **outer))
@@ -242,8 +293,7 @@ def test_bad_geneve(lab: Lab, two_workers: Pair, kind: str) -> None:
 def test_geneve_that_the_peer_did_not_send(lab: Lab, two_workers: Pair, whence: dict[str, object]) -> None:
     """Another address, another port, or from further away than a cable. Spec: R22; RFC 5082."""
     node = two_workers["a"]
-    status = node.status()
-    assert status is not None
+    status = status_of(node)
     before = node.counter("conduit_foreign")
     payload = geneve(option(term=status["term"]))
     send_geneve(lab, payload, **whence)  # type: ignore[arg-type]

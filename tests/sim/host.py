@@ -39,6 +39,7 @@ from flexha.core.actions import (
     SetPorts,
     SetPulse,
     SetRole,
+    SetWays,
     SetWires,
     StartSweep,
     Stop,
@@ -292,6 +293,8 @@ class Process:
                     self._send_heartbeats()
             case SetConduit():
                 self.conduit = action
+            case SetWays():
+                self.ways = action
             case SetPorts(up):
                 self.pulse.ports_up = up
                 self._send_heartbeats()

@@ -16,7 +16,7 @@ import pytest
 from nat_node import NatNode, nat_node
 from packets import LAN, UDP, WAN, Packet
 
-from flexha.fastpath import Action, Form, Neighbour, Out, Policy, PortConfig, Route, Rule
+from flexha.fastpath import Action, Form, Neighbour, Out, Policy, PortConfig, Route, Rule, Way
 
 DMZ = 2
 DMZ_MAC, DMZ_VMAC = bytes.fromhex("020000000077"), bytes.fromhex("00005e00013c")
@@ -24,7 +24,7 @@ CLIENT = packets.CLIENTS[0]
 NET, BEHIND = IPv4Address("10.9.0.0"), IPv4Address("10.20.0.0")
 ROUTER, HOST = IPv4Address("10.9.0.10"), IPv4Address("10.20.0.5")
 TO_DMZ = (Route(NET, 24, DMZ), Route(BEHIND, 16, DMZ, ROUTER))
-CONFIGURED = Route(BEHIND, 16, DMZ, unreachable=True)
+CONFIGURED = Route(BEHIND, 16, DMZ, way=Way.NOWHERE)
 """As the daemon says of ``[[routes]]``; prefixes of ports the fast path knows."""
 ZONES = Rule(Action.ALLOW, form=Form.NONE, in_ports=(LAN, DMZ), out_ports=(LAN, DMZ))
 SRC_MACS = {LAN: packets.CLIENT_MAC, WAN: packets.ISP_MAC, DMZ: DMZ_MAC}

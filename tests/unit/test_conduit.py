@@ -13,7 +13,15 @@ from flexha.units import Term
 
 
 def liveness(role: Role = Role.ACTIVE, *, alive: bool = True, xc: bool = True) -> Liveness:
-    info = PeerInfo(role=role, term=Term(4), incarnation=1, ready=False, bye=False, priority=100)
+    info = PeerInfo(
+        role=role,
+        term=Term(4),
+        incarnation=1,
+        ready=False,
+        bye=False,
+        priority=100,
+        ports_up=frozenset({"wan"}),
+    )
     return Liveness(paths={"xc": Path(xc), "lan": Path(True)}, info=info, alive=alive)
 
 
@@ -46,3 +54,37 @@ def test_what_lands_here_while_the_peer_hands_over_waits_at_the_peer() -> None:
     assert conduit.wanted(Role.PASSIVE, liveness(Role.JOINING, alive=False), on) == conduit.OFF
     for not_this in (conduit.OFF, SetConduit(on=True, term=Term(2))):
         assert conduit.wanted(Role.PASSIVE, liveness(Role.JOINING), not_this) == conduit.OFF
+
+
+PORTS = ("lan", "wan")
+
+
+@pytest.mark.parametrize(
+    ("role", "usable", "peer", "by_peer"),
+    [
+        (Role.ACTIVE, {"lan"}, liveness(Role.PASSIVE), {"wan"}),
+        (Role.ACTIVE, {"wan"}, liveness(Role.PASSIVE), set()),
+        (Role.ACTIVE, set(), liveness(Role.PASSIVE), {"wan"}),
+        (Role.ACTIVE, {"lan", "wan"}, liveness(Role.PASSIVE), set()),
+        (Role.ACTIVE, {"lan"}, liveness(Role.PASSIVE, xc=False), set()),
+        (Role.ACTIVE, {"lan"}, liveness(Role.PASSIVE, alive=False), set()),
+        (Role.ACTIVE, {"lan"}, liveness(Role.ACTIVE), set()),
+        (Role.PASSIVE, {"lan"}, liveness(Role.PASSIVE), set()),
+        (Role.ACTIVE, {"lan"}, Liveness(paths={}), set()),
+    ],
+    ids=[
+        "its-wan",
+        "neither",
+        "its-wan-alone",
+        "none-lost",
+        "no-xc",
+        "dead",
+        "active-too",
+        "not-active",
+        "none",
+    ],
+)
+def test_the_peer_stands_in_for_ports_that_only_it_has(
+    role: Role, usable: set[str], peer: Liveness, by_peer: set[str]
+) -> None:
+    assert conduit.ways(role, PORTS, frozenset(usable), peer).by_peer == by_peer

@@ -11,7 +11,14 @@ import annotated_types
 import pytest
 
 from flexha.config import equal
-from flexha.config.derive import Draw, fastpath_config, inside_routes, node_config, node_plan
+from flexha.config.derive import (
+    Draw,
+    configured_routes,
+    fastpath_config,
+    inside_routes,
+    node_config,
+    node_plan,
+)
 from flexha.config.load import load, parse
 from flexha.config.naming import pair_id, port_mac, virtual_mac
 from flexha.config.schema import Config, NodeName, Section
@@ -170,7 +177,16 @@ def test_routes_through_inside_ports_hold_their_zone(config: Config) -> None:
     behind = parse(
         PAIR.read_text() + '[[routes]]\nprefix = "10.0.0.0/8"\nvia = "198.51.100.9"\nport = "lan"\n'
     )
-    assert inside_routes(behind) == (fp.Route(IPv4Address("10.0.0.0"), 8, 0, unreachable=True),)
+    assert inside_routes(behind) == (fp.Route(IPv4Address("10.0.0.0"), 8, 0, way=fp.Way.NOWHERE),)
+
+
+def test_what_is_behind_each_port(config: Config) -> None:
+    """Its subnet, and what is routed there: what goes by the peer while the kernel has no way of its own."""
+    assert configured_routes(config) == (
+        fp.Route(IPv4Address("198.51.100.0"), 24, 0),
+        fp.Route(IPv4Address("203.0.113.0"), 29, 1),
+        fp.Route(IPv4Address("0.0.0.0"), 0, 1, IPv4Address("203.0.113.1")),
+    )
 
 
 def test_the_plan_of_a_node(config: Config) -> None:

@@ -104,7 +104,8 @@ def run(
         part: Any = hand
         under_test.hands = Hands(
             part, part, part, part, part, part, part, part, History("a"), Counters(), hand.did.append,
-            lambda: hand.did.append("stopped"), lambda _: None, part,
+            lambda: hand.did.append("stopped"), lambda _: None,
+            lambda ports: hand.did.append(("ways", ports)), part,
         )  # fmt: skip
         try:
             await story(under_test, core, hand, fatal)
@@ -150,6 +151,7 @@ EVERY_ACTION: list[tuple[act.Action, object]] = [
     (act.SetPulse(ready=True), act.SetPulse(ready=True)),
     (act.SetPorts(frozenset({"wan"})), act.SetPorts(frozenset({"wan"}))),
     (act.SetConduit(on=True, term=Term(3)), ("set_conduit", True, 3)),
+    (act.SetWays(frozenset({"wan"})), ("ways", frozenset({"wan"}))),
     (act.SendFrame("wan", b"x"), act.SendFrame("wan", b"x")),
     (act.SendSync(b"y"), ("send", b"y")),
     (act.CloseSync("why"), ("close", "why")),
@@ -437,7 +439,7 @@ def short(
         part: Any = hand
         under_test.hands = Hands(
             part, part, part, part, part, part, part, part, History("a"), Counters(), hand.did.append,
-            lambda: None, lambda _: None, part,
+            lambda: None, lambda _: None, lambda _: None, part,
         )  # fmt: skip
         try:
             under_test.begin(STARTED)

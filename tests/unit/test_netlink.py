@@ -12,7 +12,7 @@ from typing import cast
 import pytest
 
 from flexha.errors import NetlinkError
-from flexha.fastpath import Fastpath, FastpathError, Neighbour, Route
+from flexha.fastpath import Fastpath, FastpathError, Neighbour, Route, Way
 from flexha.shell import netlink
 from flexha.shell.counters import Counters
 from flexha.shell.netlink import Mirror, best_routes
@@ -91,7 +91,12 @@ class Bench:
     def __init__(self, *inside: Route) -> None:
         self.fastpath, self.rtnl, self.counters = FakeFastpath(), FakeRtnl(), Counters()
         self.mirror = Mirror(
-            cast(Fastpath, self.fastpath), cast(Rtnl, self.rtnl), {LAN: 0, WAN: 1}, self.counters, inside
+            cast(Fastpath, self.fastpath),
+            cast(Rtnl, self.rtnl),
+            {LAN: 0, WAN: 1},
+            self.counters,
+            inside,
+            (Route(NET.network_address, 8, 1),),
         )
 
     def change(self, *changes: Change) -> None:
@@ -174,7 +179,7 @@ def test_a_replacing_route_takes_the_slot() -> None:
 
 
 def test_what_is_inside_is_said_with_every_snapshot() -> None:
-    inside = Route(NET.network_address, 8, 0, unreachable=True)
+    inside = Route(NET.network_address, 8, 0, way=Way.NOWHERE)
 
     async def story(bench: Bench) -> None:
         bench.change(added(route(DEFAULT, GATEWAY, WAN, 4000)))
@@ -185,6 +190,25 @@ def test_what_is_inside_is_said_with_every_snapshot() -> None:
         assert bench.routes == [inside]
 
     run(story, inside)
+
+
+def test_a_port_that_the_peer_stands_in_for() -> None:
+    """What the kernel still knows, and what it has dropped, goes by the peer, as long as it is to."""
+
+    async def story(bench: Bench) -> None:
+        bench.change(added(route(DEFAULT, GATEWAY, WAN, 4000), route(NET, HOST, LAN, 20)))
+        await bench.settle()
+        here = bench.routes
+        bench.mirror.set_by_peer(frozenset({1}))
+        assert bench.routes == [
+            Route(IPv4Address("0.0.0.0"), 0, 1, GATEWAY, Way.PEER),
+            Route(NET.network_address, 8, 0, HOST),
+            Route(NET.network_address, 8, 1, way=Way.PEER),
+        ]
+        bench.mirror.set_by_peer(frozenset())
+        assert bench.routes == here
+
+    run(story)
 
 
 def test_the_choice_among_equals_is_the_same_on_both_nodes() -> None:

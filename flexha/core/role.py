@@ -94,6 +94,8 @@ PARK_MS: Final = 100
 """A handover waits so long for the workers to finish what they have read; then it goes on without that."""
 FAREWELL_MS: Final = 500
 """After a handover this node waits so long to hear the peer reign."""
+WORDS: Final = ("handover", "outdated-term")
+"""Claims that the peer itself has made ours; the others are not, once a peer is heard."""
 LINGER_MS: Final = 100
 """A node that stops passes on for so long what switches still send to it."""
 ADVERT_DOUBT_MS: Final = 500
@@ -119,6 +121,8 @@ def _on_disk(state: RoleState, event: TermPersisted, now: Ns) -> Result:
         return state, ()  # overtaken: the peer has told of a higher one meanwhile
     state = replace(state, persisting=None, reserved=event.term)
     claim = state.claim
+    if claim is not None and claim not in WORDS and state.peer is not None:  # the better one may be it
+        return _elect(replace(state, claim=None), now)
     if claim is not None:
         return claim_reign(replace(state, claim=None), claim, now)
     if state.disk_slow:

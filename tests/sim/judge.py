@@ -112,7 +112,9 @@ class Judge:
         """The heir reigns by the ACTIVE's word: nothing is missing in its table."""
         giver = self.world.nodes[1 - heir.index]
         given = giver.history if giver is not None else []
-        if giver is None or not any(
+        if giver is None or giver.fastpath.fence.is_active:  # the heir slept on the word, and it reigns again
+            return
+        if not any(
             event == "handover-given" and fields["complete"] and self.now - at < ms(1000)
             for at, event, fields in given
         ):

@@ -584,6 +584,16 @@ def test_a_claim_that_waits_for_the_disk_has_a_deadline() -> None:
     assert roles(core.sleep(1000)) == [(Role.ACTIVE, 4)], "it is on disk: an election, and no more waiting"
 
 
+def test_a_claim_that_waited_for_the_disk_is_not_honoured_beside_a_better_peer() -> None:
+    """It was made while nobody was heard. Found by the model: both nodes reigned until the next heartbeat."""
+    core = Core(config(1), prompt_disk=False)
+    core.start()
+    core.sleep(4000)
+    assert core.role is Role.JOINING, "the disk has not answered"
+    core.hear(peer_info(Role.PASSIVE, 0))
+    assert roles(core.do(TermPersisted(Term(1)))) == []
+
+
 def test_an_active_node_gives_up_a_claim_that_the_disk_does_not_answer() -> None:
     """A peer that reigned higher and yielded: the next that it says is reason enough to try again."""
     core = Core(config(0), prompt_disk=False)

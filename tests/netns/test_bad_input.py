@@ -418,7 +418,7 @@ def test_heartbeat_to_the_cable_from_elsewhere(
         assert {p: after[p]["bad"] for p in after} == {p: before[p]["bad"] for p in before}
 
 
-NOT_FOR_THE_CABLE = {"no_return_route", "outside_denied", "not_active", "martian_destination"}
+NOT_FOR_THE_CABLE = {"martian_source", "martian_destination"}
 """What becomes of a frame from LAN or WAN whose destination is on the cross-connect."""
 
 

@@ -88,7 +88,7 @@ static inline uint64_t lease_deadline(const struct lease *l)
 {
 	if (l->ns == 0)
 		return UINT64_MAX;
-	return l->asking ? l->next_probe_ns : l->pass_ns + l->ns / 3;
+	return l->asking ? l->next_probe_ns : l->pass_ns + l->ns / 2;
 }
 
 #endif /* LEASE_H */

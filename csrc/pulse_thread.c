@@ -150,11 +150,24 @@ static bool burst_is_due(struct pulse *p)
 	return due;
 }
 
-static void rest(struct pulse *p, int epfd)
+/* What an event of the thread's epoll set is about; more than one at a time are or-ed. */
+enum {
+	WOKE_BELL = 1,
+	WOKE_XC = 2,       /* a datagram on xc */
+	WOKE_XC_WATCH = 4, /* something about a link */
+	WOKE_ALL = WOKE_BELL | WOKE_XC | WOKE_XC_WATCH
+};
+
+/*
+ * Return: what there may be to read. The lease alone makes two hundred passes a second, and an idle node must cost
+ * nothing: so nobody is asked who has not called.
+ */
+static uint32_t rest(struct pulse *p, int epfd)
 {
 	struct epoll_event ev[3];
 	uint64_t now_ns, deadline;
 	struct timespec timeout;
+	uint32_t woke = WOKE_ALL;
 	bool waits;
 
 	doorbell_lie_down(&p->bell);
@@ -166,10 +179,17 @@ static void rest(struct pulse *p, int epfd)
 	now_ns = clock_now();
 	deadline = pulse_next_deadline(p);
 	if (!waits && now_ns < deadline) {
+		int n;
+
 		timeout = timespec_of(deadline - now_ns);
-		epoll_pwait2(epfd, ev, (int)ARRAY_SIZE(ev), &timeout, NULL);
+		n = epoll_pwait2(epfd, ev, (int)ARRAY_SIZE(ev), &timeout, NULL);
+		if (n >= 0)
+			woke = 0;
+		for (int i = 0; i < n; i++)
+			woke |= ev[i].data.u32;
 	}
 	doorbell_get_up(&p->bell);
+	return woke;
 }
 
 /* What other threads have noticed. */
@@ -184,26 +204,28 @@ static void suspect_marked(struct pulse *p, uint64_t now_ns)
 static void *pulse_run(void *arg)
 {
 	struct pulse *p = arg;
-	struct epoll_event bell = { .events = EPOLLIN | EPOLLET };
-	struct epoll_event level = { .events = EPOLLIN };
+	struct epoll_event bell = { .events = EPOLLIN | EPOLLET, .data.u32 = WOKE_BELL };
+	struct epoll_event xc = { .events = EPOLLIN, .data.u32 = WOKE_XC };
+	struct epoll_event watch = { .events = EPOLLIN, .data.u32 = WOKE_XC_WATCH };
 	const int epfd = epoll_create1(EPOLL_CLOEXEC);
+	uint32_t woke = WOKE_ALL;
 
 	FP_ASSERT(epfd >= 0 && epoll_ctl(epfd, EPOLL_CTL_ADD, p->bell.fd, &bell) == 0);
 	if (p->xc_fd >= 0)
-		FP_ASSERT(epoll_ctl(epfd, EPOLL_CTL_ADD, p->xc_fd, &level) == 0);
+		FP_ASSERT(epoll_ctl(epfd, EPOLL_CTL_ADD, p->xc_fd, &xc) == 0);
 	if (p->xc.fd >= 0)
-		FP_ASSERT(epoll_ctl(epfd, EPOLL_CTL_ADD, p->xc.fd, &level) == 0);
+		FP_ASSERT(epoll_ctl(epfd, EPOLL_CTL_ADD, p->xc.fd, &watch) == 0);
 	p->last_tick_ns = p->next_send_ns = clock_now();
 	while (!atomic_load(&p->stop)) {
 		uint64_t now_ns = clock_now();
 
 		atomic_store(&p->keys_seen, atomic_load(&p->keys_held));
 		pulse_pass(p, now_ns);
-		if (p->xc_fd >= 0)
+		if (p->xc_fd >= 0 && (woke & WOKE_XC))
 			receive_xc(p, now_ns);
 		receive_rings(p);
 		answer_probes(p, now_ns);
-		if (p->xc.fd >= 0 && xc_watch_lost(&p->xc))
+		if (p->xc.fd >= 0 && (woke & WOKE_XC_WATCH) && xc_watch_lost(&p->xc))
 			pulse_suspect(p, FP_MARK_XC_CARRIER, now_ns);
 		suspect_marked(p, now_ns);
 		pulse_tick(p, now_ns);
@@ -215,7 +237,7 @@ static void *pulse_run(void *arg)
 			if (p->next_send_ns <= now_ns) /* late: no catching up in a burst */
 				p->next_send_ns = now_ns + pulse_interval_ns(p);
 		}
-		rest(p, epfd);
+		woke = rest(p, epfd);
 	}
 	if (burst_is_due(p)) /* the goodbye */
 		send_all(p, clock_now());

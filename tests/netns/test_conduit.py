@@ -118,7 +118,7 @@ def test_traffic_that_lands_on_passive(lab: Lab, two_workers: Pair) -> None:
         looked, handed = total(passive, "lookups"), passive.counter("conduit_to")
         stack.enter_context(landing_on(lab, passive))
         probe = stack.enter_context(contextlib.closing(UdpProbe(lab, 710)))
-        tcp = stack.enter_context(contextlib.closing(TcpFlows(lab, 310, flows=200)))
+        tcp = stack.enter_context(contextlib.closing(TcpFlows(lab, 340, flows=200)))
         download = Download(lab, web, 710, seconds=1.0)
         tcp.wait_open()
         assert " 0% packet loss" in ping(lab)
@@ -180,7 +180,8 @@ def test_ten_thousand_flows_are_spread_over_the_receivers_workers(lab: Lab, two_
 
     wait_until(lambda: sum(came()) >= SPREAD_FLOWS, 10, "all of them crossed over")
     assert max(came()) <= BUSIEST_MAX * SPREAD_FLOWS / 2, came()
-    assert total(active, "handed_on") == before[1]
+    # Sessions of the tests before end meanwhile, and their last packets come by the wire.
+    assert total(active, "handed_on") - before[1] < SPREAD_FLOWS / 1000
 
 
 def test_each_node_has_one_side_only(lab: Lab, two_workers: Pair) -> None:
@@ -190,7 +191,7 @@ def test_each_node_has_one_side_only(lab: Lab, two_workers: Pair) -> None:
     """
     active, passive = two_workers["a"], two_workers["b"]
     with contextlib.ExitStack() as stack:
-        tcp = stack.enter_context(contextlib.closing(TcpFlows(lab, 311, flows=100)))
+        tcp = stack.enter_context(contextlib.closing(TcpFlows(lab, 341, flows=100)))
         tcp.wait_open()
         stack.enter_context(faults.link_down(lab, "lansw", "fx-lan-b"))
         wait_until(

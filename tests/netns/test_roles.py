@@ -95,8 +95,8 @@ def test_xc_cut_alone_changes_no_role(lab: Lab, pair: Pair, cut: Any) -> None:
     assert any(e["event"] == "path-down" and e["path"] == "xc" for e in active.history())
     if cut is faults.xc_cut:
         for node in pair.nodes.values():
-            told = [e for e in node.history() if e["event"] == "suspicion"][-1]
-            assert (told["marks"], told["verdict"]) == (["xc-carrier"], "alive")
+            told = [e for e in node.history() if e["event"] == "suspicion" and "xc-carrier" in e["marks"]][-1]
+            assert told["verdict"] == "alive"
             assert told["path"] in {"lan", "wan"}
 
 
@@ -104,6 +104,8 @@ def test_a_killed_daemon_is_missed_by_its_connection(pair: Pair) -> None:
     """SIGKILL and nothing else: links stay, and its kernel closes the sync connection. Spec: R13, B2."""
     victim = pair.active()
     survivor = pair.peer(victim)
+    # After a cut of the cable its TCP may still wait to send again (RFC 6298 §5.5), and then it closes later.
+    wait_until(lambda: survivor.status()["sync"]["audit"]["age_s"] < 1, 20, "the connection works")
     killed_ns = victim.kill()
     wait_until(lambda: survivor.role() == "ACTIVE", 10, "the peer takes over")
     told = [e for e in survivor.history() if e["event"] == "suspicion" and e["t_ms"] >= killed_ns / 1e6]

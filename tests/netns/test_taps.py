@@ -430,7 +430,7 @@ def test_a_vanished_wire_costs_nothing(driver: str) -> None:
 
 @pytest.mark.parametrize("role", [ACTIVE, PASSIVE])
 def test_an_idle_node_rests(gateway: Host, role: int, driver: str) -> None:
-    """Two workers and the pulse thread, heartbeats every 50 ms: less than 2 % of a core."""
+    """Two workers, heartbeats every 50 ms, and the lease twice in 15 ms: less than 3 % of a core."""
     with ExitStack() as stack:
         cfg = config(n_workers=2, heartbeats=True)
         far_ends = [stack.enter_context(host()) for _ in cfg.ports]
@@ -441,7 +441,7 @@ def test_an_idle_node_rests(gateway: Host, role: int, driver: str) -> None:
         fastpath.set_role(role, 2)
         before = cpu_s()
         time.sleep(2)
-        assert cpu_s() - before <= 0.04
+        assert cpu_s() - before <= 0.06
 
 
 # ---- driver packet only ----------------------------------------------------------------------------

@@ -64,7 +64,7 @@ def tracked(node: Node, port: str) -> dict[str, object]:
     return found
 
 
-@pytest.mark.parametrize(("port", "run"), [("wan", 380), ("lan", 383)])
+@pytest.mark.parametrize(("port", "run"), [("wan", 370), ("lan", 373)])
 def test_the_role_leaves_a_node_that_lost_a_port(lab: Lab, pair: Pair, port: str, run: int) -> None:
     """Its wire loses carrier: the peer gets the role by word, and keeps it when the wire is whole."""
     old = pair.active()
@@ -86,7 +86,7 @@ def test_the_role_leaves_a_node_that_lost_a_port(lab: Lab, pair: Pair, port: str
     assert result.gap_ms <= OUTAGE_MAX_MS + NOISE_MS
 
 
-@pytest.mark.parametrize("run", [381, 382], ids=["once", "and back"])
+@pytest.mark.parametrize("run", [371, 372], ids=["once", "and back"])
 def test_the_role_leaves_a_node_whose_wan_is_silent(lab: Lab, probing: Pair, run: int) -> None:
     """Its switch port is blocked and carrier stays: the probes tell, a's by ARP and b's by ICMP."""
     old = probing.wait_settled()

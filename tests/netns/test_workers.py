@@ -17,7 +17,7 @@ from traffic import TcpFlows
 
 FLOWS = 500
 IDLE_S = 5.0
-IDLE_SHARE_MAX = 0.02
+IDLE_SHARE_MAX = 0.03
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -28,7 +28,7 @@ def cpu_s(node: Node) -> float:
 
 
 def test_an_idle_pair_leaves_the_machine_alone(pair: Pair) -> None:
-    """Under 2 % of a core, either node, heartbeats and adverts included."""
+    """Under 3 % of a core, either node: heartbeats, adverts, and a lease that is renewed twice in 15 ms."""
     before = {name: cpu_s(node) for name, node in pair.nodes.items()}
     time.sleep(IDLE_S)  # the span that is measured, not a wait for something
     share = {name: (cpu_s(node) - before[name]) / IDLE_S for name, node in pair.nodes.items()}

@@ -105,7 +105,7 @@ def test_a_killed_daemon_is_missed_by_its_connection(pair: Pair) -> None:
     victim = pair.active()
     survivor = pair.peer(victim)
     # After a cut of the cable its TCP may still wait to send again (RFC 6298 §5.5), and then it closes later.
-    wait_until(lambda: survivor.status()["sync"]["audit"]["age_s"] < 1, 20, "the connection works")
+    wait_until(lambda: survivor.request("status")["sync"]["audit"]["age_s"] < 1, 20, "the connection works")
     killed_ns = victim.kill()
     wait_until(lambda: survivor.role() == "ACTIVE", 10, "the peer takes over")
     told = [e for e in survivor.history() if e["event"] == "suspicion" and e["t_ms"] >= killed_ns / 1e6]

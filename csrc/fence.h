@@ -8,7 +8,7 @@
  *
  *   writer    what it may do                                            when
  *   control   any role, any term that is not older                      fence_set()
- *   pulse     ACTIVE -> PASSIVE, same term, nothing else                a higher term was heard
+ *   pulse     ACTIVE -> PASSIVE, same term, nothing else                a higher term was heard; this node hangs
  *
  * Prohibited: pulse setting ACTIVE. Ceasing to forward needs no permission; beginning to needs the role
  * machine.
@@ -99,6 +99,24 @@ static inline bool fence_lower(struct fence *f)
 	uint64_t word = atomic_load(&f->word);
 
 	while (fence_role(word) == FP_ROLE_ACTIVE && fence_term(word) < atomic_load(&f->heard_term)) {
+		if (atomic_compare_exchange_weak(&f->word, &word,
+						 fence_word(FP_ROLE_PASSIVE, fence_term(word))))
+			return true;
+	}
+	return false;
+}
+
+/**
+ * fence_yield() - Stop forwarding, whatever was heard
+ *
+ * Context: pulse thread.
+ * Return:  true if this call fenced an ACTIVE node.
+ */
+static inline bool fence_yield(struct fence *f)
+{
+	uint64_t word = atomic_load(&f->word);
+
+	while (fence_role(word) == FP_ROLE_ACTIVE) {
 		if (atomic_compare_exchange_weak(&f->word, &word,
 						 fence_word(FP_ROLE_PASSIVE, fence_term(word))))
 			return true;

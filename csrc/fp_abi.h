@@ -122,7 +122,8 @@ struct fp_pulse_cfg {
 	char xc_dev[16];          /* whose carrier is watched; "" = none */
 	uint16_t xc_plen;         /* prefix length of xc_addr: nothing is routed there; 0 = unknown */
 	uint16_t conduit_port;    /* UDP port of the conduit on xc; 0 = no conduit */
-	uint32_t pad0;
+	uint16_t control_dead_ms; /* control that has not moved fp_control_beat() for so long hangs; 0: never */
+	uint16_t worker_dead_ms;  /* ... and a worker without a pass */
 };
 
 enum fp_commit {              /* output commit: do packets of a session wait until the peer has it? */
@@ -439,7 +440,14 @@ enum fp_pulse_kind {
 	FP_PULSE_PEER,            /* what the peer says of itself changed (role, term, flags, incarnation) */
 	FP_PULSE_FENCED,          /* a higher term was heard while ACTIVE: C has fenced us already */
 	FP_PULSE_DEAD,            /* silence has confirmed a suspicion: all paths are silent from now on */
-	FP_PULSE_REFUTED          /* the peer has answered one: path says where */
+	FP_PULSE_REFUTED,         /* the peer has answered one: path says where */
+	FP_PULSE_HUNG,            /* a part of this node hangs: see hung */
+	FP_PULSE_LEASE            /* ACTIVE, it was away, and asked whether it may go on: stall_us, asked_us, answered; once a second at most */
+};
+enum fp_hung {                /* what of a node gets nowhere, a bit each */
+	FP_HUNG_CONTROL = 1,
+	FP_HUNG_WORKER = 2,
+	FP_HUNG_YIELDED = 4       /* events only: it was ACTIVE with a peer that may take over, and is fenced */
 };
 enum fp_mark {                /* what makes the peer's death likely, a bit each */
 	FP_MARK_XC_CARRIER = 1,   /* the cross-connect has lost its carrier */
@@ -449,6 +457,7 @@ enum {                        /* heartbeat flags */
 	FP_HB_READY = 1,          /* PASSIVE and synced: may take over */
 	FP_HB_BYE = 2,            /* leaving on purpose: take over now */
 	FP_HB_LAN_UP = 4, FP_HB_WAN_UP = 8,
+	FP_HB_HUNG = 16,          /* a part of it hangs; without the role: it has given that up, take over now */
 	FP_HB_PROBE = 32          /* answer at once */
 };
 struct fp_peer {
@@ -462,12 +471,24 @@ struct fp_peer {
 struct fp_pulse_event {
 	uint64_t t_ns;
 	uint32_t kind;            /* enum fp_pulse_kind */
-	uint32_t path;            /* 0 = xc, 1 + i = port i; the path of PATH_*, the first one for PEER, the answer's of REFUTED */
+	uint32_t path;            /* 0 = xc, 1 + i = port i; the path of PATH_*, the first one for PEER, the answer's of REFUTED, LEASE */
 	struct fp_peer peer;
 	uint32_t marks;           /* DEAD, REFUTED: of enum fp_mark, a bit each */
 	uint32_t probes;          /* ... sent on each path */
-	uint32_t asked_us;        /* ... from the first mark to the end */
+	uint32_t asked_us;        /* ... from the first mark to the end; LEASE: from the first probe */
 	uint32_t rtt_us;          /* REFUTED: from a probe to its answer */
+	uint32_t stall_us;        /* LEASE: so long the thread was away */
+	uint32_t answered;        /* LEASE: 0: nobody has */
+	uint32_t hung;            /* HUNG: of enum fp_hung, a bit each */
+	uint32_t worker;          /* HUNG_WORKER: the first one */
+};
+struct fp_lease_stats {
+	uint64_t lease_ns;        /* how long it lasts; 0: for ever */
+	uint64_t asked;           /* how often the pulse thread was away for longer, and asked */
+	uint64_t unanswered;      /* ... and nobody answered */
+	uint64_t longest_ns;      /* the longest time that it was away */
+	uint32_t asking;          /* 1: now */
+	uint32_t hung;            /* of enum fp_hung, a bit each, now */
 };
 struct fp_path_stats {
 	uint64_t sent, received, lost; /* lost: gaps in the sequence */
@@ -663,6 +684,7 @@ int fp_control_beat(fp_dp *dp);       /* the control plane is alive: bump the co
 int fp_pulse_events(fp_dp *dp, struct fp_pulse_event *out, uint32_t cap);
 int fp_pulse_keys(fp_dp *dp, const uint8_t (*keys)[16], uint32_t n); /* n 1..2: the first signs, all are believed; -EBUSY: the last ones are not in use yet */
 int fp_pulse_stats(const fp_dp *dp, struct fp_path_stats *out, uint32_t n_paths);
+int fp_lease_read(const fp_dp *dp, struct fp_lease_stats *out);
 
 /* ---- one eventfd for everything that waits to be drained: written when a queue was empty, so drain until less than asked for comes ---- */
 int fp_events_fd(const fp_dp *dp);

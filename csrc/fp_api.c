@@ -37,7 +37,8 @@ static_assert(sizeof(struct fp_pool_use) == 12, "fp_pool_use");
 static_assert(sizeof(struct fp_vnet) == 10, "fp_vnet");
 static_assert(sizeof(struct fp_frame) == 56, "fp_frame");
 static_assert(sizeof(struct fp_punt) == 296, "fp_punt");
-static_assert(sizeof(struct fp_pulse_event) == 64, "fp_pulse_event");
+static_assert(sizeof(struct fp_pulse_event) == 80, "fp_pulse_event");
+static_assert(sizeof(struct fp_lease_stats) == 40, "fp_lease_stats");
 static_assert(sizeof(struct fp_worker_stats) == 224, "fp_worker_stats");
 static_assert(sizeof(struct fp_bpf) == 8, "fp_bpf");
 static_assert(sizeof(struct fp_capture_cfg) == 56, "fp_capture_cfg");
@@ -75,6 +76,8 @@ int fp_open(const struct fp_config *cfg, fp_dp **out, struct fp_error *err)
 	if (rc == 0)
 		rc = pulse_open(&dp->pulse, &dp->cfg, &dp->plane.fence, &dp->plane.workers[0].bell,
 				dp->plane.events_fd, err);
+	for (uint32_t i = 0; i < dp->cfg.n_workers && rc == 0; i++)
+		pulse_watch_worker(&dp->pulse, i, &dp->plane.workers[i].bell);
 	if (rc) {
 		if (err->text[0] == '\0')
 			snprintf(err->text, sizeof(err->text), "out of resources: %s", strerror(-rc));
@@ -252,6 +255,14 @@ int fp_pulse_stats(const fp_dp *dp, struct fp_path_stats *out, uint32_t n_paths)
 		return -EINVAL;
 	for (uint32_t i = 0; i < n_paths; i++)
 		pulse_stats_read(&dp->pulse, i, &out[i]);
+	return 0;
+}
+
+int fp_lease_read(const fp_dp *dp, struct fp_lease_stats *out)
+{
+	if (!dp || !out)
+		return -EINVAL;
+	pulse_lease_read(&dp->pulse, out);
 	return 0;
 }
 

@@ -38,6 +38,8 @@
 #define LEASE_PATIENCE_NS (100 * NS_PER_MS)
 #define LEASE_PROBE_NS    (2 * NS_PER_MS)
 
+enum lease_end { LEASE_NO_END, LEASE_ANSWERED, LEASE_UNANSWERED };
+
 /**
  * struct lease - The pulse thread's side of it
  * @ns:            how long it lasts; 0: for ever
@@ -46,15 +48,23 @@
  * @asked_ns:      since when
  * @next_probe_ns: when to ask again
  * @stall_ns:      how long the thread was away
+ * @end:           how asking ended, until it is reported
+ * @ended_ns:      when
+ * @path:          @end is LEASE_ANSWERED: where the answer came
  * @asked:         how often it had to ask
  * @unanswered:    ... and nobody answered
+ * @longest_ns:    the longest time that it was away
+ * @is_asking:     @asking, for control
  */
 struct lease {
 	uint64_t ns;
 	uint64_t pass_ns;
 	bool asking;
 	uint64_t asked_ns, next_probe_ns, stall_ns;
-	counter asked, unanswered;
+	enum lease_end end;
+	uint64_t ended_ns;
+	uint32_t path;
+	counter asked, unanswered, longest_ns, is_asking;
 };
 
 /**
@@ -67,7 +77,7 @@ void lease_pass(struct lease *l, bool may_ask, uint64_t now_ns);
  * lease_answer() - The peer has answered a probe, and what it says has been obeyed
  * @answers: t_ns of that probe
  */
-void lease_answer(struct lease *l, uint64_t answers);
+void lease_answer(struct lease *l, uint32_t path, uint64_t answers, uint64_t now_ns);
 
 /**
  * lease_probe() - Is a probe due?

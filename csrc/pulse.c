@@ -7,6 +7,7 @@
 #include "pulse.h"
 
 #define ANSWER_NS   NS_PER_MS
+#define TELL_NS     NS_PER_S         /* between two reports of questions about the lease */
 #define TAKEOVER_NS (50 * NS_PER_MS) /* for control to begin a reign after the peer was judged dead */
 
 static uint64_t dead_ns(const struct pulse *p)
@@ -44,6 +45,18 @@ static uint64_t silent_until(const struct pulse *p)
 	return p->judged_ns && !fence_is_active(p->fence) ? p->judged_ns + TAKEOVER_NS : 0;
 }
 
+/* What control wants said, and what it cannot say of itself. */
+static uint8_t flags_of(const struct pulse *p, uint64_t said)
+{
+	uint32_t flags = (uint32_t)(said >> 32);
+
+	if (counter_read(&p->hung))
+		flags = (flags & ~(uint32_t)FP_HB_READY) | FP_HB_HUNG;
+	if (is_asking(p))
+		flags |= FP_HB_PROBE;
+	return (uint8_t)flags;
+}
+
 void pulse_compose(const struct pulse *p, uint32_t path, uint64_t now_ns, uint8_t *out)
 {
 	const struct fp_pulse_cfg *cfg = &p->cfg->pulse;
@@ -53,7 +66,7 @@ void pulse_compose(const struct pulse *p, uint32_t path, uint64_t now_ns, uint8_
 	const struct heartbeat hb = {
 		.node_index = (uint8_t)cfg->node_index,
 		.role = (uint8_t)fence_role(word),
-		.flags = (uint8_t)((said >> 32) | (is_asking(p) ? FP_HB_PROBE : 0)),
+		.flags = flags_of(p, said),
 		.pair_id = cfg->pair_id,
 		.interval_ms = cfg->interval_ms,
 		.priority = (uint32_t)said,
@@ -174,7 +187,7 @@ int pulse_receive(struct pulse *p, uint32_t path, const uint8_t *payload, uint32
 	suspect_answer(&p->suspicion, path, hb.answers, now_ns);
 	if (hb.role == FP_ROLE_ACTIVE && fence_heard(p->fence, hb.term))
 		p->fenced_unreported = true;
-	lease_answer(&p->lease, hb.answers);
+	lease_answer(&p->lease, path, hb.answers, now_ns);
 	return 0;
 }
 
@@ -218,8 +231,54 @@ static void report_suspicion(struct pulse *p, uint64_t now_ns)
 		s->end = SUSPECT_NO_END;
 }
 
+/* Of interest while it reigned; under load the counters will do. */
+static void report_lease(struct pulse *p, uint64_t now_ns)
+{
+	struct lease *l = &p->lease;
+	const struct fp_pulse_event what = {
+		.t_ns = now_ns,
+		.kind = FP_PULSE_LEASE,
+		.path = l->path,
+		.peer = p->peer,
+		.asked_us = (uint32_t)((l->ended_ns - l->asked_ns) / 1000),
+		.stall_us = (uint32_t)min_u64(l->stall_ns / 1000, UINT32_MAX),
+		.answered = l->end == LEASE_ANSWERED,
+	};
+	const bool rests = p->lease_told_ns && now_ns < p->lease_told_ns + TELL_NS;
+
+	if (l->end == LEASE_NO_END || l->asking)
+		return;
+	if (p->asked_active && !rests) {
+		if (!submit(p, &what))
+			return;
+		p->lease_told_ns = now_ns;
+	}
+	l->end = LEASE_NO_END;
+}
+
+static void report_hang(struct pulse *p, uint64_t now_ns)
+{
+	const uint32_t hung = (uint32_t)counter_read(&p->hung);
+	const struct fp_pulse_event what = {
+		.t_ns = now_ns,
+		.kind = FP_PULSE_HUNG,
+		.peer = p->peer,
+		.hung = hung | (p->yielded ? FP_HUNG_YIELDED : 0),
+		.worker = p->hung_worker,
+	};
+
+	if (!p->yielded && (hung & ~p->hung_told) == 0)
+		p->hung_told = hung;
+	else if (submit(p, &what)) {
+		p->hung_told = hung;
+		p->yielded = false;
+	}
+}
+
 static void report_changes(struct pulse *p, uint64_t now_ns)
 {
+	report_hang(p, now_ns);
+	report_lease(p, now_ns);
 	report_suspicion(p, now_ns);
 	if (p->fenced_unreported)
 		p->fenced_unreported = !report(p, FP_PULSE_FENCED, p->peer_path, now_ns);
@@ -274,7 +333,59 @@ static void renew(struct pulse *p)
 
 void pulse_pass(struct pulse *p, uint64_t now_ns)
 {
+	const bool was_asking = p->lease.asking;
+
 	lease_pass(&p->lease, p->peer_known && p->peer_answers, now_ns);
+	if (p->lease.asking && !was_asking)
+		p->asked_active = fence_is_active(p->fence);
+}
+
+static bool control_hangs(struct pulse *p, uint64_t now_ns)
+{
+	const uint32_t beat = atomic_load_explicit(&p->control_beat, memory_order_relaxed);
+	const uint64_t limit_ns = p->cfg->pulse.control_dead_ms * NS_PER_MS;
+
+	progress_give_back(&p->control, p->last_tick_ns, now_ns);
+	return beat && progress_look(&p->control, beat, limit_ns, now_ns) == PROGRESS_HANGS;
+}
+
+static bool worker_hangs(struct pulse *p, uint32_t i, uint64_t now_ns)
+{
+	struct pulse_worker *w = &p->workers[i];
+	const uint32_t passes = atomic_load_explicit(&w->passes, memory_order_relaxed);
+	enum progress_is is;
+
+	if (!w->bell)
+		return false;
+	progress_give_back(&p->worker[i], p->last_tick_ns, now_ns);
+	is = progress_look(&p->worker[i], passes, p->cfg->pulse.worker_dead_ms * NS_PER_MS, now_ns);
+	if (is != PROGRESS_MOVES)
+		doorbell_ring(w->bell); /* it may only sleep */
+	return is == PROGRESS_HANGS;
+}
+
+static bool peer_may_take_over(const struct pulse *p)
+{
+	return p->peer.role == FP_ROLE_PASSIVE && (p->peer.flags & FP_HB_READY) &&
+	       !(p->peer.flags & FP_HB_HUNG) && is_heard(p);
+}
+
+static void look_for_hangs(struct pulse *p, uint64_t now_ns)
+{
+	uint32_t hung = control_hangs(p, now_ns) ? FP_HUNG_CONTROL : 0;
+
+	for (uint32_t i = 0; i < p->n_rx; i++) {
+		if (!worker_hangs(p, i, now_ns))
+			continue;
+		if (!(hung & FP_HUNG_WORKER))
+			p->hung_worker = i;
+		hung |= FP_HUNG_WORKER;
+	}
+	counter_set(&p->hung, hung);
+	if (hung && peer_may_take_over(p) && fence_yield(p->fence)) {
+		p->yielded = true;
+		atomic_fetch_add(&p->bursts_wanted, 1); /* the thread's own: it looks before it rests */
+	}
 }
 
 bool pulse_probe(struct pulse *p, uint64_t now_ns)
@@ -295,6 +406,7 @@ void pulse_tick(struct pulse *p, uint64_t now_ns)
 	const bool was_heard = is_heard(p);
 	bool dead;
 
+	look_for_hangs(p, now_ns);
 	suspect_stall(&p->suspicion, p->last_tick_ns, now_ns);
 	dead = suspect_judge(&p->suspicion, now_ns);
 	for (uint32_t i = 0; i < pulse_n_paths(p); i++) {
@@ -320,6 +432,8 @@ uint64_t pulse_next_deadline(const struct pulse *p)
 	uint64_t deadline = min_u64(p->next_send_ns, suspect_deadline(&p->suspicion));
 
 	deadline = min_u64(deadline, lease_deadline(&p->lease));
+	if (p->cfg->pulse.control_dead_ms || p->cfg->pulse.worker_dead_ms)
+		deadline = min_u64(deadline, p->last_tick_ns + PROGRESS_LOOK_NS / 2);
 
 	for (uint32_t i = 0; i < pulse_n_paths(p); i++) {
 		const struct pulse_path *pp = &p->paths[i];
@@ -348,6 +462,25 @@ int pulse_keys(struct pulse *p, const uint8_t (*keys)[SIPHASH_KEY_LEN], uint32_t
 	else
 		atomic_store(&p->keys_seen, next);
 	return 0;
+}
+
+void pulse_watch_worker(struct pulse *p, uint32_t worker, struct doorbell *bell)
+{
+	p->workers[worker].bell = bell;
+}
+
+void pulse_lease_read(const struct pulse *p, struct fp_lease_stats *out)
+{
+	const struct lease *l = &p->lease;
+
+	*out = (struct fp_lease_stats){
+		.lease_ns = l->ns,
+		.asked = counter_read(&l->asked),
+		.unanswered = counter_read(&l->unanswered),
+		.longest_ns = counter_read(&l->longest_ns),
+		.asking = (uint32_t)counter_read(&l->is_asking),
+		.hung = (uint32_t)counter_read(&p->hung),
+	};
 }
 
 void pulse_say(struct pulse *p, uint32_t flags, uint32_t priority)

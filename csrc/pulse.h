@@ -42,6 +42,11 @@
  * an answer comes, or a much shorter silence makes all paths silent at once. Only a peer that answers probes, and is
  * heard, can be suspected: one of an older version is timed as ever.
  *
+ * A part of this node may hang while the thread speaks on (progress.h). Then it says so, and that it is not ready. If
+ * it is ACTIVE, and the peer may take over, it lowers the fence and says that at once: the peer begins to reign without
+ * waiting for a silence that would not come. Without such a peer it goes on, for half a node is better than none. The
+ * fence stays as it is until control wakes and joins the pair anew.
+ *
  * Keys change while heartbeats go on: control fills the set that is not in use, and the thread turns to it
  * between two passes.
  *
@@ -57,6 +62,7 @@
 #include "heartbeat_wire.h"
 #include "lease.h"
 #include "port.h"
+#include "progress.h"
 #include "ring.h"
 #include "siphash.h"
 #include "suspect.h"
@@ -93,6 +99,16 @@ struct pulse_path {
 	counter sent, received, lost, bad, replayed, last_heard_ns, is_alive;
 };
 
+/**
+ * struct pulse_worker - What the thread looks at to see a worker move
+ * @passes: bumped by the worker in every pass
+ * @bell:   wakes it; NULL: it is not watched
+ */
+struct pulse_worker {
+	CACHE_ALIGNED _Atomic uint32_t passes;
+	struct doorbell *bell;
+};
+
 /* A payload that a worker heard on a port. */
 struct pulse_heard {
 	uint64_t t_ns;
@@ -124,7 +140,16 @@ struct pulse_heard {
  * @fenced_unreported: FP_PULSE_FENCED is due
  * @suspicion:         whether it is dead
  * @lease:             how long the fence may be believed
+ * @asked_active:      it was ACTIVE when it began to ask
+ * @lease_told_ns:     when control was last told of such a question
  * @judged_ns:         when all paths fell silent
+ * @workers:           who must move
+ * @control:           whether control does
+ * @worker:            whether each worker does
+ * @hung:              of enum fp_hung, now
+ * @hung_worker:       the first one
+ * @hung_told:         of @hung, what control knows
+ * @yielded:           the fence was lowered because of it, and control is to know
  * @xc:                the cross-connect's carrier
  * @rx:                one ring per worker: what it heard
  * @n_rx:              workers
@@ -157,7 +182,14 @@ struct pulse {
 	bool peer_known, peer_reported, peer_answers, fenced_unreported;
 	struct suspicion suspicion;
 	struct lease lease;
+	bool asked_active;
+	uint64_t lease_told_ns;
 	uint64_t judged_ns;
+	struct pulse_worker workers[FP_WORKERS_MAX];
+	struct progress control, worker[FP_WORKERS_MAX];
+	counter hung;
+	uint32_t hung_worker, hung_told;
+	bool yielded;
 	struct xc_watch xc;
 	struct ring rx[FP_WORKERS_MAX];
 	uint32_t n_rx;
@@ -193,6 +225,14 @@ void pulse_close(struct pulse *p);
 int pulse_start(struct pulse *p, struct fp_error *err);
 void pulse_stop(struct pulse *p);
 
+/**
+ * pulse_watch_worker() - A worker that hangs is a reason to give up the role
+ * @bell: wakes it
+ *
+ * Context: control, before the thread starts.
+ */
+void pulse_watch_worker(struct pulse *p, uint32_t worker, struct doorbell *bell);
+
 /* ---- control thread ---- */
 void pulse_say(struct pulse *p, uint32_t flags, uint32_t priority);
 void pulse_burst(struct pulse *p);
@@ -204,6 +244,7 @@ void pulse_burst(struct pulse *p);
  */
 int pulse_keys(struct pulse *p, const uint8_t (*keys)[SIPHASH_KEY_LEN], uint32_t n);
 void pulse_stats_read(const struct pulse *p, uint32_t path, struct fp_path_stats *out);
+void pulse_lease_read(const struct pulse *p, struct fp_lease_stats *out);
 
 /**
  * pulse_hear() - A worker received a heartbeat
@@ -221,6 +262,15 @@ bool pulse_hear(struct pulse *p, uint32_t worker, const struct fp_frame *frame, 
  * Context: any thread.
  */
 void pulse_mark(struct pulse *p, uint32_t mark);
+
+/* pulse_moves() - Context: worker thread @worker, once in every pass */
+static inline void pulse_moves(struct pulse *p, uint32_t worker)
+{
+	_Atomic uint32_t *passes = &p->workers[worker].passes;
+
+	atomic_store_explicit(passes, atomic_load_explicit(passes, memory_order_relaxed) + 1,
+			      memory_order_relaxed); /* it alone writes */
+}
 
 /* ---- the rules, with time as an argument ---- */
 

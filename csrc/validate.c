@@ -25,6 +25,10 @@ enum {
 	INTERVAL_MS_MAX = 10000,
 	DEAD_AFTER_MIN = 2,
 	DEAD_AFTER_MAX = 100,
+	CONTROL_DEAD_MS_MIN = 200, /* it beats every 100 */
+	CONTROL_DEAD_MS_MAX = 10000,
+	WORKER_DEAD_MS_MIN = 50,
+	WORKER_DEAD_MS_MAX = 5000,
 	MTU_MIN = 576,
 	MTU_MAX = 1500,
 	NAT_PORT_MIN = 1024,
@@ -132,6 +136,12 @@ static int check_pulse(const struct fp_config *cfg, struct fp_error *err)
 		rc = in_range(err, "pulse.", "udp_port", p->udp_port, 1, UINT16_MAX);
 	if (rc == 0)
 		rc = in_range(err, "pulse.", "confirm_ms", p->confirm_ms, 0, p->interval_ms * p->dead_after);
+	if (rc == 0 && p->control_dead_ms)
+		rc = in_range(err, "pulse.", "control_dead_ms", p->control_dead_ms, CONTROL_DEAD_MS_MIN,
+			      CONTROL_DEAD_MS_MAX);
+	if (rc == 0 && p->worker_dead_ms)
+		rc = in_range(err, "pulse.", "worker_dead_ms", p->worker_dead_ms, WORKER_DEAD_MS_MIN,
+			      WORKER_DEAD_MS_MAX);
 	if (rc == 0 && !memchr(p->xc_dev, '\0', sizeof(p->xc_dev)))
 		rc = refuse(err, "pulse.xc_dev: longer than %u characters", FP_NAME_MAX - 1);
 	if (rc == 0)

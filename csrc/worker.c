@@ -365,6 +365,7 @@ static bool pass(struct worker *w)
 	uint64_t now_ns = clock_now();
 	bool busy;
 
+	pulse_moves(pl->pulse, w->index);
 	worker_obey_fence(w, now_ns);
 	wires_obey(w, now_ns);
 	worker_obey_conduit(w);

@@ -721,6 +721,7 @@ local h = {
   bye = ProtoField.bool(hb("flags.bye"), "Leaving on purpose", 8, nil, 0x02),
   lan_up = ProtoField.bool(hb("flags.lan_up"), "LAN up", 8, nil, 0x04),
   wan_up = ProtoField.bool(hb("flags.wan_up"), "WAN up", 8, nil, 0x08),
+  hung = ProtoField.bool(hb("flags.hung"), "A part of it hangs", 8, nil, 0x10),
   probe = ProtoField.bool(hb("flags.probe"), "Probe: answer at once", 8, nil, 0x20),
   pair_id = ProtoField.uint32(hb("pair_id"), "Pair (CRC-32 of its name)", base.HEX),
   interval_ms = ProtoField.uint32(hb("interval_ms"), "Interval", base.UNIT_STRING, { " ms" }),
@@ -771,7 +772,7 @@ function beat.dissector(tvb, pinfo, root)
   for _, part in ipairs(heartbeat_layout) do
     local item = tree:add(part[1], tvb(part[2], part[3]))
     if part[1] == h.flags then
-      for _, flag in ipairs({ h.ready, h.bye, h.lan_up, h.wan_up, h.probe }) do
+      for _, flag in ipairs({ h.ready, h.bye, h.lan_up, h.wan_up, h.hung, h.probe }) do
         item:add(flag, tvb(part[2], 1))
       end
     end
@@ -796,6 +797,9 @@ function beat.dissector(tvb, pinfo, root)
   end
   if bit32.btest(flags, 2) then
     table.insert(words, "bye")
+  end
+  if bit32.btest(flags, 16) then
+    table.insert(words, "hung")
   end
   if bit32.btest(flags, 32) then
     table.insert(words, "probe")

@@ -120,10 +120,12 @@ def peer_info(
     bye: bool = False,
     life: int = 0,
     ports_up: Collection[str] = ("lan", "wan"),
+    hung: bool = False,
 ) -> PeerInfo:
     """What heartbeats of node ``index`` say; ``life`` counts its restarts."""
     incarnation = INCARNATIONS[index] + life
-    return PeerInfo(role, Term(term), incarnation, ready, bye, PRIORITIES[index], frozenset(ports_up))
+    priority, ports = PRIORITIES[index], frozenset(ports_up)
+    return PeerInfo(role, Term(term), incarnation, ready, bye, priority, ports, hung)
 
 
 def advert(port: str, priority: int, source: str, *, adver_int_cs: int = 100) -> VrrpFrameReceived:

@@ -44,9 +44,9 @@ static void check_too_late_is_asked(void)
 	CHECK(22, lease_probe(&l, MS(115) + 1) && !lease_probe(&l, MS(117)));
 	lease_pass(&l, true, MS(118));
 	CHECK(23, lease_probe(&l, MS(118)));
-	lease_answer(&l, MS(115)); /* to something older */
+	lease_answer(&l, 1, MS(115), MS(118)); /* to something older */
 	CHECK_EQ(24, lease_until(&l, true), 0);
-	lease_answer(&l, MS(118));
+	lease_answer(&l, 1, MS(118), MS(118));
 	CHECK_EQ(25, lease_until(&l, true), MS(133));
 	CHECK_EQ(26, counter_read(&l.asked), 1);
 	CHECK_EQ(27, counter_read(&l.unanswered), 0);
@@ -59,10 +59,10 @@ static void check_asked_anew(void)
 
 	lease_pass(&l, true, MS(1000));
 	lease_pass(&l, true, MS(2000));
-	lease_answer(&l, MS(1000));
+	lease_answer(&l, 1, MS(1000), MS(2000));
 	CHECK_EQ(30, lease_until(&l, true), 0);
 	CHECK(31, lease_probe(&l, MS(2000)));
-	lease_answer(&l, MS(2000));
+	lease_answer(&l, 1, MS(2000), MS(2000));
 	CHECK_EQ(32, lease_until(&l, true), MS(2015));
 	CHECK_EQ(33, counter_read(&l.asked), 1);
 }

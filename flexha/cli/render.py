@@ -114,6 +114,8 @@ def _node(result: Result) -> RenderableType:
             *([("conduit", conduit)] if (conduit := _conduit(result.get("conduit") or {})) else []),
             ("sessions", f"{table} ({100 * used / capacity:.1f} % of {capacity:,})" if capacity else table),
             ("up", f"{duration(result.get('uptime_s'))}, version {result.get('version')}"),
+            *([("lease", _lease(lease))] if (lease := result.get("lease") or {}).get("asked") else []),
+            *([("hangs", Text(", ".join(lease["hung"]), style="bold red"))] if lease.get("hung") else []),
             *(
                 ("alarm", Text(f"{alarm['text']} (for {duration(alarm['since_s'])})", style="bold red"))
                 for alarm in result.get("alarms") or []
@@ -121,6 +123,12 @@ def _node(result: Result) -> RenderableType:
             *(("warning", Text(str(text), style="yellow")) for text in result.get("warnings") or []),
         ]
     )
+
+
+def _lease(lease: Result) -> str:
+    """A node that never was away for too long has nothing to tell."""
+    asked = f"{lease['lease_ms']:g} ms, asked {lease['asked']:,} times, {lease['unanswered']:,} unanswered"
+    return f"{asked}; longest stall {lease['longest_stall_ms']:.1f} ms"
 
 
 def _conduit(conduit: Result) -> str:

@@ -334,6 +334,8 @@ def fastpath_config(config: Config, name: NodeName, draw: Draw) -> fp.FastpathCo
             udp_port=config.ha.heartbeat_port,
             confirm_ms=min(config.ha.confirm_ms, config.ha.interval_ms * config.ha.dead_after),
             lease_ms=config.ha.lease_ms,
+            control_dead_ms=config.ha.control_dead_ms,
+            worker_dead_ms=config.ha.worker_dead_ms,
             xc_device=node.xc.device if node.xc and peer else "",
             xc_address=node.xc.address if node.xc and peer else None,
             xc_peer_address=peer.xc.address if node.xc and peer and peer.xc else None,

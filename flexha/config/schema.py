@@ -450,6 +450,19 @@ class Ha(Section):
         description="a node that was stopped for longer asks its peer before it goes on as ACTIVE, ms; less "
         "if confirm_ms or the timers of heartbeats let the peer take over sooner",
     )
+    control_dead_ms: int = Field(
+        default=1000,
+        ge=200,
+        le=10_000,
+        description="a control plane that has done nothing for so long hangs, ms: an ACTIVE node gives its "
+        "role to a peer that may take over",
+    )
+    worker_dead_ms: int = Field(
+        default=500,
+        ge=50,
+        le=5000,
+        description="a worker that has done nothing for so long hangs, ms: likewise",
+    )
     preempt: bool = Field(
         default=False, description="a better priority takes the role from a live ACTIVE, once it is in sync"
     )

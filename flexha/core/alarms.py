@@ -16,9 +16,12 @@ from flexha.units import NS_PER_S, Ns, ms
 
 PATIENCE_MS: Final = 1000
 XC_SILENT: Final = "xc-silent"
+PEER_HUNG: Final = "peer-hung"
 TEXTS: Final[Mapping[str, str]] = {
     XC_SILENT: "the cross-connect is silent, though the peer lives: sync stands still, and sessions that "
     "began since would not survive a failover; look at its cable, and at its device on both nodes",
+    PEER_HUNG: "the peer is heard, but its control plane or one of its workers gets nowhere: it cannot take "
+    "over; look at its log and load, and restart its daemon",
 }
 """Every alarm there is: what it means, and the remedy."""
 _XC: Final = "xc"
@@ -59,8 +62,13 @@ def step(alarms: Alarms, liveness: Liveness, now: Ns) -> tuple[Alarms, tuple[Rec
 
 
 def _conditions(liveness: Liveness) -> tuple[str, ...]:
-    xc = liveness.paths.get(_XC)
-    return (XC_SILENT,) if liveness.alive and xc is not None and not xc.alive else ()
+    xc, info = liveness.paths.get(_XC), liveness.info
+    found = []
+    if liveness.alive and xc is not None and not xc.alive:
+        found.append(XC_SILENT)
+    if info is not None and info.hung and any(path.alive for path in liveness.paths.values()):
+        found.append(PEER_HUNG)
+    return tuple(found)
 
 
 def _due(alarm: Alarm) -> Ns:

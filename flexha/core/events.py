@@ -49,6 +49,8 @@ class PeerInfo:
     priority: int
     ports_up: frozenset[str] = frozenset()
     """Its usable ports (``flexha.core.track``), as far as it tells them apart."""
+    hung: bool = False
+    """A part of it gets nowhere; if it was ACTIVE and is no more, it has given up the role for that."""
 
 
 # ---- life of the daemon ----------------------------------------------------------------------------
@@ -180,6 +182,30 @@ class SuspicionRefuted:
     probes: int
     path: str
     rtt_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseAsked:
+    """We were ACTIVE, the pulse thread was away for ``stall_ms``, and it has asked whether we may go on.
+
+    ``path``: where the answer came, ``asked_ms`` later; None: there was none, and nobody who could reign.
+    """
+
+    stall_ms: float
+    asked_ms: float
+    path: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hung:
+    """A part of this node gets nowhere, or did until now. ``what``: ``"control"``, ``"worker"``.
+
+    ``yielded``: we were ACTIVE with a peer that may take over, and C has fenced the data plane already.
+    """
+
+    what: frozenset[str]
+    worker: int | None
+    yielded: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,6 +383,8 @@ Event = (
     | PeerHeard
     | PeerConfirmedDead
     | SuspicionRefuted
+    | LeaseAsked
+    | Hung
     | Fenced
     | PortChanged
     | HopChanged

@@ -6,8 +6,9 @@ The pulse thread times each path (``dead_after`` intervals of silence) and repor
     alive    heard on any path, and it has not said goodbye
     lost     silent on *all* paths ("peer-silent"), or, once something spoke for its death, silent for long
              enough while it was asked ("peer-confirmed": ``csrc/suspect.h``); gone by its own word
-             ("peer-bye"), or another process under the same name ("peer-restarted": a new incarnation proves
-             that the old one is dead)
+             ("peer-bye"), or heard, but hung, and no longer ACTIVE for that reason ("peer-hung":
+             ``csrc/progress.h``), until it hangs no more; or another process under the same name
+             ("peer-restarted": a new incarnation proves that the old one is dead)
 
 A lower incarnation after a silence proves nothing: it is a peer whose clock was set back, or a replay. It is
 believed, but the one before it may come back (``csrc/pulse.h``).
@@ -23,11 +24,13 @@ from typing import Final
 
 from flexha.core.actions import Level, Record
 from flexha.core.events import (
+    LeaseAsked,
     PathDown,
     PathUp,
     PeerConfirmedDead,
     PeerHeard,
     PeerInfo,
+    Role,
     SuspicionRefuted,
 )
 from flexha.units import EPOCH, NS_PER_MS, Ns
@@ -81,6 +84,8 @@ class Liveness:
     is_current: bool = False
     """Whether ``info`` was heard in this life of the peer: after a silence it must say again who it is."""
     alive: bool = False
+    gave_up: bool = False
+    """It hangs, and has given up the role: it is as good as dead until it hangs no more."""
     past: tuple[int, ...] = ()
     """Incarnations that are dead for certain: they said goodbye, or a later one was heard."""
 
@@ -93,7 +98,7 @@ def initial(paths: tuple[str, ...]) -> Liveness:
     return Liveness(paths={name: Path() for name in paths})
 
 
-Report = PathUp | PathDown | PeerHeard | PeerConfirmedDead | SuspicionRefuted
+Report = PathUp | PathDown | PeerHeard | PeerConfirmedDead | SuspicionRefuted | LeaseAsked
 
 
 def step(liveness: Liveness, event: Report, now: Ns) -> Result:
@@ -116,6 +121,9 @@ def step(liveness: Liveness, event: Report, now: Ns) -> Result:
                 "rtt_ms": rtt_ms,
             }
             return liveness, (Record(Level.WARNING, "suspicion", fields, history=True),)
+        case LeaseAsked(stall_ms, asked_ms, path_or_none):
+            asked = {"stall_ms": stall_ms, "asked_ms": asked_ms, "path": path_or_none}
+            return liveness, (Record(Level.WARNING, "lease-asked", asked, history=True),)
 
 
 def _path(liveness: Liveness, name: str, now: Ns, *, alive: bool) -> Result:
@@ -161,10 +169,16 @@ def _heard(liveness: Liveness, info: PeerInfo) -> Result:
         info.incarnation > was.incarnation or (liveness.alive and info.incarnation != was.incarnation)
     ):
         liveness, outputs = _bury(liveness, was, "peer-restarted")
-    liveness = replace(liveness, info=info, is_current=True)
+    yields = was is not None and was.role is Role.ACTIVE and info.role is not Role.ACTIVE
+    gave_up = info.hung and (yields or liveness.gave_up)
+    liveness = replace(liveness, info=info, is_current=True, gave_up=gave_up)
     if info.bye:
         liveness, more = _bury(liveness, info, "peer-bye")
         return liveness, (*outputs, *more)
+    if gave_up:
+        was_alive = liveness.alive
+        liveness = replace(liveness, alive=False, is_current=False)
+        return liveness, (*outputs, *_lost(liveness, info, "peer-hung")) if was_alive else outputs
     if liveness.alive and was is not None and was != info:
         return liveness, (*outputs, PeerChanged(was, info))
     liveness, more = _judge(liveness)

@@ -11,8 +11,8 @@ specification, which tests hold against the C one, and what the simulator uses.
          4     1  version       2
          5     1  node          0 = node a, 1 = node b
          6     1  role          enum fp_role
-         7     1  flags         FP_HB_*: 1 ready, 2 bye, 4 LAN up, 8 WAN up, 32 probe; others zero, ignored on
-                                receipt
+         7     1  flags         FP_HB_*: 1 ready, 2 bye, 4 LAN up, 8 WAN up, 16 hung, 32 probe; others zero,
+                                ignored on receipt
          8     4  pair_id       CRC-32 of the pair's name
         12     4  interval_ms   the sender's heartbeat interval
         16     8  incarnation   the start of the daemon by its wall clock, ns: grows from start to start
@@ -31,6 +31,9 @@ The MAC's key is one of the pair's heartbeat keys (``flexha.config.keyfiles``). 
 on both nodes, 0 for xc and 1 + i for port i: a heartbeat recorded on one path is worth nothing on another.
 Against replays on the same path, ``echo`` must be the receiver's own incarnation, and ``seq`` and
 ``incarnation`` must grow (``csrc/pulse.h``).
+
+A sender that says *hung* has a part that gets nowhere (``csrc/progress.h``), and does not say *ready*. If it
+was ACTIVE and is no more, it has given up its role, and the receiver need not wait for its silence.
 
 A heartbeat with the flag *probe* wants an answer: the next heartbeat on that path, at once, in which
 ``answers`` is its ``t_ns``. Answers to one path's probes come at most once a millisecond.
@@ -62,6 +65,7 @@ FLAG_READY: Final = 1
 FLAG_BYE: Final = 2
 FLAG_LAN_UP: Final = 4
 FLAG_WAN_UP: Final = 8
+FLAG_HUNG: Final = 16
 FLAG_PROBE: Final = 32
 
 _LAYOUT: Final = struct.Struct("!4sBBBBIIQQQIIQQ")
@@ -102,6 +106,7 @@ class Heartbeat:
             ready=bool(self.flags & FLAG_READY),
             bye=bool(self.flags & FLAG_BYE),
             priority=self.priority,
+            hung=bool(self.flags & FLAG_HUNG),
         )
 
 

@@ -51,6 +51,8 @@ from flexha.core.events import (
     FlowsDrained,
     FlowsImported,
     HopChanged,
+    Hung,
+    LeaseAsked,
     MaintenanceKept,
     MaintenanceNotKept,
     OperatorAsked,
@@ -323,7 +325,9 @@ class _Turn:
                 self._sync(event)
                 self._tracks(event)
                 self._facts.append(event)
-            case PathUp() | PathDown() | PeerHeard() | PeerConfirmedDead() | SuspicionRefuted():
+            case (
+                PathUp() | PathDown() | PeerHeard() | PeerConfirmedDead() | SuspicionRefuted() | LeaseAsked()
+            ):
                 liveness, outputs = heartbeat.step(self.state.liveness, event, self._now)
                 self._replace(liveness=liveness)
                 self._emit(outputs)
@@ -354,6 +358,7 @@ class _Turn:
                 | RoleSet()
                 | WiresSettled()
                 | OperatorAsked()
+                | Hung()
                 | Fenced()
             ):
                 self._facts.append(event)

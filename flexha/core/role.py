@@ -6,7 +6,8 @@ States and the ways between them; every other pair of state and event is in ``TA
     INIT         Started -> JOINING;  was in maintenance when it ended -> MAINTENANCE
     JOINING      synced, or a foreign router reigns -> PASSIVE;  peer lost, nobody reigns -> ACTIVE
     PASSIVE      peer lost, its word (``GoReceived``), nobody reigns -> ACTIVE
-    ACTIVE       higher term -> JOINING;  better foreign router -> PASSIVE;  handover -> JOINING
+    ACTIVE       higher term, hung beside a ready peer -> JOINING;  better foreign router -> PASSIVE
+    ACTIVE       handover -> JOINING
     JOINING, PASSIVE, ACTIVE (by a handover)   operator -> MAINTENANCE -> JOINING
     JOINING, PASSIVE                           disk or fast path broken -> FAULT -> JOINING by the operator
     JOINING, PASSIVE   a claim waits for the disk in vain -> FAULT -> JOINING when the disk has the term
@@ -43,6 +44,7 @@ from flexha.core.damp import Damp
 from flexha.core.events import (
     Command,
     Fenced,
+    Hung,
     MaintenanceKept,
     MaintenanceNotKept,
     OperatorAsked,
@@ -169,7 +171,7 @@ def _elect(state: RoleState, now: Ns) -> Result:
         if state.wire is Wire.HELD and state.hold_until is None and state.role is Role.JOINING:
             return enter(state, Role.PASSIVE, now, "foreign-router")  # there is no table to join
         return state, ()
-    if peer is not None and peer.role in sync.RECEIVING_ROLES:
+    if peer is not None and peer.role in sync.RECEIVING_ROLES and not peer.hung:
         mine = (state.role is Role.PASSIVE, state.priority, -state.index)
         theirs = (peer.role is Role.PASSIVE, peer.priority, state.index - 1)
         return claim_reign(state, "elected", now) if mine > theirs else (state, ())
@@ -323,6 +325,16 @@ def _usable(state: RoleState, _event: UsableChanged, now: Ns) -> Result:
 def _fenced(state: RoleState, event: Fenced, now: Ns) -> Result:
     """C heard a higher term, and has closed the fence already."""
     return abdicate(replace(state, term=max(event.term, state.term)), Role.JOINING, now, "higher-term")
+
+
+def _hung(state: RoleState, event: Hung, now: Ns) -> Result:
+    """A part of us got nowhere. If we reigned beside a ready peer, C has closed the fence for it."""
+    fields = {"what": sorted(event.what), "worker": event.worker, "yielded": event.yielded}
+    record = Record(Level.ERROR, "hung", fields, history=True)
+    if not event.yielded or state.role is not Role.ACTIVE:
+        return state, (record,)
+    state, outputs = abdicate(state, Role.JOINING, now, "hung")
+    return state, (*outputs, record)
 
 
 def _outranked(state: RoleState, event: vrrp.Outranked, now: Ns) -> Result:
@@ -591,6 +603,7 @@ _ROWS: Final[tuple[tuple[type, Cell, Cell, Cell, Cell, Cell, Cell], ...]] = (
     (PeerChanged,       _SLEEP,     _meet,           _meet,           _compare,      _follow_on,  _follow_on),
     (PeerLost,          _SLEEP,     _mourn,          _mourn,          _left_alone,   _AWAY,       _AWAY),
     (Fenced,            _SHUT,      _SHUT,           _SHUT,           _fenced,       _SHUT,       _SHUT),
+    (Hung,              _hung,      _hung,           _hung,           _hung,         _hung,       _hung),
     (WireChanged,       _SLEEP,     _world_changed,  _world_changed,  _NOTED,        _AWAY,       _AWAY),
     (IsolationChanged,  _SLEEP,     _world_changed,  _world_changed,  _NOTED,        _AWAY,       _AWAY),
     (UsableChanged,     _SLEEP,     _TOLD,           _TOLD,           _usable,        _AWAY,       _AWAY),

@@ -11,6 +11,7 @@ from flexha.core.actions import Action
 from flexha.core.damp import Damp, DampLimits
 from flexha.core.events import (
     Fenced,
+    Hung,
     MaintenanceKept,
     MaintenanceNotKept,
     OperatorAsked,
@@ -97,6 +98,7 @@ Input = (
     | PeerFound
     | PeerChanged
     | PeerLost
+    | Hung
     | Fenced
     | WireChanged
     | IsolationChanged

@@ -38,8 +38,10 @@ from flexha.fastpath.records import (
     FlowState,
     Form,
     Forward,
+    Hang,
     HeartbeatFlag,
     Imported,
+    LeaseStats,
     Limits,
     Mark,
     Neighbour,
@@ -105,8 +107,10 @@ __all__ = [
     "FlowState",
     "Form",
     "Forward",
+    "Hang",
     "HeartbeatFlag",
     "Imported",
+    "LeaseStats",
     "Limits",
     "Mark",
     "Neighbour",
@@ -353,6 +357,12 @@ class Fastpath:
         out = ffi.new("struct fp_path_stats[]", n)
         _ensure(clib.fp_pulse_stats(self._dp, out, n), "fp_pulse_stats")
         return [marshal.path_stats(out[i]) for i in range(n)]
+
+    def lease_stats(self) -> LeaseStats:
+        """How often this node had to ask whether it still has its role, and what of it hangs."""
+        out = ffi.new("struct fp_lease_stats *")
+        _ensure(clib.fp_lease_read(self._dp, out), "fp_lease_read")
+        return marshal.lease_stats(out)
 
     # ---- what waits to be drained ----
     @property

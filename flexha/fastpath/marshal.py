@@ -18,7 +18,9 @@ from flexha.fastpath.records import (
     ConduitStats,
     Digests,
     FastpathConfig,
+    Hang,
     HeartbeatFlag,
+    LeaseStats,
     Mark,
     Neighbour,
     NeighbourMoved,
@@ -109,6 +111,8 @@ def config(cfg: FastpathConfig) -> CData:
         "lease_ms",
         "udp_port",
         "confirm_ms",
+        "control_dead_ms",
+        "worker_dead_ms",
         "conduit_port",
         "xc_plen",
         "pair_id",
@@ -290,6 +294,22 @@ def pulse_event(cdata: CData) -> PulseEvent:
         probes=int(cdata.probes),
         asked_us=int(cdata.asked_us),
         rtt_us=int(cdata.rtt_us),
+        stall_us=int(cdata.stall_us),
+        answered=bool(cdata.answered),
+        hung=Hang(cdata.hung),
+        worker=int(cdata.worker),
+    )
+
+
+def lease_stats(cdata: CData) -> LeaseStats:
+    """A ``struct fp_lease_stats``."""
+    return LeaseStats(
+        lease_ns=int(cdata.lease_ns),
+        asked=int(cdata.asked),
+        unanswered=int(cdata.unanswered),
+        longest_ns=int(cdata.longest_ns),
+        asking=bool(cdata.asking),
+        hung=Hang(cdata.hung),
     )
 
 

@@ -164,6 +164,7 @@ class HeartbeatFlag(IntFlag):
     BYE = 2
     LAN_UP = 4
     WAN_UP = 8
+    HUNG = 16
     PROBE = 32
 
 
@@ -275,6 +276,10 @@ class PulseConfig:
     """0: unknown; else nothing is routed to that subnet, or from it."""
     conduit_port: int = 0
     """0: no conduit."""
+    control_dead_ms: int = 0
+    """Control without a beat for so long hangs; 0: never."""
+    worker_dead_ms: int = 0
+    """... and a worker without a pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -468,6 +473,20 @@ class PulseKind(IntEnum):
     FENCED = 3
     DEAD = 4
     REFUTED = 5
+    HUNG = 6
+    LEASE = 7
+
+
+class Hang(IntFlag):
+    """``enum fp_hung``: what of a node gets nowhere."""
+
+    CONTROL = 1
+    WORKER = 2
+    YIELDED = 4
+    """Of an event: the node was ACTIVE, and C has fenced it in favour of a ready peer."""
+
+
+NO_HANG: Final = Hang(0)
 
 
 class Mark(IntFlag):
@@ -504,9 +523,30 @@ class PulseEvent:
     """DEAD, REFUTED: what began the suspicion."""
     probes: int = 0
     asked_us: int = 0
-    """DEAD, REFUTED: from the first mark to the end."""
+    """DEAD, REFUTED: from the first mark to the end. LEASE: from the first probe."""
     rtt_us: int = 0
     """REFUTED: from a probe to its answer."""
+    stall_us: int = 0
+    """LEASE: so long the pulse thread was away."""
+    answered: bool = False
+    """LEASE: the peer has answered."""
+    hung: Hang = NO_HANG
+    worker: int = 0
+    """HUNG, of a worker: the first one."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseStats:
+    """``struct fp_lease_stats``: how long a role may be believed, and what of this node hangs."""
+
+    lease_ns: int
+    asked: int
+    """How often the pulse thread was away for longer, and asked the peer."""
+    unanswered: int
+    longest_ns: int
+    """The longest time that it was away."""
+    asking: bool
+    hung: Hang
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from flexha.core.actions import SetPorts, SetPulse
 from flexha.core.events import (
     Event,
     Fenced,
+    Hung,
+    LeaseAsked,
     PathDown,
     PathUp,
     PeerConfirmedDead,
@@ -19,7 +21,7 @@ from flexha.core.events import (
     Role,
     SuspicionRefuted,
 )
-from flexha.fastpath import Fastpath, HeartbeatFlag, PathStats, Peer, PulseEvent, PulseKind
+from flexha.fastpath import Fastpath, Hang, HeartbeatFlag, PathStats, Peer, PulseEvent, PulseKind
 from flexha.shell.counters import Counters
 from flexha.units import NS_PER_MS, Ns, Term
 
@@ -89,6 +91,12 @@ class HeartbeatIo:
             case PulseKind.REFUTED:
                 path = self._paths[event.path]
                 self._post(SuspicionRefuted(_marks(event), event.probes, path, event.rtt_us / 1000))
+            case PulseKind.HUNG:
+                worker = event.worker if event.hung & Hang.WORKER else None
+                self._post(Hung(hangs(event.hung), worker, bool(event.hung & Hang.YIELDED)))
+            case PulseKind.LEASE:
+                answered = self._paths[event.path] if event.answered else None
+                self._post(LeaseAsked(event.stall_us / 1000, event.asked_us / 1000, answered))
 
     def perform(self, action: SetPulse) -> None:
         """Say it from the next heartbeat on, or at once."""
@@ -132,7 +140,13 @@ def peer_info(peer: Peer, sides: Mapping[str, HeartbeatFlag]) -> PeerInfo | None
         bye=bool(peer.flags & HeartbeatFlag.BYE),
         priority=peer.priority,
         ports_up=frozenset(port for port, side in sides.items() if peer.flags & side),
+        hung=bool(peer.flags & HeartbeatFlag.HUNG),
     )
+
+
+def hangs(hung: Hang) -> frozenset[str]:
+    """What of a node gets nowhere, by the core's names."""
+    return frozenset((part.name or "").lower() for part in hung & ~Hang.YIELDED)
 
 
 def _marks(event: PulseEvent) -> frozenset[str]:

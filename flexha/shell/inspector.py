@@ -35,7 +35,7 @@ from flexha.shell import clock, sync_report
 from flexha.shell.control import Args, RequestError, only
 from flexha.shell.counters import Counters
 from flexha.shell.driver import Driver
-from flexha.shell.heartbeat_io import HeartbeatIo
+from flexha.shell.heartbeat_io import HeartbeatIo, hangs
 from flexha.shell.history import RECORDS_MAX, History
 from flexha.shell.hop_probe import HopProbe
 from flexha.shell.netlink import Mirror
@@ -43,7 +43,7 @@ from flexha.shell.policy_io import PolicyIo
 from flexha.shell.port_watch import PortWatch
 from flexha.shell.sync_io import SyncIo
 from flexha.shell.tls import TlsConnection
-from flexha.units import NS_PER_S, Ns
+from flexha.units import NS_PER_MS, NS_PER_S, Ns
 from flexha.version import flexha_version
 
 T = TypeVar("T")
@@ -98,6 +98,7 @@ class Inspector:
             "peer": {**peer, "paths": paths},
             "sync": {**sync_report.report(sync, totals, self.policy.commit_of(0)), **self._sync_io()},
             "conduit": {**conduit, **self.conduit_totals()},
+            "lease": self._lease(),
             "flows": self.flow_gauges(),
             "fib": self.mirror.sizes,
             "warnings": [
@@ -124,6 +125,18 @@ class Inspector:
             ],
             "version": flexha_version(),
             "uptime_s": round((now - self.started) / NS_PER_S, 3),
+        }
+
+    def _lease(self) -> dict[str, object]:
+        """How long a role may be believed, how often it had to be asked for, what of us gets nowhere."""
+        stats = self.fastpath.lease_stats()
+        return {
+            "lease_ms": stats.lease_ns / NS_PER_MS,
+            "asking": stats.asking,
+            "asked": stats.asked,
+            "unanswered": stats.unanswered,
+            "longest_stall_ms": round(stats.longest_ns / NS_PER_MS, 3),
+            "hung": sorted(hangs(stats.hung)),
         }
 
     def _sync_io(self) -> dict[str, object]:

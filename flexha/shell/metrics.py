@@ -79,6 +79,7 @@ def families(inspector: Inspector) -> list[Metric]:
     return [
         *_role(status),
         _alarms(status["alarms"]),
+        *_lease(status["lease"]),
         *_fastpath(inspector),
         *_policy(inspector),
         *_sync(inspector, status),
@@ -110,6 +111,24 @@ def _alarms(shown: Any) -> Metric:
     for known in TEXTS:
         alarm.add_metric([known], float(known in names))
     return alarm
+
+
+def _lease(lease: Any) -> Iterable[Metric]:
+    yield _gauge("flexha_lease_seconds", "For how long a role may be believed", lease["lease_ms"] / 1000)
+    yield _gauge(
+        "flexha_lease_longest_stall_seconds",
+        "The longest time that the pulse thread was away",
+        lease["longest_stall_ms"] / 1000,
+    )
+    for name, text in (
+        ("asked", "Times that it was away for longer than the lease, and asked the peer"),
+        ("unanswered", "Times that nobody answered"),
+    ):
+        yield CounterMetricFamily(f"flexha_lease_{name}", text, value=float(lease[name]))
+    hung = GaugeMetricFamily("flexha_hung", "1 for a part of this node that gets nowhere", labels=["part"])
+    for part in ("control", "worker"):
+        hung.add_metric([part], float(part in lease["hung"]))
+    yield hung
 
 
 def _fastpath(inspector: Inspector) -> Iterable[Metric]:

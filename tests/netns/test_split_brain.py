@@ -20,6 +20,10 @@ from traffic import BIN_DIR, Generator
 
 SWITCHES = tuple(topo.SWITCHES.values())
 STALL_MS = 2500
+CONTROL_STALL_MS = 1800
+"""``ha.control_dead_ms`` is 1000."""
+WORKER_STALL_MS = 1200
+"""``ha.worker_dead_ms`` is 500."""
 NAP_MS = 40
 GAP_MS_MAX = 300
 """Far less than an advertisement interval (1 s), after which any switch knows better."""
@@ -182,9 +186,9 @@ def test_a_frozen_active_wakes_up_as_passive(lab: Lab, pair: Pair) -> None:
     assert longest_gap_ms(result.arrival_ns, woken_ns) < GAP_MS_MAX
 
 
-def pulse_thread(lab: Lab, node: Node) -> int:
-    """The thread that sends and hears a node's heartbeats."""
-    find = f"grep -lx fx-pulse /proc/{node.living()}/task/*/comm"
+def thread(lab: Lab, node: Node, name: str) -> int:
+    """A thread of a node's daemon: ``fx-pulse`` sends and hears its heartbeats."""
+    find = f"grep -lx {name} /proc/{node.living()}/task/*/comm"
     return int(Path(lab.run(node.name, ["sh", "-c", find]).stdout.strip()).parent.name)
 
 
@@ -195,7 +199,7 @@ def test_without_a_lease_nobody_speaks(lab: Lab, pair: Pair) -> None:
     """
     old = pair.active()
     new = pair.peer(old)
-    argv = [str(BIN_DIR / "stall"), str(pulse_thread(lab, old)), str(STALL_MS)]
+    argv = [str(BIN_DIR / "stall"), str(thread(lab, old, "fx-pulse")), str(STALL_MS)]
     with probe(lab, pair, 364), Generator(lab, old.name, argv) as stall:
         start_ns = int(stall.wait_event("stalled", 5)["t_ns"])
         wait_until(lambda: new.role() == "ACTIVE", 2, "the peer takes over")
@@ -213,7 +217,7 @@ def test_without_a_lease_nobody_speaks(lab: Lab, pair: Pair) -> None:
 def test_a_nap_changes_nothing(lab: Lab, pair: Pair) -> None:
     """It stands still for longer than the lease, too short to be missed: it asks, and goes on. Spec: B2."""
     a = make_active(pair, "a")
-    argv = [str(BIN_DIR / "stall"), str(pulse_thread(lab, a)), str(NAP_MS)]
+    argv = [str(BIN_DIR / "stall"), str(thread(lab, a, "fx-pulse")), str(NAP_MS)]
     with probe(lab, pair, 367) as udp:
         start_ns = now_ns()
         for _ in range(5):
@@ -222,3 +226,31 @@ def test_a_nap_changes_nothing(lab: Lab, pair: Pair) -> None:
         result = udp.finish()
     assert roles_since(a, start_ns) == roles_since(pair["b"], start_ns) == []
     assert result.lost == 0, "what came meanwhile has waited"
+
+
+@pytest.mark.parametrize(("part", "stall_ms"), [("control", CONTROL_STALL_MS), ("worker", WORKER_STALL_MS)])
+def test_a_part_that_hangs_costs_the_role(lab: Lab, pair: Pair, part: str, stall_ms: int) -> None:
+    """Its heartbeats go on, but say that it hangs: the peer takes over, and the woken node joins it.
+
+    Spec: R13, B2.
+    """
+    old = pair.active()
+    new = pair.peer(old)
+    tid = old.living() if part == "control" else thread(lab, old, "fx-worker0")
+    argv = [str(BIN_DIR / "stall"), str(tid), str(stall_ms)]
+    with probe(lab, pair, 368 + (part == "worker")) as udp, Generator(lab, old.name, argv) as stall:
+        start_ns = int(stall.wait_event("stalled", 5)["t_ns"])
+        wait_until(lambda: new.role() == "ACTIVE", 2, "the peer takes over")
+        with Overheard(lab, old) as overheard:
+            stall.wait_event("done", 5)
+            assert pair.wait_settled() is new
+            said = overheard.said()
+        result = udp.finish()
+    assert (said.data, said.adverts) == (0, 0), said.first
+    assert roles_since(new, start_ns) == [("ACTIVE", "peer-hung")]
+    assert roles_since(old, start_ns) == [("JOINING", "hung"), ("PASSIVE", "synced")]
+    (hung,) = (
+        event for event in old.history() if event["event"] == "hung" and event["t_ms"] > start_ns / 1e6
+    )
+    assert (hung["what"], hung["yielded"]) == ([part], True)
+    assert result.echo_ns, "the session lives on"

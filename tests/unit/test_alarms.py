@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from cores import Core, config, records, roles
+from cores import Core, config, peer_info, records, roles
 
 from flexha.core import node
-from flexha.core.events import PathDown, PathUp
+from flexha.core.events import PathDown, PathUp, PeerHeard, Role
 
 
 def shown(core: Core) -> list[Any]:
@@ -57,3 +57,13 @@ def test_a_node_without_a_peer_has_no_cross_connect() -> None:
     core.start()
     assert records(core.sleep(5000), "alarm") == []
     assert shown(core) == []
+
+
+def test_a_peer_that_hangs_is_an_alarm_whether_it_reigns_or_not() -> None:
+    core = Core(config(0)).with_ready_peer()
+    hung = peer_info(Role.PASSIVE, 2, hung=True)
+    assert roles(core.do(PeerHeard(hung))) == []
+    (alarm,) = records(core.sleep(1000), "alarm")
+    assert alarm["name"] == "peer-hung"
+    actions = core.do(*(PathDown(path) for path in ("xc", "lan", "wan")))
+    assert [over["name"] for over in records(actions, "alarm-over")] == ["peer-hung"]

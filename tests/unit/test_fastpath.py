@@ -582,4 +582,6 @@ def test_pulse_kinds_have_the_abis_numbers() -> None:
         "FENCED",
         "DEAD",
         "REFUTED",
+        "HUNG",
+        "LEASE",
     ]

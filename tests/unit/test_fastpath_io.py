@@ -21,6 +21,7 @@ from flexha.fastpath import (
     Drained,
     Fastpath,
     FastpathError,
+    Hang,
     HeartbeatFlag,
     Imported,
     NeighbourMoved,
@@ -150,6 +151,28 @@ def test_what_the_pulse_thread_says_becomes_events(bench: Bench, heartbeat: Hear
         ports_up=frozenset({"wan"}),
     )
     assert bench.events == [ev.PathUp("xc"), ev.PeerHeard(info), ev.PathDown("wan"), ev.Fenced(Term(4))]
+
+
+def test_hangs_and_questions_become_events(bench: Bench, heartbeat: HeartbeatIo) -> None:
+    """Spec: B2."""
+    hung = Peer(incarnation=9, term=4, role=2, flags=HeartbeatFlag.HUNG, priority=150, control_beat=1)
+    bench.fake.waiting_pulse = [
+        replace(pulse(PulseKind.HUNG), hung=Hang.CONTROL | Hang.YIELDED),
+        replace(pulse(PulseKind.HUNG), hung=Hang.WORKER, worker=3),
+        replace(pulse(PulseKind.LEASE, path=1), stall_us=40_500, asked_us=300, answered=True),
+        replace(pulse(PulseKind.LEASE), stall_us=40_500, asked_us=10_000),
+        pulse(PulseKind.PEER, peer=hung),
+    ]
+    heartbeat.collect()
+    *events, heard = bench.events
+    assert events == [
+        ev.Hung(frozenset({"control"}), None, yielded=True),
+        ev.Hung(frozenset({"worker"}), 3, yielded=False),
+        ev.LeaseAsked(40.5, 0.3, "wan"),
+        ev.LeaseAsked(40.5, 10.0, None),
+    ]
+    assert isinstance(heard, ev.PeerHeard)
+    assert heard.peer.hung
 
 
 def test_a_role_of_a_later_version_is_counted(bench: Bench, heartbeat: HeartbeatIo) -> None:

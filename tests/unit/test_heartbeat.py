@@ -10,7 +10,15 @@ from cores import peer_info
 
 from flexha.core import heartbeat
 from flexha.core.actions import Level, Record
-from flexha.core.events import PathDown, PathUp, PeerConfirmedDead, PeerHeard, Role, SuspicionRefuted
+from flexha.core.events import (
+    LeaseAsked,
+    PathDown,
+    PathUp,
+    PeerConfirmedDead,
+    PeerHeard,
+    Role,
+    SuspicionRefuted,
+)
 from flexha.core.heartbeat import Fact, Liveness, PeerChanged, PeerFound, PeerLost, Report
 from flexha.units import Ns
 
@@ -155,3 +163,46 @@ def test_dead_incarnations_are_remembered_within_bounds() -> None:
 def test_an_unknown_path_is_a_path() -> None:
     """The pulse thread may know one that the configuration of VRRP does not."""
     assert Story().facts(PathUp("dmz"), PeerHeard(ACTIVE)) == [PeerFound(ACTIVE)]
+
+
+HUNG = peer_info(Role.PASSIVE, 3, hung=True)
+
+
+def test_a_hung_peer_that_gave_up_the_role_is_lost_until_it_hangs_no_more() -> None:
+    """Spec: R13, B2. It is heard all the time."""
+    story = Story()
+    story.facts(*(PathUp(path) for path in PATHS), PeerHeard(ACTIVE))
+    assert story.facts(PeerHeard(HUNG)) == [PeerLost("peer-hung", HUNG)]
+    assert story.facts(PeerHeard(replace(HUNG, priority=7)), PathDown("lan"), PathUp("lan")) == []
+    woken = peer_info(Role.JOINING, 4)
+    assert story.facts(PeerHeard(woken)) == [PeerFound(woken)]
+    assert story.facts(PeerHeard(replace(woken, hung=True))) == [
+        PeerChanged(woken, replace(woken, hung=True))
+    ], "it has no role to give up"
+
+
+def test_a_hung_peer_that_reigns_on_lives() -> None:
+    """Nobody could take over when it noticed; once somebody can, it gives up the role."""
+    story = Story()
+    story.facts(PathUp("xc"), PeerHeard(ACTIVE))
+    reigns = replace(ACTIVE, hung=True)
+    assert story.facts(PeerHeard(reigns)) == [PeerChanged(ACTIVE, reigns)]
+    assert story.facts(PeerHeard(HUNG)) == [PeerLost("peer-hung", HUNG)]
+
+
+def test_a_hung_peer_may_die() -> None:
+    story = Story()
+    story.facts(PathUp("xc"), PeerHeard(ACTIVE), PeerHeard(HUNG))
+    assert story.facts(PathDown("xc")) == []
+    again = peer_info(Role.JOINING, 4, life=1)
+    assert story.facts(PeerHeard(again), PathUp("xc")) == [PeerFound(again)]
+
+
+def test_a_question_about_the_lease_is_history() -> None:
+    """Spec: B2."""
+    story = Story()
+    assert story.facts(LeaseAsked(40.5, 0.3, "xc"), LeaseAsked(99.0, 10.0, None)) == []
+    assert [(r.event, r.history, r.fields["path"]) for r in story.records] == [
+        ("lease-asked", True, "xc"),
+        ("lease-asked", True, None),
+    ]

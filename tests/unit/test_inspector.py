@@ -22,6 +22,8 @@ from flexha.fastpath import (
     FlowRecord,
     FlowState,
     Form,
+    Hang,
+    LeaseStats,
     PathStats,
     PoolUse,
     PortStats,
@@ -109,6 +111,9 @@ class FakeFastpath:
 
     def path_stats(self) -> list[PathStats]:
         return [PathStats(1, 2, 3, 4, 6, 5_000_000, alive=True)] * 3
+
+    def lease_stats(self) -> LeaseStats:
+        return LeaseStats(15_000_000, 3, 1, 40_500_000, asking=False, hung=Hang.WORKER)
 
     def policy_hits(self) -> list[int]:
         return [12]
@@ -307,6 +312,14 @@ def test_the_keys_of_status(shown: Inspector) -> None:
     assert status["sync"]["lost_shards"] == 2, "shards 0 and 1: bits of the workers' masks"
     assert status["flows"] == {**NUMBERS, "capacity": 131072}
     assert status["ports"][1]["host_dev"] == "wan0"
+    assert status["lease"] == {
+        "lease_ms": 15.0,
+        "asking": False,
+        "asked": 3,
+        "unanswered": 1,
+        "longest_stall_ms": 40.5,
+        "hung": ["worker"],
+    }
     with pytest.raises(RequestError, match="unknown args"):
         ask(shown, "status", verbose=True)
 

@@ -42,6 +42,7 @@ from flexha.core.events import (
     DigestsRead,
     Fenced,
     FlowsDrained,
+    Hung,
     MaintenanceKept,
     MaintenanceNotKept,
     OperatorAsked,
@@ -182,6 +183,16 @@ def test_goodbye_is_a_takeover() -> None:
     assert reason(actions) == "peer-bye"
 
 
+def test_a_hung_peer_that_gave_up_the_role_is_a_takeover() -> None:
+    """It is heard all the time, and no hold is needed. Spec: R13, B2."""
+    core = Core(config(0)).become_passive()
+    actions = core.do(PeerHeard(peer_info(Role.PASSIVE, 3, hung=True)))
+    assert roles(actions) == [(Role.ACTIVE, 4)]
+    assert reason(actions) == "peer-hung"
+    assert roles(core.do(PeerHeard(peer_info(Role.JOINING, 4)))) == []
+    assert core.role is Role.ACTIVE
+
+
 def test_a_restarted_active_is_a_dead_active() -> None:
     """It came back before any path fell silent: a new incarnation is proof."""
     core = Core(config(0)).become_passive()
@@ -264,6 +275,32 @@ def test_a_fence_closed_by_c_is_followed() -> None:
     actions = core.do(Fenced(Term(3)))
     assert roles(actions) == [(Role.JOINING, 3)]
     assert only(actions, PersistTerm) == [PersistTerm(Term(4))]
+
+
+def test_a_hung_active_has_been_fenced_and_joins() -> None:
+    """Its control plane hears of it when it wakes, its peer reigns by then. Spec: R13, B2."""
+    core = Core(config(0)).with_ready_peer()
+    actions = core.do(Hung(frozenset({"control"}), None, yielded=True), PeerHeard(peer_info(Role.ACTIVE, 3)))
+    assert roles(actions) == [(Role.JOINING, 2), (Role.JOINING, 3)]
+    assert reason(actions) == "hung"
+    assert records(actions, "hung") == [{"what": ["control"], "worker": None, "yielded": True}]
+    assert adverts(actions) == [], "the other router is Active by now"
+    assert roles(core.sleep(60_000)) == []
+
+
+def test_a_hung_active_beside_nobody_stays() -> None:
+    core = Core(config(0)).become_active()
+    actions = core.do(Hung(frozenset({"worker"}), 1, yielded=False))
+    assert roles(actions) == []
+    assert records(actions, "hung") == [{"what": ["worker"], "worker": 1, "yielded": False}]
+
+
+def test_a_peer_that_hangs_is_no_rival() -> None:
+    """Of the better priority, but it decides nothing."""
+    core = Core(config(1))
+    core.start()
+    core.hear(peer_info(Role.JOINING, 0, index=0, hung=True))
+    assert roles(core.sleep(6000)) == [(Role.ACTIVE, 1)]
 
 
 def test_the_higher_term_stays_and_announces_itself() -> None:

@@ -15,6 +15,31 @@ static uint64_t dead_ns(const struct pulse *p)
 	return p->cfg->pulse.dead_after * pulse_interval_ns(p);
 }
 
+/* What the path that was heard last has beyond that: see pulse.h. */
+static uint64_t doubt_ns(const struct pulse *p)
+{
+	return dead_ns(p) < DOUBT_BELOW_MS * NS_PER_MS && p->peer_answers
+		       ? p->cfg->pulse.confirm_ms * NS_PER_MS
+		       : 0;
+}
+
+/* When a path that is alive was heard last; 0: none is. */
+static uint64_t last_heard_ns(const struct pulse *p)
+{
+	uint64_t last_ns = 0;
+
+	for (uint32_t i = 0; i < FP_PATHS_MAX; i++) {
+		if (p->paths[i].alive && p->paths[i].quiet_since_ns > last_ns)
+			last_ns = p->paths[i].quiet_since_ns;
+	}
+	return last_ns;
+}
+
+static uint64_t silent_at(const struct pulse *p, const struct pulse_path *pp, uint64_t last_ns)
+{
+	return pp->quiet_since_ns + dead_ns(p) + (pp->quiet_since_ns == last_ns ? doubt_ns(p) : 0);
+}
+
 static const struct heartbeat_keys *keys_of(const struct pulse *p)
 {
 	return &p->keys[atomic_load_explicit(&p->keys_seen, memory_order_relaxed)];
@@ -33,7 +58,7 @@ static uint64_t echo_of(const struct pulse *p, const struct pulse_path *pp)
 
 static bool is_asking(const struct pulse *p)
 {
-	return p->suspicion.probing || p->lease.asking;
+	return p->suspicion.probing || p->lease.asking || p->doubts;
 }
 
 /*
@@ -392,7 +417,36 @@ bool pulse_probe(struct pulse *p, uint64_t now_ns)
 {
 	const bool suspects = suspect_probe(&p->suspicion, now_ns), asks = lease_probe(&p->lease, now_ns);
 
-	return suspects || asks;
+	const bool doubts = p->doubts && now_ns >= p->doubt_probe_ns;
+
+	if (doubts)
+		p->doubt_probe_ns = now_ns + SUSPECT_PROBE_NS;
+	return suspects || asks || doubts;
+}
+
+/* Not listened for so long: it is not silence. */
+static void give_back(struct pulse *p, uint64_t not_listened)
+{
+	for (uint32_t i = 0; i < pulse_n_paths(p); i++) {
+		struct pulse_path *pp = &p->paths[i];
+
+		/* Heard after the stall: nothing to give back. */
+		if (pp->alive && pp->quiet_since_ns <= p->last_tick_ns)
+			pp->quiet_since_ns += not_listened;
+	}
+}
+
+static void judge_silence(struct pulse *p, bool dead, uint64_t now_ns)
+{
+	const uint64_t last_ns = last_heard_ns(p);
+
+	for (uint32_t i = 0; i < pulse_n_paths(p); i++) {
+		struct pulse_path *pp = &p->paths[i];
+
+		if (pp->alive && (dead || now_ns >= silent_at(p, pp, last_ns)))
+			fall_silent(pp);
+	}
+	p->doubts = is_heard(p) && doubt_ns(p) && now_ns >= last_ns + dead_ns(p);
 }
 
 void pulse_tick(struct pulse *p, uint64_t now_ns)
@@ -409,17 +463,8 @@ void pulse_tick(struct pulse *p, uint64_t now_ns)
 	look_for_hangs(p, now_ns);
 	suspect_stall(&p->suspicion, p->last_tick_ns, now_ns);
 	dead = suspect_judge(&p->suspicion, now_ns);
-	for (uint32_t i = 0; i < pulse_n_paths(p); i++) {
-		struct pulse_path *pp = &p->paths[i];
-
-		if (!pp->alive)
-			continue;
-		/* Heard after the stall: nothing to give back. */
-		if (not_listened && pp->quiet_since_ns <= p->last_tick_ns)
-			pp->quiet_since_ns += not_listened;
-		if (dead || now_ns >= pp->quiet_since_ns + dead_ns(p))
-			fall_silent(pp);
-	}
+	give_back(p, not_listened);
+	judge_silence(p, dead, now_ns);
 	p->last_tick_ns = now_ns;
 	if (was_heard && !is_heard(p))
 		p->judged_ns = now_ns;
@@ -429,17 +474,20 @@ void pulse_tick(struct pulse *p, uint64_t now_ns)
 
 uint64_t pulse_next_deadline(const struct pulse *p)
 {
+	const uint64_t last_ns = last_heard_ns(p);
 	uint64_t deadline = min_u64(p->next_send_ns, suspect_deadline(&p->suspicion));
 
 	deadline = min_u64(deadline, lease_deadline(&p->lease));
 	if (p->cfg->pulse.control_dead_ms || p->cfg->pulse.worker_dead_ms)
 		deadline = min_u64(deadline, p->last_tick_ns + PROGRESS_LOOK_NS / 2);
 
+	if (doubt_ns(p) && is_heard(p))
+		deadline = min_u64(deadline, p->doubts ? p->doubt_probe_ns : last_ns + dead_ns(p));
 	for (uint32_t i = 0; i < pulse_n_paths(p); i++) {
 		const struct pulse_path *pp = &p->paths[i];
 
-		if (pp->alive && pp->quiet_since_ns + dead_ns(p) < deadline)
-			deadline = pp->quiet_since_ns + dead_ns(p);
+		if (pp->alive)
+			deadline = min_u64(deadline, silent_at(p, pp, last_ns));
 		if (pp->answer_due)
 			deadline = min_u64(deadline, answer_from(p, pp));
 	}

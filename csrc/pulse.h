@@ -42,6 +42,10 @@
  * an answer comes, or a much shorter silence makes all paths silent at once. Only a peer that answers probes, and is
  * heard, can be suspected: one of an older version is timed as ever.
  *
+ * Timers of a few milliseconds are no longer than a busy kernel may take to pass a datagram on. So where dead_after
+ * intervals are less than DOUBT_BELOW_MS, the path that was heard last has confirm_ms more before it is silent, too,
+ * and probes ask meanwhile: nobody is taken for dead by such a silence who was not asked.
+ *
  * A part of this node may hang while the thread speaks on (progress.h). Then it says so, and that it is not ready. If
  * it is ACTIVE, and the peer may take over, it lowers the fence and says that at once: the peer begins to reign without
  * waiting for a silence that would not come. Without such a peer it goes on, for half a node is better than none. The
@@ -73,6 +77,7 @@ enum {
 	PULSE_RX_SLOTS = 64,
 	PULSE_TX_SLOTS = 64,
 	PULSE_EVENT_SLOTS = 64,
+	DOUBT_BELOW_MS = 50,
 	PULSE_FIFO_BELOW_MS = 20 /* a shorter interval is refused without SCHED_FIFO */
 };
 
@@ -142,6 +147,8 @@ struct pulse_heard {
  * @lease:             how long the fence may be believed
  * @asked_active:      it was ACTIVE when it began to ask
  * @lease_told_ns:     when control was last told of such a question
+ * @doubts:            the last path is late, and the peer is asked
+ * @doubt_probe_ns:    when to ask again
  * @judged_ns:         when all paths fell silent
  * @workers:           who must move
  * @control:           whether control does
@@ -184,6 +191,8 @@ struct pulse {
 	struct lease lease;
 	bool asked_active;
 	uint64_t lease_told_ns;
+	bool doubts;
+	uint64_t doubt_probe_ns;
 	uint64_t judged_ns;
 	struct pulse_worker workers[FP_WORKERS_MAX];
 	struct progress control, worker[FP_WORKERS_MAX];

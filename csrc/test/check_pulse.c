@@ -249,6 +249,50 @@ static void check_silence(void)
 	bench_close(b);
 }
 
+/* Spec: R13: 15 ms of silence are near to what a busy kernel needs; before they count, the peer is asked. */
+static void check_doubt(void)
+{
+	struct fp_config cfg = config(0);
+	struct bench *b;
+
+	cfg.pulse.interval_ms = 5;
+	b = bench_open(cfg);
+	b->pulse.next_send_ns = UINT64_MAX;
+	pulse_tick(&b->pulse, MS(1000));
+	hear(b, 1, 1, FP_ROLE_PASSIVE, 4, MS(1000));
+	hear(b, 2, 1, FP_ROLE_PASSIVE, 4, MS(1001));
+	pulse_tick(&b->pulse, MS(1001));
+	while (next_event(b).kind != UINT32_MAX)
+		;
+	CHECK_EQ(300, pulse_next_deadline(&b->pulse), MS(1015));
+	for (uint64_t t = 1005; t <= 1015; t += 5)
+		pulse_tick(&b->pulse, MS(t));
+	expect(b, 301, FP_PULSE_PATH_DOWN, 1); /* the other one is heard */
+	CHECK(302, !pulse_probe(&b->pulse, MS(1015)));
+	CHECK_EQ(303, pulse_next_deadline(&b->pulse), MS(1016));
+	pulse_tick(&b->pulse, MS(1016));
+	expect_nothing(b, 304);
+	CHECK(305, pulse_probe(&b->pulse, MS(1016)) && !pulse_probe(&b->pulse, MS(1016)));
+	CHECK_EQ(306, pulse_next_deadline(&b->pulse), MS(1018));
+	pulse_tick(&b->pulse, MS(1018));
+	CHECK(307, pulse_probe(&b->pulse, MS(1018)));
+	/* It was only late. */
+	hear(b, 2, 2, FP_ROLE_PASSIVE, 4, MS(1019));
+	pulse_tick(&b->pulse, MS(1019));
+	expect_nothing(b, 308);
+	CHECK(309, !pulse_probe(&b->pulse, MS(1021)));
+	CHECK_EQ(310, pulse_next_deadline(&b->pulse), MS(1034));
+	/* It is dead. */
+	for (uint64_t t = 1023; t < 1049; t += 2)
+		pulse_tick(&b->pulse, MS(t));
+	pulse_tick(&b->pulse, MS(1049) - 1);
+	expect_nothing(b, 311);
+	pulse_tick(&b->pulse, MS(1049));
+	expect(b, 312, FP_PULSE_PATH_DOWN, 2);
+	CHECK(313, !pulse_probe(&b->pulse, MS(1051)));
+	bench_close(b);
+}
+
 static void check_exact_limit(void)
 {
 	struct bench *b = bench_open(config(0));
@@ -728,6 +772,7 @@ int main(void)
 	check_probes_are_answered();
 	check_silence();
 	check_exact_limit();
+	check_doubt();
 	check_own_stall_is_no_silence();
 	check_what_is_bad();
 	check_forgeries();

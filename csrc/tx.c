@@ -9,44 +9,20 @@
 #include "plane.h"
 #include "tx.h"
 
-#define LOOK_AGAIN_NS (NS_PER_MS / 10)
-
-/* Deaf, but not for so long that the peer would seem dead. */
-static uint64_t patience_ns(const struct worker *w)
+enum fence_says tx_look(const struct worker *w)
 {
-	const struct fp_pulse_cfg *cfg = &w->plane->cfg->pulse;
+	const enum fence_says says = fence_look(&w->plane->fence);
 
-	return min_u64(LEASE_PATIENCE_NS / 2, cfg->interval_ms * NS_PER_MS * cfg->dead_after / 3);
-}
-
-enum fence_says tx_look(struct worker *w)
-{
-	const struct fence *fence = &w->plane->fence;
-	enum fence_says says = fence_look(fence);
-	const struct timespec slice = timespec_of(LOOK_AGAIN_NS);
-	uint64_t until_ns, begun_ns;
-
-	if (likely(says != FENCE_EXPIRED))
-		return says;
-	until_ns = fence_lease(fence);
-	if (w->lease_waited == until_ns)
-		return says;
-	begun_ns = clock_now();
-	while (says == FENCE_EXPIRED && clock_now() < begun_ns + patience_ns(w) &&
-	       !atomic_load_explicit(&w->plane->stop, memory_order_relaxed)) {
-		if (w->index == 0)
-			tx_for_others(w, &w->plane->pulse->tx);
-		clock_nanosleep(CLOCK_MONOTONIC, 0, &slice, NULL);
-		says = fence_look(fence);
-	}
-	w->lease_waited = says == FENCE_EXPIRED ? until_ns : 0;
-	return says;
+	/* Nobody overtakes those that wait. */
+	return says == FENCE_OPEN && unlikely(w->defer.n) && !w->defer.leaving ? FENCE_EXPIRED : says;
 }
 
 bool tx_is_fenced(struct worker *w, struct fp_frame *f, enum fence_says says)
 {
 	if (!f->fenced || says == FENCE_OPEN)
 		return false;
+	if (says == FENCE_EXPIRED && defer_put(&w->defer, f, clock_now()))
+		return true;
 	f->verdict = says == FENCE_EXPIRED ? V_LEASE : V_FENCED;
 	counter_add(&w->ports[f->out_port].tx_dropped, 1);
 	return true;
@@ -162,23 +138,71 @@ void tx_burst(struct worker *w, struct fp_frame *frames, uint32_t n, uint64_t no
 	core_account(&w->core, frames, n);
 }
 
+/* Those that waited, by the wire or the conduit; as many leave after one look as of any others. */
+static void send_deferred(struct worker *w)
+{
+	struct defer *d = &w->defer;
+	enum fence_says says = FENCE_CLOSED;
+
+	d->leaving = true;
+	for (uint32_t i = 0; i < d->n; i++) {
+		struct fp_frame *f = &d->frames[i];
+		const uint16_t verdict = f->verdict;
+
+		if (i % FP_TX_BURST == 0) {
+			batch_flush(w);
+			says = tx_look(w);
+		}
+		if (f->out == FP_OUT_WIRE)
+			send_wire(w, f, says, true);
+		else if (!tx_is_fenced(w, f, says))
+			conduit_send(w, f);
+		if (f->verdict != verdict) /* as it was, it is counted already */
+			counter_add(&w->core.verdicts[f->verdict], 1);
+	}
+	batch_flush(w);
+	conduit_flush(w);
+	defer_clear(d);
+}
+
+void tx_deferred(struct worker *w, uint64_t now_ns)
+{
+	struct defer *d = &w->defer;
+	enum fence_says says;
+
+	if (likely(d->n == 0))
+		return;
+	says = fence_look(&w->plane->fence);
+	if (says == FENCE_OPEN) {
+		send_deferred(w);
+	} else if (says == FENCE_CLOSED || now_ns - d->since_ns > DEFER_MAX_NS) {
+		counter_add(&w->core.verdicts[says == FENCE_CLOSED ? V_FENCED : V_LEASE], d->n);
+		for (uint32_t i = 0; i < d->n; i++)
+			counter_add(&w->ports[d->frames[i].out_port].tx_dropped, 1);
+		defer_clear(d);
+	}
+}
+
 bool tx_for_others(struct worker *w, struct ring *ring)
 {
-	uint32_t n = FP_TX_BURST;
+	uint32_t n = FP_TX_BURST, done;
 	struct port_frame *slots = ring_peek(ring, &n);
 	const bool inject = ring == &w->plane->inject;
-	/* Heartbeats need no role; the answer that everybody waits for may depend on them. */
+	/* Heartbeats need no role; the answer that everybody waits for depends on them. */
 	const enum fence_says says = inject && n ? tx_look(w) : FENCE_CLOSED;
 
-	for (uint32_t i = 0; i < n; i++) {
+	for (done = 0; done < n; done++) {
 		struct fp_frame f = {
-			.data = slots[i].data,
-			.len = slots[i].len,
-			.out_port = slots[i].port,
-			.fenced = slots[i].fenced,
+			.data = slots[done].data,
+			.len = slots[done].len,
+			.out = FP_OUT_WIRE,
+			.out_port = slots[done].port,
+			.fenced = slots[done].fenced,
 			.verdict = V_COUNT,
 		};
 
+		if (f.fenced && says == FENCE_EXPIRED) /* it waits where it is */
+			break;
 		send_wire(w, &f, says, false);
 		if (f.verdict != V_COUNT && inject)
 			counter_add(&w->stat_inject_lost, 1);
@@ -186,6 +210,6 @@ bool tx_for_others(struct worker *w, struct ring *ring)
 			capture_sent(w->tap, &f, 1, inject ? FP_CAPTURE_CONTROL : FP_CAPTURE_PULSE,
 				     clock_now());
 	}
-	ring_release(ring, n);
-	return n > 0;
+	ring_release(ring, done);
+	return done > 0;
 }

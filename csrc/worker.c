@@ -370,6 +370,7 @@ static bool pass(struct worker *w)
 	wires_obey(w, now_ns);
 	worker_obey_conduit(w);
 	busy = serve_mailbox(w, now_ns);
+	tx_deferred(w, now_ns);
 	release_held(w, now_ns);
 	for (uint32_t p = 0; p < pl->cfg->n_ports && w->ready; p++) {
 		if (w->ready & 1u << (SOURCE_WIRE + p))
@@ -427,7 +428,7 @@ static int sleep_ms(const struct worker *w)
 	const uint64_t due_ns = commit_deadline(&w->core);
 	uint32_t ms;
 
-	if (wires_is_unsettled(w))
+	if (wires_is_unsettled(w) || w->defer.n)
 		return 1;
 	if (fence_role(w->fence_word) != FP_ROLE_ACTIVE)
 		return IDLE_SLEEP_MS;
@@ -559,6 +560,8 @@ int worker_open(struct worker *w, struct plane *pl, uint32_t index)
 	if (rc == 0)
 		rc = conduit_worker_open(w);
 	if (rc == 0)
+		rc = defer_init(&w->defer);
+	if (rc == 0)
 		rc = ring_init(&w->events, sizeof(struct fp_flow_rec), events_cap);
 	if (rc == 0)
 		rc = ring_init(&w->punts, sizeof(struct fp_punt), PUNT_SLOTS);
@@ -579,6 +582,7 @@ void worker_close(struct worker *w)
 	ring_free(&w->punts);
 	ring_free(&w->log);
 	free(w->room);
+	defer_free(&w->defer);
 	conduit_worker_close(w);
 	doorbell_free(&w->bell);
 	if (w->epfd >= 0)

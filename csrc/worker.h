@@ -39,6 +39,7 @@
 
 #include "capture.h"
 #include "conduit_io.h"
+#include "defer.h"
 #include "doorbell.h"
 #include "fence.h"
 #include "port.h"
@@ -182,7 +183,7 @@ struct batch {
  * @traffic:        frames have come since changes were last drained
  * @expire_tick:    wheel tick up to which core_expire() is through
  * @fence_word:     the fence as the core was told
- * @lease_waited:   the lease that it has waited for in vain
+ * @defer:          frames that wait for the lease
  * @signal:         events_fd must be signalled at the end of the pass
  * @signal_changes: changes_fd must be
  * @tap:            where captured packets go; NULL while there is no capture
@@ -227,7 +228,7 @@ struct worker {
 	bool traffic;
 	uint32_t expire_tick;
 	uint64_t fence_word;
-	uint64_t lease_waited;
+	struct defer defer;
 	bool signal, signal_changes;
 	struct capture_tap *tap;
 	struct fp_frame frames[FP_BURST_MAX];

@@ -10,9 +10,10 @@ from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import faults
 import pytest
 import topo
-from netns.test_roles import probe
+from netns.test_roles import probe, wait_path
 from overheard import Overheard
 from pair import Node, Pair
 from sandbox import Lab, now_ns, wait_until
@@ -214,11 +215,18 @@ def test_without_a_lease_nobody_speaks(lab: Lab, pair: Pair) -> None:
     assert roles_since(old, told_ns) == [("JOINING", "higher-term"), ("PASSIVE", "synced")]
 
 
-def test_a_nap_changes_nothing(lab: Lab, pair: Pair) -> None:
-    """It stands still for longer than the lease, too short to be missed: it asks, and goes on. Spec: B2."""
+@pytest.mark.parametrize("xc", ["xc whole", "xc cut"])
+def test_a_nap_changes_nothing(lab: Lab, pair: Pair, xc: str) -> None:
+    """It stands still for longer than the lease, too short to be missed: it asks, and goes on. Spec: B2.
+
+    With the cross-connect cut, the answer comes as a frame that the worker reads.
+    """
     a = make_active(pair, "a")
     argv = [str(BIN_DIR / "stall"), str(thread(lab, a, "fx-pulse")), str(NAP_MS)]
-    with probe(lab, pair, 367) as udp:
+    with contextlib.ExitStack() as stack, probe(lab, pair, 367) as udp:
+        if xc == "xc cut":
+            stack.enter_context(faults.xc_cut(lab))
+            wait_path(a, "xc", alive=False)
         start_ns = now_ns()
         for _ in range(5):
             with Generator(lab, a.name, argv) as stall:

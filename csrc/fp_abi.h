@@ -569,6 +569,19 @@ struct fp_capture_rec {       /* one packet, little-endian; goes to flexhactl as
 	struct fp_capture_side side[2]; /* 0: as received, 1: as sent */
 };
 
+/* Which records of a walk are wanted; sides: 0 inside, 1 remote, 2 external. */
+enum fp_want {
+	FP_WANT_FORM = 1, FP_WANT_PROTO = 2, FP_WANT_STATE = 4,
+	FP_WANT_PREFIX = 8,       /* << side */
+	FP_WANT_PORT = 64         /* << side */
+};
+struct fp_flow_want {
+	uint32_t has;             /* enum fp_want, a bit each; what has no bit is zero and any will do */
+	uint8_t form, proto, state, pad;
+	uint16_t ports[3];        /* as in the record */
+	uint16_t pad2;
+	struct fp_prefix prefixes[3];
+};
 struct fp_cursor { uint32_t worker; uint32_t slot; uint64_t done; }; /* done = 1 at the end of the walk */
 
 /* Column buffers of one section of a sync batch, in the order of the records (sections.c). All
@@ -720,6 +733,7 @@ int fp_import_end(fp_dp *dp, uint64_t shards); /* ... and what it did not refres
 int fp_digests(fp_dp *dp, struct fp_digest *out); /* [FP_SHARDS]; of all workers, now */
 int fp_repairs_drain(fp_dp *dp, struct fp_repair *out, uint32_t cap); /* count; the first ones of each repair */
 int fp_flows_walk(fp_dp *dp, struct fp_cursor *cur, struct fp_flow_rec *out, uint32_t cap); /* count; cur->done at the end */
+int fp_flows_match(const struct fp_flow_rec *rec, uint32_t n, const struct fp_flow_want *want, uint32_t *places); /* places [n] of those that are wanted, ascending; count */
 int fp_sync_stats_read(const fp_dp *dp, uint32_t worker, struct fp_sync_stats *out);
 uint64_t fp_lag_bucket_us(uint32_t bucket); /* upper end of a bucket of its histograms; of the last one UINT64_MAX */
 

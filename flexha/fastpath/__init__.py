@@ -18,6 +18,7 @@ from flexha.fastpath import marshal
 from flexha.fastpath.batch import COLUMN_WIDTHS, RecordBatch, column_width
 from flexha.fastpath.errors import FastpathError, FastpathMismatchError
 from flexha.fastpath.fates import FateKey, FatePage
+from flexha.fastpath.flow_page import EndpointWant, FlowPage, FlowWant
 from flexha.fastpath.lib import ffi
 from flexha.fastpath.lib import lib as clib  # `lib` stays the name of the submodule
 from flexha.fastpath.records import (
@@ -93,6 +94,7 @@ __all__ = [
     "Digests",
     "Drained",
     "Driver",
+    "EndpointWant",
     "Fastpath",
     "FastpathConfig",
     "FastpathError",
@@ -103,8 +105,10 @@ __all__ = [
     "Fence",
     "Filtering",
     "FlowFlag",
+    "FlowPage",
     "FlowRecord",
     "FlowState",
+    "FlowWant",
     "Form",
     "Forward",
     "Hang",
@@ -637,6 +641,14 @@ class Fastpath:
             n = _ensure(clib.fp_flows_walk(self._dp, cursor, self._batch.at(0), page), "fp_flows_walk")
             # The batch is shared with drain and import: take the page out before anybody else runs.
             yield from self._batch.flow_records(n)
+
+    def flow_pages(self, page: int = 512) -> Iterator[FlowPage]:
+        """Walk all tables for records that somebody chooses; else as ``flows``."""
+        page = min(page, BATCH_MAX)
+        cursor = ffi.new("struct fp_cursor *")
+        while not cursor.done:
+            n = _ensure(clib.fp_flows_walk(self._dp, cursor, self._batch.at(0), page), "fp_flows_walk")
+            yield self._batch.flow_page(n)
 
     def fates(self, page: int = 512) -> Iterator[FatePage]:
         """Walk all tables for what becomes of each session if this node dies now."""

@@ -15,6 +15,7 @@ from typing import Final
 
 from flexha.fastpath.errors import FastpathError
 from flexha.fastpath.fates import FatePage
+from flexha.fastpath.flow_page import FlowPage
 from flexha.fastpath.lib import STRUCT_SIZES, CData, ffi, lib
 from flexha.fastpath.marshal import addr_of, lib_constant, text
 from flexha.fastpath.records import Fate, FlowFlag, FlowRecord, FlowState, Form
@@ -147,6 +148,10 @@ class RecordBatch:
 
     def _fates(self, n: int) -> bytearray:
         return self._raw[_FATE_OFFSET : n * _RECORD_SIZE : _RECORD_SIZE]
+
+    def flow_page(self, n: int) -> FlowPage:
+        """The first ``n`` records, to be chosen from."""
+        return FlowPage(self._records, n, self._flow_record)
 
     def fate_page(self, n: int) -> FatePage:
         """The first ``n`` records, by what decides about them if this node dies."""

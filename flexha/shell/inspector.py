@@ -14,17 +14,18 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from flexha.config.derive import NodePlan
 from flexha.config.keyfiles import fingerprint, validity
 from flexha.fastpath import (
     ConduitStats,
+    EndpointWant,
     Fastpath,
     FlowFlag,
     FlowRecord,
     FlowState,
+    FlowWant,
     Form,
     SyncStats,
     Verdict,
@@ -255,30 +256,29 @@ class Inspector:
     async def sessions(self, args: Args) -> list[str]:
         """Records of the tables that pass the filters, or their number only."""
         only(args, "form", "proto", "inside", "remote", "external", "state", "limit", "cursor", "count_only")
-        wanted = Filter.of(args)
+        wanted = flow_want(args)
         limit = integer(args, "limit", LIMIT_DEFAULT, 1, LIMIT_MAX)
         cursor = integer(args, "cursor", 0, 0, 1 << 40)
         count_only = boolean(args, "count_only")
         pieces = ['{"sessions":[']
         shown = count = seen = 0
         next_cursor: int | None = None
-        walk = self.fastpath.flows(PAGE)
-        # The walk's page is C's buffer for every batch: a page is taken whole before anybody else runs.
-        while page := list(islice(walk, PAGE)):
+        # A page is C's buffer for every batch: it is done with before anybody else runs.
+        for page in self.fastpath.flow_pages(PAGE):
             lines: list[str] = []
-            for record in page:
-                seen += 1
-                if seen <= cursor or not wanted.passes(record):
+            for place in page.places(wanted):
+                if (at := seen + place) < cursor:
                     continue
                 count += 1
                 if count_only:
                     continue
                 if shown < limit:
-                    text = json.dumps(self.session(record))
+                    text = json.dumps(self.session(page.record(place)))
                     lines.append(f",{text}" if shown else text)
                     shown += 1
                 elif next_cursor is None:
-                    next_cursor = seen - 1
+                    next_cursor = at
+            seen += page.n
             pieces.append("".join(lines))
             await asyncio.sleep(0)
         foot = {"count": count, "truncated": next_cursor is not None, "cursor": next_cursor}
@@ -321,73 +321,38 @@ def endpoint(address: IPv4Address | IPv6Address, port: int) -> str:
     return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointFilter:
-    """An address, a prefix, a port, or an address and a port."""
-
-    network: Any
-    port: int | None
-
-    @classmethod
-    def of(cls, key: str, text: str) -> EndpointFilter:
-        """Parse ``10.0.0.1``, ``10.0.0.0/24``, ``:443``, ``10.0.0.1:443`` or ``[2001:db8::1]:443``."""
-        host, port = text, ""
-        if text.startswith(("[", ":")) or text.count(":") == 1:
-            host, _, port = text.rpartition(":")
-            host = host.strip("[]")
-        try:
-            network = None if not host else ip_network(host) if "/" in host else ip_network(ip_address(host))
-            number = int(port) if port else None
-        except ValueError:
-            network, number = None, -1
-        if number is not None and not 0 <= number <= 65535:
-            raise RequestError(f"{key}: {text!r} is no address, address:port, :port or prefix")
-        return cls(network, number)
-
-    def passes(self, address: IPv4Address | IPv6Address, port: int) -> bool:
-        """Does an endpoint match?"""
-        return (self.network is None or address in self.network) and (self.port is None or port == self.port)
+def endpoint_want(key: str, text: str) -> EndpointWant:
+    """Parse ``10.0.0.1``, ``10.0.0.0/24``, ``:443``, ``10.0.0.1:443`` or ``[2001:db8::1]:443``."""
+    host, port = text, ""
+    if text.startswith(("[", ":")) or text.count(":") == 1:
+        host, _, port = text.rpartition(":")
+        host = host.strip("[]")
+    try:
+        network = None if not host else ip_network(host) if "/" in host else ip_network(ip_address(host))
+        number = int(port) if port else None
+    except ValueError:
+        network, number = None, -1
+    if number is not None and not 0 <= number <= 65535:
+        raise RequestError(f"{key}: {text!r} is no address, address:port, :port or prefix")
+    return EndpointWant(network, number)
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which records are wanted; None: any."""
-
-    form: Form | None
-    proto: int | None
-    state: FlowState | None
-    inside: EndpointFilter | None
-    remote: EndpointFilter | None
-    external: EndpointFilter | None
-
-    @classmethod
-    def of(cls, args: Args) -> Filter:
-        """From the arguments of ``sessions``."""
-        forms: dict[str, Form | None] = {form.name.lower(): form for form in Form}
-        states: dict[str, FlowState | None] = {state.name.lower(): state for state in FlowState}
-        proto = _text(args, "proto")
-        number = None
-        if proto is not None:
-            number = int(proto) if proto.isdigit() else _PROTOCOLS.get(proto.lower(), -1)
-            if not 0 <= number <= 255:
-                raise RequestError(f"proto: {proto!r} is unknown; use {', '.join(_PROTOCOLS)} or a number")
-        inside, remote, external = (
-            EndpointFilter.of(key, text) if (text := _text(args, key)) else None
-            for key in ("inside", "remote", "external")
-        )
-        form, state = _choice(args, "form", forms, None), _choice(args, "state", states, None)
-        return cls(form, number, state, inside, remote, external)
-
-    def passes(self, record: FlowRecord) -> bool:
-        """Is this record wanted?"""
-        return (
-            (self.form is None or record.form == self.form)
-            and (self.proto is None or record.proto == self.proto)
-            and (self.state is None or record.state == self.state)
-            and (self.inside is None or self.inside.passes(record.inside, record.inside_port))
-            and (self.remote is None or self.remote.passes(record.remote, record.remote_port))
-            and (self.external is None or self.external.passes(record.external, record.external_port))
-        )
+def flow_want(args: Args) -> FlowWant:
+    """Which records a request wants, from the arguments of ``sessions``."""
+    forms: dict[str, Form | None] = {form.name.lower(): form for form in Form}
+    states: dict[str, FlowState | None] = {state.name.lower(): state for state in FlowState}
+    proto = _text(args, "proto")
+    number = None
+    if proto is not None:
+        number = int(proto) if proto.isdigit() else _PROTOCOLS.get(proto.lower(), -1)
+        if not 0 <= number <= 255:
+            raise RequestError(f"proto: {proto!r} is unknown; use {', '.join(_PROTOCOLS)} or a number")
+    inside, remote, external = (
+        endpoint_want(key, text) if (text := _text(args, key)) else EndpointWant()
+        for key in ("inside", "remote", "external")
+    )
+    form, state = _choice(args, "form", forms, None), _choice(args, "state", states, None)
+    return FlowWant(form, number, state, inside, remote, external)
 
 
 def _choice(args: Args, key: str, known: Mapping[str, T], default: T) -> T:

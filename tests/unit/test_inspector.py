@@ -5,22 +5,25 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from flow_oracle import passes
 
 from flexha.config.derive import Draw, fastpath_config, node_plan
 from flexha.config.load import load
 from flexha.core import node
 from flexha.fastpath import (
     ConduitStats,
+    EndpointWant,
     FlowFlag,
     FlowRecord,
     FlowState,
+    FlowWant,
     Form,
     Hang,
     LeaseStats,
@@ -36,7 +39,7 @@ from flexha.shell.control import RequestError
 from flexha.shell.counters import Counters
 from flexha.shell.heartbeat_io import HeartbeatIo
 from flexha.shell.history import History
-from flexha.shell.inspector import EndpointFilter, Inspector, endpoint
+from flexha.shell.inspector import Inspector, endpoint, endpoint_want
 from flexha.shell.metrics import families, render
 from flexha.shell.policy_io import PolicyIo
 from flexha.shell.sync_report import quantile_ms
@@ -83,14 +86,27 @@ RECORDS = [
 NUMBERS = {"flows": 3, "mappings": 4, "tombstones": 5}
 
 
+class FakePage:
+    """As ``FlowPage``, which test_flow_match holds against the same oracle."""
+
+    def __init__(self, records: Sequence[FlowRecord]) -> None:
+        self.n = len(records)
+        self._records = records
+
+    def places(self, want: FlowWant) -> list[int]:
+        return [place for place, each in enumerate(self._records) if passes(want, each)]
+
+    def record(self, place: int) -> FlowRecord:
+        return self._records[place]
+
+
 class FakeFastpath:
     """A table that does not change."""
 
     config = fastpath_config(CONFIG, "a", Draw(1, bytes(16), 0, bytes(16)))
 
-    def flows(self, page: int) -> Iterator[FlowRecord]:
-        del page
-        return iter(RECORDS)
+    def flow_pages(self, page: int) -> Iterator[FakePage]:
+        return (FakePage(RECORDS[at : at + page]) for at in range(0, len(RECORDS), page))
 
     def worker_stats(self, _: int) -> WorkerStats:
         return WorkerStats(**{field.name: NUMBERS.get(field.name, 1) for field in fields(WorkerStats)})
@@ -391,4 +407,4 @@ def test_quantiles_of_histograms() -> None:
 
 def test_endpoints_in_text() -> None:
     assert endpoint(IPv4Address("192.0.2.1"), 80) == "192.0.2.1:80"
-    assert EndpointFilter.of("inside", ":0").passes(IPv4Address("192.0.2.1"), 0)
+    assert endpoint_want("inside", ":0") == EndpointWant(None, 0)

@@ -3,8 +3,9 @@
  * probe.h - what the lab's traffic programs share: clock, errors, addresses, logs
  *
  * The programs are C because they measure milliseconds beside two daemons on two slow cores: an
- * interpreter's own pauses would be most of what they see. Each speaks JSON lines on stdout, and keeps
- * its samples in memory until the end, since writing a file can stall for longer than a failover lasts.
+ * interpreter's own pauses would be most of what they see. Each speaks JSON lines on stdout, of which it leaves
+ * out those that tell of progress while nobody reads, and keeps its samples in memory until the end, since
+ * writing a file can stall for longer than a failover lasts.
  */
 #ifndef PROBE_H
 #define PROBE_H
@@ -15,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -63,6 +65,17 @@ static inline void run_in_real_time(void)
 		perror("probe: without SCHED_FIFO, jitter will show");
 	if (mlockall(MCL_CURRENT) < 0)
 		perror("probe: mlockall");
+}
+
+/*
+ * Would a line on stdout be taken at once? A pipe that is writable has room for PIPE_BUF bytes. Who measures must not
+ * wait for its reader: a full pipe would look like sessions that stall.
+ */
+static inline int is_read(void)
+{
+	struct pollfd out = { .fd = STDOUT_FILENO, .events = POLLOUT };
+
+	return poll(&out, 1, 0) == 1 && out.revents == POLLOUT;
 }
 
 /* The distinct source addresses that a server saw. */

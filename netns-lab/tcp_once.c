@@ -369,7 +369,8 @@ static void run_client(char **argv)
 		if (is_over(&c, now))
 			break;
 		if (now - progress_ns >= PROGRESS_NS) {
-			report(&c, "progress");
+			if (is_read())
+				report(&c, "progress");
 			progress_ns = now;
 		}
 		n = epoll_wait(c.epoll, events, EVENTS_MAX, 1);

@@ -62,13 +62,13 @@ class Generator:
 
     def __init__(self, lab: Lab, ns: str, argv: list[str]) -> None:
         stdin_reader, self._stdin = os.pipe()
-        self._stdout, stdout_writer = os.pipe()
+        self.stdout, stdout_writer = os.pipe()
         try:
             self.process: Process = lab.spawn(ns, argv, stdin=stdin_reader, stdout=stdout_writer)
         finally:
             os.close(stdin_reader)
             os.close(stdout_writer)
-        os.set_blocking(self._stdout, False)
+        os.set_blocking(self.stdout, False)
         self._pending = b""
         self._what = f"{Path(argv[0]).name} in {ns}"
         self.last: dict[str, Any] = {}
@@ -76,8 +76,8 @@ class Generator:
 
     def poll(self) -> dict[str, Any]:
         """Read what has come, and return the newest line ({} before the first)."""
-        while select.select([self._stdout], [], [], 0)[0]:
-            chunk = os.read(self._stdout, 1 << 16)
+        while select.select([self.stdout], [], [], 0)[0]:
+            chunk = os.read(self.stdout, 1 << 16)
             if not chunk:
                 if self.last.get("event") != "done":
                     raise LabError(f"{self._what} ended with {self.process.wait(5)} before its time")
@@ -107,7 +107,7 @@ class Generator:
         """Kill it if it still runs, and free the pipes."""
         self.process.close()
         os.close(self._stdin)
-        os.close(self._stdout)
+        os.close(self.stdout)
 
     def __enter__(self) -> Self:
         return self

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
+import itertools
 import os
 import signal
 import subprocess
@@ -12,7 +15,8 @@ from pathlib import Path
 
 import pytest
 import topo
-from sandbox import REPOSITORY, RUN_DIR, Lab, LabError, wait_until
+from sandbox import REPOSITORY, RUN_DIR, Lab, LabError, now_ns, wait_until
+from traffic import BIN_DIR, Generator
 
 LAB = [sys.executable, str(REPOSITORY / "netns-lab" / "lab.py")]
 STARTER = """
@@ -124,6 +128,27 @@ def test_run_reports_failure_and_output(lab: Lab) -> None:
         lab.run("a", ["sh", "-c", "echo reason >&2; exit 3"])
     with pytest.raises(LabError, match="unknown op"):
         lab._ask({"op": "fly"})
+
+
+def test_traffic_waits_for_no_reader(lab: Lab) -> None:
+    """A generator whose reports nobody takes goes on: a full pipe must not look like stalled sessions."""
+    program, log = str(BIN_DIR / "tcp_flows"), "/run/unread.log"
+    to = ["127.0.0.1", "7199"]
+    argv = [program, "client", *to, "127.0.0.2", "1", "20000", "10", "50", log]
+    lab.path(log).unlink(missing_ok=True)
+    with Generator(lab, "server", [program, "server", *to]) as server:
+        server.wait_event("listening", 5)
+        with Generator(lab, "server", argv) as client:
+            fcntl.fcntl(client.stdout, fcntl.F_SETPIPE_SZ, 4096)
+            begun_ns = now_ns()  # the pipe is full two seconds from now
+            wait_until(lambda: now_ns() - begun_ns > 6e9, 30, "many more lines than it holds")
+            client.command("stop")
+            done = client.wait_event("done", 15)
+        assert (done["opened"], done["survived"]) == (10, 10)
+    times = array.array("Q")
+    times.frombytes(lab.path(log).read_bytes())
+    assert times[-1] - begun_ns > 5e9
+    assert max(after - before for before, after in itertools.pairwise(times)) < 2e9
 
 
 @pytest.fixture

@@ -442,7 +442,8 @@ enum fp_pulse_kind {
 	FP_PULSE_DEAD,            /* silence has confirmed a suspicion: all paths are silent from now on */
 	FP_PULSE_REFUTED,         /* the peer has answered one: path says where */
 	FP_PULSE_HUNG,            /* a part of this node hangs: see hung */
-	FP_PULSE_LEASE            /* ACTIVE, it was away, and asked whether it may go on: stall_us, asked_us, answered; once a second at most */
+	FP_PULSE_LEASE,           /* ACTIVE, it was away, and asked whether it may go on: stall_us, asked_us, answered; once a second at most */
+	FP_PULSE_DIED             /* the life line has ended (lifeline.h): the peer is proven dead, all paths are silent from now on */
 };
 enum fp_hung {                /* what of a node gets nowhere, a bit each */
 	FP_HUNG_CONTROL = 1,
@@ -489,6 +490,12 @@ struct fp_lease_stats {
 	uint64_t longest_ns;      /* the longest time that it was away */
 	uint32_t asking;          /* 1: now */
 	uint32_t hung;            /* of enum fp_hung, a bit each, now */
+};
+struct fp_line_stats {        /* the life line */
+	uint64_t made;            /* lines that stood */
+	uint64_t bad;             /* connections that were refused */
+	uint32_t stands;          /* 1: there is one */
+	uint32_t pad;
 };
 struct fp_path_stats {
 	uint64_t sent, received, lost; /* lost: gaps in the sequence */
@@ -698,6 +705,7 @@ int fp_pulse_events(fp_dp *dp, struct fp_pulse_event *out, uint32_t cap);
 int fp_pulse_keys(fp_dp *dp, const uint8_t (*keys)[16], uint32_t n); /* n 1..2: the first signs, all are believed; -EBUSY: the last ones are not in use yet */
 int fp_pulse_stats(const fp_dp *dp, struct fp_path_stats *out, uint32_t n_paths);
 int fp_lease_read(const fp_dp *dp, struct fp_lease_stats *out);
+int fp_line_read(const fp_dp *dp, struct fp_line_stats *out);
 
 /* ---- one eventfd for everything that waits to be drained: written when a queue was empty, so drain until less than asked for comes ---- */
 int fp_events_fd(const fp_dp *dp);

@@ -39,6 +39,7 @@ static_assert(sizeof(struct fp_frame) == 56, "fp_frame");
 static_assert(sizeof(struct fp_punt) == 296, "fp_punt");
 static_assert(sizeof(struct fp_pulse_event) == 80, "fp_pulse_event");
 static_assert(sizeof(struct fp_lease_stats) == 40, "fp_lease_stats");
+static_assert(sizeof(struct fp_line_stats) == 24, "fp_line_stats");
 static_assert(sizeof(struct fp_worker_stats) == 224, "fp_worker_stats");
 static_assert(sizeof(struct fp_bpf) == 8, "fp_bpf");
 static_assert(sizeof(struct fp_capture_cfg) == 56, "fp_capture_cfg");
@@ -263,6 +264,14 @@ int fp_lease_read(const fp_dp *dp, struct fp_lease_stats *out)
 	if (!dp || !out)
 		return -EINVAL;
 	pulse_lease_read(&dp->pulse, out);
+	return 0;
+}
+
+int fp_line_read(const fp_dp *dp, struct fp_line_stats *out)
+{
+	if (!dp || !out)
+		return -EINVAL;
+	pulse_line_read(&dp->pulse, out);
 	return 0;
 }
 

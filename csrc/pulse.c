@@ -8,6 +8,7 @@
 
 #define ANSWER_NS   NS_PER_MS
 #define TELL_NS     NS_PER_S         /* between two reports of questions about the lease */
+#define DIED_NS     (20 * NS_PER_MS) /* for what a dead peer has said to arrive */
 #define TAKEOVER_NS (50 * NS_PER_MS) /* for control to begin a reign after the peer was judged dead */
 
 static uint64_t dead_ns(const struct pulse *p)
@@ -112,6 +113,7 @@ static void begin_incarnation(struct pulse *p, uint32_t path, uint64_t incarnati
 {
 	p->peer = (struct fp_peer){ .incarnation = incarnation };
 	p->peer_t_ns = 0;
+	p->died_ns = 0;
 	p->peer_path = path;
 	p->peer_known = true;
 	p->peer_reported = false;
@@ -175,6 +177,12 @@ static bool is_new(struct pulse *p, uint32_t path, const struct heartbeat *hb)
 	return true;
 }
 
+/* Said by a process that is no more. */
+static bool is_of_the_dead(const struct pulse *p, const struct heartbeat *hb, uint64_t now_ns)
+{
+	return p->died_ns && hb->incarnation == p->peer.incarnation && now_ns < p->died_ns + DIED_NS;
+}
+
 static void mark_heard(struct pulse *p, struct pulse_path *pp, uint64_t seq, uint64_t now_ns)
 {
 	if (!is_heard(p)) /* whoever forgot the peer when it fell silent must hear who it is again */
@@ -201,7 +209,7 @@ int pulse_receive(struct pulse *p, uint32_t path, const uint8_t *payload, uint32
 		counter_add(&pp->bad, 1);
 		return -EBADMSG;
 	}
-	if (!is_new(p, path, &hb))
+	if (is_of_the_dead(p, &hb, now_ns) || !is_new(p, path, &hb))
 		return -ESTALE;
 	mark_heard(p, pp, hb.seq, now_ns);
 	learn_peer(p, path, &hb);
@@ -256,6 +264,13 @@ static void report_suspicion(struct pulse *p, uint64_t now_ns)
 		s->end = SUSPECT_NO_END;
 }
 
+/* Likewise, if it is heard again before that could be said. */
+static void report_death(struct pulse *p, uint64_t now_ns)
+{
+	if (p->died_unreported && (is_heard(p) || report(p, FP_PULSE_DIED, PULSE_PATH_XC, now_ns)))
+		p->died_unreported = false;
+}
+
 /* Of interest while it reigned; under load the counters will do. */
 static void report_lease(struct pulse *p, uint64_t now_ns)
 {
@@ -305,6 +320,7 @@ static void report_changes(struct pulse *p, uint64_t now_ns)
 	report_hang(p, now_ns);
 	report_lease(p, now_ns);
 	report_suspicion(p, now_ns);
+	report_death(p, now_ns);
 	if (p->fenced_unreported)
 		p->fenced_unreported = !report(p, FP_PULSE_FENCED, p->peer_path, now_ns);
 	for (uint32_t i = 0; i < pulse_n_paths(p); i++) {
@@ -346,6 +362,19 @@ static void fall_silent(struct pulse_path *pp)
 {
 	pp->alive = false;
 	counter_set(&pp->is_alive, 0);
+}
+
+/* Who has said goodbye, or was taken for dead before, has no more to prove. */
+void pulse_died(struct pulse *p, uint64_t incarnation, uint64_t now_ns)
+{
+	if (!p->peer_known || p->peer.incarnation != incarnation || p->peer.flags & FP_HB_BYE || !is_heard(p))
+		return;
+	p->suspicion = (struct suspicion){ 0 }; /* there is nobody left to ask */
+	for (uint32_t i = 0; i < pulse_n_paths(p); i++)
+		fall_silent(&p->paths[i]);
+	p->doubts = false;
+	p->judged_ns = p->died_ns = now_ns;
+	p->died_unreported = true;
 }
 
 static void renew(struct pulse *p)
@@ -478,6 +507,7 @@ uint64_t pulse_next_deadline(const struct pulse *p)
 	uint64_t deadline = min_u64(p->next_send_ns, suspect_deadline(&p->suspicion));
 
 	deadline = min_u64(deadline, lease_deadline(&p->lease));
+	deadline = min_u64(deadline, lifeline_deadline(&p->line, pulse_may_call(p), p->peer.incarnation));
 	if (p->cfg->pulse.control_dead_ms || p->cfg->pulse.worker_dead_ms)
 		deadline = min_u64(deadline, p->last_tick_ns + PROGRESS_LOOK_NS / 2);
 
@@ -528,6 +558,15 @@ void pulse_lease_read(const struct pulse *p, struct fp_lease_stats *out)
 		.longest_ns = counter_read(&l->longest_ns),
 		.asking = (uint32_t)counter_read(&l->is_asking),
 		.hung = (uint32_t)counter_read(&p->hung),
+	};
+}
+
+void pulse_line_read(const struct pulse *p, struct fp_line_stats *out)
+{
+	*out = (struct fp_line_stats){
+		.made = counter_read(&p->line.made),
+		.bad = counter_read(&p->line.bad),
+		.stands = (uint32_t)counter_read(&p->line.stands),
 	};
 }
 

@@ -42,6 +42,10 @@
  * an answer comes, or a much shorter silence makes all paths silent at once. Only a peer that answers probes, and is
  * heard, can be suspected: one of an older version is timed as ever.
  *
+ * Proof needs no silence. When the life line ends (lifeline.h), the process at its other end is gone: all paths are silent
+ * at once. What is still under way of what it said is not believed for DIED_NS; should it be heard after that, it
+ * lives all the same, and terms decide.
+ *
  * Timers of a few milliseconds are no longer than a busy kernel may take to pass a datagram on. So where dead_after
  * intervals are less than DOUBT_BELOW_MS, the path that was heard last has confirm_ms more before it is silent, too,
  * and probes ask meanwhile: nobody is taken for dead by such a silence who was not asked.
@@ -65,6 +69,7 @@
 #include "fence.h"
 #include "heartbeat_wire.h"
 #include "lease.h"
+#include "lifeline.h"
 #include "port.h"
 #include "progress.h"
 #include "ring.h"
@@ -150,6 +155,9 @@ struct pulse_heard {
  * @doubts:            the last path is late, and the peer is asked
  * @doubt_probe_ns:    when to ask again
  * @judged_ns:         when all paths fell silent
+ * @line:              the life line
+ * @died_ns:           when the peer's incarnation was proven dead; 0: it was not
+ * @died_unreported:   FP_PULSE_DIED is due
  * @workers:           who must move
  * @control:           whether control does
  * @worker:            whether each worker does
@@ -194,6 +202,9 @@ struct pulse {
 	bool doubts;
 	uint64_t doubt_probe_ns;
 	uint64_t judged_ns;
+	struct lifeline line;
+	uint64_t died_ns;
+	bool died_unreported;
 	struct pulse_worker workers[FP_WORKERS_MAX];
 	struct progress control, worker[FP_WORKERS_MAX];
 	counter hung;
@@ -254,6 +265,7 @@ void pulse_burst(struct pulse *p);
 int pulse_keys(struct pulse *p, const uint8_t (*keys)[SIPHASH_KEY_LEN], uint32_t n);
 void pulse_stats_read(const struct pulse *p, uint32_t path, struct fp_path_stats *out);
 void pulse_lease_read(const struct pulse *p, struct fp_lease_stats *out);
+void pulse_line_read(const struct pulse *p, struct fp_line_stats *out);
 
 /**
  * pulse_hear() - A worker received a heartbeat
@@ -303,6 +315,11 @@ int pulse_receive(struct pulse *p, uint32_t path, const uint8_t *payload, uint32
 void pulse_suspect(struct pulse *p, uint32_t mark, uint64_t now_ns);
 
 /**
+ * pulse_died() - The process of the peer's @incarnation is proven dead
+ */
+void pulse_died(struct pulse *p, uint64_t incarnation, uint64_t now_ns);
+
+/**
  * pulse_answer_due() - Is a probe to be answered on @path now?
  *
  * Return: true once for each probe, and once in ANSWER_NS at most: who floods us with them gets no more.
@@ -333,6 +350,12 @@ uint64_t pulse_next_deadline(const struct pulse *p);
 static inline uint64_t pulse_interval_ns(const struct pulse *p)
 {
 	return p->cfg->pulse.interval_ms * NS_PER_MS;
+}
+
+/* Of the life line, as of now. */
+static inline bool pulse_may_call(const struct pulse *p)
+{
+	return p->paths[PULSE_PATH_XC].alive;
 }
 
 static inline uint32_t pulse_n_paths(const struct pulse *p)

@@ -155,7 +155,8 @@ enum {
 	WOKE_BELL = 1,
 	WOKE_XC = 2,       /* a datagram on xc */
 	WOKE_XC_WATCH = 4, /* something about a link */
-	WOKE_ALL = WOKE_BELL | WOKE_XC | WOKE_XC_WATCH
+	WOKE_LINE = 8,     /* the life line, or who wants to hold it */
+	WOKE_ALL = WOKE_BELL | WOKE_XC | WOKE_XC_WATCH | WOKE_LINE
 };
 
 /*
@@ -164,7 +165,7 @@ enum {
  */
 static uint32_t rest(struct pulse *p, int epfd)
 {
-	struct epoll_event ev[3];
+	struct epoll_event ev[4];
 	uint64_t now_ns, deadline;
 	struct timespec timeout;
 	uint32_t woke = WOKE_ALL;
@@ -201,12 +202,26 @@ static void suspect_marked(struct pulse *p, uint64_t now_ns)
 		pulse_suspect(p, marks, now_ns);
 }
 
+static void hold_line(struct pulse *p, uint32_t woke, uint64_t now_ns)
+{
+	const struct heartbeat_keys *keys = &p->keys[atomic_load(&p->keys_seen)];
+	const bool heard = pulse_may_call(p);
+	uint64_t dead;
+
+	if (!(woke & WOKE_LINE) && now_ns < lifeline_deadline(&p->line, heard, p->peer.incarnation))
+		return;
+	dead = lifeline_pass(&p->line, keys, heard, p->peer.incarnation, now_ns);
+	if (dead)
+		pulse_died(p, dead, now_ns);
+}
+
 static void *pulse_run(void *arg)
 {
 	struct pulse *p = arg;
 	struct epoll_event bell = { .events = EPOLLIN | EPOLLET, .data.u32 = WOKE_BELL };
 	struct epoll_event xc = { .events = EPOLLIN, .data.u32 = WOKE_XC };
 	struct epoll_event watch = { .events = EPOLLIN, .data.u32 = WOKE_XC_WATCH };
+	struct epoll_event line = { .events = EPOLLIN, .data.u32 = WOKE_LINE };
 	const int epfd = epoll_create1(EPOLL_CLOEXEC);
 	uint32_t woke = WOKE_ALL;
 
@@ -215,6 +230,8 @@ static void *pulse_run(void *arg)
 		FP_ASSERT(epoll_ctl(epfd, EPOLL_CTL_ADD, p->xc_fd, &xc) == 0);
 	if (p->xc.fd >= 0)
 		FP_ASSERT(epoll_ctl(epfd, EPOLL_CTL_ADD, p->xc.fd, &watch) == 0);
+	if (p->line.epfd >= 0)
+		FP_ASSERT(epoll_ctl(epfd, EPOLL_CTL_ADD, p->line.epfd, &line) == 0);
 	p->last_tick_ns = p->next_send_ns = clock_now();
 	while (!atomic_load(&p->stop)) {
 		uint64_t now_ns = clock_now();
@@ -227,6 +244,7 @@ static void *pulse_run(void *arg)
 		answer_probes(p, now_ns);
 		if (p->xc.fd >= 0 && (woke & WOKE_XC_WATCH) && xc_watch_lost(&p->xc))
 			pulse_suspect(p, FP_MARK_XC_CARRIER, now_ns);
+		hold_line(p, woke, now_ns);
 		suspect_marked(p, now_ns);
 		pulse_tick(p, now_ns);
 		if (burst_is_due(p) || pulse_probe(p, now_ns))
@@ -241,6 +259,7 @@ static void *pulse_run(void *arg)
 	}
 	if (burst_is_due(p)) /* the goodbye */
 		send_all(p, clock_now());
+	lifeline_bye(&p->line);
 	fence_renew(p->fence, UINT64_MAX); /* nobody renews it any more, and the workers end as well */
 	close(epfd);
 	return NULL;
@@ -294,7 +313,7 @@ int pulse_open(struct pulse *p, const struct fp_config *cfg, struct fence *fence
 	p->fence = fence;
 	p->tx_bell = tx_bell;
 	p->events_fd = events_fd;
-	p->xc_fd = p->xc.fd = -1;
+	p->xc_fd = p->xc.fd = p->line.epfd = -1;
 	p->n_rx = cfg->n_workers;
 	p->keys[0].n = 1;
 	memcpy(p->keys[0].key[0], cfg->pulse.mac_key, sizeof(cfg->pulse.mac_key));
@@ -320,8 +339,16 @@ int pulse_open(struct pulse *p, const struct fp_config *cfg, struct fence *fence
 		return 0;
 	p->paths[PULSE_PATH_XC].used = true;
 	rc = open_xc(p, err);
-	if (rc || !cfg->pulse.xc_dev[0])
+	if (rc)
 		return rc;
+	rc = lifeline_open(&p->line, &cfg->pulse);
+	if (rc) {
+		snprintf(err->text, sizeof(err->text), "life line, TCP port %u on xc: %s",
+			 cfg->pulse.udp_port, strerror(-rc));
+		return rc;
+	}
+	if (!cfg->pulse.xc_dev[0])
+		return 0;
 	rc = xc_watch_open(&p->xc, cfg->pulse.xc_dev);
 	if (rc)
 		snprintf(err->text, sizeof(err->text), "carrier of xc %s: %s", cfg->pulse.xc_dev,
@@ -337,6 +364,7 @@ void pulse_close(struct pulse *p)
 	if (p->xc_fd >= 0)
 		close(p->xc_fd);
 	xc_watch_close(&p->xc);
+	lifeline_close(&p->line);
 	for (uint32_t w = 0; w < p->n_rx; w++)
 		ring_free(&p->rx[w]);
 	ring_free(&p->events);

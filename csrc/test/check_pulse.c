@@ -580,6 +580,34 @@ static bool wait_event(struct bench *b, uint32_t kind)
 	return false;
 }
 
+/* Whether both hold the line, as control sees it. */
+static bool wait_line(struct bench *a, struct bench *b)
+{
+	const uint64_t deadline = clock_now() + 5 * NS_PER_S;
+
+	while (!counter_read(&a->pulse.line.stands) || !counter_read(&b->pulse.line.stands)) {
+		if (clock_now() > deadline)
+			return false;
+		sched_yield();
+	}
+	return true;
+}
+
+/* @kind comes, and @never does not come before. */
+static bool next_event_but(struct bench *b, uint32_t never, uint32_t kind)
+{
+	const uint64_t deadline = clock_now() + 5 * NS_PER_S;
+
+	while (clock_now() < deadline) {
+		const struct fp_pulse_event ev = next_event(b);
+
+		if (ev.kind == kind || ev.kind == never)
+			return ev.kind == kind;
+		sched_yield();
+	}
+	return false;
+}
+
 static void check_threads_talk(void)
 {
 	struct fp_config cfg_a = config(0), cfg_b = config(1);
@@ -605,10 +633,54 @@ static void check_threads_talk(void)
 	CHECK_EQ(94, fence_set(&b->fence, FP_ROLE_ACTIVE, 5), 0);
 	CHECK(95, wait_event(a, FP_PULSE_FENCED));
 	CHECK(96, !fence_is_active(&a->fence) && fence_is_active(&b->fence));
+	/* One that stops says goodbye: it has not died. */
+	CHECK(98, wait_line(a, b));
 	pulse_stop(&b->pulse);
-	CHECK(97, wait_event(a, FP_PULSE_PATH_DOWN));
+	CHECK(97, next_event_but(a, FP_PULSE_DIED, FP_PULSE_PATH_DOWN));
 	pulse_stop(&a->pulse);
 	bench_close(a);
+	bench_close(b);
+}
+
+/* Spec: R13, B2: the end of the life line is death, of the incarnation that it was of. */
+static void check_proof(void)
+{
+	struct bench *b = bench_open(config(0));
+
+	pulse_died(&b->pulse, 55, MS(900)); /* nobody is known */
+	pulse_tick(&b->pulse, MS(1000));
+	hear(b, 1, 1, FP_ROLE_ACTIVE, 4, MS(1000));
+	hear(b, 2, 1, FP_ROLE_ACTIVE, 4, MS(1000));
+	pulse_tick(&b->pulse, MS(1000));
+	while (next_event(b).kind != UINT32_MAX)
+		;
+	pulse_died(&b->pulse, 54, MS(1001)); /* a life before that */
+	pulse_tick(&b->pulse, MS(1001));
+	expect_nothing(b, 400);
+	pulse_suspect(&b->pulse, FP_MARK_SYNC_CLOSED, MS(1001));
+	pulse_died(&b->pulse, 55, MS(1002));
+	/* What was under way is not believed any more. */
+	CHECK_EQ(401, hear(b, 1, 2, FP_ROLE_ACTIVE, 4, MS(1003)), -ESTALE);
+	pulse_tick(&b->pulse, MS(1003));
+	expect(b, 402, FP_PULSE_DIED, PULSE_PATH_XC);
+	expect(b, 403, FP_PULSE_PATH_DOWN, 1);
+	expect(b, 404, FP_PULSE_PATH_DOWN, 2);
+	expect_nothing(b, 405); /* nor is anybody asked */
+	CHECK(406, !pulse_probe(&b->pulse, MS(1003)));
+	pulse_died(&b->pulse, 55, MS(1004)); /* once is enough */
+	pulse_tick(&b->pulse, MS(1004));
+	expect_nothing(b, 407);
+	/* It speaks on, all the same. */
+	CHECK_EQ(408, hear(b, 1, 3, FP_ROLE_ACTIVE, 4, MS(1023)), 0);
+	pulse_tick(&b->pulse, MS(1023));
+	expect(b, 409, FP_PULSE_PATH_UP, 1);
+	expect(b, 410, FP_PULSE_PEER, 1);
+	/* Its next life is believed at once, and proves nothing of itself. */
+	pulse_died(&b->pulse, 55, MS(1024));
+	CHECK_EQ(411, hear_life(b, 1, 56, b->cfg.pulse.incarnation, 1, MS(1025)), 0);
+	pulse_died(&b->pulse, 55, MS(1026));
+	pulse_tick(&b->pulse, MS(1026));
+	CHECK(412, b->pulse.paths[1].alive);
 	bench_close(b);
 }
 
@@ -771,6 +843,7 @@ int main(void)
 	check_suspicion_refuted();
 	check_probes_are_answered();
 	check_silence();
+	check_proof();
 	check_exact_limit();
 	check_doubt();
 	check_own_stall_is_no_silence();

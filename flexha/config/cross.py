@@ -329,6 +329,8 @@ def _check_macs(view: View) -> Findings:
 def _check_xc(view: View) -> Findings:
     if view.ha and view.ha.conduit_port == view.ha.heartbeat_port:
         yield f"ha.conduit_port: {view.ha.conduit_port} is ha.heartbeat_port, UDP as well; choose another"
+    if view.ha and view.ha.sync_port == view.ha.heartbeat_port:
+        yield f"ha.sync_port: {view.ha.sync_port} is ha.heartbeat_port, where the life line is, TCP as well"
     if len(view.node_names) == len(NODE_NAMES):
         for node in view.node_names:
             if node not in view.xcs_named:

@@ -488,7 +488,12 @@ class Ha(Section):
         le=60000,
         description="time to listen for a live ACTIVE before the first claim, ms",
     )
-    heartbeat_port: int = Field(default=47850, ge=1024, le=65535, description="UDP port of heartbeats")
+    heartbeat_port: int = Field(
+        default=47850,
+        ge=1024,
+        le=65535,
+        description="UDP port of heartbeats, and on the cross-connect TCP port of the life line",
+    )
     sync_port: int = Field(
         default=47851, ge=1024, le=65535, description="TCP port of sync, on the cross-connect"
     )

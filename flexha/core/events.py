@@ -175,6 +175,11 @@ class PeerConfirmedDead:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerDied:
+    """The life line has ended: the peer's process is no more. All paths are silent now."""
+
+
+@dataclass(frozen=True, slots=True)
 class SuspicionRefuted:
     """Something spoke for the peer's death, but it has answered a probe on ``path``, ``rtt_ms`` later."""
 
@@ -382,6 +387,7 @@ Event = (
     | PathDown
     | PeerHeard
     | PeerConfirmedDead
+    | PeerDied
     | SuspicionRefuted
     | LeaseAsked
     | Hung

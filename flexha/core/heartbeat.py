@@ -5,7 +5,8 @@ The pulse thread times each path (``dead_after`` intervals of silence) and repor
 
     alive    heard on any path, and it has not said goodbye
     lost     silent on *all* paths ("peer-silent"), or, once something spoke for its death, silent for long
-             enough while it was asked ("peer-confirmed": ``csrc/suspect.h``); gone by its own word
+             enough while it was asked ("peer-confirmed": ``csrc/suspect.h``), or proven dead by the end
+             of the life line ("peer-died": ``csrc/lifeline.h``); gone by its own word
              ("peer-bye"), or heard, but hung, and no longer ACTIVE for that reason ("peer-hung":
              ``csrc/progress.h``), until it hangs no more; or another process under the same name
              ("peer-restarted": a new incarnation proves that the old one is dead)
@@ -28,6 +29,7 @@ from flexha.core.events import (
     PathDown,
     PathUp,
     PeerConfirmedDead,
+    PeerDied,
     PeerHeard,
     PeerInfo,
     Role,
@@ -98,7 +100,7 @@ def initial(paths: tuple[str, ...]) -> Liveness:
     return Liveness(paths={name: Path() for name in paths})
 
 
-Report = PathUp | PathDown | PeerHeard | PeerConfirmedDead | SuspicionRefuted | LeaseAsked
+Report = PathUp | PathDown | PeerHeard | PeerConfirmedDead | PeerDied | SuspicionRefuted | LeaseAsked
 
 
 def step(liveness: Liveness, event: Report, now: Ns) -> Result:
@@ -112,6 +114,8 @@ def step(liveness: Liveness, event: Report, now: Ns) -> Result:
             return _heard(liveness, info)
         case PeerConfirmedDead():
             return _confirmed(liveness, event, now)
+        case PeerDied():
+            return _died(liveness, "peer-died", now)
         case SuspicionRefuted(marks, probes, path, rtt_ms):
             fields = {
                 "marks": sorted(marks),
@@ -152,12 +156,16 @@ def _confirmed(liveness: Liveness, event: PeerConfirmedDead, now: Ns) -> Result:
         "silence_ms": event.silence_ms,
     }
     record = Record(Level.WARNING, "suspicion", fields, history=True)
+    liveness, outputs = _died(liveness, "peer-confirmed", now)
+    return liveness, (record, *outputs)
+
+
+def _died(liveness: Liveness, reason: str, now: Ns) -> Result:
+    """No path is heard any more. Should one be, after all, then the peer lives, under its old name."""
     was_alive, info = liveness.alive, liveness.info
     paths = {name: Path(alive=False, since=now) if p.alive else p for name, p in liveness.paths.items()}
     liveness = replace(liveness, paths=paths, alive=False, is_current=False)
-    if info is None or not was_alive:
-        return liveness, (record,)
-    return liveness, (record, *_lost(liveness, info, "peer-confirmed"))
+    return liveness, () if info is None or not was_alive else _lost(liveness, info, reason)
 
 
 def _heard(liveness: Liveness, info: PeerInfo) -> Result:

@@ -59,6 +59,7 @@ from flexha.core.events import (
     PathDown,
     PathUp,
     PeerConfirmedDead,
+    PeerDied,
     PeerHeard,
     PortChanged,
     RoleSet,
@@ -326,7 +327,13 @@ class _Turn:
                 self._tracks(event)
                 self._facts.append(event)
             case (
-                PathUp() | PathDown() | PeerHeard() | PeerConfirmedDead() | SuspicionRefuted() | LeaseAsked()
+                PathUp()
+                | PathDown()
+                | PeerHeard()
+                | PeerConfirmedDead()
+                | PeerDied()
+                | SuspicionRefuted()
+                | LeaseAsked()
             ):
                 liveness, outputs = heartbeat.step(self.state.liveness, event, self._now)
                 self._replace(liveness=liveness)

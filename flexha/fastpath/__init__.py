@@ -44,6 +44,7 @@ from flexha.fastpath.records import (
     Imported,
     LeaseStats,
     Limits,
+    LineStats,
     Mark,
     Neighbour,
     NeighbourMoved,
@@ -116,6 +117,7 @@ __all__ = [
     "Imported",
     "LeaseStats",
     "Limits",
+    "LineStats",
     "Mark",
     "Neighbour",
     "NeighbourMoved",
@@ -367,6 +369,12 @@ class Fastpath:
         out = ffi.new("struct fp_lease_stats *")
         _ensure(clib.fp_lease_read(self._dp, out), "fp_lease_read")
         return marshal.lease_stats(out)
+
+    def line_stats(self) -> LineStats:
+        """Whether the life line stands, and who was refused."""
+        out = ffi.new("struct fp_line_stats *")
+        _ensure(clib.fp_line_read(self._dp, out), "fp_line_read")
+        return marshal.line_stats(out)
 
     # ---- what waits to be drained ----
     @property

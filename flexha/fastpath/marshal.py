@@ -21,6 +21,7 @@ from flexha.fastpath.records import (
     Hang,
     HeartbeatFlag,
     LeaseStats,
+    LineStats,
     Mark,
     Neighbour,
     NeighbourMoved,
@@ -311,6 +312,11 @@ def lease_stats(cdata: CData) -> LeaseStats:
         asking=bool(cdata.asking),
         hung=Hang(cdata.hung),
     )
+
+
+def line_stats(cdata: CData) -> LineStats:
+    """A ``struct fp_line_stats``."""
+    return LineStats(made=int(cdata.made), bad=int(cdata.bad), stands=bool(cdata.stands))
 
 
 def path_stats(cdata: CData) -> PathStats:

@@ -475,6 +475,7 @@ class PulseKind(IntEnum):
     REFUTED = 5
     HUNG = 6
     LEASE = 7
+    DIED = 8
 
 
 class Hang(IntFlag):
@@ -547,6 +548,16 @@ class LeaseStats:
     """The longest time that it was away."""
     asking: bool
     hung: Hang
+
+
+@dataclass(frozen=True, slots=True)
+class LineStats:
+    """``struct fp_line_stats``: the life line, whose end proves the peer's death."""
+
+    made: int
+    bad: int
+    """Connections that were refused."""
+    stands: bool
 
 
 @dataclass(frozen=True, slots=True)

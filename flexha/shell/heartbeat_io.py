@@ -16,6 +16,7 @@ from flexha.core.events import (
     PathDown,
     PathUp,
     PeerConfirmedDead,
+    PeerDied,
     PeerHeard,
     PeerInfo,
     Role,
@@ -88,6 +89,8 @@ class HeartbeatIo:
                 self._post(Fenced(Term(event.peer.term)))
             case PulseKind.DEAD:
                 self._post(PeerConfirmedDead(_marks(event), event.probes, event.asked_us / 1000))
+            case PulseKind.DIED:
+                self._post(PeerDied())
             case PulseKind.REFUTED:
                 path = self._paths[event.path]
                 self._post(SuspicionRefuted(_marks(event), event.probes, path, event.rtt_us / 1000))
@@ -116,6 +119,11 @@ class HeartbeatIo:
         for port in action.up:
             self._ports_up |= self._sides[port]
         self.perform(replace(self._said, burst=True))
+
+    def line_status(self) -> dict[str, object]:
+        """``peer.life_line`` of ``flexhactl status``."""
+        stats = self._fastpath.line_stats()
+        return {"stands": stats.stands, "made": stats.made, "bad": stats.bad}
 
     def path_status(self, now: Ns) -> dict[str, dict[str, object]]:
         """``peer.paths`` of ``flexhactl status``."""

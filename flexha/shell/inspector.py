@@ -96,7 +96,7 @@ class Inspector:
             "pair": self.plan.pair,
             "node": self.plan.name,
             **core,
-            "peer": {**peer, "paths": paths},
+            "peer": {**peer, "paths": paths, "life_line": self.heartbeat.line_status()},
             "sync": {**sync_report.report(sync, totals, self.policy.commit_of(0)), **self._sync_io()},
             "conduit": {**conduit, **self.conduit_totals()},
             "lease": self._lease(),

@@ -14,7 +14,7 @@ import msgpack
 import pytest
 import topo
 from netns.conftest import settle
-from netns.tls import SYNC_PORT, as_node_b, wait_closed
+from netns.tls import SYNC_PORT, as_node_b, plain, wait_closed
 from netns.wire import BROADCAST, VRRP_GROUP, VRRP_MAC, advert, mac_of, sender
 from pair import Node, Pair
 from sandbox import Lab, LabError, wait_until
@@ -416,6 +416,39 @@ def test_heartbeat_to_the_cable_from_elsewhere(
         wait_heartbeats(node, 3)
         after = peer_of(node)["paths"]
         assert {p: after[p]["bad"] for p in after} == {p: before[p]["bad"] for p in before}
+
+
+LIFE_LINES = {
+    "http": b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "no-proof": struct.pack("!4sBBHIQQ", b"FXLL", 1, 1, 0, pair_id("lab"), 7, 8) + bytes(8),
+    "same-node": struct.pack("!4sBBHIQQ", b"FXLL", 1, 0, 0, pair_id("lab"), 7, 8),
+    "other-pair": struct.pack("!4sBBHIQQ", b"FXLL", 1, 1, 0, 1, 7, 8),
+    "nothing": b"",
+}
+"""What a stranger says who would hold the life line, or end it."""
+
+
+@pytest.mark.parametrize("kind", LIFE_LINES)
+def test_forged_life_line(lab: Lab, pair: Pair, kind: str) -> None:
+    """In the peer's name, without its key: refused, counted; the line that stands goes on. Spec: R4, R13."""
+    node = pair["a"]
+    wait_until(lambda: peer_of(node)["life_line"]["stands"], COUNT_S, "the life line stands")
+    before, moves = peer_of(node)["life_line"], len(node.history())
+    with plain(lab, HEARTBEAT_PORT) as connection:
+        connection.sendall(LIFE_LINES[kind])
+        wait_closed(connection)
+    wait_until(lambda: peer_of(node)["life_line"]["bad"] > before["bad"], COUNT_S, "it is counted")
+    assert peer_of(node)["life_line"] == before | {"bad": before["bad"] + 1}
+    assert not [e for e in node.history()[moves:] if e["event"] in {"peer-lost", "role"}]
+
+
+def test_a_life_line_from_a_foreign_address(lab: Lab, pair: Pair) -> None:
+    """Only the peer's address may hold it. Spec: R4."""
+    node = pair["a"]
+    before = peer_of(node)["life_line"]["bad"]
+    with plain(lab, HEARTBEAT_PORT, host="a") as connection:
+        wait_closed(connection)
+    wait_until(lambda: peer_of(node)["life_line"]["bad"] == before + 1, COUNT_S, "it is counted")
 
 
 NOT_FOR_THE_CABLE = {"martian_source", "martian_destination"}

@@ -100,18 +100,45 @@ def test_xc_cut_alone_changes_no_role(lab: Lab, pair: Pair, cut: Any) -> None:
             assert told["path"] in {"lan", "wan"}
 
 
-def test_a_killed_daemon_is_missed_by_its_connection(pair: Pair) -> None:
-    """SIGKILL and nothing else: links stay, and its kernel closes the sync connection. Spec: R13, B2."""
+def life_line(node: Node) -> dict[str, Any]:
+    """``peer.life_line`` of its status."""
+    status = node.status()
+    assert status is not None
+    found: dict[str, Any] = status["peer"]["life_line"]
+    return found
+
+
+def test_a_killed_daemon_is_missed_by_its_life_line(pair: Pair) -> None:
+    """SIGKILL and nothing else: links stay, and its kernel closes the life line. Spec: R13, B2."""
     victim = pair.active()
     survivor = pair.peer(victim)
     # After a cut of the cable its TCP may still wait to send again (RFC 6298 §5.5), and then it closes later.
     wait_until(lambda: survivor.request("status")["sync"]["audit"]["age_s"] < 1, 20, "the connection works")
+    wait_until(lambda: life_line(survivor)["stands"], 10, "the life line stands")
     killed_ns = victim.kill()
     wait_until(lambda: survivor.role() == "ACTIVE", 10, "the peer takes over")
-    told = [e for e in survivor.history() if e["event"] == "suspicion" and e["t_ms"] >= killed_ns / 1e6]
-    assert [(e["marks"], e["verdict"]) for e in told] == [(["sync-closed"], "dead")]
+    told = [e for e in survivor.history() if e["t_ms"] >= killed_ns / 1e6]
+    assert [e["reason"] for e in told if e["event"] == "peer-lost"] == ["peer-died"]
+    assert [e["reason"] for e in told if e["event"] == "role"] == ["peer-died"]
+    assert not [e for e in told if e["event"] == "suspicion"], "nobody is asked"
     victim.start()
     assert pair.wait_settled() is survivor
+    assert life_line(survivor)["stands"]
+
+
+def test_a_stop_that_is_meant_is_no_death(pair: Pair) -> None:
+    """PASSIVE says goodbye, and its life line proves nothing; the next one stands. Spec: R15."""
+    stopped = pair.peer(pair.active())
+    other = pair.peer(stopped)
+    wait_until(lambda: life_line(other)["stands"], 10, "the life line stands")
+    made, before = life_line(other)["made"], len(other.history())
+    stopped.stop()
+    wait_until(lambda: not life_line(other)["stands"], 10, "the life line has ended")
+    assert [e["reason"] for e in other.history()[before:] if e["event"] == "peer-lost"] == ["peer-bye"]
+    stopped.start()
+    assert pair.wait_settled() is other
+    wait_until(lambda: life_line(other)["stands"], 10, "the life line stands again")
+    assert life_line(other)["made"] == made + 1
 
 
 def test_rejoining_node_does_not_preempt(lab: Lab, pair: Pair) -> None:

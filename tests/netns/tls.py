@@ -22,11 +22,12 @@ def context(directory: Path) -> ssl.SSLContext:
     return made
 
 
-def plain(lab: Lab) -> socket.socket:
-    """TCP, and nothing said yet."""
-    connection = lab.open_socket("b", socket.AF_INET, socket.SOCK_STREAM)
+def plain(lab: Lab, port: int = SYNC_PORT, host: str = "b") -> socket.socket:
+    """TCP, and nothing said yet; its segments come from the next node, as their TTL shows."""
+    connection = lab.open_socket(host, socket.AF_INET, socket.SOCK_STREAM)
     connection.settimeout(TIMEOUT_S)
-    connection.connect(("169.254.100.1", SYNC_PORT))
+    connection.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 255)
+    connection.connect(("169.254.100.1", port))
     return connection
 
 

@@ -584,4 +584,5 @@ def test_pulse_kinds_have_the_abis_numbers() -> None:
         "REFUTED",
         "HUNG",
         "LEASE",
+        "DIED",
     ]

@@ -139,6 +139,7 @@ def test_what_the_pulse_thread_says_becomes_events(bench: Bench, heartbeat: Hear
         pulse(PulseKind.PEER),
         pulse(PulseKind.PATH_DOWN, path=1),
         pulse(PulseKind.FENCED),
+        pulse(PulseKind.DIED),
     ]
     heartbeat.collect()
     info = ev.PeerInfo(
@@ -150,7 +151,13 @@ def test_what_the_pulse_thread_says_becomes_events(bench: Bench, heartbeat: Hear
         priority=150,
         ports_up=frozenset({"wan"}),
     )
-    assert bench.events == [ev.PathUp("xc"), ev.PeerHeard(info), ev.PathDown("wan"), ev.Fenced(Term(4))]
+    assert bench.events == [
+        ev.PathUp("xc"),
+        ev.PeerHeard(info),
+        ev.PathDown("wan"),
+        ev.Fenced(Term(4)),
+        ev.PeerDied(),
+    ]
 
 
 def test_hangs_and_questions_become_events(bench: Bench, heartbeat: HeartbeatIo) -> None:

@@ -15,6 +15,7 @@ from flexha.core.events import (
     PathDown,
     PathUp,
     PeerConfirmedDead,
+    PeerDied,
     PeerHeard,
     Role,
     SuspicionRefuted,
@@ -83,6 +84,21 @@ def test_a_confirmed_suspicion_is_silence_on_all_paths_at_once() -> None:
     assert story.facts(*(PathDown(path) for path in PATHS)) == []
     assert story.records == []
     assert story.facts(PathUp("lan"), PeerHeard(ACTIVE)) == [PeerFound(ACTIVE)]
+
+
+def test_the_end_of_the_life_line_is_death_at_once() -> None:
+    """Spec: R13, B2. Nobody is asked; heard again, it lives all the same, and its term decides."""
+    story = Story()
+    story.facts(*(PathUp(path) for path in PATHS), PeerHeard(ACTIVE))
+    assert story.facts(PeerDied()) == [PeerLost("peer-died", ACTIVE)]
+    story.records.clear()
+    assert story.facts(*(PathDown(path) for path in PATHS), PeerDied()) == []
+    assert story.records == []
+    assert story.facts(PathUp("lan"), PeerHeard(ACTIVE)) == [PeerFound(ACTIVE)]
+    assert story.facts(PeerHeard(replace(ACTIVE, bye=True))) == [
+        PeerLost("peer-bye", replace(ACTIVE, bye=True))
+    ]
+    assert story.facts(PeerDied()) == [], "it had said goodbye"
 
 
 def test_a_suspicion_of_a_peer_that_is_lost_already_is_only_recorded() -> None:

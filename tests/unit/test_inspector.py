@@ -27,6 +27,7 @@ from flexha.fastpath import (
     Form,
     Hang,
     LeaseStats,
+    LineStats,
     PathStats,
     PoolUse,
     PortStats,
@@ -130,6 +131,9 @@ class FakeFastpath:
 
     def lease_stats(self) -> LeaseStats:
         return LeaseStats(15_000_000, 3, 1, 40_500_000, asking=False, hung=Hang.WORKER)
+
+    def line_stats(self) -> LineStats:
+        return LineStats(made=2, bad=1, stands=True)
 
     def policy_hits(self) -> list[int]:
         return [12]
@@ -311,6 +315,7 @@ def test_the_keys_of_status(shown: Inspector) -> None:
     assert {"version", "uptime_s"} <= set(status)
     assert status["peer"]["alive"]
     assert set(status["peer"]["paths"]) == {"xc", "lan", "wan"}
+    assert status["peer"]["life_line"] == {"stands": True, "made": 2, "bad": 1}
     assert set(status["peer"]["paths"]["xc"]) == {
         *("alive", "last_heard_ms", "sent", "received", "lost", "bad", "replayed"),
     }

@@ -38,6 +38,8 @@ ha = typer.Typer(help="High availability: role and decisions.", no_args_is_help=
 app.add_typer(ha, name="ha")
 pair_app = typer.Typer(help="The keys that the two nodes know each other by.", no_args_is_help=True)
 app.add_typer(pair_app, name="pair")
+routing = typer.Typer(help="Routing on the LAN by eBGP.", no_args_is_help=True)
+app.add_typer(routing, name="routing")
 
 
 @dataclass(slots=True)
@@ -60,6 +62,13 @@ class Target:
             print(json.dumps(result))
         else:
             render.console().print(table)
+
+
+class Form(StrEnum):
+    """Of ``flexhactl routing show-config``."""
+
+    FRR = "frr"
+    BIRD = "bird"
 
 
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON, for scripts.")]
@@ -315,6 +324,25 @@ def pair_rotate(context: typer.Context, as_json: Json = False) -> None:
     target = _target(context, as_json)
     result = target.ask("pair_rotate")
     target.show(result, str(result.get("text", "")))
+
+
+@routing.command("show-config")
+def routing_show_config(
+    context: typer.Context,
+    config: Annotated[Path | None, typer.Option(help="The pair's configuration.")] = None,
+    node: Annotated[str | None, typer.Option(help="Which node: a or b.")] = None,
+    form: Annotated[Form, typer.Option("--format", help="Of which routing daemon.")] = Form.FRR,
+    as_json: Json = False,
+) -> None:
+    """The configuration of a node's routing daemon, made from the pair's; no daemon is asked."""
+    from flexha.cli import routing_config
+
+    target = _target(context, as_json)
+    path = config or target.config
+    if path is None:
+        raise ConfigError("flexhactl routing show-config", ["--config is missing; name the pair's TOML file"])
+    text = routing_config.made_from(path, node or target.node, form.value)
+    print(json.dumps({"config": text}) if target.json else text, end="\n" if target.json else "")
 
 
 class Mode(StrEnum):

@@ -14,14 +14,16 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from flexha.config import cross_policy
+from flexha.config import cross_bgp, cross_policy
 from flexha.config.derive import default_via
 from flexha.config.naming import default_host_dev, port_driver, port_mac, wire_device
 from flexha.config.schema import (
     NODE_NAMES,
+    Bgp,
     FastpathSection,
     Forward,
     Ha,
+    NodeBgp,
     NodeName,
     NodePort,
     Pool,
@@ -53,6 +55,9 @@ class View:
     heartbeat_port: int | None
     ha: Ha | None
     vrrp: Vrrp | None
+    bgp: Bgp | None
+    node_bgps: Mapping[NodeName, NodeBgp]
+    """Of nodes that have such a table."""
     routes: Mapping[int, Route]
     node_names: tuple[NodeName, ...]
     node_ports_named: Mapping[NodeName, tuple[str, ...]]
@@ -89,6 +94,10 @@ class View:
             heartbeat_port=ha.heartbeat_port if (ha := _valid(Ha, _table(raw.get("ha")))) else None,
             ha=ha,
             vrrp=_valid(Vrrp, _table(raw.get("vrrp"))),
+            bgp=_valid(Bgp, raw.get("bgp")),
+            node_bgps=_valid_pieces(
+                NodeBgp, ((node, nodes[node]["bgp"]) for node in node_names if "bgp" in nodes[node])
+            ),
             routes=_valid_pieces(Route, enumerate(_list(raw.get("routes")))),
             node_names=node_names,
             node_ports_named={
@@ -137,6 +146,8 @@ def problems(view: View) -> list[str]:
         cross_policy.check_rules,
         cross_policy.check_forwards,
         _check_routes,
+        cross_bgp.check_networks,
+        cross_bgp.check_bgp,
         _check_tracks,
         _check_vrrp,
         _check_node_ports,

@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Literal
 
-from flexha.config import equal
+from flexha.config import bgp, equal
 from flexha.config.naming import (
     control_path,
     default_host_dev,
@@ -173,6 +173,8 @@ class NodePlan:
     pools: tuple[PoolPlan, ...]
     cpus: tuple[int, ...]
     """Of the workers; none: the scheduler chooses."""
+    routing: bgp.RoutingPlan | None = None
+    """None: the LAN is not routed by eBGP."""
 
     @property
     def port_names(self) -> tuple[str, ...]:
@@ -212,8 +214,11 @@ _WEIGHT = {"inside": 10, "outside": 50}
 """Of a port whose configuration names none: an outside port outweighs the inside ones of most pairs."""
 
 
-def _tracked(name: str, port: Port) -> TrackedPort:
-    weight = _WEIGHT[port.zone] if port.track.weight is None else port.track.weight
+def _tracked(config: Config, name: str) -> TrackedPort:
+    """A LAN that is routed by eBGP finds its way by the peer: its loss on one node moves no role."""
+    port = config.ports[name]
+    weight = 0 if name in bgp.ports(config) else _WEIGHT[port.zone]
+    weight = weight if port.track.weight is None else port.track.weight
     return TrackedPort(name, inside=port.zone == "inside", weight=weight, up_ms=port.track.up_ms)
 
 
@@ -239,7 +244,7 @@ def node_config(config: Config, name: NodeName) -> NodeConfig:
         index=NODE_NAMES.index(name),
         priority=config.nodes[name].priority,
         ports=tuple(ports),
-        tracked=tuple(_tracked(port, config.ports[port]) for port in _ports(config)),
+        tracked=tuple(_tracked(config, port) for port in _ports(config)),
         paths=(XC_PATH, *_ports(config)),
         has_peer=peer,
         preempt=config.ha.preempt,
@@ -373,17 +378,26 @@ def fastpath_config(config: Config, name: NodeName, draw: Draw) -> fp.FastpathCo
     )
 
 
+def networks(config: Config) -> tuple[tuple[IPv4Network, int], ...]:
+    """Prefixes behind the routers of inside ports, and the index of each one's port."""
+    return tuple(
+        (network, index)
+        for index, name in enumerate(_ports(config))
+        for network in config.ports[name].networks
+    )
+
+
 def inside_routes(config: Config) -> tuple[fp.Route, ...]:
     """What lies behind inside ports, whether or not the kernel has a way there at the moment."""
-    return tuple(
-        fp.Route(
-            route.prefix.network_address,
-            route.prefix.prefixlen,
-            _ports(config).index(route.port),
-            way=fp.Way.NOWHERE,
-        )
+    names = _ports(config)
+    static = [
+        (route.prefix, names.index(route.port))
         for route in config.routes
         if config.ports[route.port].zone == "inside"
+    ]
+    return tuple(
+        fp.Route(prefix.network_address, prefix.prefixlen, port, way=fp.Way.NOWHERE)
+        for prefix, port in dict.fromkeys((*static, *networks(config)))
     )
 
 
@@ -420,6 +434,11 @@ def configured_routes(config: Config) -> tuple[fp.Route, ...]:
         *(
             fp.Route(route.prefix.network_address, route.prefix.prefixlen, names.index(route.port), route.via)
             for route in config.routes
+        ),
+        *(
+            fp.Route(prefix.network_address, prefix.prefixlen, port)
+            for prefix, port in networks(config)
+            if prefix not in {route.prefix for route in config.routes}
         ),
     )
 
@@ -479,4 +498,5 @@ def node_plan(config: Config, name: NodeName) -> NodePlan:
         metrics=metrics,
         pools=pools(config, name),
         cpus=node.cpus or (),
+        routing=bgp.plan(config, name),
     )

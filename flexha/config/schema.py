@@ -89,6 +89,13 @@ def _matching(pattern: str, remedy: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _check_asn(value: int) -> int:
+    if value in {23456, 65535}:
+        raise ValueError(f"{value} is reserved (RFC 6793, RFC 7300); a private one is in 64512..65534")
+    return value
+
+
+Asn = Annotated[int, Field(ge=1, le=0xFFFFFFFE), AfterValidator(_check_asn), Kind("AS number")]
 Address = Annotated[IPv4Address, BeforeValidator(_parse_address), Kind("IPv4 address")]
 Prefix = Annotated[IPv4Network, BeforeValidator(_parse_prefix), Kind("IPv4 prefix")]
 Mac = Annotated[str, AfterValidator(_check_mac), Kind("MAC address")]
@@ -269,7 +276,8 @@ class Track(Section):
         ge=0,
         le=1000,
         description="what the port adds to a node's score while it is usable there; default 10 inside, 50 "
-        "outside. ACTIVE that has lost a port hands over to a ready peer of higher score",
+        "outside, 0 where [bgp] routes the LAN. ACTIVE that has lost a port hands over to a ready peer of "
+        "higher score",
     )
     up_ms: int = Field(
         default=1000,
@@ -298,6 +306,11 @@ class Port(Section):
         default="tap",
         description="tap: the daemon makes a TAP and plugs it in; packet: AF_PACKET on a NIC or veth that is "
         "there",
+    )
+    networks: Annotated[tuple[Prefix, ...], Field(strict=False, max_length=RULE_LIST_MAX)] = Field(
+        default=(),
+        description="inside: prefixes of the clients behind this port's routers. They stay inside while no "
+        "route leads there, and with [bgp] they, and what is in them, are all that a router may announce",
     )
     track: Track = Field(default_factory=Track, description="what its loss means")
 
@@ -421,6 +434,44 @@ class Route(Section):
         description="priority in the kernel, lower wins; high by default, so that a management default route "
         "and what a routing daemon learns are preferred",
     )
+
+
+class Bfd(Section):
+    """``[bgp.bfd]``: how soon a router or a link that is gone is found out (RFC 5880)."""
+
+    interval_ms: int = Field(
+        default=100, ge=10, le=60000, description="interval that both ends send and expect packets at, ms"
+    )
+    multiplier: int = Field(default=3, ge=2, le=255, description="packets lost in a row that end the session")
+
+
+class Bgp(Section):
+    """``[bgp]``: the LAN's routers learn from each node's routing daemon who is ACTIVE."""
+
+    local_as: Asn = Field(description="AS number of the pair")
+    router_as: Asn = Field(description="AS number of the LAN's routers; another one than the pair's (eBGP)")
+    neighbours: Annotated[tuple[Address, ...], Field(strict=False, max_length=8)] = Field(
+        default=(),
+        description="addresses of the LAN's routers, on inside ports' subnets; a node may have its own",
+    )
+    announce: Annotated[tuple[Prefix, ...], Field(strict=False, max_length=64)] = Field(
+        default=(), description="what both nodes announce; by default a default route"
+    )
+    metric: Literal["med", "prepend"] = Field(
+        default="med",
+        description="how routers are told to prefer ACTIVE: by MULTI_EXIT_DISC (100, else 200), or by an "
+        "AS_PATH that the other node makes longer",
+    )
+    hold_s: int = Field(
+        default=9, ge=3, le=3600, description="hold time (RFC 4271); keepalives at a third, seconds"
+    )
+    connect_s: int = Field(
+        default=1,
+        ge=1,
+        le=3600,
+        description="how soon a connection is tried again (ConnectRetryTimer), seconds",
+    )
+    bfd: Bfd | None = Field(default=None, description="find out about lost links within less than hold_s")
 
 
 class Ha(Section):
@@ -711,6 +762,22 @@ class NodePort(Section):
     )
 
 
+class NodeBgp(Section):
+    """``[nodes.X.bgp]``: this node's routing daemon."""
+
+    router_id: Address | None = Field(
+        default=None,
+        description="BGP identifier; by default the node's address on the first port with a neighbour",
+    )
+    neighbours: Annotated[tuple[Address, ...], Field(strict=False, min_length=1, max_length=8)] | None = (
+        Field(default=None, description="routers of this node; default bgp.neighbours")
+    )
+    vty_dir: AbsolutePath = Field(
+        default="/run/frr",
+        description="directory of FRR's control sockets; the daemon tells bgpd there who is ACTIVE",
+    )
+
+
 class Node(Section):
     """``[nodes.a]``, ``[nodes.b]``"""
 
@@ -742,6 +809,7 @@ class Node(Section):
         default=None, description="address:port of the Prometheus endpoint; none by default"
     )
     xc: Xc | None = Field(default=None, description="cross-connect; required when the pair has two nodes")
+    bgp: NodeBgp = Field(default_factory=NodeBgp, description="its routing daemon, if there is [bgp]")
     ports: dict[PortName, NodePort] = Field(description="one table for each of [ports]")
 
 
@@ -763,6 +831,7 @@ class Config(Section):
         default=(), description="inside servers that may be reached from outside"
     )
     routes: Annotated[tuple[Route, ...], Field(strict=False)] = Field(default=(), description="static routes")
+    bgp: Bgp | None = Field(default=None, description="routing on the LAN by eBGP")
     ha: Ha = Field(default_factory=Ha, description="heartbeats and role")
     vrrp: Vrrp = Field(default_factory=Vrrp, description="virtual routers")
     fastpath: FastpathSection = Field(default_factory=FastpathSection, description="workers and tables")

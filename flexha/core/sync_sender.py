@@ -110,6 +110,8 @@ class Drain:
     """The fence is closed: the workers' last changes count too; their digests prove that all is out."""
     asked: bool = False
     """Settling: the digests were asked for behind the fence."""
+    missing: Shards = NONE
+    """Settling: digests left these out. Their changes are lost, or a walk is to tell them: one must end first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -373,8 +375,11 @@ def walked(sender: Sender, shards: Shards, now: Ns) -> Result:
     ended = shards & sender.begun
     if not ended or not sender.is_followed:
         return sender, ()
+    drain = (
+        sender.drain if sender.drain is None else replace(sender.drain, missing=sender.drain.missing & ~ended)
+    )
     sender, outputs = _send(
-        replace(sender, walking=sender.walking & ~ended, begun=sender.begun & ~ended),
+        replace(sender, walking=sender.walking & ~ended, begun=sender.begun & ~ended, drain=drain),
         SweepEnd(sender.sent_seq + 1, ended),
     )
     if sender.bulk and not sender.bulk & ~ended:
@@ -388,7 +393,10 @@ def walked(sender: Sender, shards: Shards, now: Ns) -> Result:
 def digest_drained(sender: Sender, event: DigestDrained) -> Result:
     """A worker's queues are empty up to here, and these are its digests."""
     audit, digest = audits.drained(sender.audit, event, sender.sent_seq, sender.whole)
-    sender = replace(sender, audit=audit)
+    drain = sender.drain
+    if drain is not None and drain.asked:  # a worker says that shards are lost only behind its digest
+        drain = replace(drain, missing=drain.missing | (event.of & ~event.shards))
+    sender = replace(sender, audit=audit, drain=drain)
     return sender, (SendSync(sync_wire.encode(digest)),) if digest is not None else ()
 
 
@@ -526,7 +534,8 @@ def progress(sender: Sender, now: Ns) -> Result:
         audit, outputs = audits.ask(sender.audit, now)
         return replace(sender, audit=audit, drain=replace(drain, asked=True)), outputs
     if drain.settles:
-        done = sender.audit.idle and not sender.window and not sender.lost | sender.walking
+        untold = sender.lost | sender.walking | drain.missing
+        done = sender.audit.idle and not sender.window and not untold
     else:
         done = sender.acked_seq >= drain.target_seq and sender.whole == ALL
     return (replace(sender, drain=None), (Drained(),)) if done else (sender, ())

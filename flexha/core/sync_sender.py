@@ -111,7 +111,7 @@ class Drain:
     asked: bool = False
     """Settling: the digests were asked for behind the fence."""
     missing: Shards = NONE
-    """Settling: digests left these out. Their changes are lost, or a walk is to tell them: one must end first."""
+    """Settling: digests left these out: their changes are lost, or a walk tells them, and must end first."""
 
 
 @dataclass(frozen=True, kw_only=True)

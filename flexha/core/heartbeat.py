@@ -62,6 +62,8 @@ class PeerLost:
 
     reason: str
     info: PeerInfo
+    reborn: PeerInfo | None = None
+    """What its new life says, which follows as ``PeerFound``; None too if all that it says is goodbye."""
 
 
 Fact = PeerFound | PeerChanged | PeerLost
@@ -176,7 +178,7 @@ def _heard(liveness: Liveness, info: PeerInfo) -> Result:
     if was is not None and (
         info.incarnation > was.incarnation or (liveness.alive and info.incarnation != was.incarnation)
     ):
-        liveness, outputs = _bury(liveness, was, "peer-restarted")
+        liveness, outputs = _bury(liveness, was, "peer-restarted", None if info.bye else info)
     yields = was is not None and was.role is Role.ACTIVE and info.role is not Role.ACTIVE
     gave_up = info.hung and (yields or liveness.gave_up)
     liveness = replace(liveness, info=info, is_current=True, gave_up=gave_up)
@@ -193,12 +195,12 @@ def _heard(liveness: Liveness, info: PeerInfo) -> Result:
     return liveness, (*outputs, *more)
 
 
-def _bury(liveness: Liveness, info: PeerInfo, reason: str) -> Result:
+def _bury(liveness: Liveness, info: PeerInfo, reason: str, reborn: PeerInfo | None = None) -> Result:
     """This incarnation is dead whatever a path may still deliver of it."""
     was_alive = liveness.alive
     past = (*liveness.past, info.incarnation)[-PAST_INCARNATIONS_MAX:]
     liveness = replace(liveness, alive=False, is_current=False, past=past)
-    return liveness, _lost(liveness, info, reason) if was_alive else ()
+    return liveness, _lost(liveness, info, reason, reborn) if was_alive else ()
 
 
 def _judge(liveness: Liveness) -> Result:
@@ -216,6 +218,8 @@ def _judge(liveness: Liveness) -> Result:
     return liveness, (Record(Level.INFO, "peer-found", fields, history=True), PeerFound(info))
 
 
-def _lost(liveness: Liveness, info: PeerInfo, reason: str) -> tuple[Output, ...]:
+def _lost(
+    liveness: Liveness, info: PeerInfo, reason: str, reborn: PeerInfo | None = None
+) -> tuple[Output, ...]:
     fields = {"reason": reason, "role": info.role.name, "term": info.term, "paths": list(liveness.paths)}
-    return (Record(Level.WARNING, "peer-lost", fields, history=True), PeerLost(reason, info))
+    return (Record(Level.WARNING, "peer-lost", fields, history=True), PeerLost(reason, info, reborn))

@@ -48,6 +48,7 @@ from flexha.core.events import (
     MaintenanceKept,
     MaintenanceNotKept,
     OperatorAsked,
+    PeerInfo,
     Role,
     RoleSet,
     Started,
@@ -172,10 +173,14 @@ def _elect(state: RoleState, now: Ns) -> Result:
             return enter(state, Role.PASSIVE, now, "foreign-router")  # there is no table to join
         return state, ()
     if peer is not None and peer.role in sync.RECEIVING_ROLES and not peer.hung:
-        mine = (state.role is Role.PASSIVE, state.priority, -state.index)
-        theirs = (peer.role is Role.PASSIVE, peer.priority, state.index - 1)
-        return claim_reign(state, "elected", now) if mine > theirs else (state, ())
+        return claim_reign(state, "elected", now) if _outdoes(state, peer) else (state, ())
     return claim_reign(state, "no-peer", now)
+
+
+def _outdoes(state: RoleState, peer: PeerInfo) -> bool:
+    """Whether this node is the more entitled of two that follow."""
+    mine = (state.role is Role.PASSIVE, state.priority, -state.index)
+    return mine > (peer.role is Role.PASSIVE, peer.priority, state.index - 1)
 
 
 def _meet(state: RoleState, event: PeerFound | PeerChanged, now: Ns) -> Result:
@@ -200,7 +205,16 @@ def _mourn(state: RoleState, event: PeerLost, now: Ns) -> Result:
     if state.wire is Wire.HELD or state.isolated:
         fields = {"reason": event.reason, "wire": state.wire.value, "isolated": state.isolated}
         return state, (Record(Level.WARNING, "takeover-withheld", fields, history=True),)
+    if event.reborn is not None and _defers_to(state, event.reborn):
+        # It is found next, and reigns already or is elected; if it is never heard again, the hold ends.
+        return replace(state, hold_until=Ns(now + state.hold)), ()
     return claim_reign(state, event, now) if state.links_are_free else (state, ())
+
+
+def _defers_to(state: RoleState, reborn: PeerInfo) -> bool:
+    """Whether the peer's new life reigns, or is the more entitled one."""
+    follows = reborn.role in sync.RECEIVING_ROLES and not reborn.hung
+    return reigns(reborn) or (follows and not _outdoes(state, reborn))
 
 
 def _world_changed(state: RoleState, event: WireChanged | IsolationChanged, now: Ns) -> Result:

@@ -8,7 +8,7 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -278,15 +278,30 @@ def test_what_waits_is_sent_before_the_end() -> None:
     line.socket.close()
 
 
-def test_descriptors_go_with_their_connection(active: Fastpath) -> None:
-    before = len(list(Path("/proc/self/fd").iterdir()))
-    lines = [Line(active) for _ in range(10)]
-    lines[0].go(LaneMode.SEND, [])
-    assert len(list(Path("/proc/self/fd").iterdir())) == before + 10 * 4
-    for line in lines:
-        line.close()
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def connections() -> int:
+    """Threads that carry one; those of a connection that was closed end when they have sent what waited."""
+    names = []
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            names.append((task / "comm").read_text().strip())
+    return names.count("fx-channel")
+
+
+def test_descriptors_go_with_their_connection(active: Fastpath, lines: Lines) -> None:
     deadline = time.monotonic() + 10
-    while len(list(Path("/proc/self/fd").iterdir())) > before:
+    while connections():
+        assert time.monotonic() < deadline, "one of an earlier test goes on"
+    before = descriptors()
+    ten = [lines(active) for _ in range(10)]
+    ten[0].go(LaneMode.SEND, [])
+    assert descriptors() == before + 10 * 4
+    for line in ten:
+        line.close()
+    while descriptors() > before:
         assert time.monotonic() < deadline
 
 

@@ -145,9 +145,20 @@ def test_a_new_incarnation_proves_the_old_ones_death() -> None:
     story = Story()
     story.facts(PathUp("xc"), PeerHeard(ACTIVE))
     reborn = peer_info(Role.JOINING, 0, life=1)
-    assert story.facts(PeerHeard(reborn)) == [PeerLost("peer-restarted", ACTIVE), PeerFound(reborn)]
+    assert story.facts(PeerHeard(reborn)) == [
+        PeerLost("peer-restarted", ACTIVE, reborn),
+        PeerFound(reborn),
+    ]
     assert story.facts(PeerHeard(ACTIVE)) == [], "a delayed heartbeat of the dead one"
     assert story.liveness.info == reborn
+
+
+def test_a_new_life_that_is_only_heard_to_end_is_no_new_life() -> None:
+    """Nobody follows as found: whoever mourns must not wait for it."""
+    story = Story()
+    story.facts(PathUp("xc"), PeerHeard(ACTIVE))
+    bye = peer_info(Role.INIT, 0, life=1, bye=True)
+    assert story.facts(PeerHeard(bye)) == [PeerLost("peer-restarted", ACTIVE, None)]
 
 
 def test_a_lower_incarnation_after_a_silence_buries_nobody() -> None:
@@ -156,7 +167,10 @@ def test_a_lower_incarnation_after_a_silence_buries_nobody() -> None:
     reborn = peer_info(Role.PASSIVE, 3, life=1)
     story.facts(PathUp("lan"), PeerHeard(reborn), PathDown("lan"))
     assert story.facts(PathUp("lan"), PeerHeard(ACTIVE)) == [PeerFound(ACTIVE)]
-    assert story.facts(PeerHeard(reborn)) == [PeerLost("peer-restarted", ACTIVE), PeerFound(reborn)]
+    assert story.facts(PeerHeard(reborn)) == [
+        PeerLost("peer-restarted", ACTIVE, reborn),
+        PeerFound(reborn),
+    ]
 
 
 def test_after_a_silence_it_must_say_again_who_it_is() -> None:

@@ -201,6 +201,29 @@ def test_a_restarted_active_is_a_dead_active() -> None:
     assert reason(actions) == "peer-restarted"
 
 
+@pytest.mark.parametrize("become", ["become_passive", "become_joining"])
+def test_a_restarted_peer_may_reign_already(become: str) -> None:
+    """Its new life is heard, and reigns: the old one's death is no reason for a second reign."""
+    core: Core = getattr(Core(config(0)), become)()
+    assert roles(core.do(PeerHeard(peer_info(Role.ACTIVE, 7, life=1)))) == [(core.role, 7)]
+    assert roles(core.sleep(5_000)) == []
+
+
+def test_a_restarted_peer_may_be_the_more_entitled_one() -> None:
+    """Both are JOINING, and it is elected: who mourns its old life neither forestalls that nor is stuck."""
+    core = Core(config(1)).become_joining()
+    reborn = peer_info(Role.JOINING, 0, index=0, life=1)
+    assert roles(core.do(PeerHeard(reborn))) == []
+    assert roles(core.sleep(5_000)) == []
+    assert roles(core.silence()) == [(Role.ACTIVE, 3)]
+
+
+def test_a_restarted_peer_that_leaves_at_once_is_mourned() -> None:
+    core = Core(config(0)).become_passive()
+    actions = core.do(PeerHeard(peer_info(Role.INIT, 0, life=1, bye=True)))
+    assert roles(actions) == [(Role.ACTIVE, 4)]
+
+
 def test_gratuitous_arps_are_repeated() -> None:
     """At once, after 10 ms, 100 ms and 1 s: frames get lost, or overtake each other."""
     core = Core(config(0)).become_passive()

@@ -25,7 +25,8 @@ LAB    := $(BIN)/python netns-lab/lab.py
 
 # What the targets run besides Python and C; one list each, so that nobody installs more than needed.
 PACKAGES_LAB   := iproute2 iputils-ping nftables nginx curl
-PACKAGES_TEST  := $(PACKAGES_LAB) procps libpcap0.8 tshark keepalived frr bird2 systemd-container debootstrap
+PACKAGES_ROUTED := $(PACKAGES_LAB) frr
+PACKAGES_TEST  := $(PACKAGES_ROUTED) procps libpcap0.8 tshark keepalived bird2 systemd-container debootstrap
 PACKAGES_BENCH := iproute2 iputils-ping nftables iperf3 conntrackd
 PACKAGES_FUZZ  := clang-14 libclang-rt-14-dev
 
@@ -50,9 +51,11 @@ $(STAMPS)/install: pyproject.toml csrc/ffi_build.py $(C_SOURCES) $(STAMPS)/venv-
 	@$(SETUP) install
 	@mkdir -p $(STAMPS) && touch $@
 
-.PHONY: packages-lab packages-test packages-bench packages-fuzz
+.PHONY: packages-lab packages-routed packages-test packages-bench packages-fuzz
 packages-lab:
 	@$(SETUP) packages $(PACKAGES_LAB)
+packages-routed:
+	@$(SETUP) packages $(PACKAGES_ROUTED)
 packages-test:
 	@$(SETUP) packages $(PACKAGES_TEST)
 packages-bench:
@@ -164,7 +167,7 @@ lab-embryonic: build packages-lab ## kill ACTIVE at each packet of new connectio
 	@FLEXHA_LAB_DRIVER=$(DRIVER) $(LAB) embryonic --runs $(RUNS) --modes "$(MODES)" --boundaries "$(BOUNDARIES)"
 
 # Each scenario knows how often it has to be played; RUNS= on the command line overrules all of them.
-lab-scenarios: build packages-lab ## every failure against its bar; ONLY=a,b RUNS=n SHORT=1 TOPOLOGY=plain|bridges
+lab-scenarios: build packages-routed ## every failure against its bar; ONLY=a,b RUNS=n SHORT=1 TOPOLOGY=plain|bridges
 	@FLEXHA_LAB_DRIVER=$(DRIVER) FLEXHA_LAB_TOPOLOGY=$(TOPOLOGY) $(LAB) scenarios --only "$(ONLY)" \
 		$(if $(filter file,$(origin RUNS)),,--runs $(RUNS)) $(if $(SHORT),--short)
 

@@ -117,6 +117,8 @@ class Settings:
     """Section of the pair's file -> lines that are added to it."""
     tail: str = ""
     """Comes after all of that file."""
+    routed: bool = False
+    """The clients are behind a router that speaks BGP with both nodes."""
 
 
 Play = Callable[["Stage", int], Iterator[Trial]]

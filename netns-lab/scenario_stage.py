@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import frr
 import topo
 from failover import LIVE, compare_tables, moments_of, roles_of, takeover_of, traffic_findings
 from pair import Node, Pair, configuration_text, with_keys
@@ -51,6 +52,8 @@ class Stage:
     short: bool
     """Continuous integration: what takes long is played short."""
     say: Callable[[str], None]
+    lan: frr.RoutedLan | None = None
+    """Its router and routing daemons, if it is routed."""
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(FIRST_NUMBER))
 
     @classmethod
@@ -61,14 +64,16 @@ class Stage:
         """A lab with these settings, for the block; its daemons run, and nobody waits for them yet."""
         directory.mkdir(parents=True, exist_ok=True)
         config = directory / "pair.toml"
-        config.write_text(with_keys(configuration_text(), dict(settings.keys)) + settings.tail)
+        text = with_keys(configuration_text(), dict(settings.keys)) + settings.tail
+        config.write_text(frr.routed(text) if settings.routed else text)
         with (
             Lab.start(directory / "run", directory / "supervisor.log") as lab,
             web_server(lab, directory / "nginx.log") as web,
         ):
             pair = Pair(lab, directory, config)
+            lan = frr.RoutedLan.build(lab, config, directory) if settings.routed else None
             pair.start()
-            yield cls(lab, pair, web, settings, short, say)
+            yield cls(lab, pair, web, settings, short, say, lan)
 
     def number(self) -> int:
         """Of the next traffic in this lab: its ports are its own."""
@@ -79,7 +84,10 @@ class Stage:
         for node in self.pair.nodes.values():
             if node.pid is None:
                 node.start()
-        return self.pair.wait_settled(60)
+        active = self.pair.wait_settled(60)
+        if self.lan:
+            self.lan.wait_preferred(active.name)
+        return active
 
     def make_active(self, name: str) -> Node:
         """A settled pair in which this node is the ACTIVE one."""

@@ -18,6 +18,7 @@ import scenarios_cut
 import scenarios_death
 import scenarios_link
 import scenarios_planned
+import scenarios_routed
 import scenarios_stall
 import scenarios_steady
 import scenarios_storm
@@ -36,6 +37,7 @@ ALL: tuple[Scenario, ...] = (
     *scenarios_death.SCENARIOS,
     *scenarios_cut.SCENARIOS,
     *scenarios_link.SCENARIOS,
+    *scenarios_routed.SCENARIOS,
     *scenarios_stall.SCENARIOS,
     *scenarios_planned.SCENARIOS,
     *scenarios_storm.SCENARIOS,
@@ -119,6 +121,7 @@ class Theatre:
 
     def _directory_of(self, settings: Settings) -> Path:
         words = [line.split("=")[-1].strip(' "') for _, lines in settings.keys for line in lines.splitlines()]
+        words = ["routed", *words] if settings.routed else words
         return self._directory / topo.topology() / ("-".join(words[:2]).replace("/", "_") or "default")
 
     def _config(self, settings: Settings) -> Path:

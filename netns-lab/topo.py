@@ -72,6 +72,7 @@ HOSTS: tuple[Host, ...] = (
         forwards=True,
     ),
     Host("server", "Internet server", {"eth0": (f"{SERVER_ADDRESS}/24",)}, gateway=ISP_INTERNET_ADDRESS),
+    Host("router", "LAN router, where the LAN is routed (frr.py)", {}, forwards=True),
     Host("a", "node a", {XC_DEVICE: ("169.254.100.1/30",)}),
     Host("b", "node b", {XC_DEVICE: ("169.254.100.2/30",)}),
 )

@@ -16,8 +16,9 @@ from typing import Final, Literal
 from flexha.config.schema import Bgp, Config, NodeName
 
 DEFAULT_ROUTE: Final = IPv4Network("0.0.0.0/0")
-MED_ACTIVE: Final = 100
-MED_OTHER: Final = 200
+MED_ACTIVE: Final = 1_000_000_000
+"""Less the term: who takes over from a dead node outranks what it has announced, which routers keep."""
+MED_OTHER: Final = 2_000_000_000
 PREPENDED: Final = 3
 """So many times the node that is not ACTIVE says its AS once more."""
 
@@ -41,6 +42,7 @@ class RoutingPlan:
     vty_dir: Path
     metric: Literal["med", "prepend"]
     local_as: int
+    announced: tuple[IPv4Network, ...]
 
 
 def neighbours(config: Config, name: NodeName) -> tuple[IPv4Address, ...]:
@@ -79,6 +81,8 @@ def speaker(config: Config, name: NodeName) -> Speaker | None:
 
 def plan(config: Config, name: NodeName) -> RoutingPlan | None:
     """For the daemon."""
-    if config.bgp is None:
+    own = speaker(config, name)
+    if own is None:
         return None
-    return RoutingPlan(Path(config.nodes[name].bgp.vty_dir), config.bgp.metric, config.bgp.local_as)
+    vty_dir = Path(config.nodes[name].bgp.vty_dir)
+    return RoutingPlan(vty_dir, own.bgp.metric, own.bgp.local_as, own.announced)

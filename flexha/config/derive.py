@@ -401,6 +401,13 @@ def inside_routes(config: Config) -> tuple[fp.Route, ...]:
     )
 
 
+def learned_ports(config: Config) -> frozenset[int]:
+    """Ports behind which eBGP finds the ways, on either node: what one has no way to, the other may have."""
+    if len(config.nodes) < len(NODE_NAMES):
+        return frozenset()
+    return frozenset(map(_ports(config).index, bgp.ports(config)))
+
+
 def default_via(port: str, routes: Iterable[Route]) -> IPv4Address | None:
     """The next hop of the default route by this port, of the best one if there are several."""
     defaults = [route for route in routes if route.port == port and route.prefix.prefixlen == 0]

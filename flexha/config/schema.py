@@ -459,8 +459,8 @@ class Bgp(Section):
     )
     metric: Literal["med", "prepend"] = Field(
         default="med",
-        description="how routers are told to prefer ACTIVE: by MULTI_EXIT_DISC (100, else 200), or by an "
-        "AS_PATH that the other node makes longer",
+        description="how routers are told to prefer ACTIVE: by MULTI_EXIT_DISC, or by an AS_PATH that "
+        "the other node makes longer; with prepend it takes BFD to leave a node that has died",
     )
     hold_s: int = Field(
         default=9, ge=3, le=3600, description="hold time (RFC 4271); keepalives at a third, seconds"

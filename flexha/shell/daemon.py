@@ -23,7 +23,15 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from flexha.config.derive import Draw, NodePlan, configured_routes, fastpath_config, inside_routes, node_plan
+from flexha.config.derive import (
+    Draw,
+    NodePlan,
+    configured_routes,
+    fastpath_config,
+    inside_routes,
+    learned_ports,
+    node_plan,
+)
 from flexha.config.schema import Config, NodeName
 from flexha.core.events import PortChanged, Role, SayKeys, Started, StopRequested
 from flexha.errors import EXIT_OK, EXIT_RUNTIME, StartError
@@ -60,12 +68,13 @@ from flexha.shell.port_watch import PortWatch
 from flexha.shell.preflight import StateDir
 from flexha.shell.readiness import Readiness
 from flexha.shell.rotation import Rotation
+from flexha.shell.routing import Routing
 from flexha.shell.rtnl import Rtnl
 from flexha.shell.sync_io import ShortWay, SyncIo, lane_limits
 from flexha.shell.terms import TermFile
 from flexha.shell.vrrp_io import VrrpIo
 from flexha.shell.wires_io import WiresIo
-from flexha.units import Ns
+from flexha.units import Ns, Term
 from flexha.version import flexha_version
 
 STOP_TIMEOUT_S = 5.0
@@ -202,6 +211,7 @@ class Daemon:
             counters,
             inside_routes(self._config),
             configured_routes(self._config),
+            learned_ports(self._config),
         )
         sides = {
             port.name: HeartbeatFlag.LAN_UP if port.inside else HeartbeatFlag.WAN_UP
@@ -227,6 +237,7 @@ class Daemon:
         pair = PairIo(keyring, sync, rotation)
         watches = [PortWatch(port, fastpath, self._on_port_changed) for port in ports]
         probes = [hop_probe.make(hop, mirror.knows, driver.post) for hop in plan.hops]
+        routing = Routing(plan.routing, self._history, counters) if plan.routing else None
         inspector = Inspector(
             plan,
             started,
@@ -240,6 +251,7 @@ class Daemon:
             self._history,
             counters,
             policy,
+            routing,
         )
         control = Control(
             plan.control,
@@ -260,6 +272,12 @@ class Daemon:
             driver.post,
             counters,
         )
+
+        def role_set(role: Role, term: Term) -> None:
+            if routing:
+                routing.role_set(role, term)
+            policy.role_set(role)
+
         driver.hands = Hands(
             fastpath,
             terms,
@@ -273,7 +291,7 @@ class Daemon:
             counters,
             control.reply,
             self._on_stop,
-            policy.role_set,
+            role_set,
             lambda ports: mirror.set_by_peer(frozenset(map(plan.port_names.index, ports))),
             rotation,
         )
@@ -296,6 +314,9 @@ class Daemon:
         commit_watch = CommitWatch(fastpath, self._history)
         commit_watch.start()
         stack.callback(commit_watch.stop)
+        if routing:
+            routing.start()
+            stack.callback(routing.stop)
         for watch in watches:
             watch.start()
             stack.callback(watch.stop)

@@ -103,7 +103,7 @@ class Hands:
     counters: Counters
     reply: Callable[[Reply], None]
     stop: Callable[[], None]
-    role_set: Callable[[Role], None]
+    role_set: Callable[[Role, Term], None]
     ways_set: Callable[[frozenset[str]], None]
     rotation: Rotation | None = None
 
@@ -256,7 +256,7 @@ class Driver:
         if isinstance(event, RoleSet):  # from then on the fast path forwards, or no longer does
             fields = {"role": event.role.name, "term": event.term}
             self.hands.history.add(self._obeyed_at, "role-obeyed", fields)
-            self.hands.role_set(event.role)
+            self.hands.role_set(event.role, event.term)
         self._state, actions = node.step(self._state, event, now)
         for action in actions:
             self._perform(action, now)

@@ -42,6 +42,7 @@ from flexha.shell.hop_probe import HopProbe
 from flexha.shell.netlink import Mirror
 from flexha.shell.policy_io import PolicyIo
 from flexha.shell.port_watch import PortWatch
+from flexha.shell.routing import Routing
 from flexha.shell.sync_io import SyncIo
 from flexha.shell.tls import TlsConnection
 from flexha.units import NS_PER_MS, NS_PER_S, Ns
@@ -73,6 +74,7 @@ class Inspector:
     history: History
     counters: Counters
     policy: PolicyIo
+    routing: Routing | None = None
 
     # ---- status ----
     async def status(self, args: Args) -> str:
@@ -102,8 +104,10 @@ class Inspector:
             "lease": self._lease(),
             "flows": self.flow_gauges(),
             "fib": self.mirror.sizes,
+            "routing": self.routing.status() if self.routing else None,
             "warnings": [
                 *_suspension(_mapping(core["damping"])),
+                *(_routing_warning(self.routing) if self.routing else ()),
                 *(
                     f"pool {pool.name}: its sessions do not survive a failover, {pool.address} is this "
                     "node's own"
@@ -399,6 +403,11 @@ def _tls(tls: TlsConnection | None) -> dict[str, object] | None:
         return None
     _, ends = validity(tls.peer)
     return {"peer": fingerprint(tls.peer), "ends": f"{ends:%Y-%m-%dT%H:%M:%SZ}", "ends_s": ends.timestamp()}
+
+
+def _routing_warning(routing: Routing) -> Iterator[str]:
+    if (warning := routing.warning()) is not None:
+        yield warning
 
 
 def _suspension(damping: Mapping[str, object]) -> Iterator[str]:

@@ -8,7 +8,7 @@ so that a scrape of many lines does not delay a heartbeat.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import accumulate, pairwise
 from typing import Any
@@ -79,6 +79,7 @@ def families(inspector: Inspector) -> list[Metric]:
     return [
         *_role(status),
         _alarms(status["alarms"]),
+        *_routing(status["routing"]),
         *_lease(status["lease"]),
         *_fastpath(inspector),
         *_policy(inspector),
@@ -103,6 +104,13 @@ def _role(status: Mapping[str, object]) -> Iterable[Metric]:
     yield _gauge("flexha_term", "Current term", status.get("term"))
     yield _gauge("flexha_ready", "1 if this node may take over", status.get("ready"))
     yield _gauge("flexha_uptime_seconds", "Time since the daemon started", status.get("uptime_s"))
+
+
+def _routing(shown: Any) -> Iterator[Metric]:
+    """Only where there is ``[bgp]``."""
+    if shown is not None:
+        text = "1 while the routing daemon has been told the role that this node has, 0: an alarm"
+        yield GaugeMetricFamily("flexha_routing_told", text, int(shown["told"] == shown["wanted"]))
 
 
 def _alarms(shown: Any) -> Metric:

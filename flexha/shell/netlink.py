@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
@@ -54,7 +54,8 @@ RESYNC_DELAY_S = 0.02
 class Mirror:
     """Routes and neighbours of the host TAPs. ``ports``: index of the host TAP -> index of the port;
     ``inside``: routes to nowhere for each snapshot, so that a route that goes does not change the zone;
-    ``configured``: what is known to be behind each port, for while it is the peer's that leads there.
+    ``configured``: what is known to be behind each port, for while it is the peer's that leads there;
+    ``learned``: ports behind which a routing daemon finds the ways: what it has no way to, the peer may have.
     """
 
     def __init__(
@@ -65,7 +66,9 @@ class Mirror:
         counters: Counters,
         inside: Sequence[Route] = (),
         configured: Sequence[Route] = (),
+        learned: Collection[int] = (),
     ) -> None:
+        self._learned = learned
         self._configured = configured
         self._by_peer: frozenset[int] = frozenset()
         self._inside = inside
@@ -280,7 +283,13 @@ class Mirror:
         routes.extend(
             replace(route, way=Way.PEER) for route in self._configured if route.port in self._by_peer
         )
-        routes.extend(self._inside)
+        ways = {(route.prefix, route.plen) for route in routes}
+        routes.extend(
+            replace(route, way=Way.PEER)
+            if route.port in self._learned and (route.prefix, route.plen) not in ways
+            else route
+            for route in self._inside
+        )
         neighbours = [Neighbour(ip, mac, self._ports[index]) for (index, ip), mac in self._neighbours.items()]
         try:
             self._fastpath.commit_fib(routes, neighbours)

@@ -15,11 +15,13 @@ from typer.testing import CliRunner
 from flexha.cli import routing_config
 from flexha.cli.main import app
 from flexha.config import equal, frr
+from flexha.config.bgp import DEFAULT_ROUTE, RoutingPlan
 from flexha.config.derive import configured_routes, inside_routes, node_config, node_plan
 from flexha.config.load import parse
 from flexha.config.schema import Config, NodeName
 from flexha.errors import ConfigError
 from flexha.fastpath import records as fp
+from flexha.units import Term
 
 PAIR = Path(__file__).resolve().parents[2] / "netns-lab" / "pair.toml"
 NETWORKS = 'networks = ["10.20.0.0/16", "10.30.0.7/32"]'
@@ -131,29 +133,34 @@ def test_frr_conf(tmp_path: Path) -> None:
     lines = shown(text(bgp=BGP + BFD), tmp_path)
     assert lines.count("neighbor 198.51.100.254 bfd profile flexha") == 1
     assert "  detect-multiplier 4\n  receive-interval 100\n" in lines
-    assert "  network 0.0.0.0/0\n" in lines
+    assert "  network 0.0.0.0/0 route-map FLEXHA-SELF\n" in lines
     assert "permit 10.20.0.0/16 le 32\n" in lines
     assert "permit 10.30.0.7/32\n" in lines
-    assert " set metric 200\n" in lines
+    assert " set metric 2000000000\n" in lines
     assert "timers 3 9\n" in lines
     assert "bfd" not in shown(text(), tmp_path)
 
 
 def test_what_is_announced_can_be_named(tmp_path: Path) -> None:
     lines = shown(text(bgp=BGP + 'announce = ["192.0.2.0/24", "10.99.0.0/16"]\n'), tmp_path)
-    assert "  network 192.0.2.0/24\n  network 10.99.0.0/16\n" in lines
+    assert " 192.0.2.0/24 route-map FLEXHA-SELF\n  network 10.99.0.0/16 route-map" in lines
     assert "ip prefix-list FLEXHA-OUT seq 10 permit 10.99.0.0/16\n" in lines
     assert "0.0.0.0/0" not in lines
 
 
 def test_the_route_map_follows_the_role(tmp_path: Path) -> None:
-    active, other = (frr.follow("med", 65001, active=active) for active in (True, False))
-    assert "set metric 100" in active
-    assert "set metric 200" in other
-    assert active[-1] == other[-1] == "clear bgp ipv4 unicast * soft out"
-    assert "no set as-path prepend" in frr.follow("prepend", 65001, active=True)
+    active, later, other = (
+        frr.follow(RoutingPlan(Path(), "med", 65001, (DEFAULT_ROUTE,)), reign)
+        for reign in (Term(4), Term(5), None)
+    )
+    assert "set metric 999999996" in active
+    assert "set metric 999999995" in later  # though its peer has died, and said nothing
+    assert "set metric 2000000000" in other
+    assert active[-2:] == other[-2:] == ("network 0.0.0.0/0 route-map FLEXHA-SELF", "end")
+    plan = RoutingPlan(Path(), "prepend", 65001, (DEFAULT_ROUTE,))
+    assert "no set as-path prepend" in frr.follow(plan, Term(4))
     longer = "set as-path prepend 65001 65001 65001"
-    assert longer in frr.follow("prepend", 65001, active=False)
+    assert longer in frr.follow(plan, None)
     assert f" {longer}\n" in shown(text(bgp=BGP + 'metric = "prepend"\n'), tmp_path)
 
 

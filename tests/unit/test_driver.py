@@ -104,7 +104,7 @@ def run(
         part: Any = hand
         under_test.hands = Hands(
             part, part, part, part, part, part, part, part, History("a"), Counters(), hand.did.append,
-            lambda: hand.did.append("stopped"), lambda _: None,
+            lambda: hand.did.append("stopped"), lambda *_: None,
             lambda ports: hand.did.append(("ways", ports)), part,
         )  # fmt: skip
         try:
@@ -439,7 +439,7 @@ def short(
         part: Any = hand
         under_test.hands = Hands(
             part, part, part, part, part, part, part, part, History("a"), Counters(), hand.did.append,
-            lambda: None, lambda _: None, lambda _: None, part,
+            lambda: None, lambda *_: None, lambda _: None, part,
         )  # fmt: skip
         try:
             under_test.begin(STARTED)

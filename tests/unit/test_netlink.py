@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from typing import cast
 
@@ -88,7 +89,7 @@ class FakeRtnl:
 class Bench:
     """A mirror whose changes are fed by hand."""
 
-    def __init__(self, *inside: Route) -> None:
+    def __init__(self, *inside: Route, learned: tuple[int, ...] = ()) -> None:
         self.fastpath, self.rtnl, self.counters = FakeFastpath(), FakeRtnl(), Counters()
         self.mirror = Mirror(
             cast(Fastpath, self.fastpath),
@@ -97,6 +98,7 @@ class Bench:
             self.counters,
             inside,
             (Route(NET.network_address, 8, 1),),
+            learned,
         )
 
     def change(self, *changes: Change) -> None:
@@ -190,6 +192,24 @@ def test_what_is_inside_is_said_with_every_snapshot() -> None:
         assert bench.routes == [inside]
 
     run(story, inside)
+
+
+def test_what_a_routing_daemon_has_no_way_to_is_the_peers() -> None:
+    """Spec: R5, R8."""
+    inside = Route(NET.network_address, 8, 0, way=Way.NOWHERE)
+
+    async def whole() -> None:
+        bench = Bench(inside, learned=(0,))
+        bench.mirror.resync()
+        assert bench.routes == [replace(inside, way=Way.PEER)]
+        bench.change(added(route(NET, HOST, LAN, 20)))
+        await bench.settle()
+        assert bench.routes == [Route(NET.network_address, 8, 0, HOST), inside]
+        bench.change(RoutesChanged((route(NET, HOST, LAN, 20),), gone=True, replace=False))
+        await bench.settle()
+        assert bench.routes == [replace(inside, way=Way.PEER)]
+
+    asyncio.run(whole())
 
 
 def test_a_port_that_the_peer_stands_in_for() -> None:

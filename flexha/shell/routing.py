@@ -5,6 +5,9 @@ It is told by its own control socket, as vtysh does it: a command and a zero byt
 bytes and a status. A vtysh for each change would be a process of the daemon's size, made in the midst of a
 takeover; and a connection that stays tells when bgpd has been restarted, and so has forgotten the role.
 
+It is told again every ``AGAIN_S``, which changes nothing that it knows: whoever reads its file again
+(watchfrr after a start of bgpd, an operator) makes the node one that is not ACTIVE.
+
 Nobody waits for bgpd. What it has not taken is said once, shown in status, and tried again until it does.
 """
 
@@ -26,6 +29,7 @@ from flexha.units import NS_PER_MS, Ns, Term
 
 TIMEOUT_S: Final = 2.0
 """For bgpd to take all that is said at once."""
+AGAIN_S: Final = 2.0
 RETRY_S: Final = 0.2
 RETRY_MAX_S: Final = 5.0
 _END: Final = b"\0\0\0"
@@ -83,6 +87,8 @@ class Routing:
         """When the role became what bgpd is to know."""
         self._told: str | None = None
         self._error: str | None = None
+        self._is_news = True
+        """What bgpd takes next is worth a line: it is not what it was told before."""
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -100,7 +106,7 @@ class Routing:
         """The fast path obeys a role; bgpd is told of it soon."""
         reign = term if role is Role.ACTIVE else None
         if reign != self._reign:
-            self._reign, self._since = reign, clock.now()
+            self._reign, self._since, self._is_news = reign, clock.now(), True
             self._changed.set()
 
     def status(self) -> Mapping[str, object]:
@@ -146,18 +152,20 @@ class Routing:
         reign, since = self._reign, self._since
         async with asyncio.timeout(TIMEOUT_S):
             await vty.say(frr.follow(self._plan, reign))
-        self._told, self._error = _word(reign), None
+        if self._told == _word(reign) and not self._is_news:
+            return
+        self._told, self._error, self._is_news = _word(reign), None, False
         self._counters.add("routing.told")
         fields = {"told": self._told, "after_ms": round((clock.now() - since) / NS_PER_MS, 3)}
         log.info("routing.told", **fields)
         self._history.add(clock.now(), "routing-told", fields)
 
     async def _change_or_end(self, vty: Vty) -> None:
-        """Wait until there is something to tell. Raises: ConnectionResetError when bgpd has gone."""
+        """Wait until it is time to tell. Raises: ConnectionResetError when bgpd has gone."""
         loop = asyncio.get_running_loop()
         changed, ended = (loop.create_task(wait) for wait in (_wait(self._changed), vty.ended()))
         try:
-            await asyncio.wait((changed, ended), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((changed, ended), timeout=AGAIN_S, return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
                 raise ConnectionResetError("bgpd has ended")
         finally:
@@ -167,7 +175,7 @@ class Routing:
                     await task
 
     def _failed(self, error: Exception) -> None:
-        self._told = None
+        self._told, self._is_news = None, True
         self._counters.add("routing.failed")
         text = str(error) or type(error).__name__
         if self._error is None:

@@ -151,6 +151,18 @@ def test_a_bgpd_that_was_restarted_is_told_again(tmp_path: Path) -> None:
     play(tmp_path, story)
 
 
+def test_it_is_told_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads frr.conf again undoes what bgpd was told."""
+    monkeypatch.setattr(routing, "AGAIN_S", 0.01)
+
+    async def story(stand: Stand) -> None:
+        stand.routing.role_set(Role.ACTIVE, Term(2))
+        await stand.until(lambda: stand.bgpd.metrics().count("set metric 999999998") > 2)
+        assert stand.events().count("routing-told") <= 2  # and no line for each
+
+    play(tmp_path, story)
+
+
 def test_a_refused_command_is_an_error_that_is_tried_again(tmp_path: Path) -> None:
     async def story(stand: Stand) -> None:
         await stand.until(lambda: stand.routing.status()["told"] == "other")

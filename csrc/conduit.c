@@ -54,7 +54,7 @@ static uint32_t shard_of(const struct core *c, struct pkt *p)
 
 uint32_t conduit_to_active(struct core *c, struct pkt *p)
 {
-	if (c->conduit == CONDUIT_OFF)
+	if (!conduit_is_on(c->conduit))
 		return V_NOT_ACTIVE;
 	p->frame->out = FP_OUT_CONDUIT;
 	p->frame->owner = (uint16_t)shard_of(c, p);
@@ -172,7 +172,8 @@ static uint32_t check_reign(const struct core *c, const struct option *option)
 	if (option->direction == DIRECTION_FROM_ACTIVE) {
 		if (c->role == FP_ROLE_ACTIVE)
 			return V_CONDUIT_NOT_PASSIVE;
-		return c->conduit && option->term == (uint32_t)c->conduit ? V_GO_ON : V_CONDUIT_TERM;
+		return conduit_is_on(c->conduit) && option->term == (uint32_t)c->conduit ? V_GO_ON
+											 : V_CONDUIT_TERM;
 	}
 	if (c->role != FP_ROLE_ACTIVE)
 		return c->passes_on ? V_GO_ON : V_CONDUIT_NOT_ACTIVE;

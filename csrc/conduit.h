@@ -47,18 +47,43 @@ enum {
 	CONDUIT_SPORT = 61440 /* UDP source port of shard 0; above what Linux gives away by itself */
 };
 
-/* What a worker is told, as one word: off; or on, in whose term, and on which ports for the virtual MAC, too. */
+/*
+ * What a worker is told, as one word: on or off (bit 63), in whose term (31..0), and a bit for each port that is
+ *   39..32  taken:    what is sent to its virtual MAC goes to the peer, too
+ *   47..40  borrowed: we answer ARP for its virtual addresses, for the peer, which has lent it
+ *   55..48  lent:     ACTIVE is silent there, since the peer speaks; and once it has handed its role over, what waits
+ *                     here of that port goes back by the conduit, since there is no wire
+ */
 #define CONDUIT_OFF UINT64_C(0)
 
-static inline uint64_t conduit_orders(uint64_t term, uint32_t vmac_ports)
+static inline uint64_t conduit_orders(bool on, uint64_t term, uint32_t vmac_ports, uint32_t borrowed,
+				      uint32_t lent)
 {
-	return UINT64_C(1) << 63 | (uint64_t)(vmac_ports & 0xff) << 32 | (uint32_t)term;
+	return (uint64_t)(lent & 0xff) << 48 |
+	       (on ? UINT64_C(1) << 63 | (uint64_t)(borrowed & 0xff) << 40 |
+				(uint64_t)(vmac_ports & 0xff) << 32 | (uint32_t)term
+		   : 0);
+}
+
+static inline bool conduit_is_on(uint64_t orders)
+{
+	return orders >> 63;
 }
 
 /* conduit_takes_vmac() - Does what is sent to the virtual MAC of a port go to the peer? */
 static inline bool conduit_takes_vmac(uint64_t orders, uint32_t port)
 {
 	return orders >> (32 + port) & 1;
+}
+
+static inline bool conduit_borrows(uint64_t orders, uint32_t port)
+{
+	return orders >> (40 + port) & 1;
+}
+
+static inline bool conduit_lends(uint64_t orders, uint32_t port)
+{
+	return orders >> (48 + port) & 1;
 }
 
 /**

@@ -459,7 +459,9 @@ enum {                        /* heartbeat flags */
 	FP_HB_BYE = 2,            /* leaving on purpose: take over now */
 	FP_HB_LAN_UP = 4, FP_HB_WAN_UP = 8,
 	FP_HB_HUNG = 16,          /* a part of it hangs; without the role: it has given that up, take over now */
-	FP_HB_PROBE = 32          /* answer at once */
+	FP_HB_PROBE = 32,         /* answer at once */
+	FP_HB_LAN_LENT = 64,      /* the side's port: ACTIVE lends it, any other node stands in for ACTIVE there */
+	FP_HB_WAN_LENT = 128
 };
 struct fp_peer {
 	uint64_t incarnation;
@@ -690,7 +692,7 @@ int fp_set_role(fp_dp *dp, uint32_t role, uint64_t term); /* returns once all wo
 int fp_fence_read(const fp_dp *dp, uint32_t *role, uint64_t *term);
 
 /* ---- conduit: what lands on a node that is not ACTIVE goes to the one that is ---- */
-int fp_conduit_set(fp_dp *dp, uint32_t on, uint64_t term, uint32_t vmac_ports); /* to the peer, ACTIVE in that term; vmac_ports: a bit each, what is sent to their virtual MAC goes there, too */
+int fp_conduit_set(fp_dp *dp, uint32_t on, uint64_t term, uint32_t vmac_ports, uint32_t borrowed, uint32_t lent); /* to the peer, ACTIVE in that term; ports, a bit each: what is sent to their virtual MAC goes there, too; ARP is answered there for the peer; the peer answers */
 int fp_conduit_stats_read(const fp_dp *dp, uint32_t worker, struct fp_conduit_stats *out);
 
 /* ---- host side of a port ---- */

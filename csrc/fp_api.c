@@ -176,12 +176,13 @@ int fp_fence_read(const fp_dp *dp, uint32_t *role, uint64_t *term)
 	return 0;
 }
 
-int fp_conduit_set(fp_dp *dp, uint32_t on, uint64_t term, uint32_t vmac_ports)
+int fp_conduit_set(fp_dp *dp, uint32_t on, uint64_t term, uint32_t vmac_ports, uint32_t borrowed,
+		   uint32_t lent)
 {
-	if (!dp || term > TERM_MAX || vmac_ports >> dp->cfg.n_ports)
+	if (!dp || term > TERM_MAX || (vmac_ports | borrowed | lent) >> dp->cfg.n_ports)
 		return -EINVAL;
 	/* Workers look once in a pass; nothing waits for it. */
-	atomic_store(&dp->plane.conduit.orders, on ? conduit_orders(term, vmac_ports) : CONDUIT_OFF);
+	atomic_store(&dp->plane.conduit.orders, conduit_orders(on != 0, term, vmac_ports, borrowed, lent));
 	for (uint32_t i = 0; i < dp->plane.n_workers && !dp->plane.running; i++)
 		worker_obey_conduit(&dp->plane.workers[i]);
 	return 0;

@@ -151,8 +151,12 @@ static COLD uint32_t prepare_inner(struct core *c, struct fp_frame *frame, struc
 		return verdict == V_GO_ON ? conduit_send_for_active(c, p) : verdict;
 	}
 	if (unlikely(c->passes_on) &&
-	    c->role != FP_ROLE_ACTIVE) /* sent to us while we were: back, by the wire */
-		return local_pass_on(c, frame);
+	    c->role != FP_ROLE_ACTIVE) { /* sent to us while we were: back, by the wire if there is one */
+		if (!conduit_lends(c->conduit, frame->port))
+			return local_pass_on(c, frame);
+		verdict = pkt_parse_ip(p, frame);
+		return verdict == V_GO_ON ? conduit_to_active(c, p) : verdict;
+	}
 	verdict = prepare_ipv4(c, frame, p);
 	return verdict == V_NOT_ACTIVE ? (uint32_t)V_CONDUIT_NOT_ACTIVE : verdict; /* never twice */
 }

@@ -3,6 +3,7 @@
  * vip.c - answers for virtual addresses
  */
 #include "vip.h"
+#include "conduit.h"
 #include "csum.h"
 #include "nexthop.h"
 
@@ -91,6 +92,7 @@ uint32_t vip_arp(struct core *c, struct fp_frame *frame)
 	uint8_t *arp = frame->data + ETH_LEN;
 	uint8_t asked_mac[ETH_ALEN];
 	be32 sender_ip, target_ip;
+	bool borrows;
 
 	if (frame->len < ETH_LEN + ARP_LEN || memcmp(arp + ARP_HTYPE_PTYPE, ether_ipv4, sizeof(ether_ipv4)))
 		return V_ARP_MALFORMED;
@@ -103,16 +105,21 @@ uint32_t vip_arp(struct core *c, struct fp_frame *frame)
 	if (mac_is_group(arp + ARP_SHA))
 		return V_ARP_MALFORMED;
 	merge(c, frame->port, sender_ip, arp + ARP_SHA);
-	if (c->role != FP_ROLE_ACTIVE)
+	borrows = c->role != FP_ROLE_ACTIVE && conduit_borrows(c->conduit, frame->port);
+	if (c->role != FP_ROLE_ACTIVE && !borrows)
+		return V_ARP_VIP_NOT_ACTIVE;
+	if (conduit_lends(c->conduit, frame->port)) /* the peer answers */
 		return V_ARP_VIP_NOT_ACTIVE;
 	memcpy(asked_mac, arp + ARP_SHA, ETH_ALEN);
 	be16_store(arp + ARP_OP, be16_of(ARP_REPLY));
 	memcpy(arp + ARP_THA, asked_mac, ETH_ALEN);
 	be32_store(arp + ARP_TPA, sender_ip);
-	memcpy(arp + ARP_SHA, port->tx_mac, ETH_ALEN);
+	memcpy(arp + ARP_SHA, borrows ? port->vmac : port->tx_mac, ETH_ALEN);
 	be32_store(arp + ARP_SPA, target_ip);
 	frame->vnet = (struct fp_vnet){ 0 };
 	nexthop_dress(c, frame, frame->port, asked_mac);
+	if (borrows) /* not fenced: for the peer, which has the role */
+		memcpy(frame->data + ETH_SRC, port->vmac, ETH_ALEN);
 	return V_ARP_VIP;
 }
 
@@ -136,6 +143,11 @@ uint32_t vip_echo(const struct core *c, const struct pkt *p)
 	be16_store(p->ip + IP_CSUM, (be16){ (uint16_t)~csum_fold(csum_sum(p->ip, IPV4_LEN)) });
 	frame->len = ETH_LEN + p->ip_len;
 	frame->vnet = (struct fp_vnet){ 0 };
+	if (conduit_lends(c->conduit,
+			  frame->port)) { /* it came by the peer's wire, and the answer leaves by it */
+		(void)conduit_from_active(c, frame, frame->port);
+		return V_VIP_ECHO;
+	}
 	nexthop_dress(c, frame, frame->port, asker_mac);
 	return V_VIP_ECHO;
 }

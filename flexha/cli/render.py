@@ -112,6 +112,11 @@ def _node(result: Result) -> RenderableType:
             ("for", duration(result.get("since_s"))),
             ("may take over", _yes(result.get("ready"))),
             *([("conduit", conduit)] if (conduit := _conduit(result.get("conduit") or {})) else []),
+            *(
+                (word, Text(", ".join(ports), style="bold yellow"))
+                for word, ports in (result.get("lending") or {}).items()
+                if ports
+            ),
             ("sessions", f"{table} ({100 * used / capacity:.1f} % of {capacity:,})" if capacity else table),
             ("up", f"{duration(result.get('uptime_s'))}, version {result.get('version')}"),
             *([("lease", _lease(lease))] if (lease := result.get("lease") or {}).get("asked") else []),

@@ -215,11 +215,13 @@ _WEIGHT = {"inside": 10, "outside": 50}
 
 
 def _tracked(config: Config, name: str) -> TrackedPort:
-    """A LAN that is routed by eBGP finds its way by the peer: its loss on one node moves no role."""
-    port = config.ports[name]
-    weight = 0 if name in bgp.ports(config) else _WEIGHT[port.zone]
+    """A LAN that is routed by eBGP finds its way by the peer: its loss moves no role, and nothing is lent."""
+    port, routed = config.ports[name], name in bgp.ports(config)
+    weight = 0 if routed else _WEIGHT[port.zone]
     weight = weight if port.track.weight is None else port.track.weight
-    return TrackedPort(name, inside=port.zone == "inside", weight=weight, up_ms=port.track.up_ms)
+    return TrackedPort(
+        name, inside=port.zone == "inside", weight=weight, up_ms=port.track.up_ms, lendable=not routed
+    )
 
 
 def node_config(config: Config, name: NodeName) -> NodeConfig:

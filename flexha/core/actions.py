@@ -69,6 +69,8 @@ class SetPorts:
     """Our usable ports: heartbeats say so from now on, the first of them at once."""
 
     up: frozenset[str]
+    lent: frozenset[str] = frozenset()
+    """ACTIVE: lent to the peer; else borrowed from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,12 @@ class SetConduit:
 
     on: bool
     term: Term
+    taken: frozenset[str] = frozenset()
+    """Ports whose virtual MAC's frames go over, too."""
+    borrowed: frozenset[str] = frozenset()
+    """Ports on which we answer ARP for the peer."""
+    lent: frozenset[str] = frozenset()
+    """Ports of ours on which the peer does so for us."""
 
 
 @dataclass(frozen=True, slots=True)

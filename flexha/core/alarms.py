@@ -12,16 +12,20 @@ from typing import Final
 
 from flexha.core.actions import Level, Record
 from flexha.core.heartbeat import Liveness
+from flexha.core.lend import Loans
 from flexha.units import NS_PER_S, Ns, ms
 
 PATIENCE_MS: Final = 1000
 XC_SILENT: Final = "xc-silent"
 PEER_HUNG: Final = "peer-hung"
+PORT_LENT: Final = "port-lent"
 TEXTS: Final[Mapping[str, str]] = {
     XC_SILENT: "the cross-connect is silent, though the peer lives: sync stands still, and sessions that "
     "began since would not survive a failover; look at its cable, and at its device on both nodes",
     PEER_HUNG: "the peer is heard, but its control plane or one of its workers gets nowhere: it cannot take "
     "over; look at its log and load, and restart its daemon",
+    PORT_LENT: "a port of this node is down, and the peer stands in for it: traffic takes the cross-connect; "
+    "look at the cable and the switch of the port that flexhactl status names under lending",
 }
 """Every alarm there is: what it means, and the remedy."""
 _XC: Final = "xc"
@@ -38,9 +42,9 @@ class Alarm:
 Alarms = Mapping[str, Alarm]
 
 
-def step(alarms: Alarms, liveness: Liveness, now: Ns) -> tuple[Alarms, tuple[Record, ...]]:
+def step(alarms: Alarms, liveness: Liveness, loans: Loans, now: Ns) -> tuple[Alarms, tuple[Record, ...]]:
     """Look at the conditions; what begins or ends is recorded."""
-    wanted = _conditions(liveness)
+    wanted = _conditions(liveness, loans)
     if not alarms and not wanted:
         return alarms, ()
     records = [
@@ -61,13 +65,15 @@ def step(alarms: Alarms, liveness: Liveness, now: Ns) -> tuple[Alarms, tuple[Rec
     return (alarms if after == alarms else after), tuple(records)
 
 
-def _conditions(liveness: Liveness) -> tuple[str, ...]:
+def _conditions(liveness: Liveness, loans: Loans) -> tuple[str, ...]:
     xc, info = liveness.paths.get(_XC), liveness.info
     found = []
     if liveness.alive and xc is not None and not xc.alive:
         found.append(XC_SILENT)
     if info is not None and info.hung and any(path.alive for path in liveness.paths.values()):
         found.append(PEER_HUNG)
+    if loans.lent:
+        found.append(PORT_LENT)
     return tuple(found)
 
 

@@ -51,6 +51,8 @@ class PeerInfo:
     """Its usable ports (``flexha.core.track``), as far as it tells them apart."""
     hung: bool = False
     """A part of it gets nowhere; if it was ACTIVE and is no more, it has given up the role for that."""
+    lent: frozenset[str] = frozenset()
+    """ACTIVE: ports that it lends us; else: ports on which it stands in for us (``flexha.core.lend``)."""
 
 
 # ---- life of the daemon ----------------------------------------------------------------------------

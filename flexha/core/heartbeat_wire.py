@@ -11,8 +11,8 @@ specification, which tests hold against the C one, and what the simulator uses.
          4     1  version       2
          5     1  node          0 = node a, 1 = node b
          6     1  role          enum fp_role
-         7     1  flags         FP_HB_*: 1 ready, 2 bye, 4 LAN up, 8 WAN up, 16 hung, 32 probe; others zero,
-                                ignored on receipt
+         7     1  flags         FP_HB_*: 1 ready, 2 bye, 4 LAN up, 8 WAN up, 16 hung, 32 probe, 64 LAN lent,
+                                128 WAN lent
          8     4  pair_id       CRC-32 of the pair's name
         12     4  interval_ms   the sender's heartbeat interval
         16     8  incarnation   the start of the daemon by its wall clock, ns: grows from start to start
@@ -34,6 +34,10 @@ Against replays on the same path, ``echo`` must be the receiver's own incarnatio
 
 A sender that says *hung* has a part that gets nowhere (``csrc/progress.h``), and does not say *ready*. If it
 was ACTIVE and is no more, it has given up its role, and the receiver need not wait for its silence.
+
+A sender that is ACTIVE and says *lent* of a side has no port there, and is silent there until the
+receiver, which may stand in for it in that term, says no more that it does: by the same flag, in any role
+but ACTIVE (``flexha.core.lend``). Versions before that ignore the flag, and never stand in.
 
 A heartbeat with the flag *probe* wants an answer: the next heartbeat on that path, at once, in which
 ``answers`` is its ``t_ns``. Answers to one path's probes come at most once a millisecond.
@@ -67,6 +71,8 @@ FLAG_LAN_UP: Final = 4
 FLAG_WAN_UP: Final = 8
 FLAG_HUNG: Final = 16
 FLAG_PROBE: Final = 32
+FLAG_LAN_LENT: Final = 64
+FLAG_WAN_LENT: Final = 128
 
 _LAYOUT: Final = struct.Struct("!4sBBBBIIQQQIIQQ")
 _MAC: Final = struct.Struct("!Q")

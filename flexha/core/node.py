@@ -25,13 +25,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeGuard
 
-from flexha.core import alarms, conduit, heartbeat, role, role_state, shards, sync, track, vrrp
+from flexha.core import alarms, conduit, heartbeat, lend, role, role_state, shards, sync, track, vrrp
 from flexha.core.actions import (
     AckFlows,
     Action,
     Count,
     ImportFlows,
+    Level,
     Record,
+    SendFrame,
     SendSync,
     SetConduit,
     SetDrainCredit,
@@ -62,6 +64,7 @@ from flexha.core.events import (
     PeerDied,
     PeerHeard,
     PortChanged,
+    Role,
     RoleSet,
     SayKeys,
     ShardsLost,
@@ -175,6 +178,7 @@ class NodeState:
     routers: Mapping[str, Router]
     tracks: Tracks
     alarms: Alarms = field(default_factory=dict)
+    loans: lend.Loans = lend.NONE
     ways: SetWays = conduit.HERE
     conduit: SetConduit = conduit.OFF
     """Both: what was said last."""
@@ -236,6 +240,7 @@ def step(state: NodeState, event: Event, now: Ns) -> tuple[NodeState, tuple[Acti
         or after.routers is not state.routers
         or after.tracks is not state.tracks
         or after.alarms is not state.alarms
+        or after.loans is not state.loans
     ):
         after = replace(after, others_due=_others_due(after))
     return after, turn.actions()
@@ -254,7 +259,7 @@ def next_deadline(state: NodeState) -> Ns | None:
 def _others_due(state: NodeState) -> Ns | None:
     deadlines = [role_state.next_deadline(state.role), track.next_deadline(state.tracks)]
     deadlines += [vrrp.next_deadline(router) for router in state.routers.values()]
-    deadlines.append(alarms.next_deadline(state.alarms))
+    deadlines += [alarms.next_deadline(state.alarms), lend.next_deadline(state.loans)]
     return min((t for t in deadlines if t is not None), default=None)
 
 
@@ -299,20 +304,66 @@ class _Turn:
     def _settle(self) -> None:
         while True:
             self._look_at_wire()
-            if not self._facts:
+            if self._facts:
+                self._decide(self._facts.popleft())
+            elif not self._look_at_loans():
                 break
-            self._decide(self._facts.popleft())
-        wanted = conduit.wanted(self.state.role.role, self.state.liveness, self.state.conduit)
+
+    def _obey_loans(self) -> None:
+        """What the fast path does with packets between the nodes: before a port is announced, or silent."""
+        loans = self.state.loans
+        wanted = conduit.wanted(self.state.role.role, self.state.liveness, loans, self.state.conduit)
         if wanted != self.state.conduit:
             self._replace(conduit=wanted)
             passes_on = SetWires(Wires.PASS_ON)  # only then are the wires read, and the conduit must stand
             at = self._urgent.index(passes_on) if passes_on in self._urgent else len(self._urgent)
             self._urgent.insert(at, wanted)
         state = self.state
-        ways = conduit.ways(state.role.role, state.tracks.links, state.tracks.usable, state.liveness)
+        ways = conduit.ways(state.role.role, state.tracks.links, state.tracks.usable, state.liveness, loans)
         if ways != state.ways:
             self._replace(ways=ways)
             self._urgent.append(ways)
+
+    def _look_at_loans(self) -> bool:
+        """Ports that are lent or borrowed; whether any are that were not, or the other way round."""
+        state, was = self.state, self.state.loans
+        held = [name for name, router in state.routers.items() if router.is_held(peer_decides=True)]
+        situation = lend.Situation(
+            role=state.role.role,
+            term=state.role.term,
+            hands_over=state.role.handover is not None,
+            ports=state.cfg.tracked,
+            usable=state.tracks.usable,
+            held=held,
+            liveness=state.liveness,
+        )
+        loans = lend.step(was, situation, self._now)
+        if loans != was:
+            self._replace(loans=loans)
+        self._obey_loans()
+        if loans.told == was.told:
+            return False
+        self._urgent.append(SetPorts(state.tracks.told, loans.told))
+        reigns = state.role.role is Role.ACTIVE
+        for port in sorted(loans.lent - was.lent):
+            if reigns:
+                self._loan("port-lent", port, vrrp.Lower())
+        for port in sorted(was.lent - loans.lent):
+            self._loan("port-returned", port, vrrp.Raise() if reigns else None)
+        for port in sorted(loans.borrowed - was.borrowed):
+            self._loan("port-borrowed", port, vrrp.Raise())
+        for port in sorted(was.borrowed - loans.borrowed):
+            if reigns:
+                self._loan("port-kept", port, None)
+            else:
+                self._loan("port-given-back", port, vrrp.Lower())
+        return True
+
+    def _loan(self, what: str, port: str, order: vrrp.Raise | vrrp.Lower | None) -> None:
+        fields = {"port": port, "term": self.state.role.term}
+        self._records.append(Record(Level.WARNING, what, fields, history=True))
+        if order is not None:
+            self._router(port, order)
 
     # ---- events --------------------------------------------------------------------------------------
     def _deliver(self, event: Event) -> None:
@@ -404,7 +455,7 @@ class _Turn:
             self._sync(sync.PeerGone(fact.reason))
 
     def _look_at_alarms(self) -> None:
-        found, records = alarms.step(self.state.alarms, self.state.liveness, self._now)
+        found, records = alarms.step(self.state.alarms, self.state.liveness, self.state.loans, self._now)
         if found is not self.state.alarms:
             self._replace(alarms=found)
         self._records += records
@@ -442,11 +493,22 @@ class _Turn:
             self._replace(session=session)
         self._emit(outputs)
 
-    def _routers(self, event: vrrp.Input) -> None:
+    def _routers(self, event: vrrp.Input, but: frozenset[str] = frozenset()) -> None:
         for name in self.state.routers:
-            router, outputs = vrrp.step(self.state.routers[name], event, self._now)
-            self._replace(routers={**self.state.routers, name: router})
-            self._emit(outputs)
+            if name not in but:
+                self._router(name, event)
+
+    def _router(self, name: str, event: vrrp.Input) -> None:
+        router, outputs = vrrp.step(self.state.routers[name], event, self._now)
+        self._replace(routers={**self.state.routers, name: router})
+        self._emit(outputs)
+
+    def _outranked(self, finding: vrrp.Outranked) -> None:
+        """Of a node that reigns the role machine decides; a borrower yields to a foreign router there."""
+        if self.state.role.role is Role.ACTIVE:
+            self._facts.append(finding)
+        elif not finding.is_peer:
+            self._router(finding.port, vrrp.Lower())
 
     def _emit(
         self,
@@ -455,7 +517,7 @@ class _Turn:
         for output in outputs:
             match output:
                 case RaiseRouters():
-                    self._routers(vrrp.Raise())
+                    self._routers(vrrp.Raise(), but=self.state.loans.lent)
                 case LowerRouters():
                     self._routers(vrrp.Lower())
                 case StopRouters():
@@ -464,16 +526,17 @@ class _Turn:
                     sync.TakeRole() | sync.BeginDrain() | sync.Settle() | sync.SendGo() | sync.SendPassedOn()
                 ):
                     self._sync(output)
+                case vrrp.Outranked():
+                    self._outranked(output)
                 case vrrp.ActiveDown():
                     pass  # the links together are judged by _look_at_wire
                 case UsableChanged(_, told):
-                    self._urgent.append(SetPorts(told))
+                    self._urgent.append(SetPorts(told, self.state.loans.told))
                     self._facts.append(output)
                 case (
                     PeerFound()
                     | PeerChanged()
                     | PeerLost()
-                    | vrrp.Outranked()
                     | SyncedChanged()
                     | Drained()
                     | DrainFailed()
@@ -487,7 +550,13 @@ class _Turn:
                 case Stop():
                     self._stop.append(output)
                 case _:
-                    self._urgent.append(output)
+                    self._urgent.append(self._for_peer(output))
+
+    def _for_peer(self, action: Action) -> Action:
+        """What a borrower announces is for the peer, which has the role."""
+        if isinstance(action, SendFrame) and action.port in self.state.loans.borrowed:
+            return replace(action, fenced=False)
+        return action
 
 
 # ---- status ------------------------------------------------------------------------------------------
@@ -495,7 +564,7 @@ def status(state: NodeState, now: Ns) -> Mapping[str, object]:
     """The core's share of ``flexhactl status``, ready for JSON.
 
     Keys: role, term, since_s, ready, out_of_service, alarms, wire, handover, incarnation, peer, tracking,
-    damping, conduit, vrrp, sync.
+    damping, lending, conduit, vrrp, sync.
     """
     return {
         "role": state.role.role.name,
@@ -510,6 +579,7 @@ def status(state: NodeState, now: Ns) -> Mapping[str, object]:
         "peer": _peer_status(state.liveness, now),
         "tracking": _tracking_status(state),
         "damping": _damping_status(state.role, now),
+        "lending": {"lent": sorted(state.loans.lent), "borrowed": sorted(state.loans.borrowed)},
         "conduit": {
             "on": state.conduit.on,
             "term": state.conduit.term,

@@ -11,7 +11,8 @@ both nodes know of the other's doubt before either gives its role away for it.
 
 The peer would do better with the role if its score is higher, so that it would not come back at once, and if
 for each side, inside and outside, on which a port is usable here, one is usable there: a move from a node
-that has only its LAN to one that has only its WAN gains nothing. A port of weight 0 moves nothing.
+that has only its LAN to one that has only its WAN gains nothing. A port of weight 0 moves nothing, nor
+does an inside that is lost whole: it is lent (``lend``).
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class TrackedPort:
     """What it adds to the score while it is usable."""
     up_ms: int
     """So long it must be whole before it counts as usable again."""
+    lendable: bool = True
+    """The peer can speak for its virtual router (``lend``): routers are not led there in another way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,8 @@ def score(ports: tuple[TrackedPort, ...], usable: frozenset[str]) -> int:
 def is_better(ports: tuple[TrackedPort, ...], *, here: frozenset[str], there: frozenset[str]) -> bool:
     """Whether the role would do better there. The arguments after the first are usable ports."""
     sides_here, sides_there = ({p.inside for p in ports if p.name in usable} for usable in (here, there))
-    return sides_here <= sides_there and score(ports, there) > score(ports, here)
+    lent = frozenset(p.name for p in ports if p.inside and p.lendable and True not in sides_here)
+    return sides_here <= sides_there and score(ports, there - lent) > score(ports, here)
 
 
 def _record(event: str, port: str, *, up: bool) -> Record:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
@@ -299,13 +299,22 @@ class Fastpath:
         _ensure(clib.fp_fence_read(self._dp, role, term), "fp_fence_read")
         return Fence(role=int(role[0]), term=int(term[0]))
 
-    def set_conduit(self, *, on: bool, term: int = 0, vmac_ports: Sequence[int] = ()) -> None:
+    def set_conduit(
+        self,
+        *,
+        on: bool,
+        term: int = 0,
+        vmac_ports: Iterable[int] = (),
+        borrowed: Iterable[int] = (),
+        lent: Iterable[int] = (),
+    ) -> None:
         """Hand what is to be routed over to the peer, ACTIVE in ``term``.
 
-        On ``vmac_ports`` that goes for what is sent to the virtual MAC address, too.
+        On ``vmac_ports`` that goes for what is sent to the virtual MAC address, too; on ``borrowed`` ports
+        we answer ARP for the peer; on ``lent`` ones the peer does for us.
         """
-        ports = sum(1 << port for port in vmac_ports)
-        _ensure(clib.fp_conduit_set(self._dp, int(on), term, ports), "fp_conduit_set")
+        masks = [sum(1 << port for port in ports) for ports in (vmac_ports, borrowed, lent)]
+        _ensure(clib.fp_conduit_set(self._dp, int(on), term, *masks), "fp_conduit_set")
 
     def conduit_stats(self, worker: int) -> ConduitStats:
         """Packets to and from the peer, of one worker."""

@@ -166,6 +166,8 @@ class HeartbeatFlag(IntFlag):
     WAN_UP = 8
     HUNG = 16
     PROBE = 32
+    LAN_LENT = 64
+    WAN_LENT = 128
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,9 @@ import gc
 import os
 import secrets
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 from flexha.config.derive import (
@@ -33,6 +34,7 @@ from flexha.config.derive import (
     node_plan,
 )
 from flexha.config.schema import Config, NodeName
+from flexha.core.actions import SetConduit
 from flexha.core.events import PortChanged, Role, SayKeys, Started, StopRequested
 from flexha.errors import EXIT_OK, EXIT_RUNTIME, StartError
 from flexha.fastpath import Fastpath, FastpathError, HeartbeatFlag
@@ -80,6 +82,16 @@ from flexha.version import flexha_version
 STOP_TIMEOUT_S = 5.0
 """For all goodbyes; then the daemon ends without them."""
 STATUS_INTERVAL_S = 1.0
+
+
+def _set_conduit(fastpath: Fastpath, names: Sequence[str], action: SetConduit) -> None:
+    fastpath.set_conduit(
+        on=action.on,
+        term=action.term,
+        vmac_ports=map(names.index, action.taken),
+        borrowed=map(names.index, action.borrowed),
+        lent=map(names.index, action.lent),
+    )
 
 
 def draw(incarnation: int, mac_key: bytes | None) -> Draw:
@@ -293,6 +305,7 @@ class Daemon:
             self._on_stop,
             role_set,
             lambda ports: mirror.set_by_peer(frozenset(map(plan.port_names.index, ports))),
+            partial(_set_conduit, fastpath, plan.port_names),
             rotation,
         )
 

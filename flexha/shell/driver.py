@@ -105,6 +105,7 @@ class Hands:
     stop: Callable[[], None]
     role_set: Callable[[Role, Term], None]
     ways_set: Callable[[frozenset[str]], None]
+    conduit_set: Callable[[SetConduit], None]
     rotation: Rotation | None = None
 
 
@@ -308,8 +309,8 @@ class Driver:
                 self._set_role(action)
             case SetWays(by_peer):
                 hands.ways_set(by_peer)
-            case SetConduit(on, term):
-                hands.fastpath.set_conduit(on=on, term=term)
+            case SetConduit():
+                hands.conduit_set(action)
             case SetPorts():
                 hands.heartbeat.set_ports(action)
             case SetWires(mode):

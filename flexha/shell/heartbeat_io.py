@@ -114,10 +114,12 @@ class HeartbeatIo:
             self._fastpath.burst_pulse()
 
     def set_ports(self, action: SetPorts) -> None:
-        """Tell the peer at once on which sides we have a usable port."""
+        """Tell the peer at once on which sides we have a usable port, or one that is lent."""
         self._ports_up = HeartbeatFlag(0)
         for port in action.up:
             self._ports_up |= self._sides[port]
+        for port in action.lent:
+            self._ports_up |= _lent(self._sides[port])
         self.perform(replace(self._said, burst=True))
 
     def line_status(self) -> dict[str, object]:
@@ -148,8 +150,13 @@ def peer_info(peer: Peer, sides: Mapping[str, HeartbeatFlag]) -> PeerInfo | None
         bye=bool(peer.flags & HeartbeatFlag.BYE),
         priority=peer.priority,
         ports_up=frozenset(port for port, side in sides.items() if peer.flags & side),
+        lent=frozenset(port for port, side in sides.items() if peer.flags & _lent(side)),
         hung=bool(peer.flags & HeartbeatFlag.HUNG),
     )
+
+
+def _lent(side: HeartbeatFlag) -> HeartbeatFlag:
+    return HeartbeatFlag.LAN_LENT if side is HeartbeatFlag.LAN_UP else HeartbeatFlag.WAN_LENT
 
 
 def hangs(hung: Hang) -> frozenset[str]:

@@ -86,6 +86,7 @@ def families(inspector: Inspector) -> list[Metric]:
         *_sync(inspector, status),
         *_paths(status),
         *_tracking(status["tracking"]),
+        _lending(status),
         *_next_hops(inspector),
         *_damping(status["damping"]),
         _control(inspector.counters.values()),
@@ -119,6 +120,19 @@ def _alarms(shown: Any) -> Metric:
     for known in TEXTS:
         alarm.add_metric([known], float(known in names))
     return alarm
+
+
+def _lending(status: Any) -> Metric:
+    ports = status["tracking"]["ports"]
+    loans = GaugeMetricFamily(
+        "flexha_port_loan",
+        "1 while the peer stands in for this node on a port (lent), or this node for the peer (borrowed)",
+        labels=["port", "loan"],
+    )
+    for loan, now in status["lending"].items():
+        for port in ports:
+            loans.add_metric([port, loan], float(port in now))
+    return loans
 
 
 def _lease(lease: Any) -> Iterable[Metric]:

@@ -82,6 +82,7 @@ DRAIN_MS = 4
 """How often the shell looks into the events ring."""
 
 
+LENT = {"lan": heartbeat_wire.FLAG_LAN_LENT, "wan": heartbeat_wire.FLAG_WAN_LENT}
 SIDES = {"lan": heartbeat_wire.FLAG_LAN_UP, "wan": heartbeat_wire.FLAG_WAN_UP}
 """How heartbeats tell the usable ports."""
 
@@ -133,6 +134,7 @@ class Pulse:
     ready: bool = False
     bye: bool = False
     ports_up: frozenset[str] = frozenset(SIDES)
+    lent: frozenset[str] = frozenset()
     peer: Heartbeat | None = None
     reported: object = None
     retired: int = 0
@@ -295,8 +297,8 @@ class Process:
                 self.conduit = action
             case SetWays():
                 self.ways = action
-            case SetPorts(up):
-                self.pulse.ports_up = up
+            case SetPorts(up, lent):
+                self.pulse.ports_up, self.pulse.lent = up, lent
                 self._send_heartbeats()
             case SendFrame(port, frame, fenced):
                 if not fenced or fastpath.fence.is_active:
@@ -414,7 +416,8 @@ class Process:
                 role=self.fastpath.fence.role,
                 flags=heartbeat_wire.FLAG_READY * self.pulse.ready
                 | heartbeat_wire.FLAG_BYE * self.pulse.bye
-                | sum(SIDES[port] for port in self.pulse.ports_up),
+                | sum(SIDES[port] for port in self.pulse.ports_up)
+                | sum(LENT[port] for port in self.pulse.lent),
                 pair_id=0,
                 interval_ms=self.cfg.interval_ms,
                 incarnation=self.incarnation,
@@ -453,7 +456,8 @@ class Process:
         if known is None or beat.t_ns >= known.t_ns:
             self.pulse.peer = beat
             ports_up = frozenset(port for port, flag in SIDES.items() if beat.flags & flag)
-            info = replace(beat.peer_info, ports_up=ports_up)
+            lent = frozenset(port for port, flag in LENT.items() if beat.flags & flag)
+            info = replace(beat.peer_info, ports_up=ports_up, lent=lent)
             if info != self.pulse.reported:
                 self.pulse.reported = info
                 self.post(PeerHeard(info))

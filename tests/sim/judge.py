@@ -4,7 +4,10 @@
 Invariants of every step:
   reign       no term is ever reigned in twice; a term is on disk before it is used, and grows
   fence       two ACTIVE fences that can hear each other are one again within ``DUAL_MS``
-  switches    with healthy ports, the switches send to the one open fence within ``MISLED_MS``
+  switches    with healthy ports, the switches send to the one open fence within ``MISLED_MS``; no port
+              was lent of late
+  voices      two nodes that can hear each other do not both speak for one virtual MAC for ``DUAL_MS``;
+              a lender is silent
   ready       a node calls itself ready only when PASSIVE and its last import is complete
   bounded     the window of unacknowledged batches, and the busy loop that a past deadline would be
   digests     both tables differ at a place in the stream only if somebody has flipped a bit there
@@ -64,6 +67,8 @@ class Judge:
         self._alone: tuple[Process, Ns] | None = None
         """The only node whose fence is open, and since when."""
         self._ports_healthy_since: Ns | None = None
+        self._lent_at: Ns | None = None
+        self._two_voices_since: Ns | None = None
         self._parked: list[tuple[Process, Ns] | None] = [None, None]
         """By node: whose wires are parked, and since when."""
         self._vacant_since: Ns | None = None
@@ -158,6 +163,7 @@ class Judge:
         reigning = [p for p in running if p.fastpath.fence.is_active]
         self._check_vacancy(running, is_vacant=not reigning)
         is_stalled = any(p.is_stalled for p in running)
+        self._check_voices([] if is_stalled else running)
         self._check_dual(len(reigning) == 2 and not is_stalled)
         self._check_switches(reigning[0] if len(reigning) == 1 and not is_stalled else None)
 
@@ -213,6 +219,26 @@ class Judge:
         elif self.now - self._dual_since > ms(DUAL_MS):
             raise SimulationError("two ACTIVE nodes hear each other and both stay")
 
+    def _check_voices(self, running: list[Process]) -> None:
+        """Who speaks for a virtual router: who reigns and has not lent it, and who has borrowed it."""
+        if any(process.state.loans.told for process in running):
+            self._lent_at = self.now
+        voices = [self._voices(process) for process in running]
+        two = len(voices) == 2 and voices[0] & voices[1] and self.world.network.has_healthy_path()
+        if not two:
+            self._two_voices_since = None
+        elif self._two_voices_since is None:
+            self._two_voices_since = self.now
+        elif self.now - self._two_voices_since > ms(DUAL_MS):
+            raise SimulationError(f"two nodes speak for one virtual MAC: {voices}")
+
+    @staticmethod
+    def _voices(process: Process) -> frozenset[str]:
+        loans, reigns = process.state.loans, process.fastpath.fence.is_active
+        wired = frozenset(name for name, link in process.state.tracks.links.items() if link.wire)
+        spoken = frozenset(process.state.routers) - loans.lent if reigns else loans.borrowed
+        return spoken & wired
+
     def _check_switches(self, alone: Process | None) -> None:
         """Frames of a node that reigns no more may mislead the switches; not for long."""
         if alone is None:
@@ -228,6 +254,8 @@ class Judge:
         process, since = self._alone
         if since < self._ports_healthy_since:  # it announced itself into a faulty wire: the next advert tells
             since = Ns(self._ports_healthy_since + centiseconds(process.cfg.adver_int_cs))
+        if self._lent_at is not None:  # it was announced again when it was handed back
+            since = max(since, Ns(self._lent_at + centiseconds(process.cfg.adver_int_cs)))
         if self.now <= since + ms(MISLED_MS):
             return
         for port, switch in self.world.network.switches.items():

@@ -59,6 +59,7 @@ from flexha.core.actions import (
     SendFrame,
     SendSync,
     SetCommit,
+    SetConduit,
     SetPorts,
     SetPulse,
     SetRole,
@@ -173,8 +174,11 @@ class Stage(World):
                     return []
                 self._pulses[process.index] = (ready, bye)
                 return [f"pulse ready={ready} bye={bye}"]
-            case SetPorts(up):
-                return [f"ports {' '.join(sorted(up)) or 'none'}"]
+            case SetPorts(up, lent):
+                loans = f", lent {' '.join(sorted(lent))}" if lent else ""
+                return [f"ports {' '.join(sorted(up)) or 'none'}{loans}"]
+            case SetConduit(taken=taken, borrowed=borrowed) if taken:
+                return [f"conduit of {' '.join(sorted(taken))}{', borrowed' if borrowed else ''}"]
             case SendFrame(port, frame, _):
                 return told_frame(port, frame, announced=announced)
             case SendSync(data):

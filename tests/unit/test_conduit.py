@@ -9,6 +9,7 @@ from flexha.core import conduit
 from flexha.core.actions import SetConduit
 from flexha.core.events import PeerInfo, Role
 from flexha.core.heartbeat import Liveness, Path
+from flexha.core.lend import NONE
 from flexha.units import Term
 
 
@@ -27,7 +28,7 @@ def liveness(role: Role = Role.ACTIVE, *, alive: bool = True, xc: bool = True) -
 
 @pytest.mark.parametrize("role", [Role.JOINING, Role.PASSIVE, Role.MAINTENANCE, Role.FAULT])
 def test_whoever_is_not_active_hands_over(role: Role) -> None:
-    assert conduit.wanted(role, liveness(), conduit.OFF) == SetConduit(on=True, term=Term(4))
+    assert conduit.wanted(role, liveness(), NONE, conduit.OFF) == SetConduit(on=True, term=Term(4))
 
 
 @pytest.mark.parametrize(
@@ -43,17 +44,17 @@ def test_whoever_is_not_active_hands_over(role: Role) -> None:
     ids=["active", "init", "peer-passive", "peer-dead", "no-xc", "no-peer"],
 )
 def test_nothing_is_handed_over(role: Role, peer: Liveness) -> None:
-    assert conduit.wanted(role, peer, conduit.OFF) == conduit.OFF
+    assert conduit.wanted(role, peer, NONE, conduit.OFF) == conduit.OFF
 
 
 def test_what_lands_here_while_the_peer_hands_over_waits_at_the_peer() -> None:
     """It does not read the conduit then, and sends it back. Spec: B3, R8."""
     on = SetConduit(on=True, term=Term(4))
-    assert conduit.wanted(Role.PASSIVE, liveness(Role.JOINING), on) == on
-    assert conduit.wanted(Role.ACTIVE, liveness(Role.JOINING), on) == conduit.OFF
-    assert conduit.wanted(Role.PASSIVE, liveness(Role.JOINING, alive=False), on) == conduit.OFF
+    assert conduit.wanted(Role.PASSIVE, liveness(Role.JOINING), NONE, on) == on
+    assert conduit.wanted(Role.ACTIVE, liveness(Role.JOINING), NONE, on) == conduit.OFF
+    assert conduit.wanted(Role.PASSIVE, liveness(Role.JOINING, alive=False), NONE, on) == conduit.OFF
     for not_this in (conduit.OFF, SetConduit(on=True, term=Term(2))):
-        assert conduit.wanted(Role.PASSIVE, liveness(Role.JOINING), not_this) == conduit.OFF
+        assert conduit.wanted(Role.PASSIVE, liveness(Role.JOINING), NONE, not_this) == conduit.OFF
 
 
 PORTS = ("lan", "wan")
@@ -87,4 +88,4 @@ PORTS = ("lan", "wan")
 def test_the_peer_stands_in_for_ports_that_only_it_has(
     role: Role, usable: set[str], peer: Liveness, by_peer: set[str]
 ) -> None:
-    assert conduit.ways(role, PORTS, frozenset(usable), peer).by_peer == by_peer
+    assert conduit.ways(role, PORTS, frozenset(usable), peer, NONE).by_peer == by_peer

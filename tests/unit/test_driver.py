@@ -105,7 +105,7 @@ def run(
         under_test.hands = Hands(
             part, part, part, part, part, part, part, part, History("a"), Counters(), hand.did.append,
             lambda: hand.did.append("stopped"), lambda *_: None,
-            lambda ports: hand.did.append(("ways", ports)), part,
+            lambda ports: hand.did.append(("ways", ports)), hand.did.append, part,
         )  # fmt: skip
         try:
             await story(under_test, core, hand, fatal)
@@ -150,7 +150,7 @@ EVERY_ACTION: list[tuple[act.Action, object]] = [
     (act.SetWires(ev.Wires.PARK), ("set", ev.Wires.PARK)),
     (act.SetPulse(ready=True), act.SetPulse(ready=True)),
     (act.SetPorts(frozenset({"wan"})), act.SetPorts(frozenset({"wan"}))),
-    (act.SetConduit(on=True, term=Term(3)), ("set_conduit", True, 3)),
+    (act.SetConduit(on=True, term=Term(3)), act.SetConduit(on=True, term=Term(3))),
     (act.SetWays(frozenset({"wan"})), ("ways", frozenset({"wan"}))),
     (act.SendFrame("wan", b"x"), act.SendFrame("wan", b"x")),
     (act.SendSync(b"y"), ("send", b"y")),

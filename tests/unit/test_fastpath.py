@@ -189,6 +189,31 @@ def test_passive_forwards_nothing(passive: Fastpath) -> None:
     ]
 
 
+def test_a_borrower_answers_arp_and_passes_the_rest_on(passive: Fastpath) -> None:
+    """For the port that it stands in for, unfenced, in the virtual router's name. Spec: R8."""
+    request = packets.arp_request(packets.CLIENTS[0], packets.LAN_VIP)
+    passive.set_conduit(on=True, term=4, vmac_ports=(LAN,), borrowed=(LAN,))
+    packet, answer = passive.test_step([DNS.from_lan(), request], port=LAN, now_ns=NOW)
+    vmac = DNS.from_lan()[:6]
+    assert (packet.out, packet.verdict) == (Out.CONDUIT, "conduit_to")
+    assert (answer.out, answer.verdict, answer.fenced) == (Out.WIRE, "arp_vip", False)
+    assert (answer.data[6:12], answer.data[22:28]) == (vmac, vmac)
+    passive.set_conduit(on=True, term=4, vmac_ports=(LAN,))  # it has given it back
+    packet, silence = passive.test_step([DNS.from_lan(), request], port=LAN, now_ns=NOW)
+    assert (packet.out, silence.verdict) == (Out.CONDUIT, "arp_vip_not_active")
+
+
+def test_a_lender_is_silent_on_its_port(active: Fastpath) -> None:
+    """Spec: R8."""
+    active.set_conduit(on=False, lent=(LAN,))
+    request = packets.arp_request(packets.CLIENTS[0], packets.LAN_VIP)
+    (silence,) = active.test_step([request], port=LAN, now_ns=NOW)
+    assert (silence.out, silence.verdict) == (Out.NONE, "arp_vip_not_active")
+    active.set_conduit(on=False)
+    (answer,) = active.test_step([request], port=LAN, now_ns=NOW)
+    assert (answer.out, answer.verdict, answer.fenced) == (Out.WIRE, "arp_vip", True)
+
+
 # ---- frames ------------------------------------------------------------------------------------------
 def test_forward_and_return(active: Fastpath) -> None:
     """Spec: R6, R7, R12."""

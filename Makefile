@@ -25,8 +25,8 @@ LAB    := $(BIN)/python netns-lab/lab.py
 
 # What the targets run besides Python and C; one list each, so that nobody installs more than needed.
 PACKAGES_LAB   := iproute2 iputils-ping nftables nginx curl
-PACKAGES_ROUTED := $(PACKAGES_LAB) frr
-PACKAGES_TEST  := $(PACKAGES_ROUTED) procps libpcap0.8 tshark keepalived bird2 systemd-container debootstrap
+PACKAGES_ROUTED := $(PACKAGES_LAB) frr keepalived
+PACKAGES_TEST  := $(PACKAGES_ROUTED) procps libpcap0.8 tshark bird2 systemd-container debootstrap
 PACKAGES_BENCH := iproute2 iputils-ping nftables iperf3 conntrackd
 PACKAGES_FUZZ  := clang-14 libclang-rt-14-dev
 

@@ -22,6 +22,7 @@ import scenarios_routed
 import scenarios_stall
 import scenarios_steady
 import scenarios_storm
+import scenarios_vrrp
 import topo
 from failover import shown, timers
 from rich.console import Console
@@ -41,6 +42,7 @@ ALL: tuple[Scenario, ...] = (
     *scenarios_stall.SCENARIOS,
     *scenarios_planned.SCENARIOS,
     *scenarios_storm.SCENARIOS,
+    *scenarios_vrrp.SCENARIOS,
 )
 ON_DEMAND = (scenarios_steady.SOAK,)
 """Played only when they are named."""

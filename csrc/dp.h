@@ -48,6 +48,7 @@ static inline uint32_t dp_left_worker(const struct dp_left *left)
  * @fibs:           next hops, the newest snapshot first
  * @policies:       rules, the newest snapshot first
  * @fib_generation: of the newest one of @fibs
+ * @fib_owed:       a worker has not taken that one
  * @inject_lost:    frames that found the ring full
  * @capture:        the one that runs, or waits to be freed; NULL
  * @capture_off:    no worker knows of @capture any more
@@ -62,6 +63,7 @@ struct fp_dp {
 	struct snapshot *fibs;
 	struct snapshot *policies;
 	uint32_t fib_generation;
+	bool fib_owed;
 	uint64_t inject_lost;
 	struct capture *capture;
 	bool capture_off;

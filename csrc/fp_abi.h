@@ -441,7 +441,7 @@ enum fp_pulse_kind {
 	FP_PULSE_FENCED,          /* a higher term was heard while ACTIVE: C has fenced us already */
 	FP_PULSE_DEAD,            /* silence has confirmed a suspicion: all paths are silent from now on */
 	FP_PULSE_REFUTED,         /* the peer has answered one: path says where */
-	FP_PULSE_HUNG,            /* a part of this node hangs: see hung */
+	FP_PULSE_HUNG,            /* a part of this node hangs, or moves again: see hung, what hangs by now */
 	FP_PULSE_LEASE,           /* ACTIVE, it was away, and asked whether it may go on: stall_us, asked_us, answered; once a second at most */
 	FP_PULSE_DIED             /* the life line has ended (lifeline.h): the peer is proven dead, all paths are silent from now on */
 };
@@ -688,7 +688,7 @@ enum fp_wires {           /* what the workers do with the wires' queues */
 };
 int fp_wires_set(fp_dp *dp, uint32_t mode); /* enum fp_wires; returns at once */
 int fp_wires_settled(const fp_dp *dp); /* 1: PARK: nothing that was read waits; PASS_ON: what waited has gone; the eventfd tells when that becomes true */
-int fp_set_role(fp_dp *dp, uint32_t role, uint64_t term); /* returns once all workers obey; -ESTALE for an older term */
+int fp_set_role(fp_dp *dp, uint32_t role, uint64_t term); /* returns once all workers obey; -ESTALE for an older term; -ETIMEDOUT: it is set, but a worker hangs */
 int fp_fence_read(const fp_dp *dp, uint32_t *role, uint64_t *term);
 
 /* ---- conduit: what lands on a node that is not ACTIVE goes to the one that is ---- */
@@ -709,6 +709,11 @@ int fp_pulse_stats(const fp_dp *dp, struct fp_path_stats *out, uint32_t n_paths)
 int fp_lease_read(const fp_dp *dp, struct fp_lease_stats *out);
 int fp_line_read(const fp_dp *dp, struct fp_line_stats *out);
 
+/*
+ * Of a worker that hangs by what the pulse thread has seen (fp_lease_stats.hung) nobody waits: calls that ask workers
+ * return -ETIMEDOUT, and the others may have done what was asked. Without such a sight they wait for 2 s.
+ */
+
 /* ---- one eventfd for everything that waits to be drained: written when a queue was empty, so drain until less than asked for comes ---- */
 int fp_events_fd(const fp_dp *dp);
 int fp_punts_drain(fp_dp *dp, struct fp_punt *out, uint32_t cap);
@@ -716,10 +721,10 @@ int fp_inject(fp_dp *dp, uint32_t port, const uint8_t *frame, uint32_t len, uint
 
 /* ---- next hops: an immutable snapshot, swapped between bursts ---- */
 int fp_fib_commit(fp_dp *dp, const struct fp_route *routes, uint32_t n_routes,
-		  const struct fp_neigh *neighs, uint32_t n_neighs);
+		  const struct fp_neigh *neighs, uint32_t n_neighs); /* -ETIMEDOUT: to be said again */
 
 /* ---- policy: an immutable snapshot, swapped between bursts; before the first one everything may go out ---- */
-int fp_policy_commit(fp_dp *dp, const struct fp_policy_cfg *cfg, struct fp_error *err);
+int fp_policy_commit(fp_dp *dp, const struct fp_policy_cfg *cfg, struct fp_error *err); /* -EBUSY while a worker hangs */
 int fp_policy_review(fp_dp *dp, struct fp_cursor *cur, uint32_t budget, uint32_t *closed); /* look at so many sessions again, and close what is no longer allowed: added to closed; -EPERM unless ACTIVE */
 int fp_session_log_drain(fp_dp *dp, struct fp_session_log *out, uint32_t cap);
 int fp_pools_read(fp_dp *dp, struct fp_pool_use *out, uint32_t cap); /* by pool; count */

@@ -384,6 +384,9 @@ int fp_fib_commit(fp_dp *dp, const struct fp_route *routes, uint32_t n_routes, c
 	size = n_routes > FIB_ROUTES_MAX ? 0 : fib_mem_size(n_routes + FP_PORTS_MAX, n_neighs);
 	if (size == 0)
 		return -E2BIG;
+	if (dp->fib_owed &&
+	    plane_hangs(&dp->plane)) /* what it might read is kept: it must not become ever more */
+		return -ETIMEDOUT;
 	block = dp_push_snapshot(&dp->fibs, size);
 	if (!block)
 		return -ENOMEM;
@@ -400,6 +403,7 @@ int fp_fib_commit(fp_dp *dp, const struct fp_route *routes, uint32_t n_routes, c
 	/* A worker that did not answer may still read an older snapshot: keep them for the next commit. */
 	if (rc == 0)
 		dp_free_snapshots(&block->older);
+	dp->fib_owed = rc != 0;
 	return rc;
 }
 

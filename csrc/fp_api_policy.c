@@ -3,6 +3,7 @@
  * fp_api_policy.c - the boundary: rules, forwards, review, and what rules have decided
  */
 #include <errno.h>
+#include <stdio.h>
 
 #include "dp.h"
 #include "policy.h"
@@ -21,6 +22,10 @@ int fp_policy_commit(fp_dp *dp, const struct fp_policy_cfg *cfg, struct fp_error
 	rc = validate_policy(cfg, &dp->cfg, err);
 	if (rc)
 		return rc;
+	if (plane_hangs(&dp->plane)) {
+		snprintf(err->text, sizeof(err->text), "a worker hangs, and would not obey");
+		return -EBUSY;
+	}
 	block = dp_push_snapshot(&dp->policies, policy_mem_size(cfg, dp->cfg.n_workers));
 	if (!block)
 		return -ENOMEM;

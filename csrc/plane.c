@@ -7,7 +7,7 @@
 
 #include "plane.h"
 
-enum { ASK_TIMEOUT_S = 2, TELL_TRIES = 5 };
+enum { ASK_TIMEOUT_S = 2, TELL_TRIES = 5, LOOK_MS = 50 };
 
 /* ---- asking ---- */
 
@@ -18,14 +18,37 @@ static void post(struct worker *w, const struct request *req)
 	doorbell_ring(&w->bell);
 }
 
-/* Wait until @answered is posted; false when the time is over. */
-static bool wait_answer(struct plane *pl, const struct timespec *deadline)
+static bool worker_hangs(const struct plane *pl, uint32_t worker)
 {
-	while (sem_clockwait(&pl->answered, CLOCK_MONOTONIC, deadline)) {
-		if (errno != EINTR)
+	return pl->pulse && pulse_hung_workers(pl->pulse) >> worker & 1;
+}
+
+bool plane_hangs(const struct plane *pl)
+{
+	return pl->pulse && pulse_hung_workers(pl->pulse) != 0;
+}
+
+static bool is_later(const struct timespec *a, const struct timespec *b)
+{
+	return a->tv_sec != b->tv_sec ? a->tv_sec > b->tv_sec : a->tv_nsec > b->tv_nsec;
+}
+
+/* Wait until @answered is posted; false when the time is over, or the worker hangs. */
+static bool wait_answer(struct plane *pl, uint32_t worker, const struct timespec *deadline)
+{
+	for (;;) {
+		struct timespec look;
+
+		clock_gettime(CLOCK_MONOTONIC, &look);
+		look.tv_nsec += LOOK_MS * (long)NS_PER_MS;
+		look.tv_sec += look.tv_nsec / (long)NS_PER_S;
+		look.tv_nsec %= (long)NS_PER_S;
+		if (sem_clockwait(&pl->answered, CLOCK_MONOTONIC,
+				  is_later(&look, deadline) ? deadline : &look) == 0)
+			return true;
+		if (errno == ETIMEDOUT && (is_later(&look, deadline) || worker_hangs(pl, worker)))
 			return false;
 	}
-	return true;
 }
 
 static struct timespec ask_deadline(void)
@@ -47,7 +70,7 @@ static int await(struct worker *w, const struct timespec *deadline)
 		struct timespec later = *deadline;
 
 		later.tv_sec += (time_t)patience;
-		if (wait_answer(w->plane, &later))
+		if (wait_answer(w->plane, w->index, &later))
 			continue;
 		if (atomic_compare_exchange_strong(&mb->state, &posted, MAILBOX_IDLE))
 			return -ETIMEDOUT;
@@ -66,7 +89,9 @@ int plane_ask(struct plane *pl, uint32_t worker, struct request *req, uint64_t n
 	int rc;
 
 	pthread_mutex_lock(&pl->asking);
-	if (pl->running) {
+	if (pl->running && worker_hangs(pl, worker)) {
+		rc = -ETIMEDOUT;
+	} else if (pl->running) {
 		deadline = ask_deadline();
 		post(w, req);
 		rc = await(w, &deadline);
@@ -82,17 +107,25 @@ int plane_ask(struct plane *pl, uint32_t worker, struct request *req, uint64_t n
 int plane_ask_all(struct plane *pl, const struct request *req, uint64_t now_ns)
 {
 	struct timespec deadline;
+	uint32_t asked = 0;
 	int sum = 0, error = 0;
 
 	pthread_mutex_lock(&pl->asking);
 	deadline = ask_deadline();
-	for (uint32_t i = 0; i < pl->n_workers && pl->running; i++)
+	for (uint32_t i = 0; i < pl->n_workers && pl->running; i++) {
+		if (worker_hangs(pl, i))
+			continue;
 		post(&pl->workers[i], req);
+		asked |= 1u << i;
+	}
 	for (uint32_t i = 0; i < pl->n_workers; i++) {
 		struct request own = *req;
-		int rc = pl->running ? await(&pl->workers[i], &deadline)
-				     : worker_execute(&pl->workers[i], &own, now_ns);
+		int rc = -ETIMEDOUT;
 
+		if (!pl->running)
+			rc = worker_execute(&pl->workers[i], &own, now_ns);
+		else if (asked >> i & 1)
+			rc = await(&pl->workers[i], &deadline);
 		if (rc < 0 && error == 0)
 			error = rc;
 		sum += rc;
@@ -105,8 +138,11 @@ int plane_tell_all(struct plane *pl, const struct request *req, uint64_t now_ns)
 {
 	int rc = -ETIMEDOUT;
 
-	for (uint32_t i = 0; i < TELL_TRIES && rc == -ETIMEDOUT; i++)
+	for (uint32_t i = 0; i < TELL_TRIES && rc == -ETIMEDOUT; i++) {
 		rc = plane_ask_all(pl, req, now_ns);
+		if (plane_hangs(pl))
+			break;
+	}
 	return rc;
 }
 
@@ -141,7 +177,7 @@ static int await_role(struct plane *pl, uint64_t wanted)
 		while (atomic_load(&pl->workers[i].obeyed) != wanted) { /* pairs with worker_obey_fence() */
 			if (fence_read(&pl->fence) != wanted)
 				return -ESTALE;
-			if (!wait_answer(pl, &deadline))
+			if (!wait_answer(pl, i, &deadline))
 				return -ETIMEDOUT;
 		}
 	}

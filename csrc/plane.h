@@ -93,9 +93,18 @@ void plane_stop(struct plane *pl);
 
 /**
  * plane_set_role() - Set the fence; returns once every worker obeys it
- * Return: 0, -ESTALE (fence_set(), or fenced by the pulse thread meanwhile) or -ETIMEDOUT.
+ * Return: 0, -ESTALE (fence_set(), or fenced by the pulse thread meanwhile) or -ETIMEDOUT: the fence is set, and a
+ * worker that has not been seen to obey it will before it handles another frame.
  */
 int plane_set_role(struct plane *pl, uint32_t role, uint64_t term, uint64_t now_ns);
+
+/*
+ * Asking: nobody waits for a worker that hangs by what the pulse thread has seen (progress.h). It is not asked, or
+ * asked no more, and the answer is -ETIMEDOUT at once; without that it is after ASK_TIMEOUT_S.
+ */
+
+/* plane_hangs() - Does any worker hang? */
+bool plane_hangs(const struct plane *pl);
 
 /**
  * plane_ask() - Let one worker carry out a request; inline while no thread runs
@@ -113,7 +122,7 @@ int plane_ask_all(struct plane *pl, const struct request *req, uint64_t now_ns);
  * plane_tell_all() - plane_ask_all() of what all workers must agree about, and may do twice
  *
  * Asks again whoever has not answered in time: half of them may have done it, and cannot undo it.
- * Return: as plane_ask_all(); -ETIMEDOUT after TELL_TRIES: the workers disagree, and this process must end.
+ * Return: as plane_ask_all(); -ETIMEDOUT after TELL_TRIES, or once a worker hangs: the workers disagree.
  */
 int plane_tell_all(struct plane *pl, const struct request *req, uint64_t now_ns);
 

@@ -299,17 +299,16 @@ static void report_lease(struct pulse *p, uint64_t now_ns)
 static void report_hang(struct pulse *p, uint64_t now_ns)
 {
 	const uint32_t hung = (uint32_t)counter_read(&p->hung);
+	const uint32_t workers = atomic_load_explicit(&p->hung_workers, memory_order_relaxed);
 	const struct fp_pulse_event what = {
 		.t_ns = now_ns,
 		.kind = FP_PULSE_HUNG,
 		.peer = p->peer,
 		.hung = hung | (p->yielded ? FP_HUNG_YIELDED : 0),
-		.worker = p->hung_worker,
+		.worker = hung & FP_HUNG_WORKER ? (uint32_t)__builtin_ctz(workers) : 0,
 	};
 
-	if (!p->yielded && (hung & ~p->hung_told) == 0)
-		p->hung_told = hung;
-	else if (submit(p, &what)) {
+	if ((p->yielded || hung != p->hung_told) && submit(p, &what)) {
 		p->hung_told = hung;
 		p->yielded = false;
 	}
@@ -426,15 +425,15 @@ static bool peer_may_take_over(const struct pulse *p)
 
 static void look_for_hangs(struct pulse *p, uint64_t now_ns)
 {
-	uint32_t hung = control_hangs(p, now_ns) ? FP_HUNG_CONTROL : 0;
+	uint32_t hung = control_hangs(p, now_ns) ? FP_HUNG_CONTROL : 0, workers = 0;
 
 	for (uint32_t i = 0; i < p->n_rx; i++) {
-		if (!worker_hangs(p, i, now_ns))
-			continue;
-		if (!(hung & FP_HUNG_WORKER))
-			p->hung_worker = i;
-		hung |= FP_HUNG_WORKER;
+		if (worker_hangs(p, i, now_ns))
+			workers |= 1u << i;
 	}
+	if (workers)
+		hung |= FP_HUNG_WORKER;
+	atomic_store_explicit(&p->hung_workers, workers, memory_order_relaxed); /* pulse_hung_workers() */
 	counter_set(&p->hung, hung);
 	if (hung && peer_may_take_over(p) && fence_yield(p->fence)) {
 		p->yielded = true;

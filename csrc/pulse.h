@@ -162,7 +162,7 @@ struct pulse_heard {
  * @control:           whether control does
  * @worker:            whether each worker does
  * @hung:              of enum fp_hung, now
- * @hung_worker:       the first one
+ * @hung_workers:      which ones, a bit each; control and a channel's thread read it
  * @hung_told:         of @hung, what control knows
  * @yielded:           the fence was lowered because of it, and control is to know
  * @xc:                the cross-connect's carrier
@@ -208,7 +208,8 @@ struct pulse {
 	struct pulse_worker workers[FP_WORKERS_MAX];
 	struct progress control, worker[FP_WORKERS_MAX];
 	counter hung;
-	uint32_t hung_worker, hung_told;
+	_Atomic uint32_t hung_workers;
+	uint32_t hung_told;
 	bool yielded;
 	struct xc_watch xc;
 	struct ring rx[FP_WORKERS_MAX];
@@ -266,6 +267,12 @@ int pulse_keys(struct pulse *p, const uint8_t (*keys)[SIPHASH_KEY_LEN], uint32_t
 void pulse_stats_read(const struct pulse *p, uint32_t path, struct fp_path_stats *out);
 void pulse_lease_read(const struct pulse *p, struct fp_lease_stats *out);
 void pulse_line_read(const struct pulse *p, struct fp_line_stats *out);
+
+/* pulse_hung_workers() - Which workers hang, a bit each; any thread may ask */
+static inline uint32_t pulse_hung_workers(const struct pulse *p)
+{
+	return atomic_load_explicit(&p->hung_workers, memory_order_relaxed);
+}
 
 /**
  * pulse_hear() - A worker received a heartbeat

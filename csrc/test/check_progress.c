@@ -172,6 +172,7 @@ static void check_control_hangs_beside_a_ready_peer(void)
 {
 	struct bench *b = bench_active();
 	const uint32_t bursts = atomic_load(&b->pulse.bursts_wanted);
+	const struct fp_pulse_event *slot;
 	struct fp_lease_stats stats;
 
 	b->control_moves = false;
@@ -191,6 +192,8 @@ static void check_control_hangs_beside_a_ready_peer(void)
 	b->control_moves = true;
 	run(b, 100);
 	CHECK_EQ(37, flags_said(b), FP_HB_READY | FP_HB_WAN_UP);
+	slot = ring_peek_one(&b->pulse.events);
+	CHECK(39, slot && slot->kind == FP_PULSE_HUNG && slot->hung == 0); /* that is told, too */
 	CHECK_EQ(38, fence_read(&b->fence), fence_word(FP_ROLE_PASSIVE, 4));
 	bench_close(b);
 }
@@ -246,6 +249,10 @@ static void check_a_worker_hangs(void)
 	ev = next_hang(b);
 	CHECK_EQ(64, ev.hung, FP_HUNG_WORKER | FP_HUNG_YIELDED);
 	CHECK_EQ(65, ev.worker, 1);
+	CHECK_EQ(66, pulse_hung_workers(&b->pulse), 1 << 1);
+	b->worker_moves[1] = true;
+	run(b, 10);
+	CHECK_EQ(67, pulse_hung_workers(&b->pulse), 0);
 	bench_close(b);
 }
 

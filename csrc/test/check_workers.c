@@ -6,6 +6,7 @@
  * server thread returns what comes out of the WAN. Whether it is right is checked by counting; whether two threads
  * ever touch the same memory unordered is for ThreadSanitizer to say.
  */
+#include <errno.h>
 #include <pthread.h>
 
 #include "../clock.h"
@@ -402,6 +403,33 @@ static void check_transfer(void)
 	fp_close(b);
 }
 
+/* Nobody waits for a worker that hangs; the others do what they are asked. */
+static void check_a_worker_that_hangs(void)
+{
+	const struct fp_policy_cfg rules = { 0 };
+	fp_dp *dp = open_node(N_WORKERS);
+	struct fp_digest digests[FP_SHARDS];
+	struct fp_error err;
+	uint64_t from_ns;
+
+	REQUIRE(fp_start(dp, &err) == 0 && commit_fib(dp) == 0);
+	from_ns = clock_now();
+	atomic_store(&dp->pulse.hung_workers, 1 << 1); /* as if the pulse thread had seen it */
+	CHECK_EQ(90, -fp_digests(dp, digests), ETIMEDOUT);
+	CHECK_EQ(91, -fp_sync_track(dp, 1), ETIMEDOUT);
+	CHECK_EQ(92, -commit_fib(dp), ETIMEDOUT);
+	CHECK_EQ(93, dp->fibs != NULL && dp->fibs->older != NULL, 1); /* it may still read the older one */
+	CHECK_EQ(94, -commit_fib(dp), ETIMEDOUT);
+	CHECK(95, dp->fibs->older->older == NULL); /* and there are not ever more */
+	CHECK_EQ(96, -fp_policy_commit(dp, &rules, &err), EBUSY);
+	CHECK(97, clock_now() - from_ns < 1000000000);
+	atomic_store(&dp->pulse.hung_workers, 0);
+	CHECK_EQ(98, fp_sync_track(dp, 1), 0);
+	CHECK_EQ(99, commit_fib(dp), 0);
+	CHECK(100, dp->fibs->older == NULL);
+	fp_close(dp);
+}
+
 /* A long UDP datagram of segments, as a socket makes it. */
 static struct fp_frame big_frame(uint8_t *data, uint64_t i)
 {
@@ -671,6 +699,7 @@ int main(void)
 	check_load();
 	check_fencing();
 	check_transfer();
+	check_a_worker_that_hangs();
 	check_refusals();
 	check_late_worker();
 	check_hops();

@@ -17,11 +17,14 @@ from flexha.units import NS_PER_S, Ns, ms
 
 PATIENCE_MS: Final = 1000
 XC_SILENT: Final = "xc-silent"
+WORKER_HUNG: Final = "worker-hung"
 PEER_HUNG: Final = "peer-hung"
 PORT_LENT: Final = "port-lent"
 TEXTS: Final[Mapping[str, str]] = {
     XC_SILENT: "the cross-connect is silent, though the peer lives: sync stands still, and sessions that "
     "began since would not survive a failover; look at its cable, and at its device on both nodes",
+    WORKER_HUNG: "a worker of this node gets nowhere: what it forwards stands still, sync rests, and a peer "
+    "that is ready has the role by now; look at the log and the load, and restart the daemon if it lasts",
     PEER_HUNG: "the peer is heard, but its control plane or one of its workers gets nowhere: it cannot take "
     "over; look at its log and load, and restart its daemon",
     PORT_LENT: "a port of this node is down, and the peer stands in for it: traffic takes the cross-connect; "
@@ -42,9 +45,11 @@ class Alarm:
 Alarms = Mapping[str, Alarm]
 
 
-def step(alarms: Alarms, liveness: Liveness, loans: Loans, now: Ns) -> tuple[Alarms, tuple[Record, ...]]:
-    """Look at the conditions; what begins or ends is recorded."""
-    wanted = _conditions(liveness, loans)
+def step(
+    alarms: Alarms, liveness: Liveness, loans: Loans, now: Ns, *, stuck: bool
+) -> tuple[Alarms, tuple[Record, ...]]:
+    """Look at the conditions; what begins or ends is recorded. ``stuck``: a worker of ours hangs."""
+    wanted = _conditions(liveness, loans, stuck=stuck)
     if not alarms and not wanted:
         return alarms, ()
     records = [
@@ -65,11 +70,13 @@ def step(alarms: Alarms, liveness: Liveness, loans: Loans, now: Ns) -> tuple[Ala
     return (alarms if after == alarms else after), tuple(records)
 
 
-def _conditions(liveness: Liveness, loans: Loans) -> tuple[str, ...]:
+def _conditions(liveness: Liveness, loans: Loans, *, stuck: bool) -> tuple[str, ...]:
     xc, info = liveness.paths.get(_XC), liveness.info
     found = []
     if liveness.alive and xc is not None and not xc.alive:
         found.append(XC_SILENT)
+    if stuck:
+        found.append(WORKER_HUNG)
     if info is not None and info.hung and any(path.alive for path in liveness.paths.values()):
         found.append(PEER_HUNG)
     if loans.lent:

@@ -205,7 +205,7 @@ class LeaseAsked:
 
 @dataclass(frozen=True, slots=True)
 class Hung:
-    """A part of this node gets nowhere, or did until now. ``what``: ``"control"``, ``"worker"``.
+    """What of this node gets nowhere, or did until now: ``"control"``, ``"worker"``; none: all moves again.
 
     ``yielded``: we were ACTIVE with a peer that may take over, and C has fenced the data plane already.
     """
@@ -213,6 +213,11 @@ class Hung:
     what: frozenset[str]
     worker: int | None
     yielded: bool
+
+    @property
+    def is_stuck(self) -> bool:
+        """A worker hangs. (Who hears that control does, does no more.)"""
+        return self.worker is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -416,10 +416,13 @@ class _Turn:
                 | RoleSet()
                 | WiresSettled()
                 | OperatorAsked()
-                | Hung()
                 | Fenced()
             ):
                 self._facts.append(event)
+            case Hung():
+                self._facts.append(event)
+                if event.is_stuck is not self.state.session.stuck:
+                    self._sync(sync.Stuck(event.is_stuck))
 
     def _tracks(self, event: track.Input) -> None:
         """Ports: a node with no wire at all takes nothing over."""
@@ -455,7 +458,10 @@ class _Turn:
             self._sync(sync.PeerGone(fact.reason))
 
     def _look_at_alarms(self) -> None:
-        found, records = alarms.step(self.state.alarms, self.state.liveness, self.state.loans, self._now)
+        state = self.state
+        found, records = alarms.step(
+            state.alarms, state.liveness, state.loans, self._now, stuck=state.session.stuck
+        )
         if found is not self.state.alarms:
             self._replace(alarms=found)
         self._records += records

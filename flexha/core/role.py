@@ -343,6 +343,8 @@ def _fenced(state: RoleState, event: Fenced, now: Ns) -> Result:
 
 def _hung(state: RoleState, event: Hung, now: Ns) -> Result:
     """A part of us got nowhere. If we reigned beside a ready peer, C has closed the fence for it."""
+    if not event.what and not event.yielded:
+        return state, (Record(Level.INFO, "moves-again", history=True),)
     fields = {"what": sorted(event.what), "worker": event.worker, "yielded": event.yielded}
     record = Record(Level.ERROR, "hung", fields, history=True)
     if not event.yielded or state.role is not Role.ACTIVE:

@@ -126,6 +126,13 @@ class PeerGone:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """A worker hangs, or does no more: with half of the table there is no sync."""
+
+    on: bool
+
+
 # ---- facts for the node ------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class SyncedChanged:
@@ -186,6 +193,7 @@ Input = (
     | SendGo
     | SendPassedOn
     | PeerGone
+    | Stuck
     | SayKeys
 )
 Fact = SyncedChanged | Drained | DrainFailed | GoReceived | PassedOn | ImportBroken
@@ -214,6 +222,8 @@ class Session:
     """A message of a later version came on this connection, and was recorded."""
     heard_at: Ns = EPOCH
     said_at: Ns = EPOCH
+    stuck: bool = False
+    """A worker hangs, and nothing of its sessions can be told or imported."""
     offences: int = 0
     """Connections that ended because the ACTIVE peer said what is wrong, since the tables were last equal."""
     wary_until: Ns | None = None
@@ -296,6 +306,10 @@ def _dispatch(session: Session, event: Input, now: Ns) -> Result:  # noqa: C901 
             # Behind our hello, which stands first in each connection.
             said = () if session.mode is Mode.DOWN else (SendSync(sync_wire.encode(message)),)
             return session, said
+        case Stuck(on):
+            # What was under way is lost with the worker: the next connection finds out what is missing.
+            reason = "a worker of this node hangs" if on else "all workers of this node move again"
+            return _close(replace(session, stuck=on), now, reason)
         case PeerGone(reason):
             session, outputs = _close(session, now, reason)
             session, more = _by_sender(session, sync_sender.alone(session.sender))
@@ -450,7 +464,8 @@ def _engage(session: Session, now: Ns) -> Result:
     peer = session.peer
     if peer is None or (session.mode is Mode.SENDING and _may_send(session)):
         return session, ()
-    if session.role in RECEIVING_ROLES and peer.role is Role.ACTIVE and peer.term >= session.term:
+    follows = session.role in RECEIVING_ROLES and not session.stuck
+    if follows and peer.role is Role.ACTIVE and peer.term >= session.term:
         if session.mode is Mode.RECEIVING:
             return session, ()
         if session.wary_until is not None and now < session.wary_until:
@@ -465,7 +480,9 @@ def _engage(session: Session, now: Ns) -> Result:
 
 
 def _may_send(session: Session) -> bool:
-    return session.role is Role.ACTIVE and session.peer is not None and session.peer.role in RECEIVING_ROLES
+    if session.role is not Role.ACTIVE or session.stuck:
+        return False
+    return session.peer is not None and session.peer.role in RECEIVING_ROLES
 
 
 def _on_want(session: Session, message: Want, now: Ns) -> Result:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -26,6 +27,7 @@ from typing import Protocol
 from flexha.core.actions import Reply
 from flexha.core.events import Command, Event, OperatorAsked
 from flexha.errors import FlexhaError, StartError
+from flexha.fastpath import FastpathError
 from flexha.shell import log
 from flexha.shell.counters import Counters
 
@@ -188,13 +190,21 @@ class Control:
         except FlexhaError as error:
             self._counters.add("control.refused")
             return [_failure(identity, str(error))], None
+        except FastpathError as error:
+            if error.errno != errno.ETIMEDOUT:
+                return [self._failed(identity, error)], None
+            self._counters.add("control.refused")
+            return [_failure(identity, f"a worker hangs, and does not answer ({error}); see `status`")], None
         except Exception as problem:  # noqa: BLE001 - a bug in an answer must not cost the node its role
-            self._counters.add("control.failed")
-            log.exception("control.failed", problem)
-            return [_failure(identity, f"internal error: {problem!r}; see the daemon's log")], None
+            return [self._failed(identity, problem)], None
         stream = None if isinstance(result, (str, list)) else result
         pieces = result if isinstance(result, list) else [stream.head if stream else str(result)]
         return [f'{{"id":{json.dumps(identity)},"ok":true,"result":', *pieces, "}\n"], stream
+
+    def _failed(self, identity: object, problem: Exception) -> str:
+        self._counters.add("control.failed")
+        log.exception("control.failed", problem)
+        return _failure(identity, f"internal error: {problem!r}; see the daemon's log")
 
     async def _run(self, stream: Stream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -12,6 +12,10 @@ of the state.
 
 An exception from the core or from an action is a bug of ours: the node must not go on with half of a
 transition done, so the daemon fences itself and ends (``on_fatal``); the peer takes over.
+
+A worker that hangs is none: the pulse thread has seen it, or will, and gives the role to a peer that may
+take over. What the worker has not obeyed is said again until it does (``_owed``), and the sync connection
+ends: with half of the table there is no sync, and the next connection finds out what is missing.
 """
 
 from __future__ import annotations
@@ -63,6 +67,7 @@ from flexha.core.events import (
     Role,
     RoleSet,
     Started,
+    SyncClosed,
     TermPersisted,
     TermPersistFailed,
     TimerFired,
@@ -85,6 +90,11 @@ from flexha.shell.terms import TermFile
 from flexha.shell.vrrp_io import VrrpIo
 from flexha.shell.wires_io import WiresIo
 from flexha.units import NS_PER_S, Ns, Term
+
+OWED_DELAY_S: Final = 0.5
+UNANSWERED: Final = "a worker of this node does not answer"
+_LASTING: Final = (TrackChanges, SetCommit)
+"""Not bound to a connection."""
 
 
 @dataclass(slots=True)
@@ -132,14 +142,18 @@ class Driver:
         self._obeyed_at = Ns(0)
         self._timer: asyncio.TimerHandle | None = None
         self._armed_for = Ns(0)
+        self._owed: dict[type[Action], Action] = {}
+        """What a worker has not obeyed, and must some day: the last word of each kind."""
+        self._owed_timer: asyncio.TimerHandle | None = None
         self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="flexha-disk")
 
     def close(self) -> None:
         """Take no more events."""
         self._failed = True
         self._queue.clear()
-        if self._timer:
-            self._timer.cancel()
+        for timer in (self._timer, self._owed_timer):
+            if timer:
+                timer.cancel()
         self._disk.shutdown(wait=False, cancel_futures=True)
 
     def status(self) -> Mapping[str, object]:
@@ -260,7 +274,7 @@ class Driver:
             self.hands.role_set(event.role, event.term)
         self._state, actions = node.step(self._state, event, now)
         for action in actions:
-            self._perform(action, now)
+            self._try(action, now)
         if actions:
             for outcome in self.hands.flows.outcome():
                 self.post(outcome)
@@ -285,6 +299,41 @@ class Driver:
             self.post(TimerFired())
         else:
             self._arm()
+
+    # ---- workers that hang ----
+    def _try(self, action: Action, now: Ns) -> None:
+        try:
+            self._perform(action, now)
+        except FastpathError as error:
+            if error.errno != errno.ETIMEDOUT:
+                raise
+            self._unanswered(action, error)
+        else:
+            if isinstance(action, _LASTING):
+                self._owed.pop(type(action), None)
+
+    def _unanswered(self, action: Action, error: FastpathError) -> None:
+        self.hands.counters.add("workers.unanswered")
+        ends_sync = not isinstance(action, SetCommit) and type(action) not in self._owed
+        if isinstance(action, _LASTING):
+            self._owed[type(action)] = action
+            if self._owed_timer is None:
+                loop = asyncio.get_running_loop()
+                self._owed_timer = loop.call_later(OWED_DELAY_S, self._say_again)
+        else:
+            log.warning("workers.unanswered", action=type(action).__name__, error=error)
+        if ends_sync and self.hands.sync:
+            self.hands.sync.close(UNANSWERED)
+            self.post(SyncClosed(UNANSWERED))
+
+    def _say_again(self) -> None:
+        self._owed_timer = None
+        try:
+            with self.busy():
+                for action in list(self._owed.values()):
+                    self._try(action, clock.now())
+        except Exception as problem:  # noqa: BLE001 - as in _run()
+            self._give_up(problem)
 
     # ---- actions ----
     def _perform(self, action: Action, now: Ns) -> None:  # noqa: C901 - one arm for each action
@@ -356,12 +405,16 @@ class Driver:
         try:
             self.hands.fastpath.set_role(int(action.role), action.term)
         except FastpathError as error:
-            if error.errno != errno.ESTALE:
+            if error.errno == errno.ESTALE:
+                # C heard a newer term and has fenced us; Fenced is on its way, and the core will follow it.
+                self.hands.counters.add("role.stale_term")
+                log.warning("role.stale_term", role=action.role.name, term=action.term)
+                return
+            if error.errno != errno.ETIMEDOUT:
                 raise
-            # C heard a newer term and has fenced us; Fenced is on its way, and the core will follow it.
-            self.hands.counters.add("role.stale_term")
-            log.warning("role.stale_term", role=action.role.name, term=action.term)
-            return
+            # A worker hangs. The fence is set, and that is what it will look at first.
+            self.hands.counters.add("workers.unanswered")
+            log.warning("role.unanswered", role=action.role.name, term=action.term)
         self._obeyed_at = clock.now()
         self.post(RoleSet(action.role, action.term))
 

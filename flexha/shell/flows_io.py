@@ -259,6 +259,8 @@ class FlowsIo:
         try:
             imported = self._fastpath.import_sections(sections)
         except FastpathError as error:
+            if error.errno == errno.ETIMEDOUT:  # the driver knows what to do about a worker that hangs
+                raise
             self._counters.add("sync.import_refused_batches")
             if self._bursts.begins("import_refused"):
                 log.warning("sync.import_refused", seq=seq, error=error)

@@ -8,6 +8,7 @@ so that a scrape of many lines does not delay a heartbeat.
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import accumulate, pairwise
@@ -20,7 +21,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from flexha.core.alarms import TEXTS
 from flexha.core.events import Hop, Role
 from flexha.errors import StartError
-from flexha.fastpath import Commit
+from flexha.fastpath import Commit, FastpathError
 from flexha.shell.inspector import Inspector
 from flexha.shell.policy_io import BUILT_IN
 from flexha.shell.sync_report import bounds_us
@@ -268,12 +269,21 @@ def _policy(inspector: Inspector) -> Iterable[Metric]:
     yield hits
     use = GaugeMetricFamily("flexha_pool_ports_in_use", "External ports held", labels=["pool", "proto"])
     size = GaugeMetricFamily("flexha_pool_ports", "External ports of each protocol", labels=["pool"])
-    for pool in inspector.policy.pools_result():
+    for pool in _pools(inspector):
         for proto, ports in pool["in_use"].items():
             use.add_metric([pool["name"], proto], ports)
         size.add_metric([pool["name"]], pool["port_hi"] - pool["port_lo"] + 1)
     yield use
     yield size
+
+
+def _pools(inspector: Inspector) -> list[dict[str, Any]]:
+    try:
+        return inspector.policy.pools_result()
+    except FastpathError as error:
+        if error.errno != errno.ETIMEDOUT:
+            raise
+        return []  # a worker hangs (flexha_hung), and cannot be asked
 
 
 def _paths(status: Mapping[str, object]) -> Iterable[Metric]:

@@ -48,6 +48,7 @@ DATAGRAMS_MAX = 8
 MANAGED_MAX = 8192
 """Neighbours that the kernel keeps resolved for us."""
 RESYNC_DELAY_S = 0.02
+UNANSWERED_DELAY_S = 0.5
 """After lost or unclear changes: everything is dumped anew."""
 
 
@@ -294,6 +295,11 @@ class Mirror:
         try:
             self._fastpath.commit_fib(routes, neighbours)
         except FastpathError as error:
+            if error.errno == errno.ETIMEDOUT:
+                # Its worker hangs; the others have the new one, or get it with the next one that it takes.
+                self._counters.add("fib.unanswered")
+                self._commit_timer = self._soon(UNANSWERED_DELAY_S, self._commit)
+                return
             if error.errno not in {errno.E2BIG, errno.ENOMEM}:
                 raise
             # Forwarding goes on with the snapshot before.

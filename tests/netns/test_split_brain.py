@@ -9,10 +9,12 @@ import signal
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import faults
 import pytest
 import topo
+from netns.conftest import settle
 from netns.test_roles import probe, wait_path
 from overheard import Overheard
 from pair import Node, Pair
@@ -23,8 +25,8 @@ SWITCHES = tuple(topo.SWITCHES.values())
 STALL_MS = 2500
 CONTROL_STALL_MS = 1800
 """``ha.control_dead_ms`` is 1000."""
-WORKER_STALL_MS = 1200
-"""``ha.worker_dead_ms`` is 500."""
+WORKER_STALL_MS = 3500
+"""``ha.worker_dead_ms`` is 500; and who asks a worker gives up after 2,000."""
 NAP_MS = 40
 GAP_MS_MAX = 300
 """Far less than an advertisement interval (1 s), after which any switch knows better."""
@@ -236,6 +238,41 @@ def test_a_nap_changes_nothing(lab: Lab, pair: Pair, xc: str) -> None:
     assert result.lost == 0, "what came meanwhile has waited"
 
 
+def status_of(node: Node) -> dict[str, Any]:
+    status = node.status()
+    assert status is not None
+    return status
+
+
+def alarms(node: Node) -> list[str]:
+    return [str(alarm["name"]) for alarm in status_of(node)["alarms"]]
+
+
+@pytest.mark.parametrize("role", ["ACTIVE", "PASSIVE"])
+def test_a_worker_that_hangs_ends_no_daemon(lab: Lab, pair: Pair, role: str) -> None:
+    """Alone it keeps its role, PASSIVE it is not ready; both recover by themselves. Spec: R13, R25, B2."""
+    node = pair.active()
+    if role == "PASSIVE":
+        node = pair.peer(node)
+    else:
+        pair.peer(node).kill()
+        wait_until(lambda: not status_of(node)["peer"]["alive"], 5, "its peer is dead")
+    pid, start_ns = node.living(), now_ns()
+    argv = [str(BIN_DIR / "stall"), str(thread(lab, node, "fx-worker0")), str(WORKER_STALL_MS)]
+    with Generator(lab, node.name, argv) as stall:
+        stall.wait_event("stalled", 5)
+        wait_until(lambda: alarms(node) == ["worker-hung"], 3, "it says what is wrong")
+        assert not status_of(node)["ready"]
+        stall.wait_event("done", 5)
+    wait_until(lambda: alarms(node) == [], 3, "it moves again")
+    settle(pair)
+    told = [event for event in node.history() if event["t_ms"] >= start_ns / 1e6]
+    assert node.living() == pid
+    assert [event["worker"] for event in told if event["event"] == "hung"] == [0]
+    assert [event["event"] for event in told].count("moves-again") == 1
+    assert roles_since(node, start_ns) == []
+
+
 @pytest.mark.parametrize(("part", "stall_ms"), [("control", CONTROL_STALL_MS), ("worker", WORKER_STALL_MS)])
 def test_a_part_that_hangs_costs_the_role(lab: Lab, pair: Pair, part: str, stall_ms: int) -> None:
     """Its heartbeats go on, but say that it hangs: the peer takes over, and the woken node joins it.
@@ -250,10 +287,13 @@ def test_a_part_that_hangs_costs_the_role(lab: Lab, pair: Pair, part: str, stall
         start_ns = int(stall.wait_event("stalled", 5)["t_ns"])
         wait_until(lambda: new.role() == "ACTIVE", 2, "the peer takes over")
         with Overheard(lab, old) as overheard:
+            if part == "worker":
+                wait_until(lambda: alarms(old) == ["worker-hung"], 3, "the node says itself what is wrong")
             stall.wait_event("done", 5)
             assert pair.wait_settled() is new
             said = overheard.said()
         result = udp.finish()
+    assert alarms(old) == []
     assert (said.data, said.adverts) == (0, 0), said.first
     assert roles_since(new, start_ns) == [("ACTIVE", "peer-hung")]
     assert roles_since(old, start_ns) == [("JOINING", "hung"), ("PASSIVE", "synced")]

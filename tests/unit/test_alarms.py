@@ -8,7 +8,7 @@ from typing import Any
 from cores import Core, config, peer_info, records, roles
 
 from flexha.core import node
-from flexha.core.events import PathDown, PathUp, PeerHeard, Role
+from flexha.core.events import Hung, PathDown, PathUp, PeerHeard, Role
 
 
 def shown(core: Core) -> list[Any]:
@@ -67,3 +67,20 @@ def test_a_peer_that_hangs_is_an_alarm_whether_it_reigns_or_not() -> None:
     assert alarm["name"] == "peer-hung"
     actions = core.do(*(PathDown(path) for path in ("xc", "lan", "wan")))
     assert [over["name"] for over in records(actions, "alarm-over")] == ["peer-hung"]
+
+
+def test_a_worker_that_hangs_is_an_alarm_until_it_moves() -> None:
+    core = Core(config(0)).with_ready_peer()
+    core.do(Hung(frozenset({"worker"}), 0, yielded=False))
+    (alarm,) = records(core.sleep(1000), "alarm")
+    assert alarm["name"] == "worker-hung"
+    actions = core.do(Hung(frozenset(), None, yielded=False))
+    assert [over["name"] for over in records(actions, "alarm-over")] == ["worker-hung"]
+    assert records(actions, "moves-again") == [{}]
+
+
+def test_control_that_hung_is_none() -> None:
+    """Who tells it moves again."""
+    core = Core(config(0)).with_ready_peer()
+    core.do(Hung(frozenset({"control"}), None, yielded=False))
+    assert records(core.sleep(5000), "alarm") == []

@@ -36,6 +36,8 @@ class Recorder:
     def __init__(self) -> None:
         self.did: list[object] = []
         self.role_error: int | None = None
+        self.hung: set[str] = set()
+        """Calls that no worker answers."""
 
     def set_role(self, role: int, term: int) -> None:
         if self.role_error is not None:
@@ -57,7 +59,12 @@ class Recorder:
         return None
 
     def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *args, **kwargs: self.did.append((name, *args, *kwargs.values()))
+        def call(*args: object, **kwargs: object) -> None:
+            if name in self.hung:
+                raise FastpathError(errno.ETIMEDOUT, name)
+            self.did.append((name, *args, *kwargs.values()))
+
+        return call
 
 
 class Core:
@@ -209,16 +216,21 @@ def test_records_go_to_history_only_if_they_say_so(monkeypatch: pytest.MonkeyPat
 
 # ---- time --------------------------------------------------------------------------------------------------
 def test_a_timer_fires_at_the_deadline_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    fired_at: list[Ns] = []
+
+    def script(event: ev.Event) -> tuple[act.Action, ...]:
+        if event == ev.TimerFired():
+            fired_at.append(clock.now())
+        return ()
+
     async def story(under_test: Driver, core: Core, *_: object) -> None:
         core.deadline = Ns(clock.now() + ms(20))
         under_test.begin(STARTED)
-        await asyncio.sleep(0.01)
-        assert core.seen == [STARTED]
-        await until(lambda: len(core.seen) > 1)
-        assert clock.now() >= core.deadline
-        assert core.seen[1] == ev.TimerFired()
+        await until(lambda: bool(fired_at))
+        assert core.seen[:2] == [STARTED, ev.TimerFired()]
+        assert fired_at[0] >= core.deadline
 
-    run(monkeypatch, lambda _: (), story)
+    run(monkeypatch, script, story)
 
 
 # ---- the disk ----------------------------------------------------------------------------------------------
@@ -310,6 +322,48 @@ def test_a_stale_term_is_no_role(monkeypatch: pytest.MonkeyPatch) -> None:
     run(monkeypatch, script, story)
 
 
+def test_a_role_counts_though_a_worker_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fence is set, and it is the first thing that the worker will look at."""
+
+    def script(event: ev.Event) -> tuple[act.Action, ...]:
+        return (act.SetRole(ev.Role.JOINING, Term(4)),) if event == STARTED else ()
+
+    async def story(under_test: Driver, core: Core, hand: Recorder, fatal: list[BaseException]) -> None:
+        hand.role_error = errno.ETIMEDOUT
+        under_test.begin(STARTED)
+        assert core.seen == [STARTED, ev.RoleSet(ev.Role.JOINING, Term(4))]
+        assert not fatal
+
+    run(monkeypatch, script, story)
+
+
+def test_what_a_worker_that_hangs_has_not_obeyed_is_said_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is bound to the sync connection ends that; what lasts is told until it is obeyed."""
+    monkeypatch.setattr(driver, "OWED_DELAY_S", 0.001)
+
+    def script(event: ev.Event) -> tuple[act.Action, ...]:
+        if event == STARTED:
+            return act.TrackChanges(True), act.AskDigest()
+        return (act.SetCommit(False), act.SetCommit(True)) if event == ev.SyncConnected() else ()
+
+    async def story(under_test: Driver, core: Core, hand: Recorder, fatal: list[BaseException]) -> None:
+        hand.hung = {"track_changes", "digest_ask", "set_commit"}
+        under_test.begin(STARTED)
+        closed = ev.SyncClosed(driver.UNANSWERED)
+        assert core.seen == [STARTED, closed, closed]
+        assert hand.did.count(("close", driver.UNANSWERED)) == 2
+        under_test.post(ev.SyncConnected())
+        hand.hung.clear()
+        await until(lambda: ("set_commit", True) in hand.did)
+        assert ("track_changes", True) in hand.did
+        assert ("set_commit", False) not in hand.did, "the last word counts"
+        assert ("digest_ask",) not in hand.did
+        assert core.seen == [STARTED, closed, closed, ev.SyncConnected()]
+        assert not fatal
+
+    run(monkeypatch, script, story)
+
+
 @pytest.mark.parametrize("where", ["core", "hand"])
 def test_a_bug_ends_everything_once(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     def script(event: ev.Event) -> tuple[act.Action, ...]:
@@ -320,7 +374,7 @@ def test_a_bug_ends_everything_once(monkeypatch: pytest.MonkeyPatch, where: str)
         return (act.SetRole(ev.Role.ACTIVE, Term(4)),)
 
     async def story(under_test: Driver, core: Core, hand: Recorder, fatal: list[BaseException]) -> None:
-        hand.role_error = errno.ETIMEDOUT
+        hand.role_error = errno.EIO
         under_test.begin(STARTED)
         under_test.post(ev.SyncConnected())
         under_test.post(ev.SyncConnected())

@@ -58,6 +58,7 @@ from flexha.core.events import (
     DigestsRead,
     FlowsDrained,
     FlowsImported,
+    Hung,
     PeerHeard,
     Refused,
     Role,
@@ -520,6 +521,23 @@ def test_a_fast_path_that_keeps_refusing_is_a_fault() -> None:
     assert core.role is Role.JOINING
     assert records(refused(), "role")[0]["reason"] == "import-broken"
     assert core.role is Role.FAULT
+
+
+@pytest.mark.parametrize("role", [Role.ACTIVE, Role.JOINING])
+def test_a_node_with_a_worker_that_hangs_rests(role: Role) -> None:
+    """Half of a table would be taken for the whole. It begins anew once it moves. Spec: B2."""
+    core = in_sync() if role is Role.ACTIVE else joining()
+    peer_says = joins(core) if role is Role.ACTIVE else received(core.peer_hello(Role.ACTIVE))
+    busy = mode(core)
+    assert busy in {Mode.SENDING, Mode.RECEIVING}
+    actions = core.do(Hung(frozenset({"worker"}), 0, yielded=False))
+    assert len([action for action in actions if isinstance(action, CloseSync)]) == 1
+    core.do(SyncConnected(), peer_says)
+    assert mode(core) is Mode.IDLE
+    core.do(Hung(frozenset(), None, yielded=False))
+    assert mode(core) is Mode.DOWN
+    core.do(SyncConnected(), peer_says)
+    assert mode(core) is busy
 
 
 def test_what_the_old_active_still_sends_after_a_takeover_is_ignored() -> None:

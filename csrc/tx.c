@@ -102,6 +102,18 @@ static void send_pulse(struct worker *w, struct fp_frame *f, uint64_t now_ns)
 	}
 }
 
+/*
+ * A burst may take as long as the peer waits for a heartbeat: 64 offload frames are 256 KiB and some system calls. So
+ * those of ports leave between its parts.
+ */
+static void send_heartbeats(struct worker *w)
+{
+	struct pulse *p = w->plane->pulse;
+
+	if (w->index == 0 && p && unlikely(!ring_is_empty(&p->tx)))
+		tx_for_others(w, &p->tx);
+}
+
 void tx_burst(struct worker *w, struct fp_frame *frames, uint32_t n, uint64_t now_ns)
 {
 	enum fence_says says = FENCE_CLOSED;
@@ -114,6 +126,7 @@ void tx_burst(struct worker *w, struct fp_frame *frames, uint32_t n, uint64_t no
 		case FP_OUT_WIRE:
 			if (until_fence == 0) {
 				batch_flush(w);
+				send_heartbeats(w);
 				says = tx_look(w);
 				until_fence = FP_TX_BURST;
 			}

@@ -67,6 +67,8 @@ class Judge:
         self._alone: tuple[Process, Ns] | None = None
         """The only node whose fence is open, and since when."""
         self._ports_healthy_since: Ns | None = None
+        self._announced_at: dict[Process, Ns] = {}
+        """When each process that reigns began to."""
         self._lent_at: Ns | None = None
         self._two_voices_since: Ns | None = None
         self._parked: list[tuple[Process, Ns] | None] = [None, None]
@@ -161,6 +163,7 @@ class Judge:
         for process in running:
             self._check_wires(process)
         reigning = [p for p in running if p.fastpath.fence.is_active]
+        self._announced_at = {process: self._announced_at.get(process, self.now) for process in reigning}
         self._check_vacancy(running, is_vacant=not reigning)
         is_stalled = any(p.is_stalled for p in running)
         self._check_voices([] if is_stalled else running)
@@ -252,8 +255,10 @@ class Judge:
         if self._alone is None or self._ports_healthy_since is None:
             return
         process, since = self._alone
-        if since < self._ports_healthy_since:  # it announced itself into a faulty wire: the next advert tells
-            since = Ns(self._ports_healthy_since + centiseconds(process.cfg.adver_int_cs))
+        if (
+            self._announced_at[process] < self._ports_healthy_since
+        ):  # into a faulty wire: the next advert tells
+            since = max(since, Ns(self._ports_healthy_since + centiseconds(process.cfg.adver_int_cs)))
         if self._lent_at is not None:  # it was announced again when it was handed back
             since = max(since, Ns(self._lent_at + centiseconds(process.cfg.adver_int_cs)))
         if self.now <= since + ms(MISLED_MS):

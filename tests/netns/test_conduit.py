@@ -302,14 +302,19 @@ def test_geneve_that_the_peer_did_not_send(lab: Lab, two_workers: Pair, whence: 
 
 
 @pytest.mark.parametrize("name", topo.NODES)
-def test_geneve_from_the_lan(lab: Lab, two_workers: Pair, name: str) -> None:
+@pytest.mark.parametrize(
+    ("port", "host", "device", "source"),
+    [("lan", "client", "eth0", topo.PROBE_ADDRESS), ("wan", "isp", "wan0", topo.SERVER_ADDRESS)],
+    ids=["lan", "wan"],
+)
+def test_geneve_from_a_port(
+    lab: Lab, two_workers: Pair, name: str, port: str, host: str, device: str, source: str
+) -> None:
     """Nobody reaches the cross-connect by a port, of whichever node. Spec: R22."""
     node = two_workers[name]
     before = node.counter("martian_destination")
-    packet = (
-        IP(src=topo.PROBE_ADDRESS, dst=XC["a"], ttl=255) / UDP(sport=SOURCE_PORT, dport=PORT) / Raw(b"x" * 40)
-    )
-    ethernet = bytes.fromhex((port_mac(node, "lan") + mac_of(lab, "client", "eth0")).replace(":", ""))
-    with sender(lab, "client", "eth0") as send:
+    packet = IP(src=source, dst=XC["a"], ttl=255) / UDP(sport=SOURCE_PORT, dport=PORT) / Raw(b"x" * 40)
+    ethernet = bytes.fromhex((port_mac(node, port) + mac_of(lab, host, device)).replace(":", ""))
+    with sender(lab, host, device) as send:
         send(ethernet + b"\x08\x00" + bytes(packet))
     wait_until(lambda: node.counter("martian_destination") == before + 1, 5, "it is counted")

@@ -173,7 +173,8 @@ class Process:
         self._imported: int | None = None
         self._records = 0
         self._redial_ms = 50.0
-        self._disk_free_at = Ns(0)
+        self.disk_free_at = Ns(0)
+        """When it has written all that it was given."""
         self._begun = self._luck.randrange(1 << 40)  # the clocks of two nodes have nothing in common
         self._started_at = world.clock.now
         self._drain_due = False
@@ -374,7 +375,7 @@ class Process:
     def _write(self, done: Callable[[], None]) -> None:
         """The disk takes its time, and keeps the order."""
         takes_ms = self._disk_luck.uniform(0.5, self.disk.takes_ms)
-        self._disk_free_at = Ns(max(self._disk_free_at, self.world.clock.now) + ms(takes_ms))
+        self.disk_free_at = Ns(max(self.disk_free_at, self.world.clock.now) + ms(takes_ms))
 
         def write() -> None:
             if self.disk.is_stuck:
@@ -382,7 +383,7 @@ class Process:
             elif self.alive:
                 done()
 
-        self._later((self._disk_free_at - self.world.clock.now) / NS_PER_MS, write)
+        self._later((self.disk_free_at - self.world.clock.now) / NS_PER_MS, write)
 
     def _flag_persisted(self, request: int, *, on: bool) -> None:
         if self.disk.fails:

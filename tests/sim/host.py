@@ -102,7 +102,10 @@ class Disk:
     is_stuck: bool = False
     """Writes wait until it is mended."""
     fails: bool = False
-    waiting: list[Callable[[], None]] = field(default_factory=list)
+    free_at: Ns = Ns(0)
+    """When all is written that was asked for."""
+    waiting: deque[Callable[[], None]] = field(default_factory=deque)
+    """What is not written yet, in order."""
 
     @property
     def is_good(self) -> bool:
@@ -111,9 +114,9 @@ class Disk:
     def mend(self) -> None:
         """It is as new; what was written to it is written now."""
         self.takes_ms, self.is_stuck, self.fails = Disk.takes_ms, False, False
-        waiting, self.waiting = self.waiting, []
-        for write in waiting:
-            write()
+        self.free_at = Ns(0)
+        while self.waiting:
+            self.waiting.popleft()()
 
 
 @dataclass
@@ -173,8 +176,6 @@ class Process:
         self._imported: int | None = None
         self._records = 0
         self._redial_ms = 50.0
-        self.disk_free_at = Ns(0)
-        """When it has written all that it was given."""
         self._begun = self._luck.randrange(1 << 40)  # the clocks of two nodes have nothing in common
         self._started_at = world.clock.now
         self._drain_due = False
@@ -192,6 +193,8 @@ class Process:
         return Ns(self._begun + self.world.clock.now)
 
     def start(self) -> None:
+        self.disk.free_at = Ns(0)  # what a dead process wrote is not waited for
+        self.disk.waiting.clear()
         self.post(Started(self.disk.term, self.incarnation, self.disk.maintenance))
         self._beat()
         self._dial()
@@ -374,16 +377,20 @@ class Process:
 
     def _write(self, done: Callable[[], None]) -> None:
         """The disk takes its time, and keeps the order."""
-        takes_ms = self._disk_luck.uniform(0.5, self.disk.takes_ms)
-        self.disk_free_at = Ns(max(self.disk_free_at, self.world.clock.now) + ms(takes_ms))
+        disk, now = self.disk, self.world.clock.now
+        takes_ms = self._disk_luck.uniform(0.5, disk.takes_ms)
+        disk.free_at = Ns(max(disk.free_at, now) + ms(takes_ms))
 
         def write() -> None:
-            if self.disk.is_stuck:
-                self.disk.waiting.append(lambda: self._later(0, write))
-            elif self.alive:
+            self._later(0, done)
+
+        def due() -> None:
+            if write in disk.waiting and not disk.is_stuck:  # else it was written when the disk was mended
+                disk.waiting.remove(write)
                 done()
 
-        self._later((self.disk_free_at - self.world.clock.now) / NS_PER_MS, write)
+        disk.waiting.append(write)
+        self._later((disk.free_at - now) / NS_PER_MS, due)
 
     def _flag_persisted(self, request: int, *, on: bool) -> None:
         if self.disk.fails:

@@ -173,11 +173,8 @@ class Judge:
     def _check_answers(self, process: Process) -> None:
         if not process.requests or not process.disk.is_good:
             return
-        for (
-            request,
-            asked,
-        ) in process.requests.items():  # a write that was slow is not over once the disk is mended
-            late = self.now - max(asked, self.world.disturbed_at, process.disk_free_at) > ms(ANSWER_MS)
+        for request, asked in process.requests.items():
+            late = self.now - max(asked, self.world.disturbed_at) > ms(ANSWER_MS)
             if late and request not in process.replies:
                 raise SimulationError(f"{process.name}: request {request} was never answered")
 

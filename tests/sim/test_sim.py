@@ -10,7 +10,7 @@ import time
 
 import pytest
 from sim.examine import examine, simulate
-from sim.faults import KINDS, plan
+from sim.faults import KINDS, Fault, Plan, plan
 from sim.host import SimulationError
 
 from flexha.core import role
@@ -60,6 +60,15 @@ def test_the_schedules_reach_the_hard_places() -> None:
     for seed in range(40):
         reasons |= set(simulate(seed).judge.reasons)
     assert {"elected", "no-peer", "peer-silent", "peer-restarted", "handover", "synced"} <= reasons
+
+
+def test_a_mended_disk_has_written_what_was_under_way() -> None:
+    """Two slow writes wait, one behind the other, when it is mended: an operator's answer waits no longer."""
+    faults = [
+        Fault(11600.0, "disk-slow", "a", "xc", 2, 0.8204633414607073),
+        Fault(13340.0, "maintenance-enter", "active", "lan", 2, 0.5),
+    ]
+    simulate(Plan(6183, 15_000.0, is_patient=True, faults=faults))
 
 
 def test_a_broken_core_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -230,7 +230,7 @@ class Core:
         stream = Stream(INCARNATIONS[1 - self.cfg.index], Term(self.term))
         self.do(received(SweepBegin(stream, 1, ALL), SweepEnd(2, ALL), digest(2)), DigestsRead(2, ALL, 0))
         assert self.role is Role.PASSIVE
-        assert self.state.role.ready
+        assert self.state.role.ready is self.prompt_disk
         return self
 
     def peer_hello(self, role: Role) -> Hello:

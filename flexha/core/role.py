@@ -109,13 +109,17 @@ ADVERT_STALE_MS: Final = 60_000
 
 def step(state: RoleState, event: Input, now: Ns) -> Result:
     """One event in; the new state, actions and orders out."""
+    was_ready = state.ready
     state = observe(state, event)
     handler = TABLE.handler(state.role, type(event))
     outputs: tuple[Output, ...] = ()
     if handler is not None:
         state, outputs = handler(state, event, now)
     state, more = role_wires.tend(state, event, now)
-    return state, (*outputs, *more)
+    outputs = (*outputs, *more)
+    if state.ready is not was_ready and not any(isinstance(output, SetPulse) for output in outputs):
+        outputs = (*outputs, SetPulse(ready=state.ready))
+    return state, outputs
 
 
 # ---- terms on disk ----------------------------------------------------------------------------------
@@ -234,10 +238,6 @@ def _join_synced(state: RoleState, now: Ns) -> Result:
     if state.role is not Role.JOINING or not state.synced or not reigns(state.peer):
         return state, ()
     return enter(state, Role.PASSIVE, now, "synced")
-
-
-def _synced_passive(state: RoleState, _event: SyncedChanged, _now: Ns) -> Result:
-    return state, (SetPulse(ready=state.ready),)
 
 
 def _take_word(state: RoleState, event: GoReceived, now: Ns) -> Result:
@@ -596,6 +596,7 @@ _ONCE: Final = Impossible("Started is the first event, and comes once")
 _OBEYED: Final = Ignore("SetRole returns once obeyed: the actions behind it relied on that already")
 _LOW: Final = Impossible("virtual routers are Active only while this node is, and Backup is never outranked")
 _TENDED: Final = Ignore("role_wires.tend() looks at it in every role")
+_SAID: Final = Ignore("step() tells the peer whether this node is ready")
 _PAST: Final = Ignore("its handover is over")
 _SHUT: Final = Ignore("the fence is closed here; PeerChanged tells of the new term")
 _EMPTY: Final = Ignore("the word is for a node in sync; an election decides")
@@ -624,7 +625,7 @@ _ROWS: Final[tuple[tuple[type, Cell, Cell, Cell, Cell, Cell, Cell], ...]] = (
     (IsolationChanged,  _SLEEP,     _world_changed,  _world_changed,  _NOTED,        _AWAY,       _AWAY),
     (UsableChanged,     _SLEEP,     _TOLD,           _TOLD,           _usable,        _AWAY,       _AWAY),
     (vrrp.Outranked,    _LOW,       _LOW,            _LOW,            _outranked,    _LOW,        _LOW),
-    (SyncedChanged,     _SLEEP,     _synced_joining, _synced_passive, _NOTED,        _AWAY,       _AWAY),
+    (SyncedChanged,     _SLEEP,     _synced_joining, _SAID,           _NOTED,        _AWAY,       _AWAY),
     (Drained,           _PAST,      _settled,        _PAST,           _drained,      _PAST,       _PAST),
     (DrainFailed,       _PAST,      _drain_failed,   _PAST,           _drain_failed, _PAST,       _PAST),
     (GoReceived,        _DEAF,      _EMPTY,          _take_word,      _DEAF,         _DEAF,       _DEAF),

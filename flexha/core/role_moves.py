@@ -27,6 +27,7 @@ from flexha.core.role_state import (
     Result,
     RoleState,
     StopRouters,
+    is_usable,
 )
 from flexha.units import TERM_MAX, Ns, Term, ms, next_own_term
 
@@ -45,11 +46,6 @@ def reserve(state: RoleState) -> Result:
     if wanted > TERM_MAX:  # a claim will say so, see below
         return state, ()
     return replace(state, floor=wanted, persisting=wanted), (PersistTerm(wanted),)
-
-
-def is_usable(state: RoleState, term: Term | None) -> bool:
-    """Whether a reign in ``term`` would be above all that was ever heard of."""
-    return term is not None and term > max(state.term, state.heard)
 
 
 def follow(state: RoleState) -> Result:

@@ -203,8 +203,8 @@ class RoleState:
 
     @property
     def ready(self) -> bool:
-        """Whether the peer may hand over to us: PASSIVE, and its table is ours."""
-        return self.role is Role.PASSIVE and self.synced
+        """Whether the peer may hand over to us: PASSIVE, its table is ours, and a term for it is on disk."""
+        return self.role is Role.PASSIVE and self.synced and is_usable(self, self.reserved)
 
 
 Result = tuple[RoleState, tuple[Output, ...]]
@@ -245,6 +245,11 @@ def observe(state: RoleState, event: Input) -> RoleState:
             return replace(state, synced=synced)
         case _:
             return state
+
+
+def is_usable(state: RoleState, term: Term | None) -> bool:
+    """Whether a reign in ``term`` would be above all that was ever heard of."""
+    return term is not None and term > max(state.term, state.heard)
 
 
 def reigns(peer: PeerInfo | None) -> bool:

@@ -150,6 +150,16 @@ def test_a_foreign_active_router_makes_a_backup() -> None:
     assert not core.state.role.ready
 
 
+def test_a_node_without_a_term_on_disk_is_not_ready() -> None:
+    """A handover to it would leave nobody reigning until its disk has one. Spec: B3."""
+    core = Core(config(0), prompt_disk=False).become_passive()
+    assert not core.state.role.ready
+    actions = core.do(TermPersisted(Term(4)))
+    assert only(actions, SetPulse) == [SetPulse(ready=True)]
+    actions = core.do(PeerHeard(peer_info(Role.ACTIVE, 5)))  # another reign: the term on disk is outdated
+    assert only(actions, SetPulse) == [SetPulse(ready=False)]
+
+
 # ---- takeover ----------------------------------------------------------------------------------------
 def test_silence_on_all_paths_is_a_takeover_in_one_step() -> None:
     """Fence open, then adverts and gratuitous ARPs, then the rest; no disk is waited for. Spec: R13."""

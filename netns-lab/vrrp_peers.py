@@ -34,8 +34,8 @@ FRR_DIR = Path("/usr/lib/frr")
 FLEXHA, OTHER = "203.0.113.4", "203.0.113.5"
 FLEXHA_PRIORITY, WORSE, BETTER = 150, 100, 200
 VRID, VMAC, VIP = 52, "00:00:5e:00:01:34", "203.0.113.3"
-CALM_ADVERTS = 5
-"""Of the one that has the link, while the other one keeps still."""
+START_S = 1.5
+"""A router has started by then."""
 DEVICES = {"keepalived": f"vrrp.{VRID}", "frr": "vrrp4"}
 PROGRAMS = ("keepalived", "zebra", "vrrpd")
 OUR_COMPLAINTS = tuple(
@@ -332,6 +332,12 @@ class Story:
     def _in_turn(self, adverts: Adverts, after_s: float, switches: int) -> None:
         self.heard.out_of_turn += adverts.switches(after_s) - switches
 
+    def _stays_calm(self, adverts: Adverts, what: str, begun: Advert, down_s: float) -> None:
+        """Long enough for the other to have started, and to have claimed the link, had it not believed us."""
+        calm = round((START_S + down_s) / self.row.interval_s) + 1
+        adverts.wait(FLEXHA, what, after_s=begun.t_s, n=calm, timeout_s=60)
+        self._in_turn(adverts, begun.t_s, 0)
+
     def _equal(self, adverts: Adverts) -> None:
         """RFC 9568 §6.4.3 (710): of equal priorities the greater address stays, whoever was there first."""
         # A cut that keeps the carrier: keepalived goes into FAULT without one.
@@ -352,11 +358,7 @@ class Story:
         """§6.4.2 (450), §6.4.3 (650): it believes our adverts, and our goodbye."""
         begun = adverts.last(FLEXHA)
         other = self._router(WORSE)
-        # Long enough for it to have started and to have claimed the link, had it not believed us.
-        settled_s = begun.t_s + 2 + self.row.down_s(WORSE)
-        calm = CALM_ADVERTS + round((settled_s - begun.t_s) / self.row.interval_s)
-        adverts.wait(FLEXHA, "adverts go on beside a worse router", after_s=begun.t_s, n=calm, timeout_s=60)
-        self._in_turn(adverts, begun.t_s, 0)
+        self._stays_calm(adverts, "adverts go on beside a worse router", begun, self.row.down_s(WORSE))
         self._node.stop()
         goodbye = adverts.wait(FLEXHA, "flexha's goodbye", after_s=begun.t_s, bye=True)[-1]
         self._claims(adverts, OTHER, "the worse one, after flexha's goodbye", goodbye, self.row.skew_s(WORSE))
@@ -368,9 +370,7 @@ class Story:
         """§6.4.2 (455): Preempt_Mode is false there, so a better router leaves the link to a worse one."""
         begun = adverts.wait(FLEXHA, "flexha claims the link", after_s=adverts.last(OTHER).t_s)[0]
         other = self._router(BETTER, preempt=False)
-        calm = CALM_ADVERTS + round((2 + self.row.down_s(BETTER)) / self.row.interval_s)
-        adverts.wait(FLEXHA, "adverts go on beside a polite router", after_s=begun.t_s, n=calm, timeout_s=60)
-        self._in_turn(adverts, begun.t_s, 0)
+        self._stays_calm(adverts, "adverts go on beside a polite router", begun, self.row.down_s(BETTER))
         other.kill()
 
     def _better(self, adverts: Adverts) -> None:

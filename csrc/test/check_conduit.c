@@ -38,7 +38,7 @@ static struct nodes *nodes_new(void)
 	REQUIRE(n);
 	n->active = node(1, 0, FP_ROLE_ACTIVE);
 	n->passive = node(1, 0, FP_ROLE_PASSIVE);
-	n->passive->core.conduit = conduit_orders(4, 0);
+	n->passive->core.conduit = conduit_orders(true, 4, 0, 0, 0);
 	return n;
 }
 
@@ -206,14 +206,14 @@ static void check_orders(void)
 		CHECK_EQ(50, cross(n, LAN, &spec_udp).verdict, V_SNAT);
 	}
 	CHECK_EQ(51, cross_to(n, LAN, mac_virtual[LAN], &spec_udp).verdict, V_VMAC_NOT_ACTIVE);
-	c->conduit = conduit_orders(4, 1u << LAN);
+	c->conduit = conduit_orders(true, 4, 1u << LAN, 0, 0);
 	CHECK_EQ(52, cross_to(n, LAN, mac_virtual[LAN], &spec_udp).verdict, V_SNAT);
 	CHECK_EQ(53, cross_to(n, WAN, mac_virtual[WAN], &spec_udp).verdict, V_VMAC_NOT_ACTIVE);
 	CHECK_EQ(54, cross_to(n, LAN, mac_stranger, &spec_udp).verdict, V_NOT_FOR_US);
 	c->conduit = CONDUIT_OFF;
 	CHECK_EQ(55, cross(n, LAN, &spec_udp).verdict, V_NOT_ACTIVE);
 	CHECK_EQ(56, cross_to(n, LAN, mac_virtual[LAN], &spec_udp).verdict, V_VMAC_NOT_ACTIVE);
-	c->conduit = conduit_orders(4, 0);
+	c->conduit = conduit_orders(true, 4, 0, 0, 0);
 	core_set_role(c, FP_ROLE_ACTIVE, 5, n->passive->now_ns);
 	CHECK_EQ(57, cross(n, LAN, &spec_udp).verdict, V_SNAT); /* by itself */
 	CHECK_EQ(58, rig_count(n->passive, V_SNAT), 1);
@@ -231,7 +231,7 @@ static void check_reign(void)
 	core_set_role(c, FP_ROLE_ACTIVE, 6, n->active->now_ns);
 	CHECK_EQ(61, take(n, &f), V_CONDUIT_TERM);
 	core_set_role(c, FP_ROLE_PASSIVE, 7, n->active->now_ns);
-	c->conduit = conduit_orders(7, 0);
+	c->conduit = conduit_orders(true, 7, 0, 0, 0);
 	CHECK_EQ(62, take(n, &f), V_CONDUIT_NOT_ACTIVE);
 	core_set_role(c, FP_ROLE_ACTIVE, 4, n->active->now_ns);
 	CHECK_EQ(63, take(n, &f), V_GO_ON);
@@ -411,11 +411,11 @@ static void check_peer_sends(void)
 	conduit_header(&n->active->core, &f, packet);
 	memcpy(packet + CONDUIT_LEN, f.data, f.len);
 	len = CONDUIT_LEN + f.len;
-	c->conduit = conduit_orders(6, 0);
+	c->conduit = conduit_orders(true, 6, 0, 0, 0);
 	CHECK_EQ(236, conduit_take(c, packet, len, CONDUIT_SPORT + (uint32_t)f.owner, &out), V_CONDUIT_TERM);
 	c->conduit = CONDUIT_OFF;
 	CHECK_EQ(237, conduit_take(c, packet, len, CONDUIT_SPORT + (uint32_t)f.owner, &out), V_CONDUIT_TERM);
-	c->conduit = conduit_orders(4, 0);
+	c->conduit = conduit_orders(true, 4, 0, 0, 0);
 	CHECK_EQ(238, conduit_take(c, packet, len, CONDUIT_SPORT + (uint32_t)f.owner, &out), V_GO_ON);
 	core_set_role(c, FP_ROLE_ACTIVE, 5, n->passive->now_ns);
 	CHECK_EQ(239, rig_step(n->passive, &out), V_CONDUIT_NOT_PASSIVE);

@@ -18,7 +18,7 @@ static void make_rig(void)
 {
 	r = rig_active();
 	r->cfg.pulse.pair_id = 0x00abcdef;
-	r->core.conduit = conduit_orders(4, 1);
+	r->core.conduit = conduit_orders(true, 4, 1, 0, 0);
 }
 
 /* What a sender that means well would have there. */

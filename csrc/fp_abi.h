@@ -452,7 +452,8 @@ enum fp_hung {                /* what of a node gets nowhere, a bit each */
 };
 enum fp_mark {                /* what makes the peer's death likely, a bit each */
 	FP_MARK_XC_CARRIER = 1,   /* the cross-connect has lost its carrier */
-	FP_MARK_SYNC_CLOSED = 2   /* the peer's kernel has closed the sync connection, and nobody there had said that it would */
+	FP_MARK_SYNC_CLOSED = 2,  /* the peer's kernel has closed the sync connection, and nobody there had said that it would */
+	FP_MARK_VMAC = 4          /* a switch floods what is for the virtual MAC: it has lost ACTIVE's port, or only forgotten it */
 };
 enum {                        /* heartbeat flags */
 	FP_HB_READY = 1,          /* PASSIVE and synced: may take over */

@@ -198,6 +198,24 @@ static void mark_heard(struct pulse *p, struct pulse_path *pp, uint64_t seq, uin
 	counter_set(&pp->is_alive, 1);
 }
 
+/* An answer has come. If nothing but a flood spoke against the peer, the next one has less weight. */
+static void refute(struct pulse *p, uint32_t path, uint64_t answers, uint64_t now_ns)
+{
+	struct suspicion *s = &p->suspicion;
+	const bool was_probing = s->probing;
+	uint64_t rest_ns;
+
+	suspect_answer(s, path, answers, now_ns);
+	if (!was_probing || s->probing || s->marks != FP_MARK_VMAC)
+		return;
+	s->end = SUSPECT_NO_END; /* switches forget every now and then: no news */
+	if (p->floods_refuted < FLOOD_SHIFT_MAX)
+		p->floods_refuted++;
+	rest_ns = now_ns + (FLOOD_REST_NS << p->floods_refuted);
+	p->flood_calm_ns = rest_ns + FLOOD_CALM_NS;
+	atomic_store_explicit(&p->flood_rest_ns, rest_ns, memory_order_relaxed);
+}
+
 int pulse_receive(struct pulse *p, uint32_t path, const uint8_t *payload, uint32_t len, uint64_t now_ns)
 {
 	const struct fp_pulse_cfg *cfg = &p->cfg->pulse;
@@ -217,7 +235,7 @@ int pulse_receive(struct pulse *p, uint32_t path, const uint8_t *payload, uint32
 		pp->probe_heard = hb.t_ns;
 		pp->answer_due = true;
 	}
-	suspect_answer(&p->suspicion, path, hb.answers, now_ns);
+	refute(p, path, hb.answers, now_ns);
 	if (hb.role == FP_ROLE_ACTIVE && fence_heard(p->fence, hb.term))
 		p->fenced_unreported = true;
 	lease_answer(&p->lease, path, hb.answers, now_ns);
@@ -333,8 +351,20 @@ static void report_changes(struct pulse *p, uint64_t now_ns)
 		p->peer_reported = report(p, FP_PULSE_PEER, p->peer_path, now_ns);
 }
 
+static bool peer_reigns(const struct pulse *p)
+{
+	return p->peer.role == FP_ROLE_ACTIVE && !(p->peer.flags & FP_HB_BYE);
+}
+
 void pulse_suspect(struct pulse *p, uint32_t mark, uint64_t now_ns)
 {
+	p->flooded |= (mark & FP_MARK_VMAC) != 0;
+	if (mark & FP_MARK_VMAC && now_ns > p->flood_calm_ns)
+		p->floods_refuted = 0;
+	if (mark & FP_MARK_VMAC && !peer_reigns(p))
+		mark &= ~(uint32_t)FP_MARK_VMAC;
+	if (!mark)
+		return;
 	if (p->cfg->pulse.confirm_ms && p->peer_known && p->peer_answers && is_heard(p))
 		suspect_mark(&p->suspicion, mark, p->cfg->pulse.confirm_ms * NS_PER_MS, now_ns);
 }
@@ -477,6 +507,28 @@ static void judge_silence(struct pulse *p, bool dead, uint64_t now_ns)
 	p->doubts = is_heard(p) && doubt_ns(p) && now_ns >= last_ns + dead_ns(p);
 }
 
+static uint64_t parks_until(const struct pulse *p)
+{
+	return p->judged_ns && !is_heard(p) ? p->judged_ns + SUSPECT_PARK_NS : 0;
+}
+
+/* Before control hears of a death: what the workers keep is for the reign that follows. */
+static void tell_workers(struct pulse *p, uint64_t now_ns)
+{
+	const uint32_t was = atomic_load_explicit(&p->standing, memory_order_relaxed);
+	uint32_t number = suspect_number(was), state = SUSPECT_CALM;
+
+	if (is_heard(p) && (p->suspicion.probing || p->doubts))
+		state = SUSPECT_ASKED;
+	else if (now_ns < parks_until(p))
+		state = SUSPECT_DEAD;
+	if (state == SUSPECT_CALM && (suspect_state(was) != SUSPECT_CALM || p->flooded))
+		number++;
+	p->flooded = false;
+	atomic_store_explicit(&p->standing, number << SUSPECT_STATE_BITS | state,
+			      memory_order_release); /* pairs with pulse_standing() */
+}
+
 void pulse_tick(struct pulse *p, uint64_t now_ns)
 {
 	const uint64_t away = now_ns - p->last_tick_ns;
@@ -497,6 +549,7 @@ void pulse_tick(struct pulse *p, uint64_t now_ns)
 	if (was_heard && !is_heard(p))
 		p->judged_ns = now_ns;
 	renew(p);
+	tell_workers(p, now_ns);
 	report_changes(p, now_ns);
 }
 
@@ -510,6 +563,8 @@ uint64_t pulse_next_deadline(const struct pulse *p)
 	if (p->cfg->pulse.control_dead_ms || p->cfg->pulse.worker_dead_ms)
 		deadline = min_u64(deadline, p->last_tick_ns + PROGRESS_LOOK_NS / 2);
 
+	if (suspect_state(pulse_standing(p)) == SUSPECT_DEAD)
+		deadline = min_u64(deadline, parks_until(p));
 	if (doubt_ns(p) && is_heard(p))
 		deadline = min_u64(deadline, p->doubts ? p->doubt_probe_ns : last_ns + dead_ns(p));
 	for (uint32_t i = 0; i < pulse_n_paths(p); i++) {
@@ -578,6 +633,18 @@ void pulse_mark(struct pulse *p, uint32_t mark)
 {
 	atomic_fetch_or(&p->marked, mark); /* pairs with pulse_run() */
 	doorbell_ring(&p->bell);
+}
+
+bool pulse_flooded(struct pulse *p, uint64_t now_ns)
+{
+	uint64_t rest_ns = atomic_load_explicit(&p->flood_rest_ns, memory_order_relaxed);
+
+	if (now_ns < rest_ns)
+		return false;
+	/* Another worker may have said it first: then it is said. */
+	if (atomic_compare_exchange_strong(&p->flood_rest_ns, &rest_ns, now_ns + FLOOD_REST_NS))
+		pulse_mark(p, FP_MARK_VMAC);
+	return true;
 }
 
 void pulse_burst(struct pulse *p)

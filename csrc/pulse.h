@@ -158,6 +158,11 @@ struct pulse_heard {
  * @line:              the life line
  * @died_ns:           when the peer's incarnation was proven dead; 0: it was not
  * @died_unreported:   FP_PULSE_DIED is due
+ * @standing:          suspect.h: what the workers are told
+ * @flooded:           FP_MARK_VMAC was said, and @standing is to answer that
+ * @flood_rest_ns:     ... may be said again from then on; written by workers, too
+ * @floods_refuted:    how often in a row it was not so
+ * @flood_calm_ns:     ... and from then on that is forgotten
  * @workers:           who must move
  * @control:           whether control does
  * @worker:            whether each worker does
@@ -205,6 +210,11 @@ struct pulse {
 	struct lifeline line;
 	uint64_t died_ns;
 	bool died_unreported;
+	_Atomic uint32_t standing;
+	bool flooded;
+	_Atomic uint64_t flood_rest_ns;
+	uint32_t floods_refuted;
+	uint64_t flood_calm_ns;
 	struct pulse_worker workers[FP_WORKERS_MAX];
 	struct progress control, worker[FP_WORKERS_MAX];
 	counter hung;
@@ -290,6 +300,20 @@ bool pulse_hear(struct pulse *p, uint32_t worker, const struct fp_frame *frame, 
  * Context: any thread.
  */
 void pulse_mark(struct pulse *p, uint32_t mark);
+
+/**
+ * pulse_flooded() - A frame for the virtual MAC has come, and this node is not ACTIVE
+ *
+ * Context: worker thread.
+ * Return:  true if that is a mark now; false while it has to rest.
+ */
+bool pulse_flooded(struct pulse *p, uint64_t now_ns);
+
+/* pulse_standing() - How it stands with the peer: a word of suspect.h; any thread may ask */
+static inline uint32_t pulse_standing(const struct pulse *p)
+{
+	return atomic_load_explicit(&p->standing, memory_order_acquire); /* pairs with tell_workers() */
+}
 
 /* pulse_moves() - Context: worker thread @worker, once in every pass */
 static inline void pulse_moves(struct pulse *p, uint32_t worker)

@@ -18,6 +18,10 @@
  *   A probe is a heartbeat with FP_HB_PROBE; the answer to it names the probe's t_ns, which is our own clock. So an
  *   answer cannot be older than the suspicion, however late it comes; an ordinary heartbeat can, and refutes nothing.
  *
+ *   A switch that floods what is for the virtual MAC is the weakest mark: it may only have forgotten where ACTIVE is.
+ *   So it counts only while the peer reigns, FLOOD_REST_NS apart at least, and each time that it was refuted doubles
+ *   that, up to 64 times; it is news for the history only if it was right.
+ *
  *   Time is an argument, and there is no I/O here: pulse_thread.c has the clock and sends.
  */
 #ifndef SUSPECT_H
@@ -26,6 +30,27 @@
 #include "base.h"
 
 #define SUSPECT_PROBE_NS (2 * NS_PER_MS)
+#define SUSPECT_PARK_NS  (100 * NS_PER_MS) /* so long frames are kept for a takeover (store.h) */
+#define FLOOD_REST_NS    (100 * NS_PER_MS) /* between two suspicions by FP_MARK_VMAC */
+#define FLOOD_CALM_NS    (10 * NS_PER_S)   /* after so long a rest they are as good as the first */
+enum { FLOOD_SHIFT_MAX = 6 };
+
+/*
+ * What the workers are told, as one word: enum suspect_state, and how many suspicions are over. The number changes
+ * whenever the state becomes calm again, and when a mark was not worth a suspicion.
+ */
+enum suspect_state { SUSPECT_CALM, SUSPECT_ASKED, SUSPECT_DEAD };
+enum { SUSPECT_STATE_BITS = 2 };
+
+static inline enum suspect_state suspect_state(uint32_t word)
+{
+	return (enum suspect_state)(word & ((1u << SUSPECT_STATE_BITS) - 1));
+}
+
+static inline uint32_t suspect_number(uint32_t word)
+{
+	return word >> SUSPECT_STATE_BITS;
+}
 
 enum suspect_end { SUSPECT_NO_END, SUSPECT_REFUTED, SUSPECT_CONFIRMED };
 

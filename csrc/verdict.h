@@ -141,6 +141,10 @@ enum verdict_class { VERDICT_PASS, VERDICT_DROP, VERDICT_TRANSIT };
 	X(NEIGH_BIG, neigh_big, DROP, "offload frame whose neighbour is not known: too long to wait")      \
 	X(NEIGH_TIMEOUT, neigh_timeout, DROP, "the neighbour did not answer")                              \
 	/* said by the shell, after the core's verdict */                                                  \
+	X(SUSPECT_WAIT, suspect_wait, TRANSIT,                                                             \
+	  "to the virtual MAC, flooded here while ACTIVE is suspected: kept until it is known")            \
+	X(SUSPECT_DROPPED, suspect_dropped, DROP, "kept, but ACTIVE lives, or nobody took over in time")   \
+	X(SUSPECT_FULL, suspect_full, DROP, "to be kept while ACTIVE is suspected, but there is no room")  \
 	X(FENCED, fenced, DROP, "no longer ACTIVE when it was to be sent")                                 \
 	X(LEASE, lease, DROP, "ACTIVE, but the lease was over, and the peer did not answer in time")       \
 	X(CONDUIT_MALFORMED, conduit_malformed, DROP,                                                      \

@@ -33,6 +33,27 @@ enum {
 
 /* ---- rx ---- */
 
+/* A frame for the virtual MAC that this node may not forward: is it worth keeping (store.h)? */
+static uint32_t keep_flooded(struct worker *w, const struct fp_frame *f, uint64_t now_ns)
+{
+	struct pulse *pulse = w->plane->pulse;
+	const uint32_t standing = pulse_standing(pulse);
+
+	if (f->src != FP_SRC_WIRE || f->hops || conduit_takes_vmac(w->core.conduit, f->port))
+		return V_VMAC_NOT_ACTIVE;
+	if (w->store.n == 0 && suspect_state(standing) == SUSPECT_CALM && !pulse_flooded(pulse, now_ns))
+		return V_VMAC_NOT_ACTIVE;
+	return store_put(&w->store, f, suspect_number(standing), now_ns) ? V_SUSPECT_WAIT : V_SUSPECT_FULL;
+}
+
+static COLD void keep_all_flooded(struct worker *w, struct fp_frame *frames, uint32_t n, uint64_t now_ns)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		if (frames[i].verdict == V_VMAC_NOT_ACTIVE)
+			frames[i].verdict = (uint16_t)keep_flooded(w, &frames[i], now_ns);
+	}
+}
+
 static void step_and_send_from(struct worker *w, struct fp_frame *frames, uint32_t n, uint64_t now_ns,
 			       enum fp_capture_from from)
 {
@@ -41,6 +62,8 @@ static void step_and_send_from(struct worker *w, struct fp_frame *frames, uint32
 	if (unlikely(tap))
 		capture_before(tap, frames, n, from, clock_now());
 	core_step(&w->core, frames, n, now_ns);
+	if (unlikely(w->core.role == FP_ROLE_PASSIVE))
+		keep_all_flooded(w, frames, n, now_ns);
 	tx_burst(w, frames, n, now_ns);
 	if (unlikely(tap))
 		capture_after(tap, frames, n, clock_now());
@@ -196,6 +219,29 @@ static void release_held(struct worker *w, uint64_t now_ns)
 	while (unlikely(hold_is_ready(&w->core.commit.hold)))
 		step_and_send_from(w, w->frames, core_held_ready(&w->core, w->frames, FP_BURST_MAX, now_ns),
 				   now_ns, FP_CAPTURE_WAITED);
+}
+
+/* What was flooded while ACTIVE was suspected: forwarded after its death, before anything newer; or dropped. */
+static void release_flooded(struct worker *w, uint64_t now_ns)
+{
+	struct store *s = &w->store;
+	const bool reigns = w->core.role == FP_ROLE_ACTIVE;
+	uint32_t standing, n;
+	bool over;
+
+	if (likely(s->n == 0))
+		return;
+	standing = pulse_standing(w->plane->pulse);
+	over = suspect_number(standing) != s->number || now_ns - s->since_ns > SUSPECT_PARK_NS;
+	if (!over && !reigns)
+		return;
+	if (over || suspect_state(standing) != SUSPECT_DEAD) {
+		counter_add(&w->core.verdicts[V_SUSPECT_DROPPED], s->n);
+		store_clear(s);
+		return;
+	}
+	while ((n = store_take(s, w->frames, FP_BURST_MAX)) > 0)
+		step_and_send_from(w, w->frames, n, now_ns, FP_CAPTURE_WAITED);
 }
 
 /* ---- between bursts ---- */
@@ -371,6 +417,7 @@ static bool pass(struct worker *w)
 	worker_obey_conduit(w);
 	busy = serve_mailbox(w, now_ns);
 	tx_deferred(w, now_ns);
+	release_flooded(w, now_ns);
 	release_held(w, now_ns);
 	for (uint32_t p = 0; p < pl->cfg->n_ports && w->ready; p++) {
 		if (w->ready & 1u << (SOURCE_WIRE + p))
@@ -428,7 +475,7 @@ static int sleep_ms(const struct worker *w)
 	const uint64_t due_ns = commit_deadline(&w->core);
 	uint32_t ms;
 
-	if (wires_is_unsettled(w) || w->defer.n)
+	if (wires_is_unsettled(w) || w->defer.n || w->store.n)
 		return 1;
 	if (fence_role(w->fence_word) != FP_ROLE_ACTIVE)
 		return IDLE_SLEEP_MS;
@@ -562,6 +609,8 @@ int worker_open(struct worker *w, struct plane *pl, uint32_t index)
 	if (rc == 0)
 		rc = defer_init(&w->defer);
 	if (rc == 0)
+		rc = store_init(&w->store);
+	if (rc == 0)
 		rc = ring_init(&w->events, sizeof(struct fp_flow_rec), events_cap);
 	if (rc == 0)
 		rc = ring_init(&w->punts, sizeof(struct fp_punt), PUNT_SLOTS);
@@ -583,6 +632,7 @@ void worker_close(struct worker *w)
 	ring_free(&w->log);
 	free(w->room);
 	defer_free(&w->defer);
+	store_free(&w->store);
 	conduit_worker_close(w);
 	doorbell_free(&w->bell);
 	if (w->epfd >= 0)

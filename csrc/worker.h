@@ -19,6 +19,7 @@
  *   conduit.rx[worker]   the peer        worker         rx_missed
  *   conduit.tx[shard]    every worker    the peer       V_CONDUIT_FULL
  *   mailbox              control         worker         one request at a time; control waits for it
+ *   pulse->standing  pulse           workers        one word
  *   fence, acked, wires, conduit.orders: one word each, written by control (fence: pulse too), read by workers
  *
  * The mailbox is no ring because control waits for each answer anyway: a request is posted, taken, done. One
@@ -46,6 +47,7 @@
 #include "pulse.h"
 #include "ring.h"
 #include "step.h"
+#include "store.h"
 #include "uring.h"
 
 enum { PUNT_SLOTS = 256, LOG_SLOTS = 512, EVENTS_CAP_DEFAULT = 8192, LENT_MAX = 32 };
@@ -184,6 +186,7 @@ struct batch {
  * @expire_tick:    wheel tick up to which core_expire() is through
  * @fence_word:     the fence as the core was told
  * @defer:          frames that wait for the lease
+ * @store:          frames that wait for a takeover
  * @signal:         events_fd must be signalled at the end of the pass
  * @signal_changes: changes_fd must be
  * @tap:            where captured packets go; NULL while there is no capture
@@ -229,6 +232,7 @@ struct worker {
 	uint32_t expire_tick;
 	uint64_t fence_word;
 	struct defer defer;
+	struct store store;
 	bool signal, signal_changes;
 	struct capture_tap *tap;
 	struct fp_frame frames[FP_BURST_MAX];

@@ -836,9 +836,73 @@ static void check_probes_are_answered(void)
 	bench_close(b);
 }
 
+static uint32_t tick(struct bench *b, uint64_t now_ns)
+{
+	pulse_tick(&b->pulse, now_ns);
+	return pulse_standing(&b->pulse);
+}
+
+/* Spec: R13, B2: what a switch floods is a mark while the peer reigns; refuted, it is no news, and counts less. */
+static void check_floods(void)
+{
+	struct bench *b = bench_open(config(0));
+	struct pulse *p = &b->pulse;
+	uint64_t seq = 1, t = MS(1000), rest_ns = FLOOD_REST_NS;
+
+	pulse_suspect(p, FP_MARK_VMAC, t);
+	CHECK_EQ(500, tick(b, t), 1u << SUSPECT_STATE_BITS); /* nobody is known */
+	CHECK_EQ(501, answer(b, 1, seq++, 0, HB_LEN, t), 0);
+	pulse_suspect(p, FP_MARK_VMAC, t);
+	CHECK_EQ(502, tick(b, t), 2u << SUSPECT_STATE_BITS); /* it does not reign */
+	CHECK_EQ(503, hear(b, 2, 1, FP_ROLE_ACTIVE, 4, t + 1), 0);
+	CHECK(504, pulse_flooded(p, t) && !pulse_flooded(p, t + 1));
+	CHECK_EQ(505, atomic_exchange(&p->marked, 0), FP_MARK_VMAC);
+	tick(b, t + 1);
+	while (next_event(b).kind != UINT32_MAX)
+		;
+	for (uint32_t i = 1; i <= FLOOD_SHIFT_MAX + 1; i++) {
+		struct heartbeat hb = {
+			.node_index = 1,
+			.role = FP_ROLE_ACTIVE,
+			.pair_id = PAIR,
+			.interval_ms = 50,
+			.incarnation = 55,
+			.term = 4,
+			.echo = b->cfg.pulse.incarnation,
+		};
+
+		/* Heard all the time; its answer to a probe is another matter. */
+		hb.seq = ++seq;
+		hb.t_ns = hb.answers = t += 2 * rest_ns;
+		p->last_tick_ns = t;
+		p->paths[1].quiet_since_ns = p->paths[2].quiet_since_ns = t;
+		pulse_suspect(p, FP_MARK_VMAC, t);
+		CHECK_EQ(506, suspect_state(tick(b, t)), SUSPECT_ASKED);
+		CHECK(507, pulse_probe(p, t));
+		CHECK_EQ(508, say(b, 1, &hb, t), 0);
+		CHECK_EQ(509, tick(b, t), (2u + i) << SUSPECT_STATE_BITS);
+		expect_nothing(b, 510);
+		rest_ns = FLOOD_REST_NS << (i < FLOOD_SHIFT_MAX ? i : FLOOD_SHIFT_MAX);
+		CHECK(511, !pulse_flooded(p, t + rest_ns - 1) && pulse_flooded(p, t + rest_ns));
+	}
+	/* Another mark besides, and it is dead: until then, and a while longer, frames are kept. */
+	t += 2 * rest_ns;
+	p->last_tick_ns = t;
+	p->paths[1].quiet_since_ns = p->paths[2].quiet_since_ns = t;
+	pulse_suspect(p, FP_MARK_VMAC, t);
+	CHECK_EQ(512, suspect_state(tick(b, t)), SUSPECT_ASKED);
+	pulse_died(p, 55, t + 1);
+	CHECK_EQ(513, suspect_state(tick(b, t + 1)), SUSPECT_DEAD);
+	CHECK(514, pulse_next_deadline(p) <= t + 1 + SUSPECT_PARK_NS);
+	CHECK_EQ(515, suspect_number(tick(b, t + SUSPECT_PARK_NS)), 2 + FLOOD_SHIFT_MAX + 1);
+	CHECK_EQ(516, tick(b, t + 1 + SUSPECT_PARK_NS), (2u + FLOOD_SHIFT_MAX + 2) << SUSPECT_STATE_BITS);
+	bench_close(b);
+}
+
 int main(void)
 {
 	check_codec();
+	check_floods();
 	check_suspicion_confirmed();
 	check_suspicion_refuted();
 	check_probes_are_answered();

@@ -91,8 +91,10 @@ static inline uint64_t n_ended(fp_dp *dp)
 	uint64_t sum = 0;
 
 	for (enum fp_verdict v = 0; v < V_COUNT; v++)
-		sum += v == V_HANDOFF || v == V_NEIGH_WAIT || v == V_FRAG_HELD || v == V_HELD ? 0
-											      : total(dp, v);
+		sum += v == V_HANDOFF || v == V_NEIGH_WAIT || v == V_FRAG_HELD || v == V_HELD ||
+				       v == V_SUSPECT_WAIT
+			       ? 0
+			       : total(dp, v);
 	return sum;
 }
 

@@ -497,6 +497,7 @@ class Mark(IntFlag):
 
     XC_CARRIER = 1
     SYNC_CLOSED = 2
+    VMAC = 4
 
 
 NO_MARK: Final = Mark(0)

@@ -11,12 +11,15 @@ from typing import Any
 import faults
 import pytest
 import topo
+from netns.wire import flooding
 from pair import Node, Pair
 from sandbox import Lab, LabError, wait_until
 from traffic import UdpProbe
 
 HEARTBEATS = 20
 """A second at the default interval: far longer than the dead time."""
+LOST_MAX = 12
+"""Of datagrams a millisecond apart, by a death."""
 
 
 @contextlib.contextmanager
@@ -124,6 +127,33 @@ def test_a_killed_daemon_is_missed_by_its_life_line(pair: Pair) -> None:
     victim.start()
     assert pair.wait_settled() is survivor
     assert life_line(survivor)["stands"]
+
+
+def test_what_is_flooded_waits_for_the_takeover(lab: Lab, pair: Pair) -> None:
+    """PASSIVE keeps what switches flood while it asks whether ACTIVE lives: copies of what a living one has
+    forwarded, and all that there is of what came after its death. Spec: R13, R20, B2.
+    """
+    victim = pair.active()
+    survivor = pair.peer(victim)
+    wait_until(lambda: life_line(survivor)["stands"], 10, "the life line stands")
+    before = reigns(pair)
+    with contextlib.ExitStack() as stack:
+        for port in ("lan", "wan"):
+            stack.enter_context(flooding(lab, port, victim.name))
+        dropped = survivor.counter("suspect_dropped")
+        with probe(lab, pair, 351) as udp:
+            wait_until(lambda: survivor.counter("suspect_dropped") > dropped, 10, "ACTIVE lives: copies go")
+            assert reigns(pair) == before
+            assert not [e for e in survivor.history() if e["event"] == "suspicion" and e["marks"] == ["vmac"]]
+            kept = survivor.counter("suspect_wait")
+            victim.kill()
+            wait_until(lambda: survivor.role() == "ACTIVE", 10, "the peer takes over")
+            result = udp.finish()
+        assert survivor.counter("suspect_wait") > kept
+        victim.start()
+        assert pair.wait_settled() is survivor
+    assert result.sources == (topo.WAN_VIP,)
+    assert result.lost <= LOST_MAX
 
 
 def test_a_stop_that_is_meant_is_no_death(pair: Pair) -> None:

@@ -17,6 +17,7 @@ from netns.wire import (
     Capture,
     Frame,
     arp_of,
+    flooding,
     is_advert,
     mac_of,
     node_port,
@@ -111,22 +112,6 @@ def assert_silent_about_vips(seen: dict[tuple[str, str], Capture], passive: Node
         assert [arp.summary() for arp in claims] == []
 
 
-@contextlib.contextmanager
-def flooding(lab: Lab, port: str, node: Node) -> Iterator[None]:
-    """The switch does not know where the VMAC is, and floods what is sent to it."""
-    switch, device = node_port(port, node.name)
-
-    def set_learning(state: str) -> None:
-        argv = ["ip", "link", "set", device, "type", "bridge_slave", "learning", state, "fdb_flush"]
-        lab.run(switch, argv)
-
-    set_learning("off")
-    try:
-        yield
-    finally:
-        set_learning("on")
-
-
 def test_passive_drops_and_counts_vmac_frames(lab: Lab, pair: Pair) -> None:
     """Frames for the VMAC that a switch floods to PASSIVE go no further, and it says nothing. Spec: R1;
     RFC 9568 §6.4.2.
@@ -137,7 +122,7 @@ def test_passive_drops_and_counts_vmac_frames(lab: Lab, pair: Pair) -> None:
     with captures(lab, passive) as seen:
         udp = UdpProbe(lab, 361)
         try:
-            with flooding(lab, "lan", active), flooding(lab, "wan", active):
+            with flooding(lab, "lan", active.name), flooding(lab, "wan", active.name):
                 wanted = counted + 2 * FLOODED
                 wait_until(lambda: passive.counter("vmac_not_active") >= wanted, 10, "flooded frames count")
             result = udp.finish()

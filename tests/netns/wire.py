@@ -125,6 +125,22 @@ def node_port(port: str, node: str) -> tuple[str, str]:
 
 
 @contextlib.contextmanager
+def flooding(lab: Lab, port: str, node: str) -> Iterator[None]:
+    """The switch does not know where the VMAC is, and floods what is sent to it."""
+    switch, device = node_port(port, node)
+
+    def set_learning(state: str) -> None:
+        argv = ["ip", "link", "set", device, "type", "bridge_slave", "learning", state, "fdb_flush"]
+        lab.run(switch, argv)
+
+    set_learning("off")
+    try:
+        yield
+    finally:
+        set_learning("on")
+
+
+@contextlib.contextmanager
 def sender(lab: Lab, ns: str, device: str) -> Iterator[Callable[[bytes | Packet], None]]:
     """A function that puts frames on a device of a host."""
     raw = lab.open_socket(ns, socket.AF_PACKET, socket.SOCK_RAW)

@@ -26,7 +26,7 @@ LAB    := $(BIN)/python netns-lab/lab.py
 # What the targets run besides Python and C; one list each, so that nobody installs more than needed.
 PACKAGES_LAB   := iproute2 iputils-ping nftables nginx curl
 PACKAGES_ROUTED := $(PACKAGES_LAB) frr keepalived
-PACKAGES_TEST  := $(PACKAGES_ROUTED) procps libpcap0.8 tshark bird2 systemd-container debootstrap
+PACKAGES_TEST  := $(PACKAGES_ROUTED) procps libpcap0.8 tshark bird2 systemd-container debootstrap spin
 PACKAGES_BENCH := iproute2 iputils-ping nftables iperf3 conntrackd
 PACKAGES_FUZZ  := clang-14 libclang-rt-14-dev
 
@@ -35,7 +35,7 @@ C_ALL     := $(C_SOURCES) $(wildcard csrc/test/*.[ch] tests/bench/*.[ch] netns-l
 PY_ALL    := flexha netns-lab tests csrc
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build check fmt test test-netns test-packet sim fuzz asan tsan bench bench-fastpath bench-policy bench-capture \
+.PHONY: help dev build check fmt test test-netns test-packet sim model fuzz asan tsan bench bench-fastpath bench-policy bench-capture \
 	bench-forwarding bench-sync lab-up lab-down lab-shell lab-status lab-failover lab-embryonic lab-scenarios lab-soak docs ci clean FORCE
 
 help: ## this list
@@ -112,6 +112,9 @@ SIM_RUNS := $(if $(filter command environment,$(firstword $(origin RUNS))),$(RUN
 
 sim: build ## two cores, virtual clock, faulty network: RUNS=m schedules from SEED=n, by J=2 processes; SEED=n alone repeats one
 	$(BIN)/python -m tests.sim $(SEED:%=--seed %) --runs $(SIM_RUNS) --jobs $(J)
+
+model: build packages-test ## the role machine's table in small worlds with bounded faults, checked with spin; ONLY="crash cut"
+	PYTHONPATH=tests $(BIN)/python -m model.promela $(ONLY)
 
 asan: ## the C checks and the fuzz corpus under AddressSanitizer and UBSan
 	$(MAKE) --no-print-directory -C csrc/test asan

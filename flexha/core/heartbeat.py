@@ -8,8 +8,8 @@ The pulse thread times each path (``dead_after`` intervals of silence) and repor
              enough while it was asked ("peer-confirmed": ``csrc/suspect.h``), or proven dead by the end
              of the life line ("peer-died": ``csrc/lifeline.h``); gone by its own word
              ("peer-bye"), or heard, but hung, and no longer ACTIVE for that reason ("peer-hung":
-             ``csrc/progress.h``), until it hangs no more; or another process under the same name
-             ("peer-restarted": a new incarnation proves that the old one is dead)
+             ``csrc/progress.h``), until it hangs no more or reigns again; or another process under the same
+             name ("peer-restarted": a new incarnation proves that the old one is dead)
 
 A lower incarnation after a silence proves nothing: it is a peer whose clock was set back, or a replay. It is
 believed, but the one before it may come back (``csrc/pulse.h``).
@@ -89,7 +89,7 @@ class Liveness:
     """Whether ``info`` was heard in this life of the peer: after a silence it must say again who it is."""
     alive: bool = False
     gave_up: bool = False
-    """It hangs, and has given up the role: it is as good as dead until it hangs no more."""
+    """It hangs, and has given up the role: it is as good as dead until it hangs no more, or reigns again."""
     past: tuple[int, ...] = ()
     """Incarnations that are dead for certain: they said goodbye, or a later one was heard."""
 
@@ -179,8 +179,8 @@ def _heard(liveness: Liveness, info: PeerInfo) -> Result:
         info.incarnation > was.incarnation or (liveness.alive and info.incarnation != was.incarnation)
     ):
         liveness, outputs = _bury(liveness, was, "peer-restarted", None if info.bye else info)
-    yields = was is not None and was.role is Role.ACTIVE and info.role is not Role.ACTIVE
-    gave_up = info.hung and (yields or liveness.gave_up)
+    reigned = was is not None and was.role is Role.ACTIVE
+    gave_up = info.hung and info.role is not Role.ACTIVE and (reigned or liveness.gave_up)
     liveness = replace(liveness, info=info, is_current=True, gave_up=gave_up)
     if info.bye:
         liveness, more = _bury(liveness, info, "peer-bye")

@@ -493,7 +493,8 @@ def _handover_failed(state: RoleState, now: Ns, why: str) -> Result:
         state, more = claim_reign(state, "handover-failed", now)
     else:
         again = Ns(now + state.hold) if handover.motive in (Motive.PREEMPT, Motive.TRACK) else None
-        return replace(state, hold_until=again), outputs
+        wires_until = now if state.heir else state.wires_until  # what parked them for us may have no end
+        return replace(state, hold_until=again, wires_until=wires_until), outputs
     return state, (*more, *outputs)
 
 

@@ -21,7 +21,7 @@ from flexha.core.events import (
     SuspicionRefuted,
 )
 from flexha.core.heartbeat import Fact, Liveness, PeerChanged, PeerFound, PeerLost, Report
-from flexha.units import Ns
+from flexha.units import Ns, Term
 
 PATHS = ("xc", "lan", "wan")
 ACTIVE = peer_info(Role.ACTIVE, 3)
@@ -218,6 +218,15 @@ def test_a_hung_peer_that_reigns_on_lives() -> None:
     reigns = replace(ACTIVE, hung=True)
     assert story.facts(PeerHeard(reigns)) == [PeerChanged(ACTIVE, reigns)]
     assert story.facts(PeerHeard(HUNG)) == [PeerLost("peer-hung", HUNG)]
+
+
+def test_a_hung_peer_that_reigns_again_lives() -> None:
+    """It gave up the role, its heir could not take it, and so it came back: nobody is to reign beside it."""
+    story = Story()
+    story.facts(PathUp("xc"), PeerHeard(ACTIVE))
+    assert story.facts(PeerHeard(HUNG)) == [PeerLost("peer-hung", HUNG)]
+    reigns = replace(ACTIVE, term=Term(4), hung=True)
+    assert story.facts(PeerHeard(reigns)) == [PeerFound(reigns)]
 
 
 def test_a_hung_peer_may_die() -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from cores import Core, config, garps, only, peer_info, received, records, roles, sent
 
-from flexha.core import node
+from flexha.core import node, role
 from flexha.core.actions import Action, Reply, SetPulse, SetRole, SetWires, Stop
 from flexha.core.events import (
     Command,
@@ -20,8 +20,11 @@ from flexha.core.events import (
     Wires,
     WiresSettled,
 )
+from flexha.core.heartbeat import PeerLost
+from flexha.core.role_state import RaiseRouters, RoleState, Wire
+from flexha.core.sync_sender import Drained
 from flexha.core.sync_wire import Go, PassedOn
-from flexha.units import Term
+from flexha.units import Ns, Term
 
 
 def names(actions: tuple[Action, ...]) -> list[str]:
@@ -183,6 +186,30 @@ def test_an_heir_that_stops_at_once_reads_its_wires() -> None:
     assert wires(actions) == [Wires.READ]
     assert only(actions, Stop) == [Stop()]
     assert core.do(TimerFired()) == ()
+
+
+def test_an_heir_that_hands_over_in_vain_reads_its_wires() -> None:
+    """Found by the model: the move back began before what waited had come, and the peer went meanwhile."""
+    peer = peer_info(Role.PASSIVE, 2, ready=True)
+    state = RoleState(
+        index=0,
+        priority=150,
+        preempt=False,
+        hold=Ns(1),
+        role=Role.ACTIVE,
+        term=Term(4),
+        peer=peer,
+        wire=Wire.FREE,
+        heir=True,
+        wires=Wires.PARK,
+        wires_until=Ns(50),
+    )
+    state, _ = role.step(state, OperatorAsked(7, Command.FAILOVER), Ns(1))
+    state, _ = role.step(state, Drained(), Ns(2))
+    assert state.wires_until is None
+    state, actions = role.step(state, PeerLost("peer-bye", peer), Ns(3))
+    assert (state.role, state.wires, state.heir) == (Role.ACTIVE, Wires.READ, False)
+    assert RaiseRouters() in actions
 
 
 def test_an_heir_that_is_late_announces_as_ever() -> None:

@@ -64,7 +64,7 @@ void heartbeat_encode(const struct heartbeat *hb, const uint8_t *key, uint32_t p
 	put64(out + 56, hb->echo);
 	put64(out + HB_MAC_AT, mac_of(out, HB_MAC_AT, key, path));
 	put64(out + 72, hb->answers);
-	put64(out + 80, 0);
+	put64(out + 80, hb->heard);
 	put64(out + HB_MAC_ALL_AT, mac_of(out, HB_MAC_ALL_AT, key, path));
 }
 
@@ -104,6 +104,7 @@ bool heartbeat_decode(const uint8_t *payload, uint32_t len, const struct heartbe
 		.t_ns = get64(payload + 48),
 		.echo = get64(payload + 56),
 		.answers = extended ? get64(payload + 72) : 0,
+		.heard = extended ? get64(payload + 80) : 0,
 		.extended = extended,
 	};
 	return hb->role <= FP_ROLE_FAULT && hb->interval_ms != 0 && hb->term <= TERM_MAX;

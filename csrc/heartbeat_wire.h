@@ -27,7 +27,8 @@
  *   +---------------------------------------------------------------+
  * 72|        answers (64 bits): t_ns of the newest probe of the     |
  *   |        peer that was heard on this path; 0: none              |
- * 80|        zero (64 bits): for fields to come                     |
+ * 80|        heard (64 bits): t_ns of the newest heartbeat of the   |
+ *   |        peer that was heard on any path; 0: it is silent       |
  * 88|        MAC of all that stands before it                       |
  *   +---------------------------------------------------------------+
  *
@@ -73,6 +74,7 @@ struct heartbeat {
 	uint64_t t_ns;
 	uint64_t echo;
 	uint64_t answers; /* 0: none, or a peer of an older version */
+	uint64_t heard;   /* 0: nothing that would be no silence, or a peer of an older version */
 	bool extended;    /* read: it has what stands behind byte 72 */
 };
 

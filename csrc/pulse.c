@@ -57,6 +57,15 @@ static uint64_t echo_of(const struct pulse *p, const struct pulse_path *pp)
 	return p->peer.incarnation;
 }
 
+static bool is_heard(const struct pulse *p)
+{
+	for (uint32_t i = 0; i < pulse_n_paths(p); i++) {
+		if (p->paths[i].alive)
+			return true;
+	}
+	return false;
+}
+
 static bool is_asking(const struct pulse *p)
 {
 	return p->suspicion.probing || p->lease.asking || p->doubts;
@@ -103,6 +112,7 @@ void pulse_compose(const struct pulse *p, uint32_t path, uint64_t now_ns, uint8_
 		.t_ns = now_ns,
 		.echo = echo_of(p, pp),
 		.answers = now_ns < silent_until(p) ? 0 : pp->probe_heard,
+		.heard = is_heard(p) ? p->peer_t_ns : 0,
 	};
 
 	heartbeat_encode(&hb, keys_of(p)->key[0], path, out);
@@ -145,15 +155,9 @@ static void learn_peer(struct pulse *p, uint32_t path, const struct heartbeat *h
 	}
 	p->peer = said;
 	p->peer_answers = hb->extended;
-}
-
-static bool is_heard(const struct pulse *p)
-{
-	for (uint32_t i = 0; i < pulse_n_paths(p); i++) {
-		if (p->paths[i].alive)
-			return true;
-	}
-	return false;
+	p->peer_hears = hb->heard != 0;
+	if (!p->peer_hears) /* its silence says nothing: it was not asked */
+		p->suspicion.probing = false;
 }
 
 /* Of the peer as it lives now, said since we live, and later than what was heard: see pulse.h. */
@@ -365,7 +369,7 @@ void pulse_suspect(struct pulse *p, uint32_t mark, uint64_t now_ns)
 		mark &= ~(uint32_t)FP_MARK_VMAC;
 	if (!mark)
 		return;
-	if (p->cfg->pulse.confirm_ms && p->peer_known && p->peer_answers && is_heard(p))
+	if (p->cfg->pulse.confirm_ms && p->peer_known && p->peer_hears && is_heard(p))
 		suspect_mark(&p->suspicion, mark, p->cfg->pulse.confirm_ms * NS_PER_MS, now_ns);
 }
 

@@ -39,8 +39,9 @@
  * that is higher (state_dir/incarnation): it grows from start to start even if the clock was set back.
  *
  * Silence is slow proof. When something speaks for the peer's death (suspect.h), probes ask on every path, and either
- * an answer comes, or a much shorter silence makes all paths silent at once. Only a peer that answers probes, and is
- * heard, can be suspected: one of an older version is timed as ever.
+ * an answer comes, or a much shorter silence makes all paths silent at once. Only a peer that is heard, and says that
+ * it hears us, can be suspected: a fault may pass one direction only, and who does not hear a question is not dead. All
+ * others are timed as ever, those of an older version, too.
  *
  * Proof needs no silence. When the life line ends (lifeline.h), the process at its other end is gone: all paths are silent
  * at once. What is still under way of what it said is not believed for DIED_NS; should it be heard after that, it
@@ -147,6 +148,7 @@ struct pulse_heard {
  * @peer_known:        @peer is valid
  * @peer_reported:     control knows @peer
  * @peer_answers:      it is of a version that answers probes
+ * @peer_hears:        ... and says that it hears us
  * @fenced_unreported: FP_PULSE_FENCED is due
  * @suspicion:         whether it is dead
  * @lease:             how long the fence may be believed
@@ -199,7 +201,7 @@ struct pulse {
 	struct fp_peer peer;
 	uint64_t peer_t_ns;
 	uint32_t peer_path;
-	bool peer_known, peer_reported, peer_answers, fenced_unreported;
+	bool peer_known, peer_reported, peer_answers, peer_hears, fenced_unreported;
 	struct suspicion suspicion;
 	struct lease lease;
 	bool asked_active;

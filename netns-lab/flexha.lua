@@ -734,7 +734,7 @@ local h = {
   echo = ProtoField.uint64(hb("echo"), "Echo (incarnation of the peer, as heard)"),
   mac = ProtoField.uint64(hb("mac"), "MAC (SipHash-2-4)", base.HEX),
   answers = ProtoField.uint64(hb("answers"), "Answers the probe sent at", base.UNIT_STRING, { " ns" }),
-  zero = ProtoField.uint64(hb("zero"), "Zero", base.HEX),
+  heard = ProtoField.uint64(hb("heard"), "Heard what was sent at", base.UNIT_STRING, { " ns" }),
   mac_all = ProtoField.uint64(hb("mac_all"), "MAC of all before it (SipHash-2-4)", base.HEX),
   later = ProtoField.bytes(hb("later"), "Fields of a later version"),
 }
@@ -753,7 +753,7 @@ local heartbeat_layout = {
   { h.seq, 32, 8 }, { h.priority, 40, 4 }, { h.control_beat, 44, 4 }, { h.t_ns, 48, 8 }, { h.echo, 56, 8 },
   { h.mac, 64, 8 },
 }
-local heartbeat_extension = { { h.answers, 72, 8 }, { h.zero, 80, 8 }, { h.mac_all, 88, 8 } }
+local heartbeat_extension = { { h.answers, 72, 8 }, { h.heard, 80, 8 }, { h.mac_all, 88, 8 } }
 
 function beat.dissector(tvb, pinfo, root)
   pinfo.cols.protocol = "FLEXHA-HB"

@@ -84,6 +84,7 @@ static int hear(struct bench *b, uint32_t path, uint64_t seq, uint8_t role, uint
 		.seq = seq,
 		.t_ns = now_ns,
 		.echo = b->cfg.pulse.incarnation,
+		.heard = now_ns,
 	};
 
 	return say(b, path, &hb, now_ns);
@@ -175,13 +176,14 @@ static void check_codec(void)
 		.t_ns = UINT64_C(0xfedcba9876543210),
 		.echo = UINT64_C(0x8877665544332211),
 		.answers = UINT64_C(0x0123456789abcdef),
+		.heard = UINT64_C(0x13579bdf02468ace),
 	};
 	struct heartbeat out, late = in;
 	uint8_t bytes[HB_LEN], again[HB_LEN], other_key[SIPHASH_KEY_LEN];
 
 	heartbeat_encode(&in, codec_key, 2, bytes);
 	CHECK(1, decodes(bytes, HB_LEN, codec_key, 2, &out));
-	CHECK(15, out.extended && out.answers == in.answers);
+	CHECK(15, out.extended && out.answers == in.answers && out.heard == in.heard);
 	heartbeat_encode(&out, codec_key, 2, again);
 	CHECK(2, memcmp(bytes, again, HB_LEN) == 0);
 	CHECK(3, memcmp(bytes, "FXHB\2\1\3\3\1\2\3\4", 12) == 0);
@@ -608,6 +610,21 @@ static bool next_event_but(struct bench *b, uint32_t never, uint32_t kind)
 	return false;
 }
 
+/* Two more heartbeats of the peer: the second one was said by somebody who had been heard by then. */
+static bool wait_heartbeats(struct bench *b)
+{
+	const uint64_t deadline = clock_now() + 5 * NS_PER_S;
+	const counter *received = &b->pulse.paths[PULSE_PATH_XC].received;
+	const uint64_t from = counter_read(received);
+
+	while (counter_read(received) < from + 2) {
+		if (clock_now() > deadline)
+			return false;
+		sched_yield();
+	}
+	return true;
+}
+
 static void check_threads_talk(void)
 {
 	struct fp_config cfg_a = config(0), cfg_b = config(1);
@@ -626,7 +643,8 @@ static void check_threads_talk(void)
 	CHECK_EQ(92, fence_set(&a->fence, FP_ROLE_ACTIVE, 4), 0);
 	pulse_burst(&a->pulse);
 	CHECK(93, wait_event(b, FP_PULSE_PEER));
-	/* Another thread of a's has noticed something: b answers. */
+	/* Another thread of a's has noticed something, and b hears a: it answers. */
+	CHECK(100, wait_heartbeats(a));
 	pulse_mark(&a->pulse, FP_MARK_SYNC_CLOSED);
 	CHECK(99, wait_event(a, FP_PULSE_REFUTED));
 	/* Both claim to be ACTIVE: the lower term goes. */
@@ -698,6 +716,7 @@ static int answer(struct bench *b, uint32_t path, uint64_t seq, uint64_t answers
 		.t_ns = now_ns,
 		.echo = b->cfg.pulse.incarnation,
 		.answers = answers,
+		.heard = now_ns,
 	};
 	uint8_t payload[HB_LEN];
 
@@ -873,7 +892,7 @@ static void check_floods(void)
 
 		/* Heard all the time; its answer to a probe is another matter. */
 		hb.seq = ++seq;
-		hb.t_ns = hb.answers = t += 2 * rest_ns;
+		hb.t_ns = hb.answers = hb.heard = t += 2 * rest_ns;
 		p->last_tick_ns = t;
 		p->paths[1].quiet_since_ns = p->paths[2].quiet_since_ns = t;
 		pulse_suspect(p, FP_MARK_VMAC, t);
@@ -899,10 +918,65 @@ static void check_floods(void)
 	bench_close(b);
 }
 
+/*
+ * Spec: R13, R1: a fault may pass one direction only. Who says that it hears nobody is not dead because it does not
+ * answer; what is heard of it goes on.
+ */
+static void check_deaf(void)
+{
+	struct bench *b = bench_open(config(0));
+	struct pulse *p = &b->pulse;
+	struct heartbeat hb = {
+		.node_index = 1,
+		.role = FP_ROLE_ACTIVE,
+		.pair_id = PAIR,
+		.interval_ms = 50,
+		.incarnation = 55,
+		.term = 4,
+		.seq = 1,
+		.t_ns = MS(1000),
+		.echo = b->cfg.pulse.incarnation,
+	};
+	uint8_t payload[HB_LEN];
+	struct heartbeat own;
+
+	pulse_compose(p, 1, MS(999), payload);
+	CHECK(520, decodes(payload, HB_LEN, b->cfg.pulse.mac_key, 1, &own) && own.heard == 0);
+	CHECK_EQ(521, say(b, 1, &hb, MS(1001)), 0);
+	pulse_compose(p, 2, MS(1001), payload);
+	CHECK(522, decodes(payload, HB_LEN, b->cfg.pulse.mac_key, 2, &own) && own.heard == MS(1000));
+	tick(b, MS(1001));
+	pulse_suspect(p, FP_MARK_VMAC | FP_MARK_XC_CARRIER, MS(1002));
+	CHECK_EQ(523, suspect_state(tick(b, MS(1002))), SUSPECT_CALM);
+	/* It hears us, and is asked; and then it does not any more. */
+	hb.seq++;
+	hb.heard = hb.t_ns += NS_PER_MS;
+	CHECK_EQ(524, say(b, 1, &hb, MS(1003)), 0);
+	pulse_suspect(p, FP_MARK_VMAC | FP_MARK_XC_CARRIER, MS(1003));
+	CHECK_EQ(525, suspect_state(tick(b, MS(1003))), SUSPECT_ASKED);
+	CHECK(526, pulse_probe(p, MS(1003)));
+	hb.seq++;
+	hb.t_ns += NS_PER_MS;
+	hb.heard = 0;
+	CHECK_EQ(527, say(b, 1, &hb, MS(1004)), 0);
+	CHECK_EQ(528, suspect_state(tick(b, MS(1004))), SUSPECT_CALM);
+	CHECK(529, !pulse_probe(p, MS(1006)));
+	CHECK(530, p->paths[1].alive);
+	tick(b, MS(1050));
+	tick(b, MS(1100));
+	tick(b, MS(1150));
+	tick(b, MS(1154)); /* silence is still silence */
+	CHECK(531, !p->paths[1].alive);
+	pulse_compose(p, 1, MS(1154), payload);
+	CHECK(532, decodes(payload, HB_LEN, b->cfg.pulse.mac_key, 1, &own) && own.heard == 0);
+	bench_close(b);
+}
+
 int main(void)
 {
 	check_codec();
 	check_floods();
+	check_deaf();
 	check_suspicion_confirmed();
 	check_suspicion_refuted();
 	check_probes_are_answered();

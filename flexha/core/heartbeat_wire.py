@@ -24,7 +24,8 @@ specification, which tests hold against the C one, and what the simulator uses.
         56     8  echo          the incarnation of the receiver, as the sender has heard it; 0: not heard yet
         64     8  mac           SipHash-2-4 over bytes 0..63 and one more: the path's number
         72     8  answers       t_ns of the newest probe of the receiver that was heard on this path; 0: none
-        80     8  -             zero, ignored on receipt
+        80     8  heard         t_ns of the newest heartbeat of the receiver that was heard on any path; 0: the
+                                sender hears nobody
         88     8  mac           SipHash-2-4 over bytes 0..87 and one more: the path's number
 
 The MAC's key is one of the pair's heartbeat keys (``flexha.config.keyfiles``). Paths have the same numbers
@@ -40,7 +41,8 @@ receiver, which may stand in for it in that term, says no more that it does: by 
 but ACTIVE (``flexha.core.lend``). Versions before that ignore the flag, and never stand in.
 
 A heartbeat with the flag *probe* wants an answer: the next heartbeat on that path, at once, in which
-``answers`` is its ``t_ns``. Answers to one path's probes come at most once a millisecond.
+``answers`` is its ``t_ns``. Answers to one path's probes come at most once a millisecond. Who says that it
+has *heard* nothing cannot be asked, and nobody takes its silence for an answer.
 
 A receiver drops, and counts as ``bad``, what is shorter than 72 bytes or does not bear the MAC (or has 96
 bytes, and not the second one), before it looks at anything else; then what has another magic, version or
@@ -76,7 +78,7 @@ FLAG_WAN_LENT: Final = 128
 
 _LAYOUT: Final = struct.Struct("!4sBBBBIIQQQIIQQ")
 _MAC: Final = struct.Struct("!Q")
-_EXTENSION: Final = struct.Struct("!Q8x")
+_EXTENSION: Final = struct.Struct("!QQ")
 assert _LAYOUT.size + _MAC.size == SIZE
 assert SIZE + _EXTENSION.size + _MAC.size == SIZE_EXTENDED
 
@@ -101,6 +103,7 @@ class Heartbeat:
     echo: int = 0
     answers: int | None = 0
     """None: of an older version, which ends at byte 72."""
+    heard: int = 0
 
     @property
     def peer_info(self) -> PeerInfo:
@@ -142,7 +145,7 @@ def encode(beat: Heartbeat, *, key: bytes, path: int) -> bytes:
     least = covered + _mac(covered, key, path)
     if beat.answers is None:
         return least
-    extended = least + _EXTENSION.pack(beat.answers)
+    extended = least + _EXTENSION.pack(beat.answers, beat.heard)
     return extended + _mac(extended, key, path)
 
 
@@ -186,11 +189,12 @@ def decode(payload: bytes, *, own_node: int, own_pair_id: int, key: bytes, path:
     if payload[_LAYOUT.size : SIZE] != _mac(payload[: _LAYOUT.size], key, path):
         raise RemoteProtocolError("bad_mac", f"path {path}")
     answers: int | None = None
+    heard = 0
     if len(payload) >= SIZE_EXTENDED:
         mac_at = SIZE_EXTENDED - _MAC.size
         if payload[mac_at:SIZE_EXTENDED] != _mac(payload[:mac_at], key, path):
             raise RemoteProtocolError("bad_mac", f"path {path}, behind byte {SIZE}")
-        (answers,) = _EXTENSION.unpack_from(payload, SIZE)
+        answers, heard = _EXTENSION.unpack_from(payload, SIZE)
     said = _LAYOUT.unpack_from(payload)
     magic, version, node, role, flags, pair, interval_ms = said[:7]
     incarnation, term, seq, priority, beat, t_ns, echo = said[7:]
@@ -224,4 +228,5 @@ def decode(payload: bytes, *, own_node: int, own_pair_id: int, key: bytes, path:
         t_ns=Ns(t_ns),
         echo=echo,
         answers=answers,
+        heard=heard,
     )

@@ -394,7 +394,7 @@ HEARTBEAT = struct.pack(
     6,
     1 << 63,
 )
-EXTENDED = HEARTBEAT + struct.pack("!QQQ", 12345, 0, 1 << 62)
+EXTENDED = HEARTBEAT + struct.pack("!QQQ", 12345, 6789, 1 << 62)
 
 
 def test_heartbeat_that_the_receiver_drops(tmp_path: Path) -> None:
@@ -406,6 +406,7 @@ def test_heartbeat_that_the_receiver_drops(tmp_path: Path) -> None:
     shown = layers(on_wire(tmp_path, packets), "flexha_hb")
     assert [len(complaints(packet)) for packet in shown] == [1, 1, 1, 0, 0, 0]
     assert [one(packet, "flexha_hb.answers") for packet in shown[4:]] == ["12345", "12345"]
+    assert [one(packet, "flexha_hb.heard") for packet in shown[4:]] == ["6789", "6789"]
     assert one(shown[3], "flexha_hb.mac") == "0x8000000000000000"
     assert one(shown[3], "flexha_hb.flags.ready") in {"1", "True"}
 

@@ -32,6 +32,7 @@ BEAT = Heartbeat(
     t_ns=Ns(0x0102030405060708),
     echo=0x8877665544332211,
     answers=0x1020304050607080,
+    heard=0x0807060504030201,
 )
 GOLDEN = bytes.fromhex(
     "46584842"
@@ -47,8 +48,8 @@ GOLDEN = bytes.fromhex(
     "8877665544332211"
     "c04c8038237997d1"
     "1020304050607080"
-    "0000000000000000"
-    "ff37e2e98783ef1f"
+    "0807060504030201"
+    "bd1c21f57e24886f"
 )
 
 
@@ -136,7 +137,7 @@ def test_short_payloads_are_dropped(payload: bytes) -> None:
 
 
 def test_a_peer_of_an_older_version_ends_at_byte_72() -> None:
-    old = replace(BEAT, answers=None)
+    old = replace(BEAT, answers=None, heard=0)
     assert encode(old) == GOLDEN[:72]
     for payload in (GOLDEN[:72], GOLDEN[:95]):
         assert decode(payload) == old

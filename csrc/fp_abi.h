@@ -798,6 +798,35 @@ int fp_test_policy(const fp_dp *dp, const struct fp_addr *src, const struct fp_a
 int fp_test_heartbeat(fp_dp *dp, uint8_t *out, uint32_t cap);    /* the payload that the pulse thread would send */
 int fp_test_pulse_rx(fp_dp *dp, uint32_t path, const uint8_t *payload, uint32_t len, uint64_t now_ns);
 int fp_test_pulse_tick(fp_dp *dp, uint64_t now_ns);
+
+/* ---- simulator: a pulse thread without its thread, sockets and clock; what it sends is handed back ---- */
+enum { FP_SIM_SAID_MAX = 32 };
+struct fp_sim_turn {
+	uint64_t next_ns;         /* without anything new: it is its turn again then, or nothing that is seen will happen before */
+	uint64_t lease_until_ns;  /* so long its role may be believed */
+	uint64_t term;
+	uint32_t role;            /* enum fp_role */
+	uint32_t alive;           /* paths that are heard, a bit each */
+	uint32_t events;          /* 1: there are some */
+	uint32_t n_said;
+	uint8_t path[FP_SIM_SAID_MAX]; /* of each heartbeat that was sent */
+	uint8_t said[FP_SIM_SAID_MAX][96];
+};
+typedef struct fp_sim fp_sim;
+int fp_sim_open(const struct fp_pulse_cfg *cfg, uint32_t n_ports, uint64_t now_ns, fp_sim **out);
+void fp_sim_close(fp_sim *sim);
+int fp_sim_turn(fp_sim *sim, uint64_t now_ns, struct fp_sim_turn *turn); /* its turns until now, and one now */
+int fp_sim_hear(fp_sim *sim, uint32_t path, const uint8_t *payload, uint32_t len, uint64_t now_ns, struct fp_sim_turn *turn); /* likewise; a datagram arrives; -ENOBUFS: it is lost */
+int fp_sim_look(fp_sim *sim, uint64_t now_ns, struct fp_sim_turn *turn); /* its turns until now, and none now */
+int fp_sim_stop(fp_sim *sim, uint64_t now_ns); /* likewise; then it has none until the next of these calls */
+int fp_sim_moves(fp_sim *sim, uint32_t control, uint32_t worker); /* whether they do, from now on */
+int fp_sim_mark(fp_sim *sim, uint32_t mark); /* of enum fp_mark; at its next turn */
+int fp_sim_flood(fp_sim *sim, uint64_t now_ns); /* a worker has a frame for the virtual MAC, and may not forward it; 1: that is a mark, at the next turn */
+int fp_sim_died(fp_sim *sim, uint64_t incarnation, uint64_t now_ns); /* the life line of that process has ended */
+int fp_sim_set_role(fp_sim *sim, uint32_t role, uint64_t term); /* as fp_set_role() */
+int fp_sim_say(fp_sim *sim, uint32_t flags, uint32_t priority); /* as fp_pulse_set() */
+int fp_sim_burst(fp_sim *sim); /* at its next turn */
+int fp_sim_events(fp_sim *sim, struct fp_pulse_event *out, uint32_t cap);
 /* cdef-end */
 /* clang-format on */
 

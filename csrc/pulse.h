@@ -182,6 +182,7 @@ struct pulse_heard {
  * @events:            to control
  * @events_fd:         signalled when @events was empty
  * @xc_fd:             UDP socket; -1 = no cross-connect
+ * @carry:             takes what is sent, in place of sockets and rings (fp_api_sim.c); NULL: they do
  * @thread:            valid while @running
  * @running:           between pulse_start() and pulse_stop()
  * @stop:              the thread shall end
@@ -233,6 +234,7 @@ struct pulse {
 	struct ring events;
 	int events_fd;
 	int xc_fd;
+	bool (*carry)(struct pulse *p, uint32_t path, const uint8_t *payload);
 	pthread_t thread;
 	bool running;
 	_Atomic bool stop;
@@ -325,6 +327,14 @@ static inline void pulse_moves(struct pulse *p, uint32_t worker)
 	atomic_store_explicit(passes, atomic_load_explicit(passes, memory_order_relaxed) + 1,
 			      memory_order_relaxed); /* it alone writes */
 }
+
+/**
+ * pulse_turn() - What the thread does between two rests
+ * @woke: which of its sockets may have something, a bit each (pulse_thread.c); the rings are looked at anyway
+ *
+ * Context: pulse thread; before it starts, whoever has none.
+ */
+void pulse_turn(struct pulse *p, uint32_t woke, uint64_t now_ns);
 
 /* ---- the rules, with time as an argument ---- */
 

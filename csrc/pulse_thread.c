@@ -55,7 +55,9 @@ static void send_path(struct pulse *p, uint32_t i, uint64_t now_ns)
 	pulse_compose(p, i, now_ns, payload);
 	/* The number is spent even if the send fails: the peer then counts the loss. */
 	pp->tx_seq++;
-	if (i == PULSE_PATH_XC ? send_xc(p, payload) : send_port(p, i - 1, payload))
+	if (p->carry             ? p->carry(p, i, payload)
+	    : i == PULSE_PATH_XC ? send_xc(p, payload)
+				 : send_port(p, i - 1, payload))
 		counter_add(&pp->sent, 1);
 }
 
@@ -217,6 +219,29 @@ static void hold_line(struct pulse *p, uint32_t woke, uint64_t now_ns)
 		pulse_died(p, dead, now_ns);
 }
 
+void pulse_turn(struct pulse *p, uint32_t woke, uint64_t now_ns)
+{
+	atomic_store(&p->keys_seen, atomic_load(&p->keys_held));
+	pulse_pass(p, now_ns);
+	if (p->xc_fd >= 0 && (woke & WOKE_XC))
+		receive_xc(p, now_ns);
+	receive_rings(p);
+	answer_probes(p, now_ns);
+	if (p->xc.fd >= 0 && (woke & WOKE_XC_WATCH) && xc_watch_lost(&p->xc))
+		pulse_suspect(p, FP_MARK_XC_CARRIER, now_ns);
+	hold_line(p, woke, now_ns);
+	suspect_marked(p, now_ns);
+	pulse_tick(p, now_ns);
+	if (burst_is_due(p) || pulse_probe(p, now_ns))
+		send_all(p, now_ns);
+	if (now_ns >= p->next_send_ns) {
+		send_all(p, now_ns);
+		p->next_send_ns += pulse_interval_ns(p);
+		if (p->next_send_ns <= now_ns) /* late: no catching up in a burst */
+			p->next_send_ns = now_ns + pulse_interval_ns(p);
+	}
+}
+
 /*
  * The thread's descriptors become its own, and it keeps only those that it needs. Those of a process are closed by the
  * last of its threads, which has to take its memory apart before: milliseconds. The life line, which is made here, and
@@ -278,27 +303,7 @@ static void *pulse_run(void *arg)
 		FP_ASSERT(epoll_ctl(epfd, EPOLL_CTL_ADD, p->line.epfd, &line) == 0);
 	p->last_tick_ns = p->next_send_ns = clock_now();
 	while (!atomic_load(&p->stop)) {
-		uint64_t now_ns = clock_now();
-
-		atomic_store(&p->keys_seen, atomic_load(&p->keys_held));
-		pulse_pass(p, now_ns);
-		if (p->xc_fd >= 0 && (woke & WOKE_XC))
-			receive_xc(p, now_ns);
-		receive_rings(p);
-		answer_probes(p, now_ns);
-		if (p->xc.fd >= 0 && (woke & WOKE_XC_WATCH) && xc_watch_lost(&p->xc))
-			pulse_suspect(p, FP_MARK_XC_CARRIER, now_ns);
-		hold_line(p, woke, now_ns);
-		suspect_marked(p, now_ns);
-		pulse_tick(p, now_ns);
-		if (burst_is_due(p) || pulse_probe(p, now_ns))
-			send_all(p, now_ns);
-		if (now_ns >= p->next_send_ns) {
-			send_all(p, now_ns);
-			p->next_send_ns += pulse_interval_ns(p);
-			if (p->next_send_ns <= now_ns) /* late: no catching up in a burst */
-				p->next_send_ns = now_ns + pulse_interval_ns(p);
-		}
+		pulse_turn(p, woke, clock_now());
 		woke = rest(p, epfd);
 	}
 	if (burst_is_due(p)) /* the goodbye */

@@ -2,7 +2,7 @@
 """Heartbeat payload: the authoritative byte layout.
 
 The C pulse thread sends and receives heartbeats (``csrc/heartbeat_wire.h``); this codec is its executable
-specification, which tests hold against the C one, and what the simulator uses.
+specification, which tests hold against the C one.
 
 96 bytes of UDP payload, network order, no padding between fields::
 
@@ -24,8 +24,8 @@ specification, which tests hold against the C one, and what the simulator uses.
         56     8  echo          the incarnation of the receiver, as the sender has heard it; 0: not heard yet
         64     8  mac           SipHash-2-4 over bytes 0..63 and one more: the path's number
         72     8  answers       t_ns of the newest probe of the receiver that was heard on this path; 0: none
-        80     8  heard         t_ns of the newest heartbeat of the receiver that was heard on any path; 0: the
-                                sender hears nobody
+        80     8  heard         t_ns of the newest heartbeat of the receiver that was heard on any path; 0:
+                                the sender hears nobody
         88     8  mac           SipHash-2-4 over bytes 0..87 and one more: the path's number
 
 The MAC's key is one of the pair's heartbeat keys (``flexha.config.keyfiles``). Paths have the same numbers

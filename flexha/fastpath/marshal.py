@@ -33,6 +33,7 @@ from flexha.fastpath.records import (
     Policy,
     PortConfig,
     PortStats,
+    PulseConfig,
     PulseEvent,
     PulseKind,
     Punt,
@@ -105,7 +106,19 @@ def config(cfg: FastpathConfig) -> CData:
         setattr(out.limits, field.name, getattr(cfg.limits, field.name))
     for field in fields(cfg.sync):
         setattr(out.sync, field.name, int(getattr(cfg.sync, field.name)))
-    pulse = cfg.pulse
+    pulse_config(out.pulse, cfg.pulse)
+    for c_port, port in zip(out.ports, cfg.ports, strict=False):
+        _port(c_port, port)
+    for c_pool, pool in zip(out.pools, cfg.pools, strict=False):
+        c_pool.name = pool.name.encode()
+        c_pool.addr.b = addr_bytes(pool.address)
+        c_pool.port_lo, c_pool.port_hi, c_pool.out_port = pool.port_lo, pool.port_hi, pool.out_port
+        c_pool.filtering, c_pool.survives = int(pool.filtering), int(pool.survives)
+    return out
+
+
+def pulse_config(out: CData, pulse: PulseConfig) -> None:
+    """Into a ``struct fp_pulse_cfg``."""
     for name in (
         "interval_ms",
         "dead_after",
@@ -120,19 +133,11 @@ def config(cfg: FastpathConfig) -> CData:
         "node_index",
         "incarnation",
     ):
-        setattr(out.pulse, name, getattr(pulse, name))
-    out.pulse.mac_key = pulse.mac_key
-    out.pulse.xc_addr.b = addr_bytes(pulse.xc_address)
-    out.pulse.xc_peer_addr.b = addr_bytes(pulse.xc_peer_address)
-    out.pulse.xc_dev = pulse.xc_device.encode()
-    for c_port, port in zip(out.ports, cfg.ports, strict=False):
-        _port(c_port, port)
-    for c_pool, pool in zip(out.pools, cfg.pools, strict=False):
-        c_pool.name = pool.name.encode()
-        c_pool.addr.b = addr_bytes(pool.address)
-        c_pool.port_lo, c_pool.port_hi, c_pool.out_port = pool.port_lo, pool.port_hi, pool.out_port
-        c_pool.filtering, c_pool.survives = int(pool.filtering), int(pool.survives)
-    return out
+        setattr(out, name, getattr(pulse, name))
+    out.mac_key = pulse.mac_key
+    out.xc_addr.b = addr_bytes(pulse.xc_address)
+    out.xc_peer_addr.b = addr_bytes(pulse.xc_peer_address)
+    out.xc_dev = pulse.xc_device.encode()
 
 
 def _port(out: CData, port: PortConfig) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 from flexha.core.actions import SetPorts, SetPulse
 from flexha.core.events import (
@@ -30,48 +31,51 @@ CONTROL_BEAT_S = 0.1
 """The liveness counter in our heartbeats moves this often while the loop turns."""
 
 
-class HeartbeatIo:
-    """Paths are named as in the core: element 0 is xc, element 1 + i is port i.
+class PulseThread(Protocol):
+    """The pulse thread, as the loop speaks with it: ``Fastpath``, or a simulated one."""
 
-    Heartbeats tell usable ports by side: of two inside ports one will do. ``sides``: of each port.
+    def pulse_events(self) -> Sequence[PulseEvent]:
+        """Take what it has to say."""
+
+    def set_pulse(self, flags: HeartbeatFlag, priority: int) -> None:
+        """Say this from the next heartbeat on."""
+
+    def burst_pulse(self) -> None:
+        """Send on all paths now."""
+
+
+class Heartbeats:
+    """Its reports as events, and the core's actions as what our heartbeats say.
+
+    Paths are named as in the core: element 0 is xc, element 1 + i is port i. Heartbeats tell usable ports by
+    side: of two inside ports one will do. ``sides``: of each port.
     """
 
     def __init__(
         self,
-        fastpath: Fastpath,
+        pulse: PulseThread,
         paths: Sequence[str],
         priority: int,
         sides: Mapping[str, HeartbeatFlag],
         post: Callable[[Event], None],
         counters: Counters,
     ) -> None:
-        self._fastpath = fastpath
+        self._pulse = pulse
         self._paths = tuple(paths)
         self._priority = priority
         self._sides = dict(sides)
         self._post = post
         self._counters = counters
-        self._beat_timer: asyncio.TimerHandle | None = None
         self._said = SetPulse(ready=False)
         self._ports_up = HeartbeatFlag.LAN_UP | HeartbeatFlag.WAN_UP
 
-    def start(self) -> None:
-        """Begin to show that the control plane is alive."""
+    def begin(self) -> None:
+        """Say what there is to say before the core has spoken."""
         self.perform(self._said)
-        self._beat()
-
-    def stop(self) -> None:
-        """Show it no more."""
-        if self._beat_timer:
-            self._beat_timer.cancel()
-
-    def _beat(self) -> None:
-        self._fastpath.control_beat()
-        self._beat_timer = asyncio.get_running_loop().call_later(CONTROL_BEAT_S, self._beat)
 
     def collect(self) -> None:
         """Take what the pulse thread has to say."""
-        for event in self._fastpath.pulse_events():
+        for event in self._pulse.pulse_events():
             self._translate(event)
 
     def _translate(self, event: PulseEvent) -> None:
@@ -109,9 +113,9 @@ class HeartbeatIo:
             flags |= HeartbeatFlag.READY
         if action.bye:
             flags |= HeartbeatFlag.BYE
-        self._fastpath.set_pulse(flags, self._priority)
+        self._pulse.set_pulse(flags, self._priority)
         if action.burst:
-            self._fastpath.burst_pulse()
+            self._pulse.burst_pulse()
 
     def set_ports(self, action: SetPorts) -> None:
         """Tell the peer at once on which sides we have a usable port, or one that is lent."""
@@ -121,6 +125,37 @@ class HeartbeatIo:
         for port in action.lent:
             self._ports_up |= _lent(self._sides[port])
         self.perform(replace(self._said, burst=True))
+
+
+class HeartbeatIo(Heartbeats):
+    """The same with the fast path's thread: also shows it, and the peer, that the control plane is alive."""
+
+    def __init__(
+        self,
+        fastpath: Fastpath,
+        paths: Sequence[str],
+        priority: int,
+        sides: Mapping[str, HeartbeatFlag],
+        post: Callable[[Event], None],
+        counters: Counters,
+    ) -> None:
+        super().__init__(fastpath, paths, priority, sides, post, counters)
+        self._fastpath = fastpath
+        self._beat_timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin to show that the control plane is alive."""
+        self.begin()
+        self._beat()
+
+    def stop(self) -> None:
+        """Show it no more."""
+        if self._beat_timer:
+            self._beat_timer.cancel()
+
+    def _beat(self) -> None:
+        self._fastpath.control_beat()
+        self._beat_timer = asyncio.get_running_loop().call_later(CONTROL_BEAT_S, self._beat)
 
     def line_status(self) -> dict[str, object]:
         """``peer.life_line`` of ``flexhactl status``."""

@@ -28,7 +28,7 @@ from flexha.core.events import (
 )
 from flexha.core.shards import ALL, NONE, SHARDS, Shards, members
 from flexha.fastpath import Op
-from flexha.units import Term
+from flexha.units import Ns, Term
 
 WORKERS = 2
 RING_RECORDS = 24
@@ -41,11 +41,11 @@ Told = tuple[int, int, Op]
 
 @dataclass
 class Fence:
-    """Role and term as the workers see them, and the highest term that the peer claimed to reign in."""
+    """Role and term as the workers see them, and how long they may believe it: a copy of what C says."""
 
     role: Role = Role.INIT
     term: Term = Term(0)
-    heard: int = 0
+    lease_until: Ns = Ns(0)
 
     @property
     def is_active(self) -> bool:

@@ -44,7 +44,7 @@ KINDS = {  # and how often each comes; what they do is in ``World.inflict``
     "restarts": 1,
     "pause": 2,
     "stall": 2,
-    "hang": 2,
+    "hang": 4,
     "suspend": 1,
     "clock": 1,
     "disk-slow": 2,
@@ -62,6 +62,10 @@ KINDS = {  # and how often each comes; what they do is in ``World.inflict``
     "stop": 2,
     "burst": 3,
     "flip": 3,
+    "power": 4,
+    "forget": 4,
+    "xc-flaps": 2,
+    "replay": 2,
 }
 
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, assert_never
 
 from sim.fastpath import FakeFastpath, unpack
-from sim.net import PATHS, Connection
+from sim.net import KILLED, RESET, Connection
+from sim.pulse import WAKE_MS, Pulse
 
-from flexha.core import heartbeat_wire, node, sync_wire
+from flexha.core import node, sync_wire
 from flexha.core.actions import (
     AckFlows,
     Action,
@@ -49,13 +50,9 @@ from flexha.core.actions import (
 from flexha.core.events import (
     DigestsRead,
     Event,
-    Fenced,
     FlowsImported,
     MaintenanceKept,
     MaintenanceNotKept,
-    PathDown,
-    PathUp,
-    PeerHeard,
     PortChanged,
     Role,
     RoleSet,
@@ -71,20 +68,15 @@ from flexha.core.events import (
     Wires,
     WiresSettled,
 )
-from flexha.core.heartbeat_wire import Heartbeat
 from flexha.core.node import NodeConfig, NodeState
-from flexha.units import NS_PER_MS, Ns, Term, ms
+from flexha.fastpath.records import Mark
+from flexha.units import NS_PER_MS, NS_PER_S, Ns, Term, ms
 
 if TYPE_CHECKING:
     from sim.world import World
 
 DRAIN_MS = 4
 """How often the shell looks into the events ring."""
-
-
-LENT = {"lan": heartbeat_wire.FLAG_LAN_LENT, "wan": heartbeat_wire.FLAG_WAN_LENT}
-SIDES = {"lan": heartbeat_wire.FLAG_LAN_UP, "wan": heartbeat_wire.FLAG_WAN_UP}
-"""How heartbeats tell the usable ports."""
 
 
 class SimulationError(AssertionError):
@@ -119,30 +111,6 @@ class Disk:
             self.waiting.popleft()()
 
 
-@dataclass
-class PathPulse:
-    """One path, as the C pulse thread sees it."""
-
-    sent_seq: int = 0
-    heard_seq: int = 0
-    heard_at: Ns = Ns(0)
-    alive: bool = False
-
-
-@dataclass
-class Pulse:
-    """The C pulse thread: sends, listens, times silence, fences."""
-
-    paths: dict[str, PathPulse] = field(default_factory=lambda: {path: PathPulse() for path in PATHS})
-    ready: bool = False
-    bye: bool = False
-    ports_up: frozenset[str] = frozenset(SIDES)
-    lent: frozenset[str] = frozenset()
-    peer: Heartbeat | None = None
-    reported: object = None
-    retired: int = 0
-
-
 class Process:
     """One life of the daemon, from its start to its crash or its ``Stop``."""
 
@@ -153,19 +121,23 @@ class Process:
         self.index = cfg.index
         self.name = "ab"[cfg.index]
         self.alive = True
+        self.ended_at = Ns(0)
         self.paused = False
         self.hung = False
         """The control plane is stuck; the pulse thread and the workers are not."""
         self._is_deaf = False
+        self.woke_at = Ns(0)
+        """When it was stopped last, and went on; by the world's clock."""
+        self.knew_peer = False
+        """It heard the peer when it was stopped."""
         self._latency = world.chance.of(f"{self.name}/{life}/latency")
-        self._luck = world.chance.of(f"{self.name}/{life}/luck")
+        self.luck = world.chance.of(f"{self.name}/{life}/luck")
         self._disk_luck = world.chance.of(f"{self.name}/{life}/disk")
         self._wires_luck = world.chance.of(f"{self.name}/{life}/wires")
-        self.incarnation = self._luck.getrandbits(64)
+        self.incarnation = life << 40 | self.luck.getrandbits(40)
         self.state: NodeState = node.initial(cfg)
         self.fastpath = FakeFastpath(cfg.index + 1, self._wake)
         self.fastpath._next_id = self.incarnation & 0xFFFFFFFF
-        self.pulse = Pulse()
         self.connection: Connection | None = None
         self.counters: dict[str, int] = {}
         self.history: list[tuple[Ns, str, Mapping[str, object]]] = []
@@ -176,11 +148,15 @@ class Process:
         self._imported: int | None = None
         self._records = 0
         self._redial_ms = 50.0
-        self._begun = self._luck.randrange(1 << 40)  # the clocks of two nodes have nothing in common
+        self.ahead = NS_PER_S + self.luck.randrange(1 << 40)
+        """Of the world's clock: those of two nodes have nothing in common."""
         self._started_at = world.clock.now
         self._drain_due = False
         self._waiting: list[Callable[[], None]] = []
         """What a stopped process does when it goes on."""
+        self._fenced_frames: deque[tuple[str, bytes]] = deque()
+        """Frames of the control plane that need the role, and wait for the lease."""
+        self.pulse = Pulse(self)
 
     # ---- life ----------------------------------------------------------------------------------------
     @property
@@ -190,19 +166,29 @@ class Process:
     @property
     def now(self) -> Ns:
         """This node's own clock."""
-        return Ns(self._begun + self.world.clock.now)
+        return Ns(self.ahead + self.world.clock.now)
 
     def start(self) -> None:
         self.disk.free_at = Ns(0)  # what a dead process wrote is not waited for
         self.disk.waiting.clear()
         self.post(Started(self.disk.term, self.incarnation, self.disk.maintenance))
-        self._beat()
+        self.pulse.start()
         self._dial()
 
-    def crash(self) -> None:
-        """SIGKILL: nothing more happens here, and nobody is told."""
+    def crash(self, *, power: bool = False) -> None:
+        """SIGKILL: nothing more happens here. The kernel tells whom it can, unless it is gone, too."""
+        if power:
+            self.world.line.forget(self)
+        else:
+            self.world.line.killed(self)
+        self._end(tells=not power, killed=True)
+
+    def _end(self, *, tells: bool, killed: bool) -> None:
         self.alive = False
-        if self.connection is not None:
+        self.ended_at = self.world.clock.now
+        self.pulse.close()
+        if self.connection is not None and tells:
+            self.connection.killed[self.index] = killed
             self.connection.close(self.index)
 
     @property
@@ -212,30 +198,46 @@ class Process:
     def pause(self, *, is_deaf: bool = False) -> None:
         """SIGSTOP; or the whole machine sleeps, and hears nothing meanwhile."""
         self.paused, self._is_deaf = True, is_deaf
+        self.pulse.stop()
+        self.knew_peer = self.pulse.core.alive != 0
 
     def hang(self) -> None:
         """The control plane does nothing; the threads of C do."""
         self.hung = True
+        self.pulse.moves(control=False, worker=True)
 
     def skip(self, time: Ns) -> None:
         """This node's clock jumps: it has slept, in its own opinion."""
-        self._begun += time
+        self.pulse.stop()
+        self.ahead += time
+        if not self.paused:
+            self.pulse.go_on()
         if self._timer_at is not None and self._timer_at <= self.now:
-            self._later(0, partial(self._fire, self._timer_at))
+            self.later(0, partial(self._fire, self._timer_at))
 
     def go_on(self) -> None:
         """SIGCONT: what was due meanwhile happens now, in order."""
         self.world.disturbed_at = self.world.clock.now
+        if not self.alive:
+            return
+        if self.paused:
+            self.woke_at = self.world.clock.now
         self.paused = self.hung = self._is_deaf = False
+        self.pulse.moves(control=True, worker=True)
+        self.world.clock.after(self.luck.uniform(0, WAKE_MS) * NS_PER_MS, self._pulse_goes_on)
         waiting, self._waiting = self._waiting, []
         for callback in waiting:
-            self._later(0, callback)
+            self.later(0, callback)
 
-    def _later(self, delay_ms: float, callback: Callable[[], None], *, by_pulse: bool = False) -> None:
+    def _pulse_goes_on(self) -> None:
+        if self.alive and not self.paused:
+            self.pulse.go_on()
+
+    def later(self, delay_ms: float, callback: Callable[[], None]) -> None:
         """Call back unless the process is dead by then; a stopped process does it when it goes on."""
 
         def run() -> None:
-            if self.paused or (self.hung and not by_pulse):
+            if self.paused or self.hung:
                 self._waiting.append(callback)
             elif self.alive:
                 callback()
@@ -246,7 +248,7 @@ class Process:
     def post(self, event: Event) -> None:
         """An event for the core, after the shell's own latency; events keep their order."""
         self._inbox.append(event)
-        self._later(self._latency.uniform(0.01, self.world.shell_latency_ms), self._handle)
+        self.later(self._latency.uniform(0.01, self.world.shell_latency_ms), self._handle)
 
     def _handle(self) -> None:
         if self._inbox:
@@ -272,7 +274,7 @@ class Process:
         if deadline is None or (self._timer_at is not None and self._timer_at <= deadline):
             return
         self._timer_at = deadline
-        self._later((max(deadline, self.now) - self.now) / NS_PER_MS, lambda: self._fire(deadline))
+        self.later((max(deadline, self.now) - self.now) / NS_PER_MS, lambda: self._fire(deadline))
 
     def _fire(self, deadline: Ns) -> None:
         if self._timer_at == deadline:
@@ -291,22 +293,21 @@ class Process:
                 self._write(lambda: self._flag_persisted(request, on=on))
             case SetWires(mode):
                 fastpath.wires = mode
-                self._later(self._wires_luck.uniform(0.05, 5), lambda: self._settled(mode))
-            case SetPulse(ready, bye, burst):
-                self.pulse.ready, self.pulse.bye = ready, bye
+                self.later(self._wires_luck.uniform(0.05, 5), lambda: self._settled(mode))
+            case SetPulse(ready):
                 self.world.judge.check_ready(self, ready=ready)
-                if burst:
-                    self._send_heartbeats()
+                self.pulse.perform(action)
             case SetConduit():
                 self.conduit = action
             case SetWays():
                 self.ways = action
-            case SetPorts(up, lent):
-                self.pulse.ports_up, self.pulse.lent = up, lent
-                self._send_heartbeats()
+            case SetPorts():
+                self.pulse.set_ports(action)
             case SendFrame(port, frame, fenced):
-                if not fenced or fastpath.fence.is_active:
-                    self.world.frame_sent(self, port, frame)
+                if not fenced or self.is_open:
+                    self._send_frame(port, frame, fenced=fenced)
+                elif fastpath.fence.is_active:
+                    self._fenced_frames.append((port, frame))
             case SendSync(data):
                 self.world.judge.sync_sent(self, data)
                 if self.connection is not None:
@@ -355,7 +356,8 @@ class Process:
             case HearKeys():
                 raise SimulationError(f"{self.name}: nobody changes keys here")
             case Stop():
-                self.crash()
+                self.world.line.forget(self)
+                self._end(tells=True, killed=False)
             case _:
                 assert_never(action)
 
@@ -365,11 +367,8 @@ class Process:
             raise SimulationError(f"{self.name}: SetRole({role.name}, {term}) after term {fence.term}")
         if role is Role.ACTIVE:
             self.world.judge.check_reign(self, term)
-        fence.role, fence.term = role, term
-        if role is Role.ACTIVE and fence.heard > term:  # the pulse thread heard a higher term meanwhile
-            fence.role = Role.PASSIVE
-            self.post(Fenced(Term(fence.heard)))
-        self.post(RoleSet(role, term))
+        if self.pulse.set_role(role, term):  # else C has heard of a higher term, and control hears of it soon
+            self.post(RoleSet(role, term))
 
     def _settled(self, mode: Wires) -> None:
         if self.fastpath.wires is mode:
@@ -382,7 +381,7 @@ class Process:
         disk.free_at = Ns(max(disk.free_at, now) + ms(takes_ms))
 
         def write() -> None:
-            self._later(0, done)
+            self.later(0, done)
 
         def due() -> None:
             if write in disk.waiting and not disk.is_stuck:  # else it was written when the disk was mended
@@ -390,7 +389,7 @@ class Process:
                 done()
 
         disk.waiting.append(write)
-        self._later((disk.free_at - now) / NS_PER_MS, due)
+        self.later((disk.free_at - now) / NS_PER_MS, due)
 
     def _flag_persisted(self, request: int, *, on: bool) -> None:
         if self.disk.fails:
@@ -407,74 +406,52 @@ class Process:
         self.post(TermPersisted(term))
 
     # ---- the pulse thread ----------------------------------------------------------------------------
-    def _beat(self) -> None:
-        self._send_heartbeats()
-        for path, pulse in self.pulse.paths.items():
-            silence = self.now - pulse.heard_at
-            if pulse.alive and silence > ms(self.cfg.interval_ms * self.cfg.dead_after):
-                pulse.alive = False
-                self.post(PathDown(path))
-        self._later(self.cfg.interval_ms * self._luck.uniform(0.98, 1.02), self._beat, by_pulse=True)
+    def on_pulse(self) -> None:
+        """The pulse thread has looked around: frames that need the role wait for the lease, no longer."""
+        if self._fenced_frames:
+            if not self.fastpath.fence.is_active:
+                self._fenced_frames.clear()
+            while self._fenced_frames and self.fastpath.fence.lease_until > self.now:
+                self._send_frame(*self._fenced_frames.popleft(), fenced=True)
 
-    def _send_heartbeats(self) -> None:
-        for path, pulse in self.pulse.paths.items():
-            pulse.sent_seq += 1
-            beat = Heartbeat(
-                node=self.index,
-                role=self.fastpath.fence.role,
-                flags=heartbeat_wire.FLAG_READY * self.pulse.ready
-                | heartbeat_wire.FLAG_BYE * self.pulse.bye
-                | sum(SIDES[port] for port in self.pulse.ports_up)
-                | sum(LENT[port] for port in self.pulse.lent),
-                pair_id=0,
-                interval_ms=self.cfg.interval_ms,
-                incarnation=self.incarnation,
-                term=self.fastpath.fence.term,
-                seq=pulse.sent_seq,
-                priority=self.cfg.priority,
-                control_beat=0,
-                t_ns=self.now,
-            )
-            self.world.heartbeat_sent(self, path, beat)
+    def _send_frame(self, port: str, frame: bytes, *, fenced: bool) -> None:
+        if fenced:
+            self.world.judge.check_forwarding(self)
+        self.world.frame_sent(self, port, frame)
 
-    def hear(self, path: str, beat: Heartbeat) -> None:
-        """A heartbeat of the peer has arrived on ``path``; a stopped process finds it later."""
-        if not self.alive or self._is_deaf:
-            return
-        if self.paused:
-            self._waiting.append(lambda: self.hear(path, beat))
-            return
-        known = self.pulse.peer
-        if beat.incarnation == self.pulse.retired:
-            return
-        if known is None or beat.incarnation != known.incarnation:
-            self.pulse.retired = known.incarnation if known is not None else 0
-            for other in self.pulse.paths.values():
-                other.heard_seq = 0
-            known = None
-        pulse = self.pulse.paths[path]
-        if beat.seq <= pulse.heard_seq:
-            return
-        if not any(p.alive for p in self.pulse.paths.values()):
-            self.pulse.reported = None
-        pulse.heard_seq, pulse.heard_at = beat.seq, self.now
-        if not pulse.alive:
-            pulse.alive = True
-            self.post(PathUp(path))
-        if known is None or beat.t_ns >= known.t_ns:
-            self.pulse.peer = beat
-            ports_up = frozenset(port for port, flag in SIDES.items() if beat.flags & flag)
-            lent = frozenset(port for port, flag in LENT.items() if beat.flags & flag)
-            info = replace(beat.peer_info, ports_up=ports_up, lent=lent)
-            if info != self.pulse.reported:
-                self.pulse.reported = info
-                self.post(PeerHeard(info))
+    def hear(self, path: int, payload: bytes) -> None:
+        """A heartbeat of the peer has arrived; a stopped process finds it later."""
+        if self.alive and not self._is_deaf:
+            self.pulse.hear(path, payload)
+
+    def line_ended(self, dead: Process) -> None:
+        """The life line says that this process of the peer is no more."""
+        if self.alive:
+            self.pulse.died(dead.incarnation)
+
+    def flooded(self) -> None:
+        """A worker has a frame for the virtual MAC; PASSIVE wonders why (``csrc/worker.c``)."""
+        if self.fastpath.fence.role is Role.PASSIVE:
+            self.pulse.flood()
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        """The loop is woken by the eventfd."""
+        self.later(self._latency.uniform(0.01, self.world.shell_latency_ms), callback)
+
+    def take(self, event: Event) -> None:
+        """What the loop has fetched by itself is stepped at once."""
+        if self.alive:
+            self._step(event)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a worker would send a frame that needs the role, now."""
         fence = self.fastpath.fence
-        if beat.role is Role.ACTIVE:
-            fence.heard = max(fence.heard, beat.term)
-            if fence.is_active and beat.term > fence.term:
-                fence.role = Role.PASSIVE
-                self.post(Fenced(beat.term))
+        if not fence.is_active or self.paused:
+            return False
+        if fence.lease_until <= self.now:
+            self.pulse.look()
+        return self.fastpath.fence.is_active and fence.lease_until > self.now
 
     # ---- drains, frames, the sync connection ---------------------------------------------------------
     def _wake(self) -> None:
@@ -483,14 +460,14 @@ class Process:
             return
         self._drain_due = True
         passed = (self.world.clock.now - self._started_at) % ms(DRAIN_MS)
-        self._later(DRAIN_MS - passed / NS_PER_MS, self._drain)
+        self.later(DRAIN_MS - passed / NS_PER_MS, self._drain)
 
     def _drain(self) -> None:
         self._drain_due = False
         self.fastpath.work()
         for event in self.fastpath.drain(self.cfg.sync.batch_records):
             self._step(event)
-        if self._luck.random() < 0.5:  # what a worker does between drains lies in its ring
+        if self.luck.random() < 0.5:  # what a worker does between drains lies in its ring
             self.fastpath.work()
         if self.fastpath.is_busy:
             self._wake()
@@ -514,7 +491,7 @@ class Process:
             self._redial()
 
     def _redial(self) -> None:
-        self._later(self._redial_ms, self._dial)
+        self.later(self._redial_ms, self._dial)
 
     def connected(self, connection: Connection) -> None:
         if self.connection is not None:  # the newest wins
@@ -530,6 +507,8 @@ class Process:
     def sync_closed(self, connection: Connection, reason: str) -> None:
         if self.alive and self.connection is connection:
             self.connection = None
+            if reason in (KILLED, RESET):
+                self.pulse.mark(Mark.SYNC_CLOSED)
             self.post(SyncClosed(reason))
             self._redial()
 

@@ -3,7 +3,11 @@
 
 Invariants of every step:
   reign       no term is ever reigned in twice; a term is on disk before it is used, and grows
-  fence       two ACTIVE fences that can hear each other are one again within ``DUAL_MS``
+  fence       of two open fences the one of the lower term, if it can hear the other, is closed within
+              ``DUAL_MS``; one whose lease is over is not open (``csrc/lease.h``)
+  lease       who was stopped sends nothing that needs the role while its peer reigns by now
+  takeover    nobody takes the role from one who lives, moves, reigns, and is heard; a death is one
+  hearing     nobody hears a peer that is no more, whatever is replayed
   switches    with healthy ports, the switches send to the one open fence within ``MISLED_MS``; no port
               was lent of late
   voices      two nodes that can hear each other do not both speak for one virtual MAC for ``DUAL_MS``;
@@ -42,6 +46,12 @@ if TYPE_CHECKING:
 
 DUAL_MS = 400
 MISLED_MS = 250
+GONE_MS = 400
+"""Timers of silence, and what a slow path delivers late."""
+UNDISTURBED_MS = 300
+"""Two times of silence: what was said before something broke is no proof that it is heard still."""
+TAKEN = ("peer-silent", "peer-confirmed", "peer-died")
+"""Reasons to reign that say that the peer is dead."""
 ANSWER_MS = 3000
 PARKED_MS = 1300
 VACANT_MS = 6500
@@ -148,6 +158,8 @@ class Judge:
             _, what, fields = process.history[-1]
             if what == "role":
                 self.reasons.append(str(fields["reason"]))
+                if fields["to"] == "ACTIVE" and fields["reason"] in TAKEN:
+                    self._check_takeover(process, str(fields["reason"]))
                 if (fields["to"], fields["reason"]) == ("ACTIVE", "handover"):
                     self._check_handover(process)
         if not isinstance(event, BULK):
@@ -162,12 +174,14 @@ class Judge:
         running = [p for p in self.world.nodes if p is not None and p.alive]
         for process in running:
             self._check_wires(process)
+            self._check_hearing(process)
         reigning = [p for p in running if p.fastpath.fence.is_active]
         self._announced_at = {process: self._announced_at.get(process, self.now) for process in reigning}
-        self._check_vacancy(running, is_vacant=not reigning)
+        unfenced = [p for p in reigning if p.is_open]
+        self._check_vacancy(running, is_vacant=not unfenced)
         is_stalled = any(p.is_stalled for p in running)
         self._check_voices([] if is_stalled else running)
-        self._check_dual(len(reigning) == 2 and not is_stalled)
+        self._check_dual(unfenced)
         self._check_switches(reigning[0] if len(reigning) == 1 and not is_stalled else None)
 
     def _check_answers(self, process: Process) -> None:
@@ -214,13 +228,57 @@ class Judge:
         plugged = not any(index == process.index for index, _ in self.world.network.unplugged)
         return in_service and plugged and process.disk.is_good and not process.is_stalled
 
-    def _check_dual(self, dual: bool) -> None:
-        if not (dual and self.world.network.has_healthy_path()):
+    def _check_dual(self, unfenced: list[Process]) -> None:
+        """Who hears a higher term is fenced; who has never heard this life of the peer does not know."""
+        dual = len(unfenced) == 2
+        if dual:
+            low = min(unfenced, key=lambda process: process.fastpath.fence.term)
+            network = self.world.network
+            dual = network.has_healthy_path() or bool(network.hears(low.index) and low.pulse.core.alive)
+        if not dual:
             self._dual_since = None
         elif self._dual_since is None:
             self._dual_since = self.now
         elif self.now - self._dual_since > ms(DUAL_MS):
             raise SimulationError("two ACTIVE nodes hear each other and both stay")
+
+    def _check_hearing(self, process: Process) -> None:
+        """Nobody is heard where nobody is: what was recorded is not believed."""
+        peer = self.world.nodes[1 - process.index]
+        if process.is_stalled or not process.pulse.core.alive or (peer is not None and peer.alive):
+            return
+        ended_at = Ns(0) if peer is None else peer.ended_at
+        if self.now - max(self.world.disturbed_at, process.woke_at, ended_at) > ms(GONE_MS):
+            raise SimulationError(f"{process.name} hears a peer that is no more")
+
+    def check_forwarding(self, process: Process) -> None:
+        """A frame that needs the role leaves: not from one who was stopped while the peer began to reign.
+
+        Whom a node did not hear when it was stopped it cannot ask (``csrc/lease.h``): then
+        ``_check_dual`` has the bound.
+        """
+        peer = self.world.nodes[1 - process.index]
+        if peer is None or not peer.alive or not (process.woke_at and process.knew_peer) or not peer.is_open:
+            return
+        slept = self._announced_at.get(peer, self.now) < process.woke_at
+        if (
+            slept
+            and peer.fastpath.fence.term > process.fastpath.fence.term
+            and self.world.disturbed_at <= process.woke_at
+            and self.world.network.has_healthy_path()
+        ):
+            raise SimulationError(f"{process.name} woke, and forwards, while {peer.name} reigns")
+
+    def _check_takeover(self, heir: Process, reason: str) -> None:
+        """Nobody takes the role from one who lives, moves, reigns, and is heard."""
+        victim, info = self.world.nodes[1 - heir.index], heir.state.liveness.info
+        if victim is None or not victim.alive or info is None or info.incarnation != victim.incarnation:
+            return
+        if reason == "peer-died":
+            raise SimulationError(f"{heir.name} reigns by the death of {victim.name}, which lives")
+        undisturbed = self.now - max(self.world.disturbed_at, victim.woke_at) > ms(UNDISTURBED_MS)
+        if undisturbed and victim.is_open and self.world.network.hears(heir.index):
+            raise SimulationError(f"{heir.name} takes over from {victim.name}, which it hears: {reason}")
 
     def _check_voices(self, running: list[Process]) -> None:
         """Who speaks for a virtual router: who reigns and has not lent it, and who has borrowed it."""
@@ -264,7 +322,7 @@ class Judge:
         if self.now <= since + ms(MISLED_MS):
             return
         for port, switch in self.world.network.switches.items():
-            if switch.node != process.index:
+            if switch.node != process.index and not switch.floods:  # it tells everybody until the next advert
                 raise SimulationError(f"{process.name} reigns alone, unknown to the switch of {port}")
 
     # ---- of a crash ----------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ Each direction of each path has a generator of its own (``chance.py``), so a see
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from flexha.units import NS_PER_MS
 PATHS = ("xc", "lan", "wan")
 PORTS = ("lan", "wan")
 """The paths that are ports with a virtual router, each with a switch."""
+KILLED, RESET = "closed by the kernel of the peer", "reset by peer"
+"""Ends of a connection that nobody has announced."""
 VMAC_PREFIX = b"\x00\x00\x5e\x00\x01"
 
 
@@ -87,6 +90,17 @@ class Network:
         if not self.is_unplugged(path):
             self._send(path, sender, deliver)
 
+    def passes(self, path: str, sender: int, rng: random.Random) -> bool:
+        """Whether a segment of a connection arrives at the first attempt."""
+        wire = self.wires[path][sender]
+        return not (wire.cut or self.is_unplugged(path)) and rng.random() >= wire.loss
+
+    def hears(self, index: int) -> bool:
+        """Whether ``index`` hears the other node for certain."""
+        return any(
+            pair[1 - index].is_healthy for path, pair in self.wires.items() if not self.is_unplugged(path)
+        )
+
     def _send(self, path: str, sender: int, deliver: Callable[[], None]) -> None:
         """It arrives, late, twice, or never."""
         wire, rng = self.wires[path][sender], self._chance[path][sender]
@@ -102,11 +116,18 @@ class Switch:
     def __init__(self) -> None:
         self.node: int | None = None
         """Behind whose port the virtual MAC is."""
+        self.floods = False
+        """It has known that, and does no more: what is for the virtual MAC goes to both."""
 
     def learn(self, frame_source: bytes, node: int) -> None:
         """A frame has come in from ``node``."""
         if frame_source.startswith(VMAC_PREFIX):
-            self.node = node
+            self.node, self.floods = node, False
+
+    def forget(self, node: int | None = None) -> None:
+        """It ages, it is restarted, or the port of ``node`` has lost its link."""
+        if self.node is not None and node in (None, self.node):
+            self.node, self.floods = None, True
 
 
 class Connection:
@@ -121,6 +142,8 @@ class Connection:
         self.on_data: list[Callable[[bytes], None]] = []
         self.on_close: list[Callable[[str], None]] = []
         self._flight: tuple[deque[bytes | None], deque[bytes | None]] = (deque(), deque())
+        self.killed = [False, False]
+        """Whether each end was closed by the kernel of a dead process."""
         self._busy = [False, False]
 
     def send(self, sender: int, data: bytes) -> None:
@@ -162,11 +185,11 @@ class Connection:
             self._flight[sender].clear()
             if self.open[sender]:  # a reset comes back
                 self.open[sender] = False
-                self.on_close[sender]("reset by peer")
+                self.on_close[sender](RESET)
             return
         if item is None:
             self.open[receiver] = False
-            self.on_close[receiver]("closed by peer")
+            self.on_close[receiver](KILLED if self.killed[sender] else "closed by peer")
             return
         joined = item
         while self._flight[sender] and self._flight[sender][0] is not None and len(joined) < 65536:

@@ -7,6 +7,7 @@ A schedule is faults for a while (``faults.py``), then everything is healed, the
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,12 +18,13 @@ from sim.clock import Clock
 from sim.faults import Fault, Plan
 from sim.host import Disk, Process
 from sim.judge import Judge
-from sim.net import PORTS, VMAC_PREFIX, Connection, Network
+from sim.lifeline import LifeLine
+from sim.net import PATHS, PORTS, VMAC_PREFIX, Connection, Network
 
 from flexha.core.actions import Action
 from flexha.core.events import Command, Event, OperatorAsked, Role, Wires
-from flexha.core.heartbeat_wire import Heartbeat
 from flexha.core.node import SyncLimits
+from flexha.fastpath.records import Mark
 from flexha.units import NS_PER_MS, Ns, ms
 
 QUIET_MS = 12_000
@@ -31,6 +33,12 @@ SETTLED_MS = 600
 """An impatient schedule ends when both have seemed to be that for so long."""
 STOPS_MS = {"pause": 2000, "stall": 300, "suspend": 6000}
 """How long a process that is stopped stays so, at most."""
+RECORDED = 60
+"""Heartbeats that somebody records, to say them again later."""
+HARMLESS = ("forget", "xc-flaps", "replay")
+"""Faults of which nobody should take notice for long."""
+HANG_MS = 4000
+"""Likewise of a control plane; a quarter of it is not noticed."""
 SETTLE_MS = 1500
 """What was under way when traffic ended has arrived after this."""
 
@@ -50,6 +58,11 @@ class World:
         rng = chance.of("world")
         self.clock = Clock()
         self.network = Network(self.clock, chance)
+        self.line = LifeLine(self)
+        self.recorded: deque[tuple[int, int, bytes]] = deque(maxlen=RECORDED)
+        """The latest heartbeats: to whom, by what path."""
+        self.xc_is_direct = chance.of("cable").random() < 0.7
+        """One cable, whose carrier both ends see."""
         self.shell_latency_ms = rng.choice([0.1, 1.0, 5.0, 15.0])
         self.verbose = verbose
         any_limit = any_limits(rng)
@@ -85,13 +98,16 @@ class World:
             for action in actions:
                 print(f"{'':10} {'':10}   -> {short(action)}")
 
-    def heartbeat_sent(self, sender: Process, path: str, beat: Heartbeat) -> None:
-        def deliver() -> None:
-            peer = self.nodes[1 - sender.index]
-            if peer is not None:
-                peer.hear(path, beat)
+    def heartbeat_sent(self, sender: Process, path: int, payload: bytes) -> None:
+        """Bytes that only C writes and reads."""
+        deliver = partial(self._hear, 1 - sender.index, path, payload)
+        self.network.send(PATHS[path], sender.index, deliver)
 
-        self.network.send(path, sender.index, deliver)
+    def _hear(self, index: int, path: int, payload: bytes) -> None:
+        self.recorded.append((index, path, payload))
+        process = self.nodes[index]
+        if process is not None:
+            process.hear(path, payload)
 
     def frame_sent(self, sender: Process, port: str, frame: bytes) -> None:
         def deliver() -> None:
@@ -163,23 +179,40 @@ class World:
                 if (index, port) in self.network.unplugged:
                     process.set_port(port, up=False)
 
-    def crash(self, index: int) -> None:
+    def crash(self, index: int, *, power: bool = False) -> None:
+        """A process dies; or its whole machine, and with it all its links."""
         process = self.nodes[index]
         if process is not None and process.alive:
             self.disturbed_at = self.clock.now
             was_active = process.fastpath.fence.is_active
-            process.crash()
+            process.crash(power=power)
             if was_active:
                 self.judge.check_inherited(process)
+            if power:
+                self._links_lost(index)
+
+    def _links_lost(self, index: int) -> None:
+        """Switches forget what was behind the port, and the peer sees the carrier of a direct cable."""
+        for port in PORTS:
+            self.network.switches[port].forget(index)
+        if self.xc_is_direct:
+            delay_ms = self.chance.of("carrier").uniform(0.1, 3)
+            self.clock.after(delay_ms * NS_PER_MS, partial(self._carrier_lost, 1 - index))
+
+    def _carrier_lost(self, index: int) -> None:
+        process = self.nodes[index]
+        if process is not None and process.alive:
+            process.pulse.mark(Mark.XC_CARRIER)
 
     def _traffic(self) -> None:
         rng = self.chance.of("traffic")
         for process in self.nodes:
-            if process is None or not process.alive or process.paused or not self.traffic:
+            if process is None or not process.alive or not self.traffic or not process.is_open:
                 continue
             fastpath = process.fastpath
-            if not fastpath.fence.is_active or fastpath.wires is Wires.PARK:
+            if fastpath.wires is Wires.PARK:
                 continue
+            self.judge.check_forwarding(process)
             for port, other in (PORTS, PORTS[::-1]):  # what a switch sends here leaves by the other port
                 if self.network.switches[port].node == process.index:
                     self.network.send_frame(other, process.index, VMAC_PREFIX, lambda: None)
@@ -191,11 +224,22 @@ class World:
                     fastpath.close_flow(flow)
                 else:
                     fastpath.change_flow(flow)
+        self._flood()
         self.clock.after(rng.uniform(4, 80) * NS_PER_MS, self._traffic)
+
+    def _flood(self) -> None:
+        """Frames for the virtual MAC reach whoever has a port at a switch that does not know where it is."""
+        for port, switch in self.network.switches.items():
+            if switch.floods:
+                for process in self.nodes:
+                    plugged = process is not None and (process.index, port) not in self.network.unplugged
+                    if process is not None and plugged and process.alive and not process.paused:
+                        process.flooded()
 
     def inflict(self, fault: Fault) -> None:
         """It happens now."""
-        self.disturbed_at = self.clock.now
+        if fault.kind not in HARMLESS:
+            self.disturbed_at = self.clock.now
         index = self._whom(fault.node)
         process = self.nodes[index]
         wires = self.network.wires[fault.path]
@@ -208,6 +252,16 @@ class World:
             case "restart":
                 for one in range(2):
                     self.boot(one)
+            case "power":
+                self.crash(index, power=True)
+            case "forget":
+                self._forget(fault.path)
+            case "replay":
+                for heard in list(self.recorded):
+                    self.clock.after(fault.amount * 5000 * NS_PER_MS, partial(self._hear, *heard))
+            case "xc-flaps":
+                for one in range(2):
+                    self._carrier_lost(one)
             case "quick-restart":
                 self.crash(index)
                 self.clock.after(fault.amount * 200 * NS_PER_MS, lambda: self.boot(index))
@@ -223,7 +277,7 @@ class World:
             case "hang":
                 if process is not None and process.alive:
                     process.hang()
-                    self.clock.after(fault.amount * 2000 * NS_PER_MS, process.go_on)
+                    self.clock.after(fault.amount * HANG_MS * NS_PER_MS, process.go_on)
             case "clock":
                 if process is not None and process.alive:
                     process.skip(ms(fault.amount**2 * 5000))
@@ -241,10 +295,15 @@ class World:
             case "cut":
                 for wire in hit:
                     wire.cut = True
+                if fault.direction == 2 and fault.path == "xc" and self.xc_is_direct:
+                    for one in range(2):
+                        self._carrier_lost(one)
+                self._ages(fault)
             case "cut-all":
                 for pair in self.network.wires.values():
                     for wire in pair if fault.direction == 2 else (pair[fault.direction],):
                         wire.cut = True
+                self._ages(fault)
             case "heal":
                 self.network.heal()
             case "lossy":
@@ -265,6 +324,17 @@ class World:
             case command:
                 self._command(process, Command(command))
 
+    def _ages(self, fault: Fault) -> None:
+        """What stops the frames of a direction stops what the switches learn from them."""
+        if fault.direction != 2:
+            for path in PORTS:
+                self.clock.after(fault.amount * 1000 * NS_PER_MS, partial(self._forget, path))
+
+    def _forget(self, path: str) -> None:
+        for port, switch in self.network.switches.items():
+            if path in ("xc", port):
+                switch.forget()
+
     def _mend(self, disk: Disk) -> None:
         self.disturbed_at = self.clock.now
         disk.mend()
@@ -276,6 +346,7 @@ class World:
             self.network.unplugged.discard((index, port))
         else:
             self.network.unplugged.add((index, port))
+            self.network.switches[port].forget(index)
         process = self.nodes[index]
         if process is not None and process.alive:
             process.set_port(port, up=up)

@@ -15,6 +15,7 @@ from flexha.fastpath.errors import FastpathError
 from flexha.fastpath.lib import ffi
 from flexha.fastpath.lib import lib as clib
 from flexha.fastpath.records import HeartbeatFlag, Mark, PulseConfig, PulseEvent
+from flexha.units import Ns
 
 EVENTS_MAX: Final = 16
 HEARTBEAT_BYTES: Final = 96
@@ -33,7 +34,7 @@ class SimulatedPulse:
         self._said = ffi.buffer(self._turn.said)
         self._events = ffi.new("struct fp_pulse_event[]", EVENTS_MAX)
         self.next_ns = now
-        self.lease_until_ns = 0
+        self.lease_until_ns = Ns(0)
         self.role = 0
         self.term = 0
         self.alive = 0

@@ -22,15 +22,17 @@ class Clock:
 
     def at(self, when: Ns, callback: Callback) -> None:
         """Call ``callback`` at ``when``, or now if that is past."""
-        heapq.heappush(self._queue, (max(when, self.now), next(self._order), callback))
+        now = self.now
+        heapq.heappush(self._queue, (max(now, when), next(self._order), callback))
 
     def after(self, delay: float, callback: Callback) -> None:
         """Call ``callback`` after ``delay`` ns."""
-        self.at(Ns(self.now + round(delay)), callback)
+        heapq.heappush(self._queue, (Ns(self.now + round(delay)), next(self._order), callback))
 
     def run_until(self, end: Ns) -> None:
         """Let time pass."""
-        while self._queue and self._queue[0][0] <= end:
-            self.now, _, callback = heapq.heappop(self._queue)
+        queue = self._queue
+        while queue and queue[0][0] <= end:
+            self.now, _, callback = heapq.heappop(queue)
             callback()
         self.now = end

@@ -45,6 +45,7 @@ KINDS = {  # and how often each comes; what they do is in ``World.inflict``
     "pause": 2,
     "stall": 2,
     "hang": 4,
+    "stick": 2,
     "suspend": 1,
     "clock": 1,
     "disk-slow": 2,

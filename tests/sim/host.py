@@ -51,6 +51,7 @@ from flexha.core.events import (
     DigestsRead,
     Event,
     FlowsImported,
+    Hung,
     MaintenanceKept,
     MaintenanceNotKept,
     PortChanged,
@@ -77,6 +78,9 @@ if TYPE_CHECKING:
 
 DRAIN_MS = 4
 """How often the shell looks into the events ring."""
+
+
+UNANSWERED = "a worker of this node does not answer"
 
 
 class SimulationError(AssertionError):
@@ -125,11 +129,19 @@ class Process:
         self.paused = False
         self.hung = False
         """The control plane is stuck; the pulse thread and the workers are not."""
+        self.is_stuck = False
+        """A worker is; the rest is not."""
+        self.hung_at = Ns(0)
+        """When either began, by the world's clock."""
+        self.ready_since: Ns | None = None
+        """It says that it may take over."""
+        self.knows_stuck = False
+        """Control has heard of it, and waits for that worker no more (``flexha/shell/driver.py``)."""
         self._is_deaf = False
         self.woke_at = Ns(0)
         """When it was stopped last, and went on; by the world's clock."""
-        self.knew_peer = False
-        """It heard the peer when it was stopped."""
+        self.had_lease = False
+        """It reigned, and heard the peer, when it was stopped."""
         self._latency = world.chance.of(f"{self.name}/{life}/latency")
         self.luck = world.chance.of(f"{self.name}/{life}/luck")
         self._disk_luck = world.chance.of(f"{self.name}/{life}/disk")
@@ -154,7 +166,7 @@ class Process:
         self._drain_due = False
         self._waiting: list[Callable[[], None]] = []
         """What a stopped process does when it goes on."""
-        self._fenced_frames: deque[tuple[str, bytes]] = deque()
+        self.fenced_frames: deque[tuple[str, bytes]] = deque()
         """Frames of the control plane that need the role, and wait for the lease."""
         self.pulse = Pulse(self)
 
@@ -199,12 +211,17 @@ class Process:
         """SIGSTOP; or the whole machine sleeps, and hears nothing meanwhile."""
         self.paused, self._is_deaf = True, is_deaf
         self.pulse.stop()
-        self.knew_peer = self.pulse.core.alive != 0
+        self.had_lease = self.fastpath.fence.is_active and self.pulse.core.alive != 0
 
     def hang(self) -> None:
         """The control plane does nothing; the threads of C do."""
-        self.hung = True
-        self.pulse.moves(control=False, worker=True)
+        self.hung, self.hung_at = True, self.world.clock.now
+        self.pulse.moves(control=False, worker=not self.is_stuck)
+
+    def stick(self) -> None:
+        """A worker does nothing."""
+        self.is_stuck, self.hung_at = True, self.world.clock.now
+        self.pulse.moves(control=not self.hung, worker=False)
 
     def skip(self, time: Ns) -> None:
         """This node's clock jumps: it has slept, in its own opinion."""
@@ -222,7 +239,7 @@ class Process:
             return
         if self.paused:
             self.woke_at = self.world.clock.now
-        self.paused = self.hung = self._is_deaf = False
+        self.paused = self.hung = self.is_stuck = self._is_deaf = False
         self.pulse.moves(control=True, worker=True)
         self.world.clock.after(self.luck.uniform(0, WAKE_MS) * NS_PER_MS, self._pulse_goes_on)
         waiting, self._waiting = self._waiting, []
@@ -296,6 +313,7 @@ class Process:
                 self.later(self._wires_luck.uniform(0.05, 5), lambda: self._settled(mode))
             case SetPulse(ready):
                 self.world.judge.check_ready(self, ready=ready)
+                self.ready_since = (self.ready_since or self.world.clock.now) if ready else None
                 self.pulse.perform(action)
             case SetConduit():
                 self.conduit = action
@@ -307,7 +325,7 @@ class Process:
                 if not fenced or self.is_open:
                     self._send_frame(port, frame, fenced=fenced)
                 elif fastpath.fence.is_active:
-                    self._fenced_frames.append((port, frame))
+                    self.fenced_frames.append((port, frame))
             case SendSync(data):
                 self.world.judge.sync_sent(self, data)
                 if self.connection is not None:
@@ -408,11 +426,10 @@ class Process:
     # ---- the pulse thread ----------------------------------------------------------------------------
     def on_pulse(self) -> None:
         """The pulse thread has looked around: frames that need the role wait for the lease, no longer."""
-        if self._fenced_frames:
-            if not self.fastpath.fence.is_active:
-                self._fenced_frames.clear()
-            while self._fenced_frames and self.fastpath.fence.lease_until > self.now:
-                self._send_frame(*self._fenced_frames.popleft(), fenced=True)
+        if not self.fastpath.fence.is_active:
+            self.fenced_frames.clear()
+        while self.fenced_frames and self.fastpath.fence.lease_until > self.now:
+            self._send_frame(*self.fenced_frames.popleft(), fenced=True)
 
     def _send_frame(self, port: str, frame: bytes, *, fenced: bool) -> None:
         if fenced:
@@ -440,8 +457,15 @@ class Process:
 
     def take(self, event: Event) -> None:
         """What the loop has fetched by itself is stepped at once."""
+        if self.alive and isinstance(event, Hung):
+            self.knows_stuck = event.is_stuck
         if self.alive:
             self._step(event)
+        if self.alive and self.knows_stuck and self.connection is not None:
+            self.connection.close(self.index)
+            self.connection = None
+            self.post(SyncClosed(UNANSWERED))
+            self._redial()
 
     @property
     def is_open(self) -> bool:
@@ -464,10 +488,13 @@ class Process:
 
     def _drain(self) -> None:
         self._drain_due = False
-        self.fastpath.work()
+        if not self.is_stuck:
+            self.fastpath.work()
         for event in self.fastpath.drain(self.cfg.sync.batch_records):
             self._step(event)
-        if self.luck.random() < 0.5:  # what a worker does between drains lies in its ring
+        if (
+            self.luck.random() < 0.5 and not self.is_stuck
+        ):  # what a worker does between drains lies in its ring
             self.fastpath.work()
         if self.fastpath.is_busy:
             self._wake()

@@ -6,11 +6,12 @@ Invariants of every step:
   fence       of two open fences the one of the lower term, if it can hear the other, is closed within
               ``DUAL_MS``; one whose lease is over is not open (``csrc/lease.h``)
   lease       who was stopped sends nothing that needs the role while its peer reigns by now
+  hang        who hangs, and reigns, does so no more once that is seen, if its peer is ready
   takeover    nobody takes the role from one who lives, moves, reigns, and is heard; a death is one
   hearing     nobody hears a peer that is no more, whatever is replayed
   switches    with healthy ports, the switches send to the one open fence within ``MISLED_MS``; no port
               was lent of late
-  voices      two nodes that can hear each other do not both speak for one virtual MAC for ``DUAL_MS``;
+  voices      two nodes that can hear each other do not both speak for one virtual MAC for ``VOICES_MS``;
               a lender is silent
   ready       a node calls itself ready only when PASSIVE and its last import is complete
   bounded     the window of unacknowledged batches, and the busy loop that a past deadline would be
@@ -34,6 +35,7 @@ from typing import TYPE_CHECKING
 
 from sim.fastpath import unpack
 from sim.host import Process, SimulationError
+from sim.pulse import CONTROL_DEAD_MS, WORKER_DEAD_MS
 
 from flexha.core.events import Event, FlowsDrained, FlowsImported, Role, SyncReceived, Wires
 from flexha.core.shards import ALL
@@ -44,7 +46,12 @@ from flexha.units import NS_PER_S, Ns, Term, centiseconds, ms
 if TYPE_CHECKING:
     from sim.world import World
 
-DUAL_MS = 400
+DUAL_MS = 170
+"""Two that know each other need one heartbeat, two that have to be introduced three; and wires."""
+VOICES_MS = 400
+"""Likewise, and a core that is slow to follow."""
+HANG_SEEN_MS = 200
+"""The pulse thread looks at least each 50 ms, and a ready peer is known after a heartbeat."""
 MISLED_MS = 250
 GONE_MS = 400
 """Timers of silence, and what a slow path delivers late."""
@@ -175,6 +182,7 @@ class Judge:
         for process in running:
             self._check_wires(process)
             self._check_hearing(process)
+            self._check_hang(process)
         reigning = [p for p in running if p.fastpath.fence.is_active]
         self._announced_at = {process: self._announced_at.get(process, self.now) for process in reigning}
         unfenced = [p for p in reigning if p.is_open]
@@ -226,7 +234,9 @@ class Judge:
     def _is_healthy(self, process: Process) -> bool:
         in_service = process.role in (Role.JOINING, Role.PASSIVE) or process.state.role.disk_slow
         plugged = not any(index == process.index for index, _ in self.world.network.unplugged)
-        return in_service and plugged and process.disk.is_good and not process.is_stalled
+        return (
+            in_service and plugged and process.disk.is_good and not (process.is_stalled or process.is_stuck)
+        )
 
     def _check_dual(self, unfenced: list[Process]) -> None:
         """Who hears a higher term is fenced; who has never heard this life of the peer does not know."""
@@ -251,14 +261,27 @@ class Judge:
         if self.now - max(self.world.disturbed_at, process.woke_at, ended_at) > ms(GONE_MS):
             raise SimulationError(f"{process.name} hears a peer that is no more")
 
+    def _check_hang(self, process: Process) -> None:
+        """Who hangs gives the role to a peer that may take over."""
+        if not (process.hung or process.is_stuck) or not process.is_open:
+            return
+        peer = self.world.nodes[1 - process.index]
+        if peer is None or not peer.alive or peer.is_stalled or peer.is_stuck or peer.ready_since is None:
+            return
+        since = max(process.hung_at, peer.ready_since, process.woke_at, self.world.disturbed_at)
+        limit_ms = CONTROL_DEAD_MS if process.hung else WORKER_DEAD_MS
+        if self.now - since > ms(limit_ms + HANG_SEEN_MS) and self.world.network.has_healthy_path():
+            raise SimulationError(f"{process.name} hangs, and reigns on beside a ready peer")
+
     def check_forwarding(self, process: Process) -> None:
         """A frame that needs the role leaves: not from one who was stopped while the peer began to reign.
 
-        Whom a node did not hear when it was stopped it cannot ask (``csrc/lease.h``): then
+        Whom a node did not hear when it was stopped it cannot ask (``csrc/lease.h``); and one that wakes,
+        and finds that its peer has died, begins to reign before it has met that peer's next life. Then
         ``_check_dual`` has the bound.
         """
         peer = self.world.nodes[1 - process.index]
-        if peer is None or not peer.alive or not (process.woke_at and process.knew_peer) or not peer.is_open:
+        if peer is None or not peer.alive or not (process.woke_at and process.had_lease) or not peer.is_open:
             return
         slept = self._announced_at.get(peer, self.now) < process.woke_at
         if (
@@ -270,14 +293,20 @@ class Judge:
             raise SimulationError(f"{process.name} woke, and forwards, while {peer.name} reigns")
 
     def _check_takeover(self, heir: Process, reason: str) -> None:
-        """Nobody takes the role from one who lives, moves, reigns, and is heard."""
+        """Nobody takes the role from one who lives, moves, reigns, and is heard.
+
+        Who can be asked only by a slow or lossy way, or answers by another one, may answer too late for
+        ``confirm_ms``: a probe is answered by the path that it came by.
+        """
         victim, info = self.world.nodes[1 - heir.index], heir.state.liveness.info
         if victim is None or not victim.alive or info is None or info.incarnation != victim.incarnation:
             return
         if reason == "peer-died":
             raise SimulationError(f"{heir.name} reigns by the death of {victim.name}, which lives")
         undisturbed = self.now - max(self.world.disturbed_at, victim.woke_at) > ms(UNDISTURBED_MS)
-        if undisturbed and victim.is_open and self.world.network.hears(heir.index):
+        network = self.world.network
+        asked = reason != "peer-confirmed" or network.has_healthy_path() or network.is_deaf(victim.index)
+        if undisturbed and asked and victim.is_open and network.hears(heir.index):
             raise SimulationError(f"{heir.name} takes over from {victim.name}, which it hears: {reason}")
 
     def _check_voices(self, running: list[Process]) -> None:
@@ -290,7 +319,7 @@ class Judge:
             self._two_voices_since = None
         elif self._two_voices_since is None:
             self._two_voices_since = self.now
-        elif self.now - self._two_voices_since > ms(DUAL_MS):
+        elif self.now - self._two_voices_since > ms(VOICES_MS):
             raise SimulationError(f"two nodes speak for one virtual MAC: {voices}")
 
     @staticmethod

@@ -101,6 +101,10 @@ class Network:
             pair[1 - index].is_healthy for path, pair in self.wires.items() if not self.is_unplugged(path)
         )
 
+    def is_deaf(self, index: int) -> bool:
+        """Whether nothing of the other node reaches ``index``."""
+        return all(pair[1 - index].cut or self.is_unplugged(path) for path, pair in self.wires.items())
+
     def _send(self, path: str, sender: int, deliver: Callable[[], None]) -> None:
         """It arrives, late, twice, or never."""
         wire, rng = self.wires[path][sender], self._chance[path][sender]

@@ -183,20 +183,21 @@ class Pulse:
         fence = process.fastpath.fence
         if fence.role != core.role or fence.term != core.term:
             fence.role, fence.term = Role(core.role), Term(core.term)
-        fence.lease_until = Ns(core.lease_until_ns)
+        fence.lease_until = core.lease_until_ns
         if core.has_events and not self._collecting:
             self._collecting = True
             process.soon(self._collect)
-        self._arm()
-        process.on_pulse()
-        if core.alive & 1 and process.index == 1 and not process.world.line.stands(process):
+        if self._armed is None or core.next_ns < self._armed + process.ahead:
+            self._arm()
+        if process.fenced_frames:
+            process.on_pulse()
+        if process.index == 1 and core.alive & 1 and not process.world.line.stands(process):
             process.world.line.call(process)
 
     def _arm(self) -> None:
-        at = Ns(self.core.next_ns - self.process.ahead)
-        if self._armed is None or at < self._armed:
-            self._armed = max(at, self.process.world.clock.now)
-            self.process.world.clock.at(self._armed, partial(self._wake, self._armed))
+        clock = self.process.world.clock
+        self._armed = max(Ns(self.core.next_ns - self.process.ahead), clock.now)
+        clock.at(self._armed, partial(self._wake, self._armed))
 
     def _wake(self, armed: Ns) -> None:
         if self._armed != armed:

@@ -39,6 +39,8 @@ HARMLESS = ("forget", "xc-flaps", "replay")
 """Faults of which nobody should take notice for long."""
 HANG_MS = 4000
 """Likewise of a control plane; a quarter of it is not noticed."""
+STICK_MS = 2000
+"""Likewise of a worker."""
 SETTLE_MS = 1500
 """What was under way when traffic ended has arrived after this."""
 
@@ -61,6 +63,8 @@ class World:
         self.line = LifeLine(self)
         self.recorded: deque[tuple[int, int, bytes]] = deque(maxlen=RECORDED)
         """The latest heartbeats: to whom, by what path."""
+        self._taped: list[tuple[int, int, bytes]] = []
+        """What somebody has kept of them."""
         self.xc_is_direct = chance.of("cable").random() < 0.7
         """One cable, whose carrier both ends see."""
         self.shell_latency_ms = rng.choice([0.1, 1.0, 5.0, 15.0])
@@ -121,7 +125,9 @@ class World:
         """A TCP connection from node b to node a, if the path and the listener live."""
         listener, rng = self.nodes[0], self.chance.of("connect")
         wires = self.network.wires["xc"]
-        if listener is None or not listener.alive or any(w.cut or rng.random() < w.loss for w in wires):
+        if listener is None or not listener.alive or listener.knows_stuck or dialer.knows_stuck:
+            return False
+        if any(w.cut or rng.random() < w.loss for w in wires):
             return False
         connection = Connection(self.network)
         ends = (listener, dialer)
@@ -175,6 +181,8 @@ class World:
             process = Process(self, self.cfgs[index], self.disks[index], self.lives[index])
             self.nodes[index] = process
             process.start()
+            if self._taped:  # who has just begun to listen knows nobody
+                self.clock.after(100 * NS_PER_MS, self._replay)
             for port in PORTS:
                 if (index, port) in self.network.unplugged:
                     process.set_port(port, up=False)
@@ -257,8 +265,8 @@ class World:
             case "forget":
                 self._forget(fault.path)
             case "replay":
-                for heard in list(self.recorded):
-                    self.clock.after(fault.amount * 5000 * NS_PER_MS, partial(self._hear, *heard))
+                self._taped = list(self.recorded)
+                self.clock.after(fault.amount * 5000 * NS_PER_MS, self._replay)
             case "xc-flaps":
                 for one in range(2):
                     self._carrier_lost(one)
@@ -278,6 +286,10 @@ class World:
                 if process is not None and process.alive:
                     process.hang()
                     self.clock.after(fault.amount * HANG_MS * NS_PER_MS, process.go_on)
+            case "stick":
+                if process is not None and process.alive:
+                    process.stick()
+                    self.clock.after(fault.amount * STICK_MS * NS_PER_MS, process.go_on)
             case "clock":
                 if process is not None and process.alive:
                     process.skip(ms(fault.amount**2 * 5000))
@@ -329,6 +341,10 @@ class World:
         if fault.direction != 2:
             for path in PORTS:
                 self.clock.after(fault.amount * 1000 * NS_PER_MS, partial(self._forget, path))
+
+    def _replay(self) -> None:
+        for index, path, payload in self._taped:
+            self._hear(index, path, payload)
 
     def _forget(self, path: str) -> None:
         for port, switch in self.network.switches.items():

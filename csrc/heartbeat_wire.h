@@ -26,7 +26,7 @@
  * 64|        MAC (64 bits): SipHash-2-4                             |
  *   +---------------------------------------------------------------+
  * 72|        answers (64 bits): t_ns of the newest probe of the     |
- *   |        peer that was heard on this path; 0: none              |
+ *   |        peer that was heard on any path; 0: none               |
  * 80|        heard (64 bits): t_ns of the newest heartbeat of the   |
  *   |        peer that was heard on any path; 0: it is silent       |
  * 88|        MAC of all that stands before it                       |

@@ -111,7 +111,7 @@ void pulse_compose(const struct pulse *p, uint32_t path, uint64_t now_ns, uint8_
 		.seq = pp->tx_seq + 1,
 		.t_ns = now_ns,
 		.echo = echo_of(p, pp),
-		.answers = now_ns < silent_until(p) ? 0 : pp->probe_heard,
+		.answers = now_ns < silent_until(p) ? 0 : p->probe_heard,
 		.heard = is_heard(p) ? p->peer_t_ns : 0,
 	};
 
@@ -123,6 +123,7 @@ static void begin_incarnation(struct pulse *p, uint32_t path, uint64_t incarnati
 {
 	p->peer = (struct fp_peer){ .incarnation = incarnation };
 	p->peer_t_ns = 0;
+	p->probe_heard = 0;
 	p->died_ns = 0;
 	p->peer_path = path;
 	p->peer_known = true;
@@ -130,7 +131,6 @@ static void begin_incarnation(struct pulse *p, uint32_t path, uint64_t incarnati
 	for (uint32_t i = 0; i < pulse_n_paths(p); i++) {
 		p->paths[i].rx_seq = 0;
 		p->paths[i].introduced = 0;
-		p->paths[i].probe_heard = 0;
 	}
 }
 
@@ -220,6 +220,14 @@ static void refute(struct pulse *p, uint32_t path, uint64_t answers, uint64_t no
 	atomic_store_explicit(&p->flood_rest_ns, rest_ns, memory_order_relaxed);
 }
 
+/* It is answered by every path: the one that it came by may pass one direction only. */
+static void hear_probe(struct pulse *p, uint64_t t_ns)
+{
+	p->probe_heard = t_ns;
+	for (uint32_t i = 0; i < pulse_n_paths(p); i++)
+		p->paths[i].answer_due = p->paths[i].used;
+}
+
 int pulse_receive(struct pulse *p, uint32_t path, const uint8_t *payload, uint32_t len, uint64_t now_ns)
 {
 	const struct fp_pulse_cfg *cfg = &p->cfg->pulse;
@@ -235,10 +243,8 @@ int pulse_receive(struct pulse *p, uint32_t path, const uint8_t *payload, uint32
 		return -ESTALE;
 	mark_heard(p, pp, hb.seq, now_ns);
 	learn_peer(p, path, &hb);
-	if (hb.flags & FP_HB_PROBE && hb.t_ns > pp->probe_heard) {
-		pp->probe_heard = hb.t_ns;
-		pp->answer_due = true;
-	}
+	if (hb.flags & FP_HB_PROBE && hb.t_ns > p->probe_heard)
+		hear_probe(p, hb.t_ns);
 	refute(p, path, hb.answers, now_ns);
 	if (hb.role == FP_ROLE_ACTIVE && fence_heard(p->fence, hb.term))
 		p->fenced_unreported = true;

@@ -96,8 +96,7 @@ enum {
  * @introduced:     incarnation of a peer that we do not know yet, to be echoed here; 0 = none
  * @tx_seq:         last sequence number sent
  * @quiet_since_ns: when silence began
- * @probe_heard:    t_ns of the newest probe of the peer that came here; 0 = none
- * @answer_due:     it is to be answered now
+ * @answer_due:     a probe of the peer is to be answered here, now
  * @answered_ns:    when one was last answered here
  */
 struct pulse_path {
@@ -105,7 +104,7 @@ struct pulse_path {
 	uint64_t rx_seq, tx_seq;
 	uint64_t introduced;
 	uint64_t quiet_since_ns;
-	uint64_t probe_heard, answered_ns;
+	uint64_t answered_ns;
 	bool answer_due;
 	counter sent, received, lost, bad, replayed, last_heard_ns, is_alive;
 };
@@ -145,6 +144,7 @@ struct pulse_heard {
  * @peer:              what the peer says of itself
  * @peer_t_ns:         the peer's clock in the newest heartbeat: paths may reorder
  * @peer_path:         where that one came from
+ * @probe_heard:       t_ns of the peer's newest probe, on any path; 0 = none
  * @peer_known:        @peer is valid
  * @peer_reported:     control knows @peer
  * @peer_answers:      it is of a version that answers probes
@@ -202,6 +202,7 @@ struct pulse {
 	struct fp_peer peer;
 	uint64_t peer_t_ns;
 	uint32_t peer_path;
+	uint64_t probe_heard;
 	bool peer_known, peer_reported, peer_answers, peer_hears, fenced_unreported;
 	struct suspicion suspicion;
 	struct lease lease;

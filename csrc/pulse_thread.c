@@ -70,7 +70,6 @@ static void send_all(struct pulse *p, uint64_t now_ns)
 	doorbell_ring(p->tx_bell);
 }
 
-/* Each by the path that it came by: that is what the peer asks about. */
 static void answer_probes(struct pulse *p, uint64_t now_ns)
 {
 	bool any = false;

@@ -23,7 +23,7 @@ specification, which tests hold against the C one.
         48     8  t_ns          the sender's CLOCK_BOOTTIME when it sent, ns
         56     8  echo          the incarnation of the receiver, as the sender has heard it; 0: not heard yet
         64     8  mac           SipHash-2-4 over bytes 0..63 and one more: the path's number
-        72     8  answers       t_ns of the newest probe of the receiver that was heard on this path; 0: none
+        72     8  answers       t_ns of the newest probe of the receiver that was heard on any path; 0: none
         80     8  heard         t_ns of the newest heartbeat of the receiver that was heard on any path; 0:
                                 the sender hears nobody
         88     8  mac           SipHash-2-4 over bytes 0..87 and one more: the path's number
@@ -40,8 +40,8 @@ A sender that is ACTIVE and says *lent* of a side has no port there, and is sile
 receiver, which may stand in for it in that term, says no more that it does: by the same flag, in any role
 but ACTIVE (``flexha.core.lend``). Versions before that ignore the flag, and never stand in.
 
-A heartbeat with the flag *probe* wants an answer: the next heartbeat on that path, at once, in which
-``answers`` is its ``t_ns``. Answers to one path's probes come at most once a millisecond. Who says that it
+A heartbeat with the flag *probe* wants an answer: the next heartbeat on every path, at once, in which
+``answers`` is its ``t_ns``. Answers leave by a path at most once a millisecond. Who says that it
 has *heard* nothing cannot be asked, and nobody takes its silence for an answer.
 
 A receiver drops, and counts as ``bad``, what is shorter than 72 bytes or does not bear the MAC (or has 96

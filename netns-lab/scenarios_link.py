@@ -16,7 +16,7 @@ from scenarios_steady import pass_time
 
 OUTAGE_MS = 50
 PROBE_MS = 300
-"""Until a next hop that does not answer is taken for lost: 3 probes of 100 ms."""
+"""Until a next hop that does not answer is taken for lost: 4 probes of 75 ms."""
 DOWN_S = 2.0
 
 Fault = Callable[[Lab, Node, Node], AbstractContextManager[None]]

@@ -156,11 +156,14 @@ HEARTBEATS, ADVERTS = "ip protocol udp udp dport 47850", "ip protocol 112"
 
 
 @contextmanager
-def strangers(lab: Lab) -> Iterator[None]:
-    """No node hears the other by any path: no heartbeat, advert or sync. Switches still learn from both."""
+def strangers(lab: Lab, *ports: str) -> Iterator[None]:
+    """No node hears the other by the cross-connect and these ports (all, if none is named).
+
+    No heartbeat, advert or sync passes. Switches still learn from both.
+    """
     with ExitStack() as stack:
         stack.enter_context(xc_silent(lab))
-        for switch in topo.SWITCHES.values():
+        for switch in [topo.SWITCHES[port] for port in ports or topo.SWITCHES]:
             rules = (
                 "table bridge lab_strangers {\n chain drops {\n"
                 "  type filter hook forward priority 0; policy accept;\n"

@@ -11,9 +11,9 @@ from typing import Any
 import faults
 import pytest
 import topo
-from netns.wire import flooding
+from netns.wire import flooding, node_port
 from pair import Node, Pair
-from sandbox import Lab, LabError, wait_until
+from sandbox import Lab, LabError, now_ns, wait_until
 from traffic import UdpProbe
 
 HEARTBEATS = 20
@@ -129,29 +129,69 @@ def test_a_killed_daemon_is_missed_by_its_life_line(pair: Pair) -> None:
     assert life_line(survivor)["stands"]
 
 
-def test_what_is_flooded_waits_for_the_takeover(lab: Lab, pair: Pair) -> None:
-    """PASSIVE keeps what switches flood while it asks whether ACTIVE lives: copies of what a living one has
-    forwarded, and all that there is of what came after its death. Spec: R13, R20, B2.
+def test_a_flood_beside_a_living_peer_is_no_death(lab: Lab, pair: Pair) -> None:
+    """What a switch floods makes PASSIVE ask whether ACTIVE lives. It does: copies of what it forwards
+    go, and nobody is told. Spec: R13, B2.
     """
-    victim = pair.active()
-    survivor = pair.peer(victim)
-    wait_until(lambda: life_line(survivor)["stands"], 10, "the life line stands")
+    survivor = pair.peer(pair.active())
     before = reigns(pair)
     with contextlib.ExitStack() as stack:
         for port in ("lan", "wan"):
-            stack.enter_context(flooding(lab, port, victim.name))
+            stack.enter_context(flooding(lab, port, pair.active().name))
         dropped = survivor.counter("suspect_dropped")
-        with probe(lab, pair, 351) as udp:
+        with probe(lab, pair, 353) as udp:
             wait_until(lambda: survivor.counter("suspect_dropped") > dropped, 10, "ACTIVE lives: copies go")
-            assert reigns(pair) == before
-            assert not [e for e in survivor.history() if e["event"] == "suspicion" and e["marks"] == ["vmac"]]
-            kept = survivor.counter("suspect_wait")
-            victim.kill()
+            result = udp.finish()
+    assert reigns(pair) == before
+    assert not [e for e in survivor.history() if e["event"] == "suspicion" and e["marks"] == ["vmac"]]
+    assert (result.there.lost, result.there.duplicated) == (0, 0)
+    assert (result.echoes.lost, result.echoes.duplicated) == (0, 0)
+
+
+@contextlib.contextmanager
+def forgotten(lab: Lab, node: Node) -> Iterator[int]:
+    """Both switches lose the carrier of a node's port within a moment, and so forget what is behind it.
+
+    The moment, in CLOCK_BOOTTIME (ns).
+    """
+    with contextlib.ExitStack() as stack:
+        ends = []
+        for port in ("lan", "wan"):
+            switch, device = node_port(port, node.name)
+            links = stack.enter_context(lab.links(switch))
+            ends.append((links, links.link_lookup(ifname=device)[0]))
+        at_ns = now_ns()
+        for links, index in ends:
+            stack.callback(links.link, "set", index=index, state="up")
+            links.link("set", index=index, state="down")
+        yield at_ns
+
+
+def test_what_is_flooded_waits_for_the_takeover(lab: Lab, pair: Pair) -> None:
+    """PASSIVE keeps what switches flood while it asks whether ACTIVE lives, and forwards it when nobody has
+    answered: that confirms the death before any timer does. Spec: R13, R20, B2.
+    """
+    victim = pair.active()
+    survivor = pair.peer(victim)
+    survivor.stop()  # a new process has asked nothing in vain yet, and so asks at the first mark
+    survivor.start()
+    assert pair.wait_settled() is victim
+    kept = survivor.counter("suspect_wait")
+    with probe(lab, pair, 351) as udp, faults.strangers(lab, "wan"):
+        for node in pair.nodes.values():
+            for path in ("xc", "wan"):
+                wait_path(node, path, alive=False)  # or they answer while the first port goes
+        with forgotten(lab, victim) as at_ns:
             wait_until(lambda: survivor.role() == "ACTIVE", 10, "the peer takes over")
             result = udp.finish()
-        assert survivor.counter("suspect_wait") > kept
-        victim.start()
-        assert pair.wait_settled() is survivor
+    told = [e for e in survivor.history() if e["t_ms"] >= at_ns / 1e6]
+    suspicions = [(e["marks"], e["verdict"]) for e in told if e["event"] == "suspicion"]
+    assert suspicions == [(["vmac"], "dead")]
+    assert [e["probes"] > 0 for e in told if e["event"] == "suspicion"] == [True]
+    assert [e["reason"] for e in told if e["event"] == "peer-lost"] == ["peer-confirmed"]
+    assert [e["reason"] for e in told if e["event"] == "role"] == ["peer-confirmed"]
+    assert survivor.counter("suspect_wait") > kept
+    assert pair.wait_settled() is survivor
     assert result.sources == (topo.WAN_VIP,)
     assert result.lost <= LOST_MAX
 

@@ -92,8 +92,8 @@ class Run:
 
     @property
     def outage_ms(self) -> float:
-        """The longest hole in the UDP flow as the receiver saw it."""
-        return self.udp.gap_ms
+        """The longest hole in the UDP flow, on its way there or back."""
+        return max(self.udp.gap_ms, self.udp.echo_gap_ms)
 
     @property
     def sources_seen(self) -> list[str]:
@@ -113,6 +113,7 @@ class Run:
             "udp": {
                 "sent": self.udp.sent,
                 "gap_ms": round(self.udp.gap_ms, 3),
+                "echo_gap_ms": round(self.udp.echo_gap_ms, 3),
                 **asdict(self.udp.there),
                 "echoes": asdict(self.udp.echoes),
             },

@@ -253,11 +253,11 @@ def _x(t_ms: float) -> float:
 
 
 def _gap(run: Run, gap_from: float, bottom: float) -> Iterable[str]:
-    left, right = _x(gap_from), _x(gap_from + run.outage_ms)
+    left, right = _x(gap_from), _x(gap_from + run.udp.gap_ms)
     yield f"<rect class='gap' x='{left:.1f}' y='32' width='{right - left:.1f}' height='{bottom - 32:.1f}'/>"
     if right > left:
         yield (
-            f"<text x='{right + 5:.1f}' y='26'>outage {run.outage_ms:.1f} ms: no UDP packet arrives, "
+            f"<text x='{right + 5:.1f}' y='26'>{run.udp.gap_ms:.1f} ms: no UDP packet arrives, "
             f"{run.udp.lost} are lost</text>"
         )
 

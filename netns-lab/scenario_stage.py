@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -245,17 +244,11 @@ def figures_of(run: Run) -> Figures:
         "duplicated": float(udp.there.duplicated + udp.echoes.duplicated),
         "reordered": float(udp.there.reordered + udp.echoes.reordered),
         "outage_ms": run.outage_ms,
-        "outage_back_ms": longest_gap_ms(udp.echo_ns),
+        "outage_back_ms": udp.echo_gap_ms,
     }
     if takeover.forwarding_ms is not None:
         figures["forwarding_ms"] = takeover.forwarding_ms
     return figures
-
-
-def longest_gap_ms(times_ns: array[int]) -> float:
-    """The longest time without an arrival between the first and the last."""
-    gaps: Iterable[int] = (after - before for before, after in itertools.pairwise(times_ns))
-    return max(gaps, default=0) / 1e6
 
 
 def digests_agree_s(pair: Pair, since_ns: int) -> float:

@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import topo
-from sandbox import BUILD_DIR, Lab, LabError, Process, wait_until
+from sandbox import BUILD_DIR, Lab, LabError, Process, now_ns, wait_until
 
 BIN_DIR = BUILD_DIR / "bin"
 PROGRAMS = ("tcp_flows", "tcp_once", "udp_probe", "relay", "stall")
@@ -328,8 +328,11 @@ class UdpResult:
     """Of what the receiver sent back."""
     foreign: int
     gap_ms: float
-    """The longest time without an arrival between the first and the last."""
+    """The longest time without an arrival, from the first one until sending ended: long for a flow that never
+    comes back."""
     gap_from_ns: int
+    echo_gap_ms: float
+    """Likewise of the echoes."""
     sources: tuple[str, ...]
     arrival_ns: array.array[int]
     echo_ns: array.array[int]
@@ -338,6 +341,19 @@ class UdpResult:
     def lost(self) -> int:
         """Datagrams that never came to the receiver."""
         return self.there.lost
+
+
+def longest_gap(times_ns: Sequence[int], from_ns: int, until_ns: int) -> tuple[float, int]:
+    """The longest time without an arrival, in ms, and when it began.
+
+    Of a flow that began before ``from_ns``, and was sent until ``until_ns`` at least. Its first packets may
+    have to wait for neighbours: time counts from the first arrival, or from ``from_ns`` if there is none.
+    """
+    marks = [*(times_ns or (from_ns,)), *([until_ns] if not times_ns or times_ns[-1] < until_ns else [])]
+    gap_ns, gap_from_ns = max(
+        ((after - before, before) for before, after in itertools.pairwise(marks)), default=(0, 0)
+    )
+    return gap_ns / 1e6, gap_from_ns
 
 
 class UdpProbe:
@@ -357,6 +373,7 @@ class UdpProbe:
         argv = [program, "client", topo.PROBE_ADDRESS, port, topo.SERVER_ADDRESS]
         self._client = Generator(lab, "client", [*argv, UDP_PORT, str(interval_us), self._logs[1]])
         self._client.wait_event("sending", 5)
+        self._from_ns = now_ns()
 
     def finish(self, since_ns: int = 0) -> UdpResult:
         """Stop sending, wait for the last echoes, and collect both ends' figures.
@@ -364,6 +381,7 @@ class UdpProbe:
         What was lost, doubled or out of order is told of the datagrams from ``since_ns`` on: the first ones
         of a flow may find that neighbours have yet to be asked for.
         """
+        until_ns = now_ns()
         sent = self._client.terminate()
         served = self._server.terminate()
         arrivals, echoes = self._arrivals(self._logs[0]), self._arrivals(self._logs[1])
@@ -372,21 +390,20 @@ class UdpProbe:
         there = order_of(set(range(first, sent["sent"])), came)
         back = order_of(set(came), [seq for _, seq in echoes if seq >= first])
         times = array.array("Q", (t_ns for t_ns, _ in arrivals))
-        gap_ns, gap_from_ns = max(
-            ((after - before, before) for before, after in itertools.pairwise(times)),
-            default=(0, 0),
-        )
+        echoed = array.array("Q", (t_ns for t_ns, _ in echoes))
+        gap_ms, gap_from_ns = longest_gap(times, self._from_ns, until_ns)
         return UdpResult(
             sent=sent["sent"],
             received=len(arrivals),
             there=there,
             echoes=back,
             foreign=served["foreign"],
-            gap_ms=gap_ns / 1e6,
+            gap_ms=gap_ms,
             gap_from_ns=gap_from_ns,
+            echo_gap_ms=longest_gap(echoed, self._from_ns, until_ns)[0],
             sources=tuple(served["sources"]),
             arrival_ns=times,
-            echo_ns=array.array("Q", (t_ns for t_ns, _ in echoes)),
+            echo_ns=echoed,
         )
 
     def _arrivals(self, log: str) -> list[tuple[int, int]]:

@@ -13,7 +13,7 @@ import pytest
 import topo
 from failover import BARS, REQUIREMENTS, failed_bars
 from report import Report, Run, TableComparison, Takeover
-from traffic import DownloadResult, Order, TcpResult, UdpResult
+from traffic import DownloadResult, Order, TcpResult, UdpResult, longest_gap
 
 GOOD = Run(
     number=1,
@@ -40,6 +40,7 @@ GOOD = Run(
         foreign=0,
         gap_ms=120.0,
         gap_from_ns=0,
+        echo_gap_ms=119.0,
         sources=(topo.WAN_VIP,),
         arrival_ns=array.array("Q"),
         echo_ns=array.array("Q"),
@@ -81,6 +82,7 @@ def test_perfect_runs_pass() -> None:
         (spoilt("table", different=("tcp x",)), "1 different"),
         (spoilt("udp", gap_ms=351.0), "maximum 351.0"),
         (spoilt("udp", gap_ms=221.0), "median 221.0"),
+        (spoilt("udp", echo_gap_ms=351.0), "maximum 351.0"),
     ],
 )
 def test_each_flaw_fails_a_bar(run: Run, word: str) -> None:
@@ -110,6 +112,7 @@ def test_json_has_the_documented_keys(tmp_path: Path) -> None:
     assert run["udp"] == {
         "sent": 9000,
         "gap_ms": 120.0,
+        "echo_gap_ms": 119.0,
         "lost": 120,
         "duplicated": 0,
         "reordered": 0,
@@ -126,3 +129,11 @@ def test_json_has_the_documented_keys(tmp_path: Path) -> None:
         "sources_seen",
         "timeline",
     }
+
+
+def test_a_flow_that_never_comes_back_has_a_long_gap() -> None:
+    """Silence until the end of sending counts, on a flow of which nothing ever came, too."""
+    assert longest_gap([10, 11_000_010, 12_000_010], 0, 12_500_010) == (11.0, 10)
+    assert longest_gap([10, 1_000_010], 0, 900_000_010) == (899.0, 1_000_010)
+    assert longest_gap([], 5, 900_000_005) == (900.0, 5)
+    assert longest_gap([10, 1_000_010], 0, 900_000) == (1.0, 10)

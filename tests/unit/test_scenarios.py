@@ -32,7 +32,7 @@ SESSIONS = Bar("sessions_lost", 0)
 
 def trial(number: int, outage_ms: float, *findings: str, **figures: float) -> Trial:
     """One that has lost no session."""
-    run = replace(GOOD, number=number, udp=replace(GOOD.udp, gap_ms=outage_ms))
+    run = replace(GOOD, number=number, udp=replace(GOOD.udp, gap_ms=outage_ms, echo_gap_ms=outage_ms))
     return Trial(number, {"outage_ms": outage_ms, "sessions_lost": 0.0, **figures}, findings, run)
 
 

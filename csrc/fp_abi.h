@@ -746,6 +746,8 @@ int fp_digest_read(fp_dp *dp, uint32_t worker, struct fp_digest *out); /* [FP_SH
 int fp_flows_import(fp_dp *dp, struct fp_flow_rec *rec, uint32_t n); /* returns once live: count taken, .fate of the others is set; -EPERM while ACTIVE */
 int fp_import_begin(fp_dp *dp, uint64_t shards, uint32_t repair); /* a sweep comes: what is held of these shards is stale; repair: log what differs */
 int fp_import_end(fp_dp *dp, uint64_t shards); /* ... and what it did not refresh goes; returns how many */
+int fp_flows_stranded(fp_dp *dp, struct fp_cursor *cur, uint64_t shards, uint64_t since_ns, struct fp_flow_rec *out, uint32_t cap); /* before fp_import_end(): what goes there, and was in use since; FP_OP_OPEN and FP_OP_REST of each; count; cur->done at the end */
+int fp_flows_adopt(fp_dp *dp, struct fp_flow_rec *rec, uint32_t n); /* those of the peer, all FP_OP_OPEN first, then as many FP_OP_REST; count of sessions taken, .fate of the others is set; -EINVAL: none of it; -EPERM unless ACTIVE */
 int fp_digests(fp_dp *dp, struct fp_digest *out); /* [FP_SHARDS]; of all workers, now */
 int fp_repairs_drain(fp_dp *dp, struct fp_repair *out, uint32_t cap); /* count; the first ones of each repair */
 int fp_flows_walk(fp_dp *dp, struct fp_cursor *cur, struct fp_flow_rec *out, uint32_t cap); /* count; cur->done at the end */

@@ -162,6 +162,69 @@ int fp_import_end(fp_dp *dp, uint64_t shards)
 	return dp ? plane_ask_all(&dp->plane, &req, dp_now(dp)) : -EINVAL;
 }
 
+/* A cursor's next records: worker by worker, each from where it was. */
+static int walk(fp_dp *dp, struct fp_cursor *cur, struct request req, struct fp_flow_rec *out, uint32_t cap,
+		uint32_t least)
+{
+	int n = 0;
+
+	while (!cur->done && (uint32_t)n + least <= cap) {
+		int got;
+
+		if (cur->worker >= dp->plane.n_workers)
+			return -EINVAL;
+		req.slot = cur->slot;
+		req.out = out + n;
+		req.n = cap - (uint32_t)n;
+		got = plane_ask(&dp->plane, cur->worker, &req, dp_now(dp));
+		if (got < 0)
+			return got;
+		n += got;
+		cur->slot = req.slot;
+		if (req.done) {
+			cur->slot = 0;
+			cur->done = ++cur->worker == dp->plane.n_workers;
+		}
+	}
+	return n;
+}
+
+int fp_flows_stranded(fp_dp *dp, struct fp_cursor *cur, uint64_t shards, uint64_t since_ns,
+		      struct fp_flow_rec *out, uint32_t cap)
+{
+	const struct request req = { .kind = REQ_STRANDED, .shards = shards, .since_ns = since_ns };
+
+	if (!dp || !cur || !out || cap < 2 || cap > INT32_MAX)
+		return -EINVAL;
+	return walk(dp, cur, req, out, cap, 2);
+}
+
+/* Of each session its first words, and, as many places behind, all that may have waited; of the same session. */
+static bool joined(struct fp_flow_rec *first, const struct fp_flow_rec *rest)
+{
+	if (first->op != FP_OP_OPEN || rest->op != FP_OP_REST || first->id != rest->id ||
+	    first->origin != rest->origin)
+		return false;
+	first->has |= rest->has;
+	first->remaining_ms = rest->remaining_ms;
+	memcpy(first->win, rest->win, sizeof(first->win));
+	memcpy(first->packets, rest->packets, sizeof(first->packets));
+	memcpy(first->bytes, rest->bytes, sizeof(first->bytes));
+	return true;
+}
+
+int fp_flows_adopt(fp_dp *dp, struct fp_flow_rec *rec, uint32_t n)
+{
+	const struct request req = { .kind = REQ_ADOPT, .in = rec, .n = n / 2 };
+
+	if (!dp || (n && !rec) || n > INT32_MAX || n % 2)
+		return -EINVAL;
+	for (uint32_t i = 0; i < n / 2; i++)
+		if (!joined(&rec[i], &rec[n / 2 + i]))
+			return -EINVAL;
+	return plane_ask_all(&dp->plane, &req, dp_now(dp));
+}
+
 int fp_digests(fp_dp *dp, struct fp_digest *out)
 {
 	if (!dp || !out)
@@ -196,29 +259,11 @@ int fp_repairs_drain(fp_dp *dp, struct fp_repair *out, uint32_t cap)
 
 int fp_flows_walk(fp_dp *dp, struct fp_cursor *cur, struct fp_flow_rec *out, uint32_t cap)
 {
-	int n = 0;
+	const struct request req = { .kind = REQ_WALK };
 
 	if (!dp || !cur || !out || cap == 0 || cap > INT32_MAX)
 		return -EINVAL;
-	while (!cur->done && (uint32_t)n < cap) {
-		struct request req = {
-			.kind = REQ_WALK, .slot = cur->slot, .out = out + n, .n = cap - (uint32_t)n
-		};
-		int got;
-
-		if (cur->worker >= dp->plane.n_workers)
-			return -EINVAL;
-		got = plane_ask(&dp->plane, cur->worker, &req, dp_now(dp));
-		if (got < 0)
-			return got;
-		n += got;
-		cur->slot = req.slot;
-		if (req.done) {
-			cur->slot = 0;
-			cur->done = ++cur->worker == dp->plane.n_workers;
-		}
-	}
-	return n;
+	return walk(dp, cur, req, out, cap, 1);
 }
 
 int fp_sync_stats_read(const fp_dp *dp, uint32_t worker, struct fp_sync_stats *out)

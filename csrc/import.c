@@ -28,6 +28,9 @@
  *
  *   A sweep begins with a new epoch of its shards (digest.h), and ends by removing what is still of an older one.
  *   In a repair sweep what the walk brings should be here already, and be the same: what was not is logged.
+ *
+ *   Where both nodes reigned, the other way round: what core_import_end() would remove of the one that has yielded, and
+ *   somebody uses (core_stranded()), the ACTIVE one takes if nothing of its own is in the way (core_adopt()).
  */
 #include <errno.h>
 
@@ -447,6 +450,68 @@ int core_import(struct core *c, struct fp_flow_rec *recs, uint32_t n, uint64_t n
 	core_forget_changes(c);
 	for (uint32_t i = 0; i < n; i++)
 		taken += import_record(c, &recs[i]);
+	return taken;
+}
+
+/* ---- what the other node has opened while both reigned ---- */
+
+/* All of it is news. */
+static void begin_adopted(struct core *c, uint32_t idx, const struct fp_flow_rec *r)
+{
+	const struct session_was was = { .state = r->state, .flags = r->flags };
+
+	c->table.link[idx].id = r->id;
+	c->table.rec[idx].cold.origin = r->origin;
+	if (r->proto == IPPROTO_NUM_TCP)
+		tcptrack_import(&c->table.rec[idx].cold, (const struct fp_tcp_win[2]){ 0 });
+	births_push(c, idx);
+	take_news(c, idx, r);
+	take_rest(c, idx, r);
+	session_changed(c, idx, was, true);
+	warm_neighbours(c, idx);
+}
+
+/* Return: 1 taken, 0 refused or somebody else's. */
+static int adopt_record(struct core *c, struct fp_flow_rec *r)
+{
+	struct flow_hot want = hot_of(c, r);
+	uint32_t shard = session_shard(c->cfg, &want), idx;
+
+	if (shard % c->cfg->n_workers != c->worker)
+		return 0;
+	r->fate = FP_NOT_TAKEN;
+	if (is_later(r) || r->op != FP_OP_OPEN || !check_record(c, r, shard, &want.pool)) {
+		r->fate = is_later(r) ? FP_NOT_TAKEN : FP_ABSURD;
+		return 0;
+	}
+	if (r->proto == IPPROTO_NUM_TCP && (r->state >= FP_ST_TIME_WAIT || r->flags & FP_RF_RESET))
+		return 0;
+	idx = record_find(c, &want, SIDE_OUT, KEY_FLOW);
+	if (idx && same_identity(c, idx, r)) { /* offered again */
+		r->fate = FP_TAKEN;
+		return 1;
+	}
+	if (session_adopt(c, &want, shard, &idx) != V_GO_ON)
+		return 0;
+	begin_adopted(c, idx, r);
+	if (c->policy && !review_stays(c, idx)) {
+		record_remove(c, idx, true);
+		return 0;
+	}
+	r->fate = FP_TAKEN;
+	return 1;
+}
+
+int core_adopt(struct core *c, struct fp_flow_rec *recs, uint32_t n, uint64_t now_ns)
+{
+	int taken = 0;
+
+	if (c->role != FP_ROLE_ACTIVE)
+		return -EPERM;
+	c->now_ns = now_ns;
+	for (uint32_t i = 0; i < n; i++)
+		taken += adopt_record(c, &recs[i]);
+	counter_add(&c->stat.flows_imported, (uint64_t)taken);
 	return taken;
 }
 

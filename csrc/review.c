@@ -112,8 +112,7 @@ static bool rule_allows(const struct core *c, const struct flow_hot *f, const st
 	return (hairpin || d->form == FP_FORM_SNAT) && same_pool(c, f, d->pools);
 }
 
-/* Return: whether it stays. */
-static bool review(struct core *c, uint32_t idx)
+bool review_stays(struct core *c, uint32_t idx)
 {
 	struct flow_hot *f = &c->table.rec[idx].hot;
 	const bool hairpin = f->flags & FP_RF_HAIRPIN;
@@ -152,7 +151,7 @@ int core_review(struct core *c, uint32_t *slot, uint32_t budget, bool *done, uin
 	c->now_ns = now_ns;
 	*slot = max_u32(*slot, 1);
 	for (uint32_t n = 0; c->policy && n < budget && *slot <= c->table.n_fresh; ++*slot, n++) {
-		if (c->table.rec[*slot].hot.kind != REC_FLOW || review(c, *slot))
+		if (c->table.rec[*slot].hot.kind != REC_FLOW || review_stays(c, *slot))
 			continue;
 		counter_add(&c->stat.flows_closed, 1);
 		record_remove(c, *slot, true);

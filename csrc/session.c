@@ -380,6 +380,51 @@ uint32_t session_open(struct core *c, const struct pkt *p, const struct session_
 	return V_GO_ON;
 }
 
+/* Has somebody else what this session would have? */
+static bool is_taken(const struct core *c, const struct flow_hot *want, uint32_t leader)
+{
+	if (record_find(c, want, SIDE_OUT, KEY_FLOW) || record_find(c, want, SIDE_IN, KEY_FLOW))
+		return true;
+	if (!session_has_mapping(want))
+		return false;
+	return leader ? c->table.rec[leader].hot.external_port.raw != want->external_port.raw
+		      : record_find(c, want, SIDE_IN, KEY_MAPPING) != FLOW_NONE;
+}
+
+uint32_t session_adopt(struct core *c, const struct flow_hot *want, uint32_t shard, uint32_t *idx)
+{
+	const bool mapped = session_has_mapping(want);
+	const uint32_t leader = mapped ? record_find(c, want, SIDE_OUT, KEY_MAPPING) : FLOW_NONE;
+	const bool leads = mapped && !leader;
+	uint32_t verdict;
+	uint8_t bits = 0;
+
+	*idx = FLOW_NONE;
+	if (is_taken(c, want, leader))
+		return V_ENDPOINT_TAKEN;
+	if (!c->table.n_free)
+		return V_TABLE_FULL;
+	verdict = count_session(c, want, limit_of_rule(c, want->rule), &bits);
+	if (verdict == V_GO_ON && leads && counts_ports(c) &&
+	    !quota_count(c, want, ADMIN_PORT_COUNTED, c->cfg->limits.ports_per_source, &bits))
+		verdict = V_PORT_LIMIT;
+	if (verdict == V_GO_ON && leads &&
+	    !nat_port_claim(&c->nat, want->pool, want->proto, want->external_port))
+		verdict = V_ENDPOINT_TAKEN;
+	if (verdict == V_GO_ON) {
+		*idx = record_insert(c, want, leader, shard);
+		if (*idx) {
+			c->table.rec[*idx].cold.admin |= bits;
+			return V_GO_ON;
+		}
+		if (leads)
+			nat_port_free(&c->nat, want->pool, want->proto, want->external_port, c->now_ns);
+		verdict = V_TABLE_FULL;
+	}
+	quota_return(c, want, bits);
+	return verdict;
+}
+
 void session_reopen(struct core *c, uint32_t idx, const struct pkt *p)
 {
 	const uint8_t stays = ADMIN_QUEUED | ADMIN_LAZY | ADMIN_LEADER | ADMIN_COUNTED | ADMIN_PORT_COUNTED |

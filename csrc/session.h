@@ -46,6 +46,15 @@ struct session_path {
 uint32_t session_open(struct core *c, const struct pkt *p, const struct session_path *path, uint32_t *idx);
 
 /**
+ * session_adopt() - Make a record of a session that the peer has opened, if nothing here is in its way
+ * @want:  its endpoints, proto, pool, form, zones, flags and rule
+ * @shard: that they have
+ * @idx:   out: its record
+ * Return: V_GO_ON, or why not (nothing is left behind then). Nobody gives way to it.
+ */
+uint32_t session_adopt(struct core *c, const struct flow_hot *want, uint32_t shard, uint32_t *idx);
+
+/**
  * session_reopen() - An opener on a closed session: the same endpoints, a new identity
  */
 void session_reopen(struct core *c, uint32_t idx, const struct pkt *p);

@@ -449,6 +449,33 @@ int core_import_begin(struct core *c, uint64_t shards, bool repair);
 int core_import_end(struct core *c, uint64_t shards);
 
 /**
+ * core_stranded() - Copy what core_import_end() is about to forget, and somebody has used since @since_ns
+ * @shards: a bit each
+ * @slot:   cursor, updated
+ * @cap:    room at @out; two records for each session: FP_OP_OPEN, and FP_OP_REST behind it
+ * @done:   set at the end of the table
+ *
+ * What the sweep has not refreshed the ACTIVE node has not, and what it had in conflict is gone already.
+ * Return: records written to @out, or -EPERM while ACTIVE.
+ */
+int core_stranded(struct core *c, uint64_t shards, uint64_t since_ns, uint32_t *slot, struct fp_flow_rec *out,
+		  uint32_t cap, bool *done, uint64_t now_ns);
+
+/**
+ * core_adopt() - Take sessions that the peer has opened while both nodes reigned, if nothing here is against them
+ * @recs: FP_OP_OPEN, with the columns of FP_OP_REST; the fate of those that are not taken is set
+ *
+ * What is here stays as it is. Who had the role before them is of no matter: from here on they are this node's.
+ * Return: sessions taken, those that are here already included, or -EPERM unless ACTIVE.
+ */
+int core_adopt(struct core *c, struct fp_flow_rec *recs, uint32_t n, uint64_t now_ns);
+
+/**
+ * review_stays() - Would the present rules allow a session? If so, it is under the one that does
+ */
+bool review_stays(struct core *c, uint32_t idx);
+
+/**
  * core_repairs_take() - Take the log of repair sweeps
  * Return: entries written to @out.
  */

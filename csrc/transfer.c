@@ -27,6 +27,8 @@
  *
  *   FP_OP_DIGEST comes when everything is told, the lazy changes too, and with it the digests of that very point.
  */
+#include <errno.h>
+
 #include "digest.h"
 #include "session.h"
 #include "tcptrack.h"
@@ -34,8 +36,9 @@
 
 enum {
 	PREFETCH = 8,
-	POPS = 1024,      /* entries taken from the queues in one call, stale ones included */
-	WALK_SLOTS = 4096 /* looked at in one call for people: they may be empty, and packets wait */
+	POPS = 1024,             /* entries taken from the queues in one call, stale ones included */
+	WALK_SLOTS = 4096,       /* looked at in one call for people: they may be empty, and packets wait */
+	STRANDED_SLOTS = 1 << 16 /* ... and while no packet has to be forwarded */
 };
 
 /* ---- records ---- */
@@ -402,6 +405,46 @@ uint32_t core_walk(struct core *c, uint32_t *slot, struct fp_flow_rec *out, uint
 	}
 	*done = *slot > c->table.n_fresh;
 	return n;
+}
+
+/* Has a packet of it come since then? One that has ended goes nowhere. */
+static bool is_in_use(const struct core *c, const struct flow_hot *f, uint64_t since_ns)
+{
+	const uint32_t used = f->deadline_tick - session_timeout(c, f);
+
+	return (f->proto != IPPROTO_NUM_TCP || !tcptrack_is_over(f)) &&
+	       (int32_t)(used - wheel_tick(since_ns)) >= 0;
+}
+
+static bool is_stranded(const struct core *c, uint32_t idx, uint64_t shards, uint64_t since_ns)
+{
+	const struct flow_rec *rec = &c->table.rec[idx];
+
+	return is_live(c, idx) && shards & shard_bit(rec->cold.shard) && !digest_knows(c, idx) &&
+	       is_in_use(c, &rec->hot, since_ns) && session_survives(c, &rec->hot) &&
+	       session_filter_passes(c, idx);
+}
+
+int core_stranded(struct core *c, uint64_t shards, uint64_t since_ns, uint32_t *slot, struct fp_flow_rec *out,
+		  uint32_t cap, bool *done, uint64_t now_ns)
+{
+	uint32_t n = 0, left = STRANDED_SLOTS;
+
+	if (c->role == FP_ROLE_ACTIVE)
+		return -EPERM;
+	c->now_ns = now_ns;
+	for (*slot = max_u32(*slot, 1); n + 2 <= cap && left && *slot <= c->table.n_fresh; ++*slot, left--) {
+		if (!is_stranded(c, *slot, shards, since_ns))
+			continue;
+		export_record(c, *slot, FP_OP_OPEN, &out[n]);
+		out[n].flags &= FLOW_FLAGS_TOLD;
+		out[n + 1] = out[n];
+		out[n + 1].op = FP_OP_REST;
+		out[n + 1].has = (uint32_t)fp_cols_of(FP_OP_REST, false);
+		n += 2;
+	}
+	*done = *slot > c->table.n_fresh;
+	return (int)n;
 }
 
 void core_sync_stats_read(const struct core *c, struct fp_sync_stats *out)

@@ -310,6 +310,10 @@ int worker_execute(struct worker *w, struct request *req, uint64_t now_ns)
 	case REQ_REFUSED: return core_refused(&w->core, req->told, req->n, req->ev_seq);
 	case REQ_IMPORT_BEGIN: return core_import_begin(&w->core, req->shards, req->on);
 	case REQ_IMPORT_END: return core_import_end(&w->core, req->shards);
+	case REQ_STRANDED:
+		return core_stranded(&w->core, req->shards, req->since_ns, &req->slot, req->out, req->n,
+				     &req->done, now_ns);
+	case REQ_ADOPT: return core_adopt(&w->core, req->in, req->n, now_ns);
 	case REQ_WIRE: return change_wire(w, req->port, req->wire);
 	case REQ_CAPTURE: w->tap = req->capture ? &req->capture->taps[w->index] : NULL; return 0;
 	case REQ_WALK: return (int)core_walk(&w->core, &req->slot, req->out, req->n, &req->done, now_ns);

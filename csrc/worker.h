@@ -76,6 +76,8 @@ enum request_kind {
 	REQ_REFUSED,      /* core_refused() */
 	REQ_IMPORT_BEGIN, /* core_import_begin() */
 	REQ_IMPORT_END,   /* core_import_end() */
+	REQ_STRANDED,     /* core_stranded() */
+	REQ_ADOPT,        /* core_adopt() */
 	REQ_WALK,         /* core_walk() */
 	REQ_CAPTURE,      /* use another capture */
 	REQ_WIRE          /* use another channel for a port's wire */
@@ -85,17 +87,18 @@ enum request_kind {
  * struct request - What control wants of one worker; each kind uses a few of the fields
  * @kind: what
  * @on:   REQ_TRACK, REQ_COMMIT; REQ_IMPORT_BEGIN: a repair
- * @shards: REQ_SWEEP, REQ_IMPORT_BEGIN, REQ_IMPORT_END: a bit each
+ * @shards: REQ_SWEEP, REQ_IMPORT_BEGIN, REQ_IMPORT_END, REQ_STRANDED: a bit each
+ * @since_ns: REQ_STRANDED
  * @n:    records at @in or @told, or room at @out or @repairs
- * @slot: REQ_WALK: cursor, updated
- * @done: REQ_WALK: set at the end of the table
+ * @slot: REQ_WALK, REQ_STRANDED: cursor, updated
+ * @done: REQ_WALK, REQ_STRANDED: set at the end of the table
  * @fib:  REQ_FIB
  * @policy: REQ_POLICY
  * @use:  REQ_POOLS: free ports, added to
- * @in:   REQ_IMPORT
+ * @in:   REQ_IMPORT, REQ_ADOPT
  * @told: REQ_REFUSED
  * @ev_seq: REQ_REFUSED
- * @out:  REQ_WALK
+ * @out:  REQ_WALK, REQ_STRANDED
  * @digests: REQ_DIGESTS: FP_SHARDS of them, of which a worker writes its own
  * @repairs: REQ_REPAIRS
  * @capture: REQ_CAPTURE; NULL: none
@@ -106,6 +109,7 @@ struct request {
 	enum request_kind kind;
 	bool on;
 	uint64_t shards;
+	uint64_t since_ns;
 	uint32_t n;
 	uint32_t slot;
 	bool done;

@@ -46,6 +46,10 @@ local f = {
   term = ProtoField.uint64("flexha_sync.term", "Term"),
   passes_on = ProtoField.uint64("flexha_sync.passes_on", "Passes on what waits"),
   moves = ProtoField.uint64("flexha_sync.moves", "Moves of late"),
+  adopts = ProtoField.uint64("flexha_sync.adopts", "Takes offers"),
+  records = ProtoField.bytes("flexha_sync.records", "Sessions"),
+  taken = ProtoField.uint64("flexha_sync.taken", "Sessions taken"),
+  refused_n = ProtoField.uint64("flexha_sync.adopted.refused", "Sessions refused"),
   role = ProtoField.uint64("flexha_sync.role", "Role", base.DEC, role_names),
   stream = ProtoField.string("flexha_sync.stream", "Stream"),
   stream_inc = ProtoField.uint64("flexha_sync.stream.inc", "Incarnation"),
@@ -582,7 +586,7 @@ local messages = {
   hello = {
     v_min = unsigned(f.v_min), v_max = unsigned(f.v_max), pair = text(f.pair), node = unsigned(f.node),
     inc = unsigned(f.inc), term = unsigned(f.term), role = unsigned(f.role),
-    equal = parts,
+    equal = parts, adopts = unsigned(f.adopts),
   },
   want = { stream = stream, seq = seq },
   resume = { stream = stream, seq = seq },
@@ -594,13 +598,19 @@ local messages = {
   audit = { seq = seq, shards = set, differ = differing },
   go = { term = unsigned(f.term), passes_on = unsigned(f.passes_on), moves = unsigned(f.moves) },
   passed_on = { term = unsigned(f.term) },
+  offer = { seq = seq, records = blob(f.records) },
+  adopted = { seq = seq, taken = unsigned(f.taken), refused = unsigned(f.refused_n) },
   keys = { step = text(f.step), cert = blob(f.cert), hb = blob(f.hb) },
   keys_ack = { step = text(f.step), refused = text(f.refused) },
   beat = {},
   close = { reason = text(f.reason) },
 }
 -- What may be missing.
-local optional = { ack = { refused = true }, go = { passes_on = true, moves = true }, hello = { equal = true } }
+local optional = {
+  ack = { refused = true },
+  go = { passes_on = true, moves = true },
+  hello = { equal = true, adopts = true },
+}
 
 -- What the Info column says behind the name.
 local function remark(kind, by, seen)

@@ -19,7 +19,7 @@ from enum import StrEnum
 from flexha.core.events import Role, Wires
 from flexha.core.keys_wire import Keys, KeysAck
 from flexha.core.shards import Shards
-from flexha.units import Term
+from flexha.units import Ns, Term
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +182,22 @@ class ImportFlows:
 
 @dataclass(frozen=True, slots=True)
 class EndImport:
-    """These shards are complete: sweep what was not refreshed; then ``FlowsImported(seq)``."""
+    """These shards are complete: sweep what was not refreshed; then ``FlowsImported(seq)``.
+
+    ``since``: what of it was in use since then is given back before: ``FlowsStranded``.
+    """
 
     seq: int
     shards: Shards
+    since: Ns | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptFlows:
+    """Take these sessions of the peer as our own, but for what is in our way; then ``FlowsAdopted(seq)``."""
+
+    seq: int
+    sections: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +289,7 @@ Action = (
     | BeginImport
     | ImportFlows
     | EndImport
+    | AdoptFlows
     | CompareDigests
     | AckFlows
     | WithholdFlows

@@ -371,6 +371,24 @@ class FlowsImported:
 
 
 @dataclass(frozen=True, slots=True)
+class FlowsStranded:
+    """Some of the ``n`` sessions that ``EndImport(since)`` has swept: the ACTIVE peer has none of them."""
+
+    sections: bytes
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class FlowsAdopted:
+    """``AdoptFlows(seq)`` is done. ``error``: all of them were refused, for this."""
+
+    seq: int
+    taken: int = 0
+    refused: int = 0
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DigestsRead:
     """``CompareDigests(seq, shards)`` is done: these shards differ."""
 
@@ -412,5 +430,7 @@ Event = (
     | SweepWalked
     | DigestDrained
     | FlowsImported
+    | FlowsStranded
+    | FlowsAdopted
     | DigestsRead
 )

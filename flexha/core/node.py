@@ -50,8 +50,10 @@ from flexha.core.events import (
     DigestsRead,
     Event,
     Fenced,
+    FlowsAdopted,
     FlowsDrained,
     FlowsImported,
+    FlowsStranded,
     HopChanged,
     Hung,
     LeaseAsked,
@@ -397,6 +399,8 @@ class _Turn:
                 SyncReceived()
                 | FlowsDrained()
                 | FlowsImported()
+                | FlowsStranded()
+                | FlowsAdopted()
                 | SyncConnected()
                 | SyncClosed()
                 | SayKeys()

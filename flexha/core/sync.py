@@ -22,15 +22,17 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from flexha.core import agreed, sync_receiver, sync_sender, sync_wire
-from flexha.core.actions import Action, CloseSync, Count, HearKeys, Level, Record, SendSync
+from flexha.core import agreed, sync_offer, sync_receiver, sync_sender, sync_wire
+from flexha.core.actions import Action, CloseSync, Count, EndImport, HearKeys, Level, Record, SendSync
 from flexha.core.agreed import Parts
 from flexha.core.errors import RemoteProtocolError
 from flexha.core.events import (
     DigestDrained,
     DigestsRead,
+    FlowsAdopted,
     FlowsDrained,
     FlowsImported,
+    FlowsStranded,
     Role,
     SayKeys,
     ShardsLost,
@@ -43,10 +45,12 @@ from flexha.core.events import (
 )
 from flexha.core.evolve import replace
 from flexha.core.keys_wire import Keys, KeysAck
+from flexha.core.sync_offer import Adoption, Offers
 from flexha.core.sync_receiver import IMPORT_FAILURES_MAX, Receiver
 from flexha.core.sync_sender import Drained, Sender, SyncLimits
 from flexha.core.sync_wire import (
     Ack,
+    Adopted,
     Audit,
     Batch,
     Beat,
@@ -56,6 +60,7 @@ from flexha.core.sync_wire import (
     Go,
     Hello,
     Message,
+    Offer,
     Resume,
     Stream,
     SweepBegin,
@@ -185,6 +190,8 @@ Input = (
     | SweepWalked
     | DigestDrained
     | FlowsImported
+    | FlowsStranded
+    | FlowsAdopted
     | DigestsRead
     | TimerFired
     | TakeRole
@@ -231,6 +238,12 @@ class Session:
     closed_for: str = ""
     """Why the last connection ended."""
     closed_at: Ns = EPOCH
+    shared_at: Ns = EPOCH
+    """Of a node that reigns, and nobody follows: when the peer was last heard, or the reign began."""
+    gave_word: bool = False
+    """This reign ends by a handover."""
+    offers: Offers = field(default_factory=Offers)
+    adoption: Adoption = field(default_factory=Adoption)
     sender: Sender
     receiver: Receiver = field(default_factory=Receiver)
     bytes_sent: int = 0
@@ -264,7 +277,7 @@ def step(session: Session, event: Input, now: Ns) -> Result:
 
 def next_deadline(session: Session) -> Ns | None:
     """The earliest timer that runs."""
-    deadlines = [sync_sender.next_deadline(session.sender), session.wary_until]
+    deadlines = [sync_sender.next_deadline(session.sender), session.wary_until, session.offers.until]
     if session.mode is not Mode.DOWN:
         deadlines.append(Ns(session.said_at + ms(session.limits.beat_ms)))
         deadlines.append(Ns(session.heard_at + ms(session.limits.silence_ms)))
@@ -297,7 +310,12 @@ def _dispatch(session: Session, event: Input, now: Ns) -> Result:  # noqa: C901 
             if session.mode is not Mode.SENDING:
                 return session, (DrainFailed(f"sync is {session.mode}, not sending"),)
             return _drains((replace(session, sender=sync_sender.settle(session.sender)), ()), now)
+        case FlowsStranded():
+            return _found(session, event, now)
+        case FlowsAdopted():
+            return _adopted(session, event)
         case SendGo(term, moves):
+            session = replace(session, gave_word=True)
             return session, (SendSync(sync_wire.encode(Go(term, passes_on=True, moves=moves))),)
         case SendPassedOn(term):
             frame = sync_wire.encode(sync_wire.PassedOn(term))
@@ -329,6 +347,7 @@ def _disconnected(session: Session, now: Ns, reason: str) -> Result:
     if session.mode is Mode.DOWN:
         return session, ()
     drain = session.sender.drain
+    session = _apart(session)
     sender, outputs = sync_sender.disconnected(session.sender, now)
     session = replace(
         session,
@@ -343,6 +362,11 @@ def _disconnected(session: Session, now: Ns, reason: str) -> Result:
     session = replace(session, closed_for=reason, closed_at=session.closed_at if again else now)
     level = Level.DEBUG if again else Level.WARNING
     return session, (*outputs, Record(level, "sync-closed", {"reason": reason}), *facts)
+
+
+def _apart(session: Session) -> Session:
+    """If the peer has followed until now: what it has of our sessions is from before it was last heard."""
+    return replace(session, shared_at=session.heard_at) if session.mode is Mode.SENDING else session
 
 
 def _kind(reason: str) -> str:
@@ -383,6 +407,8 @@ def _timer(session: Session, now: Ns) -> Result:
         outputs = (*outputs, Count("sync.ack_stalled"), *more)
     session, more = _by_sender(session, sync_sender.timer(session.sender, now))
     outputs = (*outputs, *more)
+    offers, more = sync_offer.timer(session.offers, now)
+    session, outputs = replace(session, offers=offers), (*outputs, *more)
     if session.wary_until is not None and now >= session.wary_until:
         session, more = _engage(replace(session, wary_until=None), now)
         outputs = (*outputs, *more)
@@ -471,8 +497,12 @@ def _engage(session: Session, now: Ns) -> Result:
         if session.wary_until is not None and now < session.wary_until:
             return replace(session, mode=Mode.IDLE), ()
         session = replace(session, mode=Mode.RECEIVING, wary_until=None)
-        return _by_receiver(session, sync_receiver.want(session.receiver))
+        session, outputs = _by_receiver(session, sync_receiver.want(session.receiver))
+        if not peer.adopts:
+            return session, outputs
+        return session, (*outputs, *sync_offer.say(session.offers))
     was_sending = session.mode is Mode.SENDING
+    session = _apart(session)
     session = replace(session, mode=Mode.IDLE, receiver=sync_receiver.disconnected(session.receiver))
     if was_sending:
         return _by_sender(session, sync_sender.abdicate(session.sender))
@@ -489,7 +519,8 @@ def _on_want(session: Session, message: Want, now: Ns) -> Result:
     """The peer follows us. A want that crossed a change of roles is void; a new hello brings a new one."""
     if not _may_send(session):
         return session, ()
-    session = replace(session, mode=Mode.SENDING)
+    adoption = session.adoption if message.stream == session.sender.stream else sync_offer.listen()
+    session = replace(session, mode=Mode.SENDING, adoption=adoption)
     return _by_sender(session, sync_sender.engage(session.sender, message.stream, message.seq, now))
 
 
@@ -506,7 +537,16 @@ def _on_batch(session: Session, message: Batch, _now: Ns) -> Result:
 
 
 def _on_sweep_end(session: Session, message: SweepEnd, _now: Ns) -> Result:
-    return _by_receiver(session, sync_receiver.sweep_end(session.receiver, message))
+    session, outputs = _by_receiver(session, sync_receiver.sweep_end(session.receiver, message))
+    since = session.offers.since
+    if since is None:
+        return session, outputs
+    if not session.receiver.bulk:
+        session = replace(session, offers=sync_offer.bulk_ended(session.offers))
+    if session.peer is None or not session.peer.adopts:
+        return session, outputs
+    ended = (replace(o, since=since) if isinstance(o, EndImport) else o for o in outputs)
+    return session, tuple(ended)
 
 
 def _on_ack(session: Session, message: Ack, now: Ns) -> Result:
@@ -519,7 +559,24 @@ def _on_digest(session: Session, message: Digest, _now: Ns) -> Result:
 
 
 def _on_audit(session: Session, message: Audit, now: Ns) -> Result:
-    return _drains(_by_sender(session, sync_sender.verdict(session.sender, message, now)), now)
+    session, outputs = _by_sender(session, sync_sender.verdict(session.sender, message, now))
+    if session.sender.audit.in_sync and session.adoption.left:
+        session = replace(session, adoption=sync_offer.agreed(session.adoption, now))
+    return _drains((session, outputs), now)
+
+
+def _on_offer(session: Session, message: Offer, now: Ns) -> Result:
+    adoption, outputs = sync_offer.offered(session.adoption, message, now)
+    return replace(session, adoption=adoption), outputs
+
+
+def _on_unasked_offer(session: Session, _message: Offer, _now: Ns) -> Result:
+    return session, sync_offer.unasked()
+
+
+def _on_adopted(session: Session, message: Adopted, _now: Ns) -> Result:
+    offers, outputs = sync_offer.answered(session.offers, message)
+    return replace(session, offers=offers), outputs
 
 
 def _on_unknown(session: Session, message: Unknown, _now: Ns) -> Result:
@@ -574,6 +631,8 @@ MESSAGES: Final = TransitionTable(
         Close,
         Keys,
         KeysAck,
+        Offer,
+        Adopted,
         Unknown,
     ),
     {
@@ -633,6 +692,18 @@ MESSAGES: Final = TransitionTable(
             ),
             Mode.SENDING: Ignore("this node reigns already"),
             Mode.RECEIVING: _on_go,
+        },
+        Offer: {
+            Mode.GREETING: _EARLY,
+            Mode.IDLE: _on_unasked_offer,
+            Mode.SENDING: _on_offer,
+            Mode.RECEIVING: _on_unasked_offer,
+        },
+        Adopted: {
+            Mode.GREETING: _EARLY,
+            Mode.IDLE: Ignore("what was offered is offered anew, or given up"),
+            Mode.SENDING: Ignore("what was offered is our own again"),
+            Mode.RECEIVING: _on_adopted,
         },
         sync_wire.PassedOn: {
             Mode.GREETING: _EARLY,
@@ -717,6 +788,26 @@ def _imported(session: Session, event: FlowsImported, now: Ns) -> Result:
     return session, outputs
 
 
+def _found(session: Session, event: FlowsStranded, now: Ns) -> Result:
+    """What only we had, who have yielded: for the winner."""
+    if session.role not in RECEIVING_ROLES:
+        return session, ()
+    was = session.offers
+    offers, outputs = sync_offer.found(was, event, now)
+    session = replace(session, offers=offers)
+    return session, outputs if session.mode is Mode.RECEIVING else ()
+
+
+def _adopted(session: Session, event: FlowsAdopted) -> Result:
+    """What the peer had, who has yielded, is ours; or our own, which it did not answer for."""
+    adoption, outputs = sync_offer.adopted(session.adoption, event)
+    session = replace(session, adoption=adoption)
+    if session.mode is not Mode.SENDING or event.seq == 0:
+        return session, outputs
+    answer = Adopted(event.seq, event.taken, event.refused)
+    return session, (SendSync(sync_wire.encode(answer)), *outputs)
+
+
 def _absurd(session: Session, event: FlowsImported, now: Ns) -> Result:
     """Records that contradict themselves: nobody whose configuration is ours can have them.
 
@@ -737,6 +828,7 @@ def _take_role(session: Session, role: Role, term: Term, now: Ns) -> Result:
     """Our role or term has changed: the halves learn what it means, the peer hears of it."""
     was, session = session.role, replace(session, role=role, term=term)
     outputs: tuple[Output, ...] = ()
+    session, own = _offers(session, was, now)
     if role is Role.ACTIVE and was is not Role.ACTIVE:
         session = replace(session, receiver=sync_receiver.forget(session.receiver))
         session, outputs = _by_sender(
@@ -749,11 +841,28 @@ def _take_role(session: Session, role: Role, term: Term, now: Ns) -> Result:
         session = replace(session, sender=replace(session.sender, drain=None))
     if role not in RECEIVING_ROLES:
         session = replace(session, receiver=sync_receiver.forget(session.receiver))
+    outputs = (*outputs, *own)
     if session.mode is Mode.DOWN:
         return session, outputs
     hello = _hello(session)
     session, more = _engage(session, now)
     return session, (*outputs, hello, *more)
+
+
+def _offers(session: Session, was: Role, now: Ns) -> Result:
+    """A role begins or ends: what there is to offer, and whether anybody may offer us anything."""
+    role, offers = session.role, session.offers
+    if role is Role.ACTIVE and was is not Role.ACTIVE:
+        own = sync_offer.reclaim(offers)
+        offers = Offers(last_seq=offers.last_seq)
+        return replace(session, offers=offers, shared_at=now, gave_word=False), own
+    if was is Role.ACTIVE and role is not Role.ACTIVE:
+        session = replace(_apart(session), adoption=Adoption())
+        if role in RECEIVING_ROLES and not session.gave_word:
+            return replace(session, offers=sync_offer.yielded(offers, session.shared_at)), ()
+    if role not in RECEIVING_ROLES and role is not Role.ACTIVE:
+        return replace(session, offers=Offers(last_seq=offers.last_seq)), ()
+    return session, ()
 
 
 def _begin_drain(session: Session, now: Ns) -> Result:

@@ -35,6 +35,7 @@ _PARTS: Final = b"\xa5parts"
 """What stands before the number of a batch as we write it, and between that and its sections."""
 _UINT_BYTES: Final = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8}
 _U64_MAX: Final = (1 << 64) - 1
+_COUNT_MAX: Final = 0xFFFF
 _TEXT_MAX: Final = 256
 _MAP_KEYS_MAX: Final = 64
 _STRING_BYTES_MAX: Final = 65536
@@ -65,6 +66,8 @@ class Hello:
     """Digests of what both configurations must have in common."""
     v_min: int = VERSION_MIN
     v_max: int = VERSION_MAX
+    adopts: bool = True
+    """It takes an ``Offer``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +164,26 @@ class PassedOn:
 
 
 @dataclass(frozen=True, slots=True)
+class Offer:
+    """Sessions that only the sender has: it reigned beside the receiver, and has yielded.
+
+    ``records``: sections as of a batch: of each session OPEN, and REST in the same order.
+    """
+
+    seq: int
+    records: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """What has become of the sessions in ``Offer(seq)``."""
+
+    seq: int
+    taken: int
+    refused: int
+
+
+@dataclass(frozen=True, slots=True)
 class Beat:
     """Nothing but a sign of life."""
 
@@ -190,6 +213,8 @@ Uncommon = (
     | Audit
     | Go
     | PassedOn
+    | Offer
+    | Adopted
     | Beat
     | Close
     | Keys
@@ -223,6 +248,7 @@ def _as_map(message: Uncommon) -> dict[str, object]:  # noqa: C901 - one arm for
                 "term": message.term,
                 "role": int(message.role),
                 "equal": dict(message.equal),
+                "adopts": int(message.adopts),
             }
         case Want(stream, seq):
             return {"t": "want", "stream": None if stream is None else _stream_map(stream), "seq": seq}
@@ -249,6 +275,10 @@ def _as_map(message: Uncommon) -> dict[str, object]:  # noqa: C901 - one arm for
             return {"t": "go", "term": term, "passes_on": int(passes_on), "moves": moves}
         case PassedOn(term):
             return {"t": "passed_on", "term": term}
+        case Offer(seq, records):
+            return {"t": "offer", "seq": seq, "records": records}
+        case Adopted(seq, taken, refused_of_it):
+            return {"t": "adopted", "seq": seq, "taken": taken, "refused": refused_of_it}
         case Keys() | KeysAck():
             return message.fields()
         case Beat():
@@ -404,6 +434,7 @@ def _decode_hello(fields: Fields) -> Hello:
         term=Term(_unsigned(fields, "term", TERM_MAX)),
         role=Role(_unsigned(fields, "role", max(Role))),
         equal=_decode_equal(_typed(fields, "equal", dict)) if "equal" in fields else (),
+        adopts="adopts" in fields and bool(_unsigned(fields, "adopts", 1)),
     )
 
 
@@ -515,6 +546,10 @@ _DECODERS: Final[Mapping[str, Callable[[Fields], Message]]] = {
     "audit": _decode_audit,
     "go": _decode_go,
     "passed_on": lambda f: PassedOn(Term(_unsigned(f, "term", TERM_MAX))),
+    "offer": lambda f: Offer(_unsigned(f, "seq"), _typed(f, "records", bytes)),
+    "adopted": lambda f: Adopted(
+        _unsigned(f, "seq"), _unsigned(f, "taken", _COUNT_MAX), _unsigned(f, "refused", _COUNT_MAX)
+    ),
     "beat": lambda _: Beat(),
     "keys": decode_keys,
     "keys_ack": decode_keys_ack,

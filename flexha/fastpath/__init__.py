@@ -631,6 +631,28 @@ class Fastpath:
         """The sweep is complete: forget what it did not refresh; returns how many records went."""
         return _ensure(clib.fp_import_end(self._dp, shards), "fp_import_end")
 
+    def stranded(self, shards: int, since_ns: int, page: int = 1024) -> Iterator[tuple[bytes, int]]:
+        """What ``import_end`` would forget, and was in use since then: sections, and their sessions."""
+        page = min(2 * page, BATCH_MAX)
+        cursor = ffi.new("struct fp_cursor *")
+        while not cursor.done:
+            n = _ensure(
+                clib.fp_flows_stranded(self._dp, cursor, shards, since_ns, self._batch.at(0), page),
+                "fp_flows_stranded",
+            )
+            if n:
+                _, sections = self._batch.pack(0, n)
+                yield sections, n // 2
+
+    def adopt_sections(self, sections: bytes) -> Imported:
+        """Take sessions that the peer has opened, if nothing is against it: ``n`` and ``taken`` count those.
+
+        Raises: FastpathError, of which nothing is used: as ``import_sections``, but EPERM unless ACTIVE.
+        """
+        n, unknown = self._batch.unpack(sections)
+        taken = _ensure(clib.fp_flows_adopt(self._dp, self._batch.at(0), n), "fp_flows_adopt")
+        return Imported(n // 2, taken, unknown)
+
     def digests(self) -> Digests:
         """Digests of all shards, now."""
         out = ffi.new("struct fp_digest[]", _N_SHARDS)

@@ -33,6 +33,7 @@ from flexha.core import node, sync_short
 from flexha.core.actions import (
     AckFlows,
     Action,
+    AdoptFlows,
     AskDigest,
     BeginImport,
     CloseSync,
@@ -60,10 +61,12 @@ from flexha.core.actions import (
     TrackChanges,
     WithholdFlows,
 )
+from flexha.core.conduit import XC
 from flexha.core.events import (
     Event,
     MaintenanceKept,
     MaintenanceNotKept,
+    PathUp,
     Role,
     RoleSet,
     Started,
@@ -272,6 +275,8 @@ class Driver:
             fields = {"role": event.role.name, "term": event.term}
             self.hands.history.add(self._obeyed_at, "role-obeyed", fields)
             self.hands.role_set(event.role, event.term)
+        if isinstance(event, PathUp) and event.path == XC and self.hands.sync:
+            self.hands.sync.hurry()
         self._state, actions = node.step(self._state, event, now)
         for action in actions:
             self._try(action, now)
@@ -386,6 +391,8 @@ class Driver:
                 hands.flows.begin_import(action)
             case EndImport():
                 hands.flows.end_import(action)
+            case AdoptFlows(seq, sections):
+                hands.flows.adopt(seq, sections)
             case CompareDigests():
                 hands.flows.compare(action)
             case Reply():

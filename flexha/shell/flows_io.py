@@ -29,14 +29,17 @@ from flexha.core.events import (
     DigestDrained,
     DigestsRead,
     Event,
+    FlowsAdopted,
     FlowsDrained,
     FlowsImported,
+    FlowsStranded,
     Refused,
     ShardsLost,
     SweepBegun,
     SweepWalked,
 )
 from flexha.core.shards import NONE, Shards
+from flexha.core.sync_offer import OFFER_SESSIONS
 from flexha.fastpath import Drained, Fastpath, FastpathError
 from flexha.fastpath.channel import LaneState, PartlyTaken
 from flexha.shell import log
@@ -288,6 +291,9 @@ class FlowsIo:
         """Sweep what was not refreshed, and say what a repair found."""
         if self._refused is not None:
             return
+        if action.since is not None:
+            for sections, n in self._fastpath.stranded(action.shards, action.since, OFFER_SESSIONS):
+                self._post(FlowsStranded(sections, n))
         swept = self._fastpath.import_end(action.shards)
         self._imported = action.seq
         log.info("sync.swept", shards=action.shards.bit_count(), records=swept)
@@ -301,6 +307,18 @@ class FlowsIo:
                 remote=f"{repair.remote}:{repair.remote_port}",
                 shard=repair.shard,
             )
+
+    def adopt(self, seq: int, sections: bytes) -> None:
+        """Take sessions that the peer has opened; what is wrong with them is of no consequence here."""
+        try:
+            adopted = self._fastpath.adopt_sections(sections)
+        except FastpathError as error:
+            if error.errno == errno.ETIMEDOUT:
+                raise
+            self._counters.add("sync.bad_offers")
+            self._post(FlowsAdopted(seq, error=str(error)))
+            return
+        self._post(FlowsAdopted(seq, adopted.taken, adopted.n - adopted.taken))
 
     def compare(self, action: CompareDigests) -> None:
         """Hold the peer's digests against those of our table as it is now."""

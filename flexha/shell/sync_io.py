@@ -124,6 +124,10 @@ class SyncIo:
         self._tls = tls
         self._server: asyncio.Server | None = None
         self._connector: asyncio.Task[None] | None = None
+        self._attempt: asyncio.Timeout | None = None
+        """How long the one under way may take."""
+        self._hurried = asyncio.Event()
+        """The pause before the next attempt ends."""
         self._current: _Connection | None = None
         self._pending: list[_Connection] = []
         self._began_s = 0.0
@@ -192,7 +196,7 @@ class SyncIo:
         while True:
             connection = self._accept()
             try:
-                async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                async with asyncio.timeout(CONNECT_TIMEOUT_S) as self._attempt:
                     await loop.create_connection(
                         lambda: connection,  # noqa: B023 - called while this turn awaits it
                         str(self._xc.peer),
@@ -208,12 +212,21 @@ class SyncIo:
                 if connection is self._current:
                     self._forget("connected too late", abort=True)
                 connection.end(abort=True)
+            self._attempt = None
             began_s = loop.time()
             await connection.over.wait()
             if loop.time() - began_s > LASTING_S:
                 back_off_s = BACK_OFF_MIN_S
-            await asyncio.sleep(back_off_s)
+            self._hurried.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurried.wait(), back_off_s)
             back_off_s = min(back_off_s * 2, BACK_OFF_MAX_S)
+
+    def hurry(self) -> None:
+        """The peer is heard anew: an attempt of before then has lost its SYN, and none has to wait."""
+        self._hurried.set()
+        if self._attempt is not None and not self._attempt.expired():
+            self._attempt.reschedule(asyncio.get_running_loop().time())
 
     def _accept(self) -> _Connection:
         tls = TlsConnection(self._tls, server_side=not self._xc.connects) if self._tls else None

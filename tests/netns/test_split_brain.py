@@ -19,7 +19,7 @@ from netns.test_roles import probe, wait_path
 from overheard import Overheard
 from pair import Node, Pair
 from sandbox import Lab, now_ns, wait_until
-from traffic import BIN_DIR, Generator
+from traffic import BIN_DIR, FIRST_SOURCE_PORT, Generator, TcpFlows, UdpProbe
 
 SWITCHES = tuple(topo.SWITCHES.values())
 STALL_MS = 2500
@@ -28,6 +28,8 @@ CONTROL_STALL_MS = 1800
 WORKER_STALL_MS = 3500
 """``ha.worker_dead_ms`` is 500; and who asks a worker gives up after 2,000."""
 NAP_MS = 40
+RECOVERED_MS_MAX = 3000
+"""A second, and what TCP waits before it says again what was lost in it."""
 GAP_MS_MAX = 300
 """Far less than an advertisement interval (1 s), after which any switch knows better."""
 
@@ -302,3 +304,63 @@ def test_a_part_that_hangs_costs_the_role(lab: Lab, pair: Pair, part: str, stall
     )
     assert (hung["what"], hung["yielded"]) == ([part], True)
     assert result.echo_ns, "the session lives on"
+
+
+def outside_end(node: Node, source: str) -> tuple[str, str]:
+    """Where a session from ``source`` leaves, by this node's table."""
+    (session,) = node.sessions(inside=source)
+    return str(session["origin"]), str(session["external"])
+
+
+def recover(flows: TcpFlows, healed_ns: int, what: str) -> float:
+    """Wait until each connection had a request answered after the mark; milliseconds since the healing."""
+    wait_until(flows.recovered, 10, what)
+    return (now_ns() - healed_ns) / 1e6
+
+
+def test_sessions_of_both_reigns_go_on(lab: Lab, pair: Pair) -> None:
+    """All paths are cut, and connections are opened at both nodes: behind the healing all of them go on.
+
+    What both have opened between the same ends stays as the winner has it. Spec: R1, R2, R13.
+    """
+    loser = make_active(pair, "a")
+    winner = pair.peer(loser)
+    both = f"{topo.PROBE_ADDRESS}:{FIRST_SOURCE_PORT + 375}"
+    start_ns = now_ns()
+    with contextlib.ExitStack() as split, contextlib.ExitStack() as traffic:
+        split.enter_context(faults.strangers(lab))
+        wait_until(lambda: winner.role() == "ACTIVE", 10, "the peer takes over")
+        with contextlib.ExitStack() as twice:
+            with faults.landing_on(lab, winner, "lan", "wan"):
+                theirs = TcpFlows(lab, 375, flows=20, per_s=20, port="7101")
+                traffic.callback(theirs.close)
+                theirs.wait_open()
+                twice.enter_context(contextlib.closing(UdpProbe(lab, 375)))
+                wait_until(lambda: bool(winner.sessions(inside=both)), 5, "the winner has its session")
+            split.enter_context(faults.landing_on(lab, loser, "lan", "wan"))
+            ours = TcpFlows(lab, 376, flows=20, per_s=20, port="7102")
+            traffic.callback(ours.close)
+            ours.wait_open()
+            wait_until(lambda: bool(loser.sessions(inside=both)), 5, "the loser has one, too")
+        wanted = outside_end(winner, both)
+        assert wanted[0] != outside_end(loser, both)[0]
+        split.close()
+        healed_ns = now_ns()
+        theirs.mark()
+        ours.mark()
+        recovered_ms = [
+            recover(ours, healed_ns, "connections of the loser go on"),
+            recover(theirs, healed_ns, "connections of the winner go on"),
+        ]
+        assert pair.wait_settled() is winner
+        wait_until(lambda: pair.holds(both), 5, "both nodes have one session of the two")
+        assert outside_end(winner, both) == outside_end(loser, both) == wanted
+        results = [ours.finish(), theirs.finish()]
+    print("recovered_ms", recovered_ms)
+    assert max(recovered_ms) < RECOVERED_MS_MAX
+    assert [(result.survived, result.foreign, result.corrupt) for result in results] == [(20, 0, 0)] * 2
+    told = {event["event"]: event for node in pair.nodes.values() for event in node.history()}
+    assert told["sessions-adopted"]["taken"] >= 20
+    offered = told["sessions-offered"]
+    assert offered["t_ms"] >= start_ns / 1e6
+    assert offered["taken"] == offered["offered"] - offered["refused"] >= 20

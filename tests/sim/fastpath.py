@@ -86,6 +86,7 @@ class FakeFastpath:
     origin: int
     on_work: Callable[[], None] = lambda: None
     """Called when there may be something to do, or to drain."""
+    now: Callable[[], Ns] = lambda: Ns(0)
     fence: Fence = field(default_factory=Fence)
     wires: Wires = Wires.READ
     flows: dict[int, int] = field(default_factory=dict)
@@ -105,6 +106,8 @@ class FakeFastpath:
     _epoch: dict[int, int] = field(default_factory=dict)
     """Of each flow that was ever told, or imported."""
     _epochs: list[int] = field(default_factory=lambda: [1] * SHARDS)
+    _used: dict[int, Ns] = field(default_factory=dict)
+    """When a packet of each flow last came here."""
     _sweep_no: int = 0
     _next_id: int = 0
 
@@ -122,6 +125,7 @@ class FakeFastpath:
     def close_flow(self, flow: int) -> None:
         self.on_work()
         version, worker = self.flows.pop(flow), self._worker(flow)
+        self._used.pop(flow, None)
         was_told = self._epoch.pop(flow, None) is not None
         if not self.tracking or self.lost >> shard_of(flow) & 1:
             return
@@ -136,6 +140,7 @@ class FakeFastpath:
 
     def _touch(self, flow: int) -> None:
         self.on_work()
+        self._used[flow] = self.now()
         worker = self._worker(flow)
         if not self.tracking or self.lost >> shard_of(flow) & 1 or flow in worker.queue:
             return
@@ -292,6 +297,25 @@ class FakeFastpath:
                 self._epoch[flow] = self._epochs[shard_of(flow)]
             else:
                 self.unknown += 1
+
+    def stranded(self, shards: Shards, since: Ns) -> list[Told]:
+        """What ``end_import`` would remove, and was in use since then."""
+        assert not self.fence.is_active
+        return [
+            (flow, version, Op.OPEN)
+            for flow, version in self.flows.items()
+            if shards >> shard_of(flow) & 1 and not self._is_known(flow) and self._used.get(flow, -1) >= since
+        ]
+
+    def adopt(self, records: list[Told]) -> int:
+        """Sessions of the peer; one that is here stays as it is."""
+        assert self.fence.is_active, "nobody else is offered anything"
+        for flow, version, _ in records:
+            if flow not in self.flows:
+                self._epoch.pop(flow, None)
+                self.flows[flow] = version + 1
+                self._touch(flow)
+        return len(records)
 
     def end_import(self, shards: Shards) -> None:
         self.incomplete &= ~shards

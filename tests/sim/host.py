@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, assert_never
 
-from sim.fastpath import FakeFastpath, unpack
+from sim.fastpath import FakeFastpath, pack, unpack
 from sim.net import KILLED, RESET, Connection
 from sim.pulse import WAKE_MS, Pulse
 
@@ -20,6 +20,7 @@ from flexha.core import node, sync_wire
 from flexha.core.actions import (
     AckFlows,
     Action,
+    AdoptFlows,
     AskDigest,
     BeginImport,
     CloseSync,
@@ -50,7 +51,9 @@ from flexha.core.actions import (
 from flexha.core.events import (
     DigestsRead,
     Event,
+    FlowsAdopted,
     FlowsImported,
+    FlowsStranded,
     Hung,
     MaintenanceKept,
     MaintenanceNotKept,
@@ -70,6 +73,7 @@ from flexha.core.events import (
     WiresSettled,
 )
 from flexha.core.node import NodeConfig, NodeState
+from flexha.core.sync_offer import OFFER_SESSIONS
 from flexha.fastpath.records import Mark
 from flexha.units import NS_PER_MS, NS_PER_S, Ns, Term, ms
 
@@ -148,7 +152,7 @@ class Process:
         self._wires_luck = world.chance.of(f"{self.name}/{life}/wires")
         self.incarnation = life << 40 | self.luck.getrandbits(40)
         self.state: NodeState = node.initial(cfg)
-        self.fastpath = FakeFastpath(cfg.index + 1, self._wake)
+        self.fastpath = FakeFastpath(cfg.index + 1, self._wake, lambda: self.now)
         self.fastpath._next_id = self.incarnation & 0xFFFFFFFF
         self.connection: Connection | None = None
         self.counters: dict[str, int] = {}
@@ -353,9 +357,21 @@ class Process:
                 fastpath.import_flows(told)
                 self._records += len(told)
                 self._imported = seq
-            case EndImport(seq, shards):
+            case EndImport(seq, shards, since):
+                if since is not None:
+                    stranded = fastpath.stranded(shards, since)
+                    for at in range(0, len(stranded), OFFER_SESSIONS):
+                        some = stranded[at : at + OFFER_SESSIONS]
+                        self.post(FlowsStranded(pack(some), len(some)))
                 fastpath.end_import(shards)
                 self._imported = seq
+            case AdoptFlows(seq, sections):
+                if not fastpath.fence.is_active:
+                    self.post(FlowsAdopted(seq, error="fenced"))
+                else:
+                    told = unpack(sections)
+                    taken = fastpath.adopt(told)
+                    self.post(FlowsAdopted(seq, taken, len(told) - taken))
             case CompareDigests(seq, shards, sums, counts):
                 self.post(DigestsRead(seq, shards, fastpath.compare(shards, sums, counts)))
             case AckFlows(marks):

@@ -73,6 +73,7 @@ from flexha.core.keys_wire import Keys, KeysAck
 from flexha.core.shards import ALL, Shards
 from flexha.core.sync_wire import (
     Ack,
+    Adopted,
     Audit,
     Batch,
     Beat,
@@ -80,6 +81,7 @@ from flexha.core.sync_wire import (
     Digest,
     Go,
     Hello,
+    Offer,
     PassedOn,
     Resume,
     SweepBegin,
@@ -350,6 +352,10 @@ def told_message(message: sync_wire.Message) -> list[str]:
             return [f"sync: go, term {term}"]
         case PassedOn(term):
             return [f"sync: passed on to term {term}"]
+        case Offer(seq, records):
+            return [f"sync: offer {seq}, {len(unpack(records))} sessions"]
+        case Adopted(seq, taken, refused):
+            return [f"sync: offer {seq}, {taken} taken, {refused} refused"]
         case Close(reason):
             return [f"sync: close, {reason}"]
         case Unknown(kind):

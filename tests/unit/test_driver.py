@@ -170,6 +170,7 @@ EVERY_ACTION: list[tuple[act.Action, object]] = [
     (act.BeginImport(1, 5), ("begin_import", act.BeginImport(1, 5))),
     (act.ImportFlows(1, b"\x90"), ("import_flows", 1, b"\x90")),
     (act.EndImport(2, 5), ("end_import", act.EndImport(2, 5))),
+    (act.AdoptFlows(4, b"\x90"), ("adopt", 4, b"\x90")),
     (act.CompareDigests(2, 0, b"", b""), ("compare", act.CompareDigests(2, 0, b"", b""))),
     (act.AckFlows({0: 9}), ("ack", {0: 9})),
     (act.WithholdFlows({0: 9}, b"", (1,)), ("withhold", act.WithholdFlows({0: 9}, b"", (1,)))),
@@ -187,6 +188,18 @@ def test_each_action_has_its_hand(monkeypatch: pytest.MonkeyPatch, action: act.A
         assert not fatal
 
     run(monkeypatch, lambda event: (action,) if event == STARTED else (), story)
+
+
+def test_who_hears_the_peer_by_the_cross_connect_connects_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(under_test: Driver, _core: Core, hand: Recorder, _: list[BaseException]) -> None:
+        under_test.begin(STARTED)
+        hand.did.clear()
+        under_test.post(ev.PathUp("lan"))
+        assert hand.did == []
+        under_test.post(ev.PathUp("xc"))
+        assert hand.did == [("hurry",)]
+
+    run(monkeypatch, lambda _: (), story)
 
 
 def test_no_action_is_forgotten() -> None:

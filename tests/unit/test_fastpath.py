@@ -29,6 +29,7 @@ from flexha.fastpath import (
     FlowState,
     Form,
     HeartbeatFlag,
+    Imported,
     NeighbourMoved,
     NeighbourWanted,
     Op,
@@ -412,6 +413,40 @@ def test_bulk_import_sweeps_what_it_did_not_refresh(active: Fastpath, passive: F
     passive.import_sections(second.sections)
     assert passive.import_end() == 1
     assert {flow.inside_port for flow in passive.flows()} == {99}
+
+
+def test_what_only_the_loser_has_is_adopted(active: Fastpath, passive: Fastpath) -> None:
+    """Both reigned: what the bulk did not bring, and was in use, is the winner's from then on. Spec: R13."""
+    sent = forward(active, DNS)
+    passive.set_role(Role.ACTIVE, 3)
+    forward(passive, replace(DNS, sport=99))
+    bulk = [batch.sections for batch in passive.drain()]
+    active.set_role(Role.JOINING, 3)
+    active.import_begin()
+    for sections in bulk:
+        active.import_sections(sections)
+    assert list(active.stranded(ALL_SHARDS, NOW + S)) == []
+    assert list(active.stranded(0, 0)) == []
+    ((sections, n),) = active.stranded(ALL_SHARDS, 0)
+    assert (n, active.import_end()) == (1, 1)
+    with pytest.raises(FastpathError) as caught:
+        active.adopt_sections(sections)
+    assert caught.value.errno == errno.EPERM
+    assert passive.adopt_sections(sections) == Imported(1, 1, 0)
+    assert passive.adopt_sections(sections) == Imported(1, 1, 0), "it is there"
+    assert forward(passive, DNS).sport == sent.sport
+
+
+def test_an_offer_that_is_none_is_refused(active: Fastpath, passive: Fastpath) -> None:
+    """As sections, and as pairs of first words and the rest: nothing of it is used. Spec: R13, R22."""
+    forward(active, DNS)
+    (batch,) = active.drain()
+    passive.set_role(Role.ACTIVE, 3)
+    before = list(passive.flows())
+    for sections in (b"\xc1", b"\x91\x80", batch.sections, batch.sections[:-1]):
+        with pytest.raises(FastpathError):
+            passive.adopt_sections(sections)
+    assert list(passive.flows()) == before
 
 
 def test_import_refuses_damaged_sections(active: Fastpath, passive: Fastpath) -> None:

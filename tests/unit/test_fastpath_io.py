@@ -16,6 +16,7 @@ import pytest
 from flexha.core import actions as act
 from flexha.core import events as ev
 from flexha.core.shards import ALL
+from flexha.core.sync_offer import OFFER_SESSIONS
 from flexha.fastpath import (
     Digests,
     Drained,
@@ -95,6 +96,14 @@ class FakeFastpath:
     def import_end(self, shards: int) -> int:
         self.did.append(("import_end", shards))
         return 3
+
+    def stranded(self, shards: int, since_ns: int, page: int) -> list[tuple[bytes, int]]:
+        self.did.append(("stranded", shards, since_ns, page))
+        return [(b"two", 2)]
+
+    def adopt_sections(self, sections: bytes) -> Imported:
+        self._maybe_refuse("fp_flows_adopt")
+        return Imported(len(sections), len(sections) - 1, unknown=0)
 
     def repairs_drain(self) -> list[Repair]:
         found, self.found = self.found, []
@@ -554,6 +563,34 @@ def test_a_repair_says_what_it_found() -> None:
         flows.end_import(act.EndImport(4, 1 << 7))
         assert list(flows.outcome()) == [ev.FlowsImported(4)]
         assert bench.counters.values() == {"audit.extra_records": 1, "audit.missing_records": 1}
+
+    run(story)
+
+
+def test_what_a_sweep_leaves_is_given_back_before_it_goes() -> None:
+    async def story(bench: Bench, flows: FlowsIo) -> None:
+        flows.end_import(act.EndImport(4, 5, since=Ns(7)))
+        assert bench.events == [ev.FlowsStranded(b"two", 2)]
+        assert bench.fake.did[-2:] == [("stranded", 5, 7, OFFER_SESSIONS), ("import_end", 5)]
+        flows.end_import(act.EndImport(5, 5))
+        assert len(bench.events) == 1
+
+    run(story)
+
+
+def test_adoption_is_told_and_nothing_wrong_with_it_matters() -> None:
+    async def story(bench: Bench, flows: FlowsIo) -> None:
+        flows.adopt(3, b"xyz")
+        assert bench.events == [ev.FlowsAdopted(3, 2, 1)]
+        bench.fake.refusal = errno.EINVAL
+        flows.adopt(4, b"xyz")
+        told = bench.events[-1]
+        assert isinstance(told, ev.FlowsAdopted)
+        assert (told.seq, told.taken, told.error is None) == (4, 0, False)
+        assert bench.counters.values()["sync.bad_offers"] == 1
+        bench.fake.refusal = errno.ETIMEDOUT
+        with pytest.raises(FastpathError):
+            flows.adopt(5, b"xyz")
 
     run(story)
 

@@ -112,6 +112,28 @@ def test_terms_have_a_parity(index: int, term: int) -> None:
     assert (core.role, core.term) == (Role.ACTIVE, term)
 
 
+@pytest.mark.parametrize("heard", range(2, 8))
+def test_no_two_nodes_ever_reign_in_one_term(heard: int) -> None:
+    """By whatever way they come to it: so of two reigns one has the higher term, and nothing else decides."""
+    reigned: list[set[int]] = [set(), set()]
+    for index in (0, 1):
+        dead = Core(config(index)).become_passive(heard)
+        word = Core(config(index)).become_passive(heard)
+        alone, outdated = Core(config(index)), Core(config(index)).become_active()
+        alone.start(term=heard)
+        actions = [
+            dead.silence(),
+            word.do(received(Go(Term(heard + 1)))),
+            alone.sleep(5000),
+            outdated.hear(peer_info(Role.PASSIVE, heard, index=1 - index)),
+        ]
+        for some in actions:
+            reigned[index] |= {term for role, term in roles(some) if role is Role.ACTIVE}
+        assert {term % 2 for term in reigned[index]} == {index}
+    assert all(reigned)
+    assert not reigned[0] & reigned[1]
+
+
 def test_two_that_start_together_elect_the_higher_priority() -> None:
     stories = {}
     for index in (0, 1):

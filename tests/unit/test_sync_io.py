@@ -220,6 +220,46 @@ def test_a_connection_that_stands_when_the_time_is_up(monkeypatch: pytest.Monkey
     run(story, started=False)
 
 
+def test_who_hears_the_peer_anew_waits_for_no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(a: Side, b: Side) -> None:
+        monkeypatch.setattr(sync_io, "BACK_OFF_MIN_S", 60.0)
+        await b.io.start()
+        await until(lambda: b.counters.values().get("sync.connect_failed") == 1)
+        await a.io.start()
+        b.io.hurry()
+        await until(lambda: b.count(SyncConnected) == 1)
+        b.io.hurry()
+        b.say(b"in time")
+        await until(lambda: a.data.endswith(b"in time"))
+
+    run(story, started=False)
+
+
+def test_an_attempt_of_before_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has sent was lost on a wire that was cut."""
+
+    async def story(a: Side, b: Side) -> None:
+        loop = asyncio.get_running_loop()
+        create = loop.create_connection
+        attempts: list[float] = []
+
+        async def connect(*args: Any, **kwargs: Any) -> Any:
+            attempts.append(loop.time())
+            if len(attempts) == 1:
+                await asyncio.sleep(60)
+            return await create(*args, **kwargs)
+
+        monkeypatch.setattr(sync_io, "CONNECT_TIMEOUT_S", 60.0)
+        monkeypatch.setattr(loop, "create_connection", connect)
+        await a.io.start()
+        await b.io.start()
+        await until(lambda: len(attempts) == 1)
+        b.io.hurry()
+        await until(lambda: b.count(SyncConnected) == 1)
+
+    run(story, started=False)
+
+
 def test_a_peer_that_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sync_io, "WRITE_BYTES_MAX", 1 << 20)
 

@@ -18,6 +18,7 @@ from flexha.core.keys_wire import Keys, KeysAck, KeysStep
 from flexha.core.shards import ALL
 from flexha.core.sync_wire import (
     Ack,
+    Adopted,
     Audit,
     Batch,
     Beat,
@@ -27,6 +28,7 @@ from flexha.core.sync_wire import (
     Go,
     Hello,
     Message,
+    Offer,
     PassedOn,
     Resume,
     Stream,
@@ -60,6 +62,8 @@ MESSAGES: tuple[Message, ...] = (
     Go(Term(5)),
     Go(Term(7), passes_on=True, moves=5),
     PassedOn(Term(7)),
+    Offer(3, b"\x90"),
+    Adopted(3, 2, 1),
     Beat(),
     Close("enough"),
 )
@@ -88,6 +92,19 @@ def test_golden_bytes() -> None:
     assert sync_wire.encode(Batch(1, b"\x91\x80")) == bytes.fromhex(
         "0000001683a174a56261746368a373657101a570617274739180"
     )
+    assert sync_wire.encode(Offer(1, b"\x90")) == bytes.fromhex(
+        "0000001983a174a56f66666572a373657101a77265636f726473c40190"
+    )
+    assert sync_wire.encode(Adopted(1, 2, 3)) == bytes.fromhex(
+        "0000002084a174a761646f70746564a373657101a574616b656e02a77265667573656403"
+    )
+
+
+def test_a_hello_of_before_offers_adopts_nothing() -> None:
+    fields = {name: value for name, value in hello().items() if name != "adopts"}
+    message = sync_wire.decode(msgpack.packb(fields))
+    assert isinstance(message, Hello)
+    assert not message.adopts
 
 
 @given(st.lists(st.integers(0, len(MESSAGES) - 1), max_size=8), st.data())
@@ -185,6 +202,10 @@ def digest_fields(**changes: object) -> dict[str, object]:
         ("bad_field", {"t": "want", "stream": 5, "seq": 0}),
         ("bad_field", {"t": "want", "stream": {}, "seq": 0}),
         ("bad_field", {"t": "want", "stream": None, "seq": -1}),
+        ("bad_field", hello(adopts=2)),
+        ("bad_field", {"t": "offer", "seq": 1, "records": "text"}),
+        ("bad_field", {"t": "offer", "seq": -1, "records": b""}),
+        ("bad_field", {"t": "adopted", "seq": 1, "taken": 0x10000, "refused": 0}),
         ("bad_field", hello(equal=[])),
         ("bad_field", hello(equal={"pools": 1})),
         ("bad_field", hello(equal={"p" * 257: b"12345678"})),

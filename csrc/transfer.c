@@ -407,13 +407,14 @@ uint32_t core_walk(struct core *c, uint32_t *slot, struct fp_flow_rec *out, uint
 	return n;
 }
 
-/* Has a packet of it come since then? One that has ended goes nowhere. */
+/* Has a packet of it come since then? One that has ended, or would have run out by now, goes nowhere. */
 static bool is_in_use(const struct core *c, const struct flow_hot *f, uint64_t since_ns)
 {
 	const uint32_t used = f->deadline_tick - session_timeout(c, f);
 
 	return (f->proto != IPPROTO_NUM_TCP || !tcptrack_is_over(f)) &&
-	       (int32_t)(used - wheel_tick(since_ns)) >= 0;
+	       (int32_t)(used - wheel_tick(since_ns)) >= 0 &&
+	       (int32_t)(f->deadline_tick - wheel_tick(c->now_ns)) > 0;
 }
 
 static bool is_stranded(const struct core *c, uint32_t idx, uint64_t shards, uint64_t since_ns)

@@ -149,6 +149,10 @@ static void check_of_use(void)
 	CHECK_EQ(31, recs[0].inside_port, be16_of(40002).raw);
 	CHECK_EQ(32, strand(loser, loser->now_ns + NS_PER_S), 0);
 	CHECK_EQ(33, strand(loser, 0), 2);
+	/* Nothing runs out while a node does not reign, but this would have. */
+	rig_sleep(loser, 30 * 24 * 3600);
+	CHECK_EQ(34, rig_stats(loser).flows, 3);
+	CHECK_EQ(35, strand(loser, 0), 0);
 	rig_free(loser);
 	rig_free(winner);
 }

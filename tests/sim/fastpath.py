@@ -298,13 +298,18 @@ class FakeFastpath:
             else:
                 self.unknown += 1
 
+    def used_since(self, since: Ns) -> set[int]:
+        """Flows that a packet of has come since then."""
+        return {flow for flow in self.flows if self._used.get(flow, -1) >= since}
+
     def stranded(self, shards: Shards, since: Ns) -> list[Told]:
         """What ``end_import`` would remove, and was in use since then."""
         assert not self.fence.is_active
+        used = self.used_since(since)
         return [
             (flow, version, Op.OPEN)
             for flow, version in self.flows.items()
-            if shards >> shard_of(flow) & 1 and not self._is_known(flow) and self._used.get(flow, -1) >= since
+            if shards >> shard_of(flow) & 1 and not self._is_known(flow) and flow in used
         ]
 
     def adopt(self, records: list[Told]) -> int:

@@ -153,3 +153,49 @@ def test_ten_minutes_without_the_peer() -> None:
     assert (after.bulks, after.repairs) == (before.bulks, before.repairs), "resumed, and swept what was lost"
     assert (of_role(here, Role.ACTIVE), of_role(here, Role.PASSIVE)) == (active, passive)
     here.end()
+
+
+# ---- two reigns ----------------------------------------------------------------------------------------
+def split(seed: int) -> tuple[World, Process, Process]:
+    """A pair in sync is cut in two, and both halves reign and forward for two seconds; loser and winner."""
+    here = world(seed)
+    for index in range(2):
+        here.boot(index)
+    here.begin()
+    here.clock.run_until(ms(CHAOS_MS))
+    loser, winner = of_role(here, Role.ACTIVE), of_role(here, Role.PASSIVE)
+    for wires in here.network.wires.values():
+        for wire in wires:
+            wire.cut = True
+    until(here, lambda: winner.role is Role.ACTIVE, 2)
+    here.clock.run_until(Ns(here.clock.now + 2 * NS_PER_S))
+    assert loser.role is Role.ACTIVE
+    return here, loser, winner
+
+
+def heal(here: World, winner: Process) -> set[int]:
+    """All hear each other again; the flows that the winner has when the loser is in sync."""
+    here.traffic = False
+    here.network.heal()
+    until(here, lambda: bool(winner.state.session.sender.audit.in_sync), 3)
+    return set(winner.fastpath.flows)
+
+
+@pytest.mark.parametrize("seed", [3, 4, 5])
+def test_the_flows_of_two_reigns_are_those_of_one(seed: int) -> None:
+    """What only the loser has opened is the winner's within the second in which the loser follows it."""
+    here, loser, winner = split(seed)
+    of_winner = set(winner.fastpath.flows)
+    used = loser.fastpath.used_since(loser.state.session.shared_at)
+    assert len(used - of_winner) > 2
+    assert heal(here, winner) == of_winner | used
+    until(here, lambda: loser.fastpath.flows == winner.fastpath.flows, AGREED_S)
+    assert winner.counters["sync.adopted_sessions"] == len(used - of_winner)
+    here.end()
+
+
+def test_an_offer_that_nobody_makes_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeFastpath, "stranded", lambda *_: [])
+    here, loser, winner = split(3)
+    only = set(loser.fastpath.flows) - set(winner.fastpath.flows)
+    assert not only & heal(here, winner)

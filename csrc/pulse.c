@@ -7,9 +7,11 @@
 #include "pulse.h"
 
 #define ANSWER_NS   NS_PER_MS
-#define TELL_NS     NS_PER_S         /* between two reports of questions about the lease */
-#define DIED_NS     (20 * NS_PER_MS) /* for what a dead peer has said to arrive */
-#define TAKEOVER_NS (50 * NS_PER_MS) /* for control to begin a reign after the peer was judged dead */
+#define TELL_NS     NS_PER_S          /* between two reports of questions about the lease */
+#define DIED_NS     (20 * NS_PER_MS)  /* for what a dead peer has said to arrive */
+#define TAKEOVER_NS (50 * NS_PER_MS)  /* for control to begin a reign after the peer was judged dead */
+#define STALE_NS    (500 * NS_PER_MS) /* slow wires, and threads that get no CPU */
+enum { DRIFT_SHARE = 2000 };          /* of a second, clocks of two nodes go apart in one: 500 ppm */
 
 static uint64_t dead_ns(const struct pulse *p)
 {
@@ -46,17 +48,6 @@ static const struct heartbeat_keys *keys_of(const struct pulse *p)
 	return &p->keys[atomic_load_explicit(&p->keys_seen, memory_order_relaxed)];
 }
 
-/*
- * Whom a path answers: the peer as we know it, or who introduced himself. While the former is heard there, by turns,
- * so that a lie costs the peer no more than every other heartbeat.
- */
-static uint64_t echo_of(const struct pulse *p, const struct pulse_path *pp)
-{
-	if (pp->introduced && (!pp->alive || pp->tx_seq % 2))
-		return pp->introduced;
-	return p->peer.incarnation;
-}
-
 static bool is_heard(const struct pulse *p)
 {
 	for (uint32_t i = 0; i < pulse_n_paths(p); i++) {
@@ -64,6 +55,22 @@ static bool is_heard(const struct pulse *p)
 			return true;
 	}
 	return false;
+}
+
+/* Whom a path answers, and what he said last, by his own clock. */
+struct echo {
+	uint64_t incarnation, heard;
+};
+
+/*
+ * The peer as we know it, or who introduced himself. While the former is heard there, by turns, so that a lie costs
+ * the peer no more than every other heartbeat.
+ */
+static struct echo echo_of(const struct pulse *p, const struct pulse_path *pp)
+{
+	if (pp->introduced && (!pp->alive || pp->tx_seq % 2))
+		return (struct echo){ pp->introduced, pp->introduced_ns };
+	return (struct echo){ p->peer.incarnation, is_heard(p) ? p->peer_t_ns : 0 };
 }
 
 static bool is_asking(const struct pulse *p)
@@ -98,6 +105,7 @@ void pulse_compose(const struct pulse *p, uint32_t path, uint64_t now_ns, uint8_
 	const uint64_t word = fence_read(p->fence);
 	const uint64_t said = atomic_load_explicit(&p->said, memory_order_relaxed);
 	const struct pulse_path *pp = &p->paths[path];
+	const struct echo echo = echo_of(p, pp);
 	const struct heartbeat hb = {
 		.node_index = (uint8_t)cfg->node_index,
 		.role = (uint8_t)fence_role(word),
@@ -110,9 +118,9 @@ void pulse_compose(const struct pulse *p, uint32_t path, uint64_t now_ns, uint8_
 		.term = fence_term(word),
 		.seq = pp->tx_seq + 1,
 		.t_ns = now_ns,
-		.echo = echo_of(p, pp),
+		.echo = echo.incarnation,
 		.answers = now_ns < silent_until(p) ? 0 : p->probe_heard,
-		.heard = is_heard(p) ? p->peer_t_ns : 0,
+		.heard = echo.heard,
 	};
 
 	heartbeat_encode(&hb, keys_of(p)->key[0], path, out);
@@ -160,12 +168,42 @@ static void learn_peer(struct pulse *p, uint32_t path, const struct heartbeat *h
 		p->suspicion.probing = false;
 }
 
-/* Of the peer as it lives now, said since we live, and later than what was heard: see pulse.h. */
-static bool is_new(struct pulse *p, uint32_t path, const struct heartbeat *hb)
+/* Was it said of late, because it names something that we said of late? */
+static bool is_proved(const struct pulse *p, const struct heartbeat *hb, uint64_t now_ns)
+{
+	const uint64_t named_ns = hb->heard > hb->answers ? hb->heard : hb->answers;
+
+	return named_ns && now_ns - named_ns <= STALE_NS + 2 * dead_ns(p);
+}
+
+/*
+ * Else it may have been held back on its way. A peer that does not hear us has nothing of ours to name; but its clock
+ * is known from what it could prove before.
+ */
+static bool is_fresh(const struct pulse *p, const struct heartbeat *hb, bool newer, uint64_t now_ns)
+{
+	const uint64_t apart_ns = STALE_NS + (now_ns - p->proved_ns) / DRIFT_SHARE;
+
+	if (!hb->extended || is_proved(p, hb, now_ns))
+		return true;
+	return !newer && (int64_t)(now_ns - hb->t_ns - p->behind_ns) <= (int64_t)apart_ns;
+}
+
+static void introduce(struct pulse_path *pp, const struct heartbeat *hb)
+{
+	pp->introduced = hb->incarnation;
+	pp->introduced_ns = hb->t_ns;
+	if (hb->flags & FP_HB_PROBE &&
+	    !pp->alive) /* he may have slept, and will believe us only after an answer */
+		pp->answer_due = true;
+}
+
+/* Of the peer as it lives now, said since we live, of late, and after what was heard: see pulse.h. */
+static bool is_new(struct pulse *p, uint32_t path, const struct heartbeat *hb, uint64_t now_ns)
 {
 	struct pulse_path *pp = &p->paths[path];
 	const bool newer = !p->peer_known || hb->incarnation > p->peer.incarnation;
-	const bool stale = hb->echo != p->cfg->pulse.incarnation ||
+	const bool stale = hb->echo != p->cfg->pulse.incarnation || !is_fresh(p, hb, newer, now_ns) ||
 			   (!newer && (hb->incarnation != p->peer.incarnation || hb->seq <= pp->rx_seq));
 
 	if (stale) {
@@ -173,7 +211,7 @@ static bool is_new(struct pulse *p, uint32_t path, const struct heartbeat *hb)
 		if (!newer || pp->alive || pp->introduced == hb->incarnation)
 			counter_add(&pp->replayed, 1);
 		if (newer)
-			pp->introduced = hb->incarnation;
+			introduce(pp, hb);
 		return false;
 	}
 	if (newer)
@@ -239,8 +277,12 @@ int pulse_receive(struct pulse *p, uint32_t path, const uint8_t *payload, uint32
 		counter_add(&pp->bad, 1);
 		return -EBADMSG;
 	}
-	if (is_of_the_dead(p, &hb, now_ns) || !is_new(p, path, &hb))
+	if (is_of_the_dead(p, &hb, now_ns) || !is_new(p, path, &hb, now_ns))
 		return -ESTALE;
+	if (is_proved(p, &hb, now_ns)) {
+		p->proved_ns = now_ns;
+		p->behind_ns = now_ns - hb.t_ns;
+	}
 	mark_heard(p, pp, hb.seq, now_ns);
 	learn_peer(p, path, &hb);
 	if (hb.flags & FP_HB_PROBE && hb.t_ns > p->probe_heard)

@@ -22,16 +22,19 @@
  *
  * Whom we believe. LAN and WAN are full of strangers, and an address is easily forged: without the MAC of the
  * pair's key for this very path a heartbeat is bad, whatever else it says. That leaves replays, and what comes
- * late or twice. A heartbeat is believed if it is new in three ways:
+ * late or twice. A heartbeat is believed if it is new in four ways:
  *
  *   its echo          is our incarnation: it was said since we live, by somebody who hears us. What was recorded
  *                     before we started bears another one
  *   its incarnation   is not lower than that of the peer as we know it: it is of no past life
  *   its number        is higher than the last one on this path
+ *   its age           it names a heartbeat or a probe of ours by our own clock, and that was of late; what the peer says
+ *                     while it does not hear us is timed by the peer's clock instead, as it went when it last did. So
+ *                     nobody can hold heartbeats back to let a dead node seem alive
  *
  * All else counts as replayed, and changes nothing: it does not even break a silence. A peer that we do not know
  * introduces itself by a heartbeat whose echo is not ours yet; we answer by echoing its incarnation on that path,
- * and believe what it says next. While the known peer is heard there, every other heartbeat answers it, and its
+ * at once if it asks, and believe what it says next. While the known peer is heard there, every other heartbeat answers it, and its
  * next word ends the introduction: who lies about being the peer's next life breaks no path. So two nodes know each other after one heartbeat each way, and no recording
  * does, whatever it is of: to be heard, one has to hear.
  *
@@ -94,6 +97,7 @@ enum {
  * @reported:       @alive as control knows it
  * @rx_seq:         highest sequence number heard of this incarnation; 0 = none
  * @introduced:     incarnation of a peer that we do not know yet, to be echoed here; 0 = none
+ * @introduced_ns:  when that one spoke here, by its own clock
  * @tx_seq:         last sequence number sent
  * @quiet_since_ns: when silence began
  * @answer_due:     a probe of the peer is to be answered here, now
@@ -102,7 +106,7 @@ enum {
 struct pulse_path {
 	bool used, alive, reported;
 	uint64_t rx_seq, tx_seq;
-	uint64_t introduced;
+	uint64_t introduced, introduced_ns;
 	uint64_t quiet_since_ns;
 	uint64_t answered_ns;
 	bool answer_due;
@@ -144,6 +148,8 @@ struct pulse_heard {
  * @peer:              what the peer says of itself
  * @peer_t_ns:         the peer's clock in the newest heartbeat: paths may reorder
  * @peer_path:         where that one came from
+ * @behind_ns:         our clock less the peer's, and the way, when a heartbeat last proved that it was new
+ * @proved_ns:         ... and when that was
  * @probe_heard:       t_ns of the peer's newest probe, on any path; 0 = none
  * @peer_known:        @peer is valid
  * @peer_reported:     control knows @peer
@@ -201,6 +207,7 @@ struct pulse {
 	uint64_t last_tick_ns;
 	struct fp_peer peer;
 	uint64_t peer_t_ns;
+	uint64_t behind_ns, proved_ns;
 	uint32_t peer_path;
 	uint64_t probe_heard;
 	bool peer_known, peer_reported, peer_answers, peer_hears, fenced_unreported;

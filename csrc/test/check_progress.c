@@ -108,6 +108,7 @@ static void hear_peer(struct bench *b)
 		.seq = ++b->seq,
 		.t_ns = b->now_ns,
 		.echo = 100,
+		.heard = b->now_ns,
 	};
 	uint8_t payload[HB_LEN];
 

@@ -103,6 +103,7 @@ static int hear_life(struct bench *b, uint32_t path, uint64_t incarnation, uint6
 		.seq = seq,
 		.t_ns = now_ns,
 		.echo = echo,
+		.heard = echo ? now_ns : 0,
 	};
 
 	return say(b, path, &hb, now_ns);
@@ -344,6 +345,7 @@ static void check_what_is_bad(void)
 		.term = 5,
 		.seq = 5,
 		.echo = b->cfg.pulse.incarnation,
+		.heard = MS(999),
 	};
 	uint8_t bytes[HB_LEN];
 
@@ -472,6 +474,88 @@ static void check_replays(void)
 	CHECK_EQ(152, echoed(b, 1), 40);
 	CHECK_EQ(153, hear_life(b, 1, 31, self, 3, t), 0);
 	CHECK_EQ(154, echoed(b, 1), 31);
+	bench_close(b);
+}
+
+/* Said by the true peer, number and echo right, and held back by somebody on the way. */
+static void check_held_back(void)
+{
+	struct bench *b = bench_open(config(0));
+	struct heartbeat hb = {
+		.node_index = 1,
+		.role = FP_ROLE_PASSIVE,
+		.pair_id = PAIR,
+		.interval_ms = 50,
+		.incarnation = 55,
+		.seq = 1,
+		.t_ns = MS(7000), /* its clock is 6 s ahead */
+		.echo = b->cfg.pulse.incarnation,
+	};
+	uint8_t bytes[HB_LEN];
+
+	/* Who names nothing of ours may have been recorded: he introduces himself, and is believed when he does. */
+	CHECK_EQ(540, say(b, 1, &hb, MS(1000)), (uint64_t)-ESTALE);
+	CHECK(541, !b->pulse.peer_known);
+	pulse_compose(&b->pulse, 1, MS(1001), bytes);
+	CHECK(542,
+	      decodes(bytes, HB_LEN, b->cfg.pulse.mac_key, 1, &hb) && hb.echo == 55 && hb.heard == MS(7000));
+	CHECK_EQ(543, hear(b, 1, 2, FP_ROLE_PASSIVE, 4, MS(1002)), 0);
+	hb = (struct heartbeat){
+		.node_index = 1,
+		.role = FP_ROLE_PASSIVE,
+		.pair_id = PAIR,
+		.interval_ms = 50,
+		.incarnation = 55,
+		.seq = 10,
+		.t_ns = MS(1000),
+		.echo = b->cfg.pulse.incarnation,
+		.heard = MS(1000),
+	};
+	CHECK_EQ(544, say(b, 1, &hb, MS(1801)), (uint64_t)-ESTALE);
+	CHECK_EQ(545, counter_read(&b->pulse.paths[1].replayed), 1);
+	CHECK_EQ(546, say(b, 1, &hb, MS(1800)), 0); /* 500 ms, and two times of silence */
+	/* It does not hear us any more; then its clock tells. */
+	hb.seq = 11;
+	hb.heard = 0;
+	hb.t_ns = MS(4000);
+	CHECK_EQ(547, say(b, 1, &hb, MS(4000) + MS(800) + MS(510)), (uint64_t)-ESTALE);
+	CHECK_EQ(548, say(b, 1, &hb, MS(4000) + MS(800) + MS(500)), 0);
+	/* It says that it has heard what we have not said yet. */
+	hb.seq = 12;
+	hb.heard = MS(9000);
+	CHECK_EQ(549, say(b, 1, &hb, MS(8000)), (uint64_t)-ESTALE);
+	bench_close(b);
+}
+
+/* Who slept asks who reigns; a life of its peer that it has never met says so at once. */
+static void check_a_stranger_asks(void)
+{
+	struct bench *b = bench_open(config(0));
+	struct heartbeat hb = {
+		.node_index = 1,
+		.role = FP_ROLE_ACTIVE,
+		.flags = FP_HB_PROBE,
+		.pair_id = PAIR,
+		.interval_ms = 50,
+		.incarnation = 55,
+		.seq = 1,
+		.t_ns = MS(1000),
+		.echo = b->cfg.pulse.incarnation - 1,
+	};
+
+	pulse_tick(&b->pulse, MS(1000));
+	CHECK_EQ(560, say(b, 1, &hb, MS(1000)), (uint64_t)-ESTALE);
+	CHECK(561, pulse_answer_due(&b->pulse, 1, MS(1000)));
+	CHECK(562, !pulse_answer_due(&b->pulse, 1, MS(1000)));
+	CHECK_EQ(563, echoed(b, 1), 55);
+	hb.seq++;
+	CHECK_EQ(564, say(b, 1, &hb, MS(1000)),
+		 (uint64_t)-ESTALE); /* again, and no sooner than after a while */
+	CHECK(565, !pulse_answer_due(&b->pulse, 1, MS(1000)));
+	CHECK(566, pulse_answer_due(&b->pulse, 1, MS(1001)));
+	hb.flags = 0;
+	CHECK_EQ(567, say(b, 2, &hb, MS(1000)), (uint64_t)-ESTALE);
+	CHECK(568, !pulse_answer_due(&b->pulse, 2, MS(1002)));
 	bench_close(b);
 }
 
@@ -935,7 +1019,7 @@ static void check_deaf(void)
 		.interval_ms = 50,
 		.incarnation = 55,
 		.term = 4,
-		.seq = 1,
+		.seq = 2,
 		.t_ns = MS(1000),
 		.echo = b->cfg.pulse.incarnation,
 	};
@@ -944,6 +1028,7 @@ static void check_deaf(void)
 
 	pulse_compose(p, 1, MS(999), payload);
 	CHECK(520, decodes(payload, HB_LEN, b->cfg.pulse.mac_key, 1, &own) && own.heard == 0);
+	CHECK_EQ(533, hear(b, 1, 1, FP_ROLE_ACTIVE, 4, MS(1000)), 0); /* who has proved it may forget us */
 	CHECK_EQ(521, say(b, 1, &hb, MS(1001)), 0);
 	pulse_compose(p, 2, MS(1001), payload);
 	CHECK(522, decodes(payload, HB_LEN, b->cfg.pulse.mac_key, 2, &own) && own.heard == MS(1000));
@@ -990,6 +1075,8 @@ int main(void)
 	check_what_is_bad();
 	check_forgeries();
 	check_replays();
+	check_held_back();
+	check_a_stranger_asks();
 	check_keys();
 	check_paths_may_reorder();
 	check_fence();

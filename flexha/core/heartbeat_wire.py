@@ -24,14 +24,16 @@ specification, which tests hold against the C one.
         56     8  echo          the incarnation of the receiver, as the sender has heard it; 0: not heard yet
         64     8  mac           SipHash-2-4 over bytes 0..63 and one more: the path's number
         72     8  answers       t_ns of the newest probe of the receiver that was heard on any path; 0: none
-        80     8  heard         t_ns of the newest heartbeat of the receiver that was heard on any path; 0:
-                                the sender hears nobody
+        80     8  heard         t_ns of the newest heartbeat of the receiver that was heard on any path (of
+                                the life in ``echo``); 0: the sender hears nobody
         88     8  mac           SipHash-2-4 over bytes 0..87 and one more: the path's number
 
 The MAC's key is one of the pair's heartbeat keys (``flexha.config.keyfiles``). Paths have the same numbers
 on both nodes, 0 for xc and 1 + i for port i: a heartbeat recorded on one path is worth nothing on another.
 Against replays on the same path, ``echo`` must be the receiver's own incarnation, and ``seq`` and
-``incarnation`` must grow (``csrc/pulse.h``).
+``incarnation`` must grow. Against what is held back on its way, ``heard`` or ``answers`` must be of late
+(half a second and two times of silence); who hears nobody says neither, and is timed by ``t_ns``
+(``csrc/pulse.h``).
 
 A sender that says *hung* has a part that gets nowhere (``csrc/progress.h``), and does not say *ready*. If it
 was ACTIVE and is no more, it has given up its role, and the receiver need not wait for its silence.
@@ -41,8 +43,9 @@ receiver, which may stand in for it in that term, says no more that it does: by 
 but ACTIVE (``flexha.core.lend``). Versions before that ignore the flag, and never stand in.
 
 A heartbeat with the flag *probe* wants an answer: the next heartbeat on every path, at once, in which
-``answers`` is its ``t_ns``. Answers leave by a path at most once a millisecond. Who says that it
-has *heard* nothing cannot be asked, and nobody takes its silence for an answer.
+``answers`` is its ``t_ns``. Answers leave by a path at most once a millisecond. A life that the receiver
+does not know yet is answered at once, too, and knows the receiver by that. Who says that it has *heard*
+nothing cannot be asked, and nobody takes its silence for an answer.
 
 A receiver drops, and counts as ``bad``, what is shorter than 72 bytes or does not bear the MAC (or has 96
 bytes, and not the second one), before it looks at anything else; then what has another magic, version or

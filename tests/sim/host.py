@@ -145,6 +145,8 @@ class Process:
         self.woke_at = Ns(0)
         """When it was stopped last, and went on; by the world's clock."""
         self.had_lease = False
+        self.has_met = False
+        """It has heard its peer since it began."""
         """It reigned, and heard the peer, when it was stopped."""
         self._latency = world.chance.of(f"{self.name}/{life}/latency")
         self.luck = world.chance.of(f"{self.name}/{life}/luck")
@@ -215,7 +217,7 @@ class Process:
         """SIGSTOP; or the whole machine sleeps, and hears nothing meanwhile."""
         self.paused, self._is_deaf = True, is_deaf
         self.pulse.stop()
-        self.had_lease = self.fastpath.fence.is_active and self.pulse.core.alive != 0
+        self.had_lease = self.fastpath.fence.is_active and self.has_met
 
     def hang(self) -> None:
         """The control plane does nothing; the threads of C do."""

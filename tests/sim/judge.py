@@ -53,8 +53,8 @@ VOICES_MS = 400
 HANG_SEEN_MS = 200
 """The pulse thread looks at least each 50 ms, and a ready peer is known after a heartbeat."""
 MISLED_MS = 250
-GONE_MS = 400
-"""Timers of silence, and what a slow path delivers late."""
+GONE_MS = 1100
+"""So old a heartbeat may be, and a time of silence, and what a slow path delivers late."""
 UNDISTURBED_MS = 300
 """Two times of silence: what was said before something broke is no proof that it is heard still."""
 TAKEN = ("peer-silent", "peer-confirmed", "peer-died")
@@ -276,9 +276,7 @@ class Judge:
     def check_forwarding(self, process: Process) -> None:
         """A frame that needs the role leaves: not from one who was stopped while the peer began to reign.
 
-        Whom a node did not hear when it was stopped it cannot ask (``csrc/lease.h``); and one that wakes,
-        and finds that its peer has died, begins to reign before it has met that peer's next life. Then
-        ``_check_dual`` has the bound.
+        Who has never met its peer cannot ask it (``csrc/lease.h``). Then ``_check_dual`` has the bound.
         """
         peer = self.world.nodes[1 - process.index]
         if peer is None or not peer.alive or not (process.woke_at and process.had_lease) or not peer.is_open:

@@ -184,6 +184,7 @@ class Pulse:
         if fence.role != core.role or fence.term != core.term:
             fence.role, fence.term = Role(core.role), Term(core.term)
         fence.lease_until = core.lease_until_ns
+        process.has_met |= core.alive != 0
         if core.has_events and not self._collecting:
             self._collecting = True
             process.soon(self._collect)

@@ -43,6 +43,7 @@ def heartbeat(**changes: object) -> heartbeat_wire.Heartbeat:
         control_beat=3,
         t_ns=Ns(NOW),
         echo=OWN_INCARNATION,
+        heard=NOW,
     )
     return replace(said, **changes)  # type: ignore[arg-type]
 
@@ -177,8 +178,17 @@ def test_forged(node: Fastpath) -> None:
         {"seq": 9, "incarnation": 76},
         {"seq": 9, "echo": OWN_INCARNATION - 1},
         {"seq": 9, "echo": 0},
+        {"seq": 9, "heard": NOW - 801 * MS, "t_ns": Ns(NOW - 801 * MS)},
+        {"seq": 9, "heard": 0, "t_ns": Ns(NOW - 501 * MS)},
     ],
-    ids=["a number heard", "a past life of the peer", "a past life of ours", "heard nobody"],
+    ids=[
+        "a number heard",
+        "a past life of the peer",
+        "a past life of ours",
+        "heard nobody",
+        "held back",
+        "held back, of a deaf peer",
+    ],
 )
 def test_replayed(node: Fastpath, changes: dict[str, int]) -> None:
     """Authentic, and not new: counted, and nothing else. Spec: R4."""

@@ -163,6 +163,8 @@ class Outcome:
     figures: Figures = field(default_factory=dict)
     """Of all trials together."""
     seconds: float = 0.0
+    played: str = ""
+    """When it ended, RFC 3339, UTC."""
 
     @property
     def title(self) -> str:
@@ -207,7 +209,10 @@ class Outcome:
                 for v in self.verdicts
             ],
             "figures": self.figures,
+            "wanted": self.wanted,
+            "broken": self.broken,
             "runs": [trial.as_json() for trial in self.trials],
+            "played": self.played,
             "seconds": round(self.seconds, 1),
             "passed": self.passed,
             "failed_bars": list(self.failed_bars),

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import scenarios_conduit
@@ -25,10 +26,12 @@ import scenarios_storm
 import scenarios_vrrp
 import topo
 from failover import shown, timers
+from pyroute2.netlink.exceptions import NetlinkError
 from rich.console import Console
 from sandbox import BUILD_DIR, LabError
 from scenario import Outcome, Scenario, Settings, Trial
-from scenario_report import page, print_table, write_json
+from scenario_page import keep, write_index
+from scenario_report import print_table
 from scenario_stage import Stage
 from traffic import compile_programs
 
@@ -46,6 +49,8 @@ ALL: tuple[Scenario, ...] = (
 )
 ON_DEMAND = (scenarios_steady.SOAK,)
 """Played only when they are named."""
+KNOWN = tuple(scenario.name for scenario in (*ALL, *ON_DEMAND))
+"""Names, in the table's order."""
 
 
 def chosen(names: Sequence[str]) -> list[Scenario]:
@@ -89,7 +94,7 @@ class Theatre:
             for trial in scenario.play(stage, wanted):
                 trials.append(trial)
                 self._tell(scenario, trial)
-        except (LabError, OSError, ValueError, LookupError) as error:
+        except (LabError, NetlinkError, OSError, ValueError, LookupError) as error:
             broken = f"{type(error).__name__}: {error}" if not isinstance(error, LabError) else str(error)
             self.close()
         config = self._config(scenario.settings)
@@ -105,6 +110,7 @@ class Theatre:
             broken=broken,
             figures=scenario.summary(trials) if scenario.summary is not None else {},
             seconds=time.monotonic() - began,
+            played=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 
     def close(self) -> None:
@@ -160,9 +166,8 @@ def main(names: Sequence[str], runs: int | None, *, short: bool) -> int:
         for scenario in scenarios:
             console.print(f"[bold]{scenario.name}[/]: {scenario.row}", highlight=False)
             outcomes.append(playing.play(scenario, runs))
-            write_json(outcomes[-1], BUILD_DIR)
-    index = BUILD_DIR / "index.html"
-    index.write_text(page(outcomes))
+            keep(outcomes[-1], BUILD_DIR)
+    index = write_index(BUILD_DIR, KNOWN)
     print_table(console, outcomes)
     console.print(f"{shown(index)}, {shown(BUILD_DIR)}/<scenario>.json", highlight=False)
     console.print(f"logs: {shown(directory)}", highlight=False)

@@ -15,6 +15,7 @@ from scenario import Bar, Scenario, Settings, Trial
 from scenario_stage import Stage, repeated
 from scenarios_death import FILLED_FROM, fill
 from scenarios_steady import IN_ORDER, STEADY_S, STEADY_SHORT_S, UNHARMED, pass_time
+from scenarios_storm import MODES
 from traffic import ShortConns
 
 SPREAD_FLOWS = 10_000
@@ -99,14 +100,17 @@ SCENARIOS = (
         repeated(steady_on_passive),
         runs=1,
     ),
-    Scenario(
-        "syn-ack-passive",
-        ("R16",),
-        f"SYN-ACKs of {SYN_ACKS:,} new connections land on the PASSIVE node; commit is async.",
-        (*UNHARMED, Bar("opening_lost", 0)),
-        repeated(syn_acks_on_passive),
-        runs=1,
-        settings=Settings(keys=(("sync", 'commit = "async"'),)),
+    *(
+        Scenario(
+            f"syn-ack-passive-{mode}",
+            ("R16",),
+            f"SYN-ACKs of {SYN_ACKS:,} new connections land on the PASSIVE node; commit is {mode}.",
+            (*UNHARMED, Bar("opening_lost", 0)),
+            repeated(syn_acks_on_passive),
+            runs=1,
+            settings=settings,
+        )
+        for mode, settings in MODES.items()
     ),
     Scenario(
         "two-workers",

@@ -5,23 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pair import Node
 from sandbox import now_ns
-from scenario import Bar, Figures, Scenario, Settings, Trial
+from scenario import Bar, Scenario, Settings, Trial
 from scenario_stage import Stage, repeated
-from scenarios_link import DOWN_S, carrier_lost
+from scenarios_link import ASYMMETRIC, DOWN_S, carried, carrier_lost
 from scenarios_steady import pass_time
 
 OUTAGE_MS = 450
 """Three times BFD's 100 ms, and what routers need to take another way."""
-
-
-def carried(active: Node, passive: Node) -> Figures:
-    """Frames by the cross-connect: what PASSIVE handed over, and what it sent on for ACTIVE."""
-    return {
-        "to_active": float(passive.counter("conduit_to")),
-        "for_active": float(active.counter("conduit_out")),
-    }
 
 
 def lan_down(stage: Stage, number: int) -> Trial:
@@ -48,14 +39,9 @@ SCENARIOS: Sequence[Scenario] = (
         "lan-down-bgp",
         ("R5", "R8"),
         "The LAN link of the ACTIVE node loses its carrier; the LAN is routed by eBGP, with BFD.",
-        (
-            Bar("sessions_lost", 0),
-            Bar("outage_ms", OUTAGE_MS),
-            Bar("role_changes", 0),
-            Bar("to_active", 1, at_least=True),
-            Bar("for_active", 1, at_least=True),
-        ),
+        (Bar("sessions_lost", 0), Bar("outage_ms", OUTAGE_MS), *ASYMMETRIC),
         repeated(lan_down),
         settings=Settings(routed=True),
+        boxed=True,
     ),
 )

@@ -18,7 +18,8 @@ from pair import CONFIG, configuration_text, with_keys
 from rich.console import Console
 from sandbox import LabError
 from scenario import Bar, Outcome, Over, Scenario, Trial
-from scenario_report import page, print_table, rows_of, worst, write_json
+from scenario_page import card, keep, page, worst, write_index
+from scenario_report import print_table, rows_of, write_json
 from scenario_stage import figures_of
 from scenarios import ALL, ON_DEMAND, chosen
 from traffic import order_of
@@ -77,7 +78,7 @@ def test_what_a_bar_is_held_against(bar: Bar, values: list[float], *, holds: boo
 def test_a_good_outcome_passes() -> None:
     """The median decides where the bar says so, and the spread is told beside it."""
     assert GOOD_OUTCOME.passed
-    assert rows_of(GOOD_OUTCOME) == [
+    assert rows_of(GOOD_OUTCOME.as_json()) == [
         ("sessions_lost <= 0", "0", "ok"),
         ("outage_ms (median) <= 25", "20.5 (12 .. 80)", "ok"),
     ]
@@ -99,12 +100,12 @@ def test_what_does_not_hold_is_told(spoilt: Outcome, word: str, state: str) -> N
     """One flaw fails the scenario; table, page and JSON name it."""
     assert not spoilt.passed
     assert any(word in bar for bar in spoilt.failed_bars), spoilt.failed_bars
-    assert state in [row[2] for row in rows_of(spoilt)]
+    assert state in [row[2] for row in rows_of(spoilt.as_json())]
     text = io.StringIO()
     print_table(Console(file=text, width=120), [GOOD_OUTCOME, spoilt])
     assert state in text.getvalue()
     assert "FAILED: 1 of 2 scenarios hold every bar" in text.getvalue()
-    assert state in page([spoilt])
+    assert state in page([(spoilt.title, spoilt.as_json())], [card(spoilt)])
     assert spoilt.as_json()["passed"] is False
 
 
@@ -120,7 +121,9 @@ def test_json_has_the_keys_of_the_main_job(tmp_path: Path) -> None:
     """Those of ``failover.json``, and the bars with what was measured."""
     found = json.loads(write_json(GOOD_OUTCOME, tmp_path).read_text())
     main_job = {"scenario", "requirements", "timers", "runs", "passed", "failed_bars"}
-    assert set(found) == main_job | {"row", "topology", "bars", "figures", "seconds"}
+    assert set(found) == main_job | {
+        *("row", "topology", "bars", "figures", "wanted", "broken", "played", "seconds"),
+    }
     assert found["scenario"] == "death"
     assert found["bars"][1] == {
         "bar": "outage_ms (median) <= 25",
@@ -140,9 +143,30 @@ def test_page_draws_the_worst_trial() -> None:
     assert worst([trial(1, 9.0), trial(2, 90.0), bare]).number == 2  # type: ignore[union-attr]
     assert worst([trial(1, 9.0, "wrong"), trial(2, 90.0)]).number == 1  # type: ignore[union-attr]
     assert worst([bare]) is None
-    text = page([GOOD_OUTCOME, outcome(bare)])
-    assert text.count("<svg") == 1
-    assert "<b>Run 3</b>: node a is killed" in text
+    assert "<svg" not in card(outcome(bare))
+    assert card(GOOD_OUTCOME).count("<svg") == 1
+    assert "<b>Run 3</b>: node a is killed" in card(GOOD_OUTCOME)
+
+
+def test_the_page_has_what_was_played_last_of_each(tmp_path: Path) -> None:
+    """A row that is played again takes its own place, and another topology's has one beside it."""
+    late = outcome(trial(1, 30.0))
+    for played in (
+        late,
+        replace(GOOD_OUTCOME, topology="bridges"),
+        replace(GOOD_OUTCOME, name="birth"),
+        replace(GOOD_OUTCOME, name="forgotten"),
+        GOOD_OUTCOME,
+    ):
+        keep(played, tmp_path)
+    text = write_index(tmp_path, ["birth", "death"]).read_text()
+    places = [text.index(f"<h2 id='{title}'>") for title in ("birth", "death", "death@bridges")]
+    assert places == sorted(places)
+    assert "failures: 3 of 3 scenarios hold every bar" in text
+    keep(late, tmp_path)
+    assert (
+        "failures: 2 of 3 scenarios hold every bar" in write_index(tmp_path, ["birth", "death"]).read_text()
+    )
 
 
 # ---- figures -------------------------------------------------------------------------------------------

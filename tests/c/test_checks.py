@@ -41,7 +41,7 @@ def run(program: Path, *arguments: str) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
         env=os.environ | OPTIONS,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -113,7 +113,7 @@ def test_a_device_that_was_replaced_is_used(packet_lab: Lab, pair: Pair) -> None
     packet_lab.run(place, ["ip", "link", "add", *ends.split()])
     packet_lab.run(topo.SWITCHES["wan"], ["ip", "link", "set", far, "master", topo.BRIDGE, "up"])
     wait_until(lambda: is_up(node, "wan"), 10, "the port is up")
-    assert "port.reopened" in node.log.read_text()
+    wait_until(lambda: "port.reopened" in node.log.read_text(), 5, "the daemon has opened the new device")
     pair.wait_settled()
     wait_until(lambda: reaches_the_server(packet_lab), 10, "traffic passes")
 

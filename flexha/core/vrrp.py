@@ -204,6 +204,10 @@ def receive(router: Router, frame: bytes, now: Ns) -> tuple[Router, tuple[Output
         return router, (Count(f"{prefix}.{error.reason}"), Record(Level.DEBUG, "vrrp-discarded", fields))
     if advert.source == router.port.address:
         return router, (Count(f"{prefix}.own_advert"),)
+    if advert.source == router.port.peer_address and _source_mac(frame) != router.port.vmac:
+        return _complain(
+            router, advert, "bad_mac", mac=_source_mac(frame).hex(":")
+        )  # ours keep RFC 9568 §7.2
     if not router.hears_foreign and advert.source != router.port.peer_address:
         return _complain(router, advert, "foreign", priority=advert.priority)
     if router.version == VERSION_2 and advert.adver_int_cs != router.adver_int_cs:  # RFC 3768 §7.1: MUST
@@ -216,6 +220,11 @@ def receive(router: Router, frame: bytes, now: Ns) -> tuple[Router, tuple[Output
             return router, outputs
     router, more = step(router, AdvertReceived(advert), now)
     return router, (Count(f"{prefix}.adverts_received"), *outputs, *more)
+
+
+def _source_mac(frame: bytes) -> bytes:
+    """Ethernet source. A foreign router's may be any: keepalived sends from its own by default."""
+    return frame[6:12]
 
 
 def _complain(

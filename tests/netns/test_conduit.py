@@ -260,45 +260,80 @@ BAD: dict[str, tuple[dict[str, int], dict[str, int], str]] = {
     "port": ({"port": 2}, {}, "conduit_malformed"),
     "shard": ({"shard": 64}, {}, "conduit_malformed"),
     "another-shard": ({"shard": 3}, {}, "conduit_foreign"),
-    "term": ({"term": 1}, {}, "conduit_term"),
     "inner": ({}, {}, "conduit_malformed"),
 }
+"""What is changed in the option, what in the header before it, and the verdict."""
+REIGN: dict[str, tuple[dict[str, int], str, str]] = {
+    "term": ({"term": 1}, "conduit_term", "conduit_not_active"),
+    "highest-term": ({"term": 0xFFFFFFFF}, "conduit_term", "conduit_not_active"),
+    "from-active": ({"way": 1}, "conduit_not_passive", "conduit_malformed"),
+    "from-active-of-another-term": ({"way": 1, "term": 0xFFFFFFFF}, "conduit_not_passive", "conduit_term"),
+}
+"""What is changed, and the verdict of ACTIVE and of PASSIVE."""
 
 
 def send_geneve(
-    lab: Lab, payload: bytes, *, source: str = XC["b"], sport: int = SOURCE_PORT, ttl: int = 255
+    lab: Lab, payload: bytes, *, to: str = "a", source: str = "", sport: int = SOURCE_PORT, ttl: int = 255
 ) -> None:
-    """A datagram from node b's namespace to node a, whatever it claims to be."""
-    packet = IP(src=source, dst=XC["a"], ttl=ttl) / UDP(sport=sport, dport=PORT) / Raw(payload)
-    with lab.open_socket("b", socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
-        raw.sendto(bytes(packet), (XC["a"], 0))
+    """A datagram to this node from the namespace of the other, whatever it claims to be."""
+    other = "b" if to == "a" else "a"
+    packet = IP(src=source or XC[other], dst=XC[to], ttl=ttl) / UDP(sport=sport, dport=PORT) / Raw(payload)
+    with lab.open_socket(other, socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        raw.sendto(bytes(packet), (XC[to], 0))
 
 
+@contextlib.contextmanager
+def counted_only(pair: Pair, node: Node, verdict: str) -> Iterator[None]:
+    """What is sent within is counted, once, and nobody's role or term changes."""
+
+    def reigns() -> list[tuple[object, object]]:
+        return [(s["role"], s["term"]) for s in map(status_of, pair.nodes.values())]
+
+    before, reigned = node.counter(verdict), reigns()
+    yield
+    wait_until(lambda: node.counter(verdict) == before + 1, 5, f"node {node.name} counts {verdict}")
+    assert pair.settled()
+    assert reigns() == reigned
+
+
+@pytest.mark.parametrize("name", topo.NODES)
 @pytest.mark.parametrize("kind", BAD)
-def test_bad_geneve(lab: Lab, two_workers: Pair, kind: str) -> None:
+def test_bad_geneve(lab: Lab, two_workers: Pair, kind: str, name: str) -> None:
     """It is dropped, counted by its reason, and changes no role. Spec: R22; RFC 8926 §3.4, §3.5."""
-    node = two_workers["a"]
+    node = two_workers[name]
     status = status_of(node)
     changed, outer, verdict = BAD[kind]
-    before = node.counter(verdict)
-    send_geneve(lab, geneve(option(**{"term": status["term"], **changed}), **outer))
-    wait_until(lambda: node.counter(verdict) == before + 1, 5, f"{verdict} is counted")
-    assert two_workers.settled()
+    if kind == "inner" and status["role"] != "ACTIVE":
+        changed = {"way": 1}
+    with counted_only(two_workers, node, verdict):
+        send_geneve(lab, geneve(option(**{"term": status["term"], **changed}), **outer), to=name)
 
 
+@pytest.mark.parametrize("name", topo.NODES)
+@pytest.mark.parametrize("kind", REIGN)
+def test_geneve_of_no_reign(lab: Lab, two_workers: Pair, kind: str, name: str) -> None:
+    """PASSIVE takes nothing that is for ACTIVE, and ACTIVE nothing of another one. Spec: R22, B2."""
+    node = two_workers[name]
+    status = status_of(node)
+    changed, of_active, of_passive = REIGN[kind]
+    with counted_only(two_workers, node, of_active if status["role"] == "ACTIVE" else of_passive):
+        send_geneve(lab, geneve(option(**{"term": status["term"], **changed})), to=name)
+
+
+@pytest.mark.parametrize("name", topo.NODES)
 @pytest.mark.parametrize(
     "whence",
     [{"source": "169.254.100.3"}, {"sport": 40000}, {"sport": SOURCE_PORT + 64}, {"ttl": 254}],
     ids=["address", "port", "no-shard", "ttl"],
 )
-def test_geneve_that_the_peer_did_not_send(lab: Lab, two_workers: Pair, whence: dict[str, object]) -> None:
+def test_geneve_that_the_peer_did_not_send(
+    lab: Lab, two_workers: Pair, whence: dict[str, object], name: str
+) -> None:
     """Another address, another port, or from further away than a cable. Spec: R22; RFC 5082."""
-    node = two_workers["a"]
-    status = status_of(node)
-    before = node.counter("conduit_foreign")
-    payload = geneve(option(term=status["term"]))
-    send_geneve(lab, payload, **whence)  # type: ignore[arg-type]
-    wait_until(lambda: node.counter("conduit_foreign") == before + 1, 5, "it is counted")
+    node = two_workers[name]
+    payload = geneve(option(term=status_of(node)["term"]))
+    with counted_only(two_workers, node, "conduit_foreign"):
+        send_geneve(lab, payload, to=name, **whence)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", topo.NODES)
@@ -307,14 +342,23 @@ def test_geneve_that_the_peer_did_not_send(lab: Lab, two_workers: Pair, whence: 
     [("lan", "client", "eth0", topo.PROBE_ADDRESS), ("wan", "isp", "wan0", topo.SERVER_ADDRESS)],
     ids=["lan", "wan"],
 )
+@pytest.mark.parametrize("to", ["cable", "port"])
 def test_geneve_from_a_port(
-    lab: Lab, two_workers: Pair, name: str, port: str, host: str, device: str, source: str
+    lab: Lab, two_workers: Pair, name: str, port: str, host: str, device: str, source: str, to: str
 ) -> None:
-    """Nobody reaches the cross-connect by a port, of whichever node. Spec: R22."""
+    """Nobody reaches the cross-connect by a port of either node, and nobody listens there. Spec: R22."""
     node = two_workers[name]
-    before = node.counter("martian_destination")
-    packet = IP(src=source, dst=XC["a"], ttl=255) / UDP(sport=SOURCE_PORT, dport=PORT) / Raw(b"x" * 40)
+    row = next(row for row in status_of(node)["ports"] if row["name"] == port)
+    target, verdict = (
+        (XC[name], "martian_destination") if to == "cable" else (str(row["address"]).split("/")[0], "host")
+    )
+    payload = geneve(option(term=status_of(node)["term"]))
+    packet = IP(src=source, dst=target, ttl=255) / UDP(sport=SOURCE_PORT, dport=PORT) / Raw(payload)
     ethernet = bytes.fromhex((port_mac(node, port) + mac_of(lab, host, device)).replace(":", ""))
+    taken = sum(conduit(node, "rx_frames"))
+    before = node.counter(verdict)
     with sender(lab, host, device) as send:
         send(ethernet + b"\x08\x00" + bytes(packet))
-    wait_until(lambda: node.counter("martian_destination") == before + 1, 5, "it is counted")
+    wait_until(lambda: node.counter(verdict) > before, 5, f"{verdict} is counted")
+    assert sum(conduit(node, "rx_frames")) == taken
+    assert two_workers.settled()

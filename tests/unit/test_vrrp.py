@@ -214,6 +214,21 @@ def test_the_other_version_is_discarded(ours: int, theirs: int) -> None:
     assert not [o for o in outputs if isinstance(o, Outranked)]
 
 
+def test_the_peer_speaks_from_the_virtual_mac() -> None:
+    """Spec: R2; RFC 9568 §7.2. A foreign router may speak from its own: keepalived does by default."""
+    router, _ = run(NEW, Startup(), Raise())
+
+    def heard_from(source: str) -> list[object]:
+        frame = bytearray(frame_of(router, 254, source, interval_cs=100))
+        frame[6:12] = bytes.fromhex("02deadbeef01")
+        return list(vrrp.receive(router, bytes(frame), NOW)[1])
+
+    outputs = heard_from(ADDRESSES["wan"][1])
+    assert outputs[0] == Count("vrrp.wan.bad_mac")
+    assert [type(o) for o in outputs] == [Count, Record]
+    assert isinstance(heard_from(FOREIGN["wan"])[-1], Outranked)
+
+
 def test_foreign_routers_may_be_ignored() -> None:
     """Spec: R2: `[vrrp] foreign = "ignore"`. The peer's adverts count as ever."""
     router, _ = run(replace(NEW, hears_foreign=False), Startup(), Raise())

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "conduit.h"
+#include "fence_look.h"
 #include "gso.h"
 #include "plane.h"
 
@@ -19,17 +20,27 @@ enum {
 
 /* ---- out ---- */
 
+/* What was collected since the last look may not leave if the role or the lease has ended meanwhile. */
+static enum fence_says look(const struct worker *w)
+{
+	return w->conduit_tx.fenced ? fence_look(&w->plane->fence) : FENCE_OPEN;
+}
+
 /* Each packet by a call of its own; returns how many left. */
 static uint32_t send_singly(struct worker *w)
 {
 	const struct conduit_io *io = &w->plane->conduit;
 	const struct conduit_tx *tx = &w->conduit_tx;
-	uint32_t n = 0;
+	uint32_t n = 0, calls = 0;
 
-	for (uint32_t at = 0; at < tx->len; at += tx->size)
+	for (uint32_t at = 0; at < tx->len; at += tx->size) {
+		if (calls % FP_TX_BURST == 0 && look(w) != FENCE_OPEN)
+			break;
 		n += xc_send(io->tx[tx->shard], &io->peer, tx->room + at, min_u32(tx->size, tx->len - at), 0,
 			     tx->tos) == 0;
-	counter_add(&w->conduit.tx_calls, tx->n);
+		calls++;
+	}
+	counter_add(&w->conduit.tx_calls, calls);
 	return n;
 }
 
@@ -50,19 +61,41 @@ static uint32_t send_together(struct worker *w)
 	return send_singly(w);
 }
 
-void conduit_flush(struct worker *w)
+/* Nothing of it leaves. It is not kept for the lease to be renewed: parts of a frame may have left already. */
+static void drop(struct worker *w, enum fence_says says)
 {
 	struct conduit_tx *tx = &w->conduit_tx;
-	uint32_t sent;
 
-	if (tx->n == 0)
-		return;
-	sent = send_together(w);
+	for (uint32_t i = 0; i < tx->n_frames; i++) {
+		tx->frames[i]->verdict = says == FENCE_EXPIRED ? V_LEASE : V_FENCED;
+		counter_add(&w->ports[tx->frames[i]->out_port].tx_dropped, 1);
+	}
+}
+
+static void send_collected(struct worker *w)
+{
+	struct conduit_tx *tx = &w->conduit_tx;
+	const uint32_t sent = send_together(w);
+
 	counter_add(&w->conduit.tx_frames, sent);
 	counter_add(&w->conduit.tx_bytes, sent == tx->n ? tx->len : sent * tx->size);
 	counter_add(&w->conduit.tx_lost, tx->n - sent);
 	for (uint32_t i = 0; i < tx->n_frames && sent < tx->n; i++)
 		tx->frames[i]->verdict = V_CONDUIT_FULL;
+}
+
+void conduit_flush(struct worker *w)
+{
+	struct conduit_tx *tx = &w->conduit_tx;
+	enum fence_says says;
+
+	if (tx->n == 0)
+		return;
+	says = look(w);
+	if (says == FENCE_OPEN)
+		send_collected(w);
+	else
+		drop(w, says);
 	tx->len = tx->n = tx->n_frames = 0;
 	tx->closed = false;
 }
@@ -74,13 +107,14 @@ static void put(struct worker *w, const struct fp_frame *frame, struct fp_frame 
 	const uint32_t size = CONDUIT_LEN + frame->len;
 	const uint8_t tos = frame->data[ETH_LEN + 1] & TOS_DSCP, shard = (uint8_t)whole->owner;
 
-	if (tx->n && (tx->closed || tx->shard != shard || tx->tos != tos || size > tx->size ||
-		      tx->n == CONDUIT_SEGMENTS || tx->len + size > CONDUIT_DATAGRAM_MAX))
+	if (tx->n && (tx->closed || tx->shard != shard || tx->tos != tos || tx->fenced != whole->fenced ||
+		      size > tx->size || tx->n == CONDUIT_SEGMENTS || tx->len + size > CONDUIT_DATAGRAM_MAX))
 		conduit_flush(w);
 	if (tx->n == 0) {
 		tx->size = size;
 		tx->shard = shard;
 		tx->tos = tos;
+		tx->fenced = whole->fenced;
 	}
 	tx->closed = size < tx->size;
 	conduit_header(&w->core, whole, tx->room + tx->len);

@@ -48,6 +48,7 @@ struct conduit_io {
  * @shard:    of all
  * @tos:      DSCP of all
  * @closed:   the last one is shorter: nothing may follow
+ * @fenced:   they need the role, and leave after another look at the fence
  * @frames:   what they were made of
  * @n_frames: of them; an offload frame becomes many packets
  */
@@ -55,7 +56,7 @@ struct conduit_tx {
 	uint8_t *room;
 	uint32_t len, size, n;
 	uint8_t shard, tos;
-	bool closed;
+	bool closed, fenced;
 	struct fp_frame *frames[CONDUIT_SEGMENTS];
 	uint32_t n_frames;
 };

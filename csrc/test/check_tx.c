@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * check_tx.c - what waits for worker 0 while it sends a burst: heartbeats do not, they leave between its parts
+ * check_tx.c - what waits for worker 0 while it sends a burst: heartbeats do not, they leave between its parts; what is
+ * collected for the conduit leaves after another look at the fence
  *
- * Spec: R13
+ * Spec: R13, B2
  */
 #include "../tx.h"
 #include "dataplane.h"
@@ -79,8 +80,50 @@ static void check_another_worker_leaves_them(void)
 	fp_close(dp);
 }
 
+/* Two frames for the conduit, collected while all was well, and then sent as the fence is by then; their verdict. */
+static uint32_t verdict_of_collected(bool fenced, uint32_t role, uint64_t lease_until_ns)
+{
+	fp_dp *dp = open_config(frames_config(N_WORKERS, 4096));
+	struct worker *w = &dp->plane.workers[0];
+	static uint8_t data[2][FP_FRAME_MAX], room[XC_DATAGRAM_MAX];
+	struct fp_frame frames[2];
+	uint32_t verdict;
+
+	w->conduit_tx.room = room;
+	fence_renew(&dp->plane.fence, UINT64_MAX);
+	REQUIRE(fence_set(&dp->plane.fence, FP_ROLE_ACTIVE, 2) == 0);
+	for (uint32_t i = 0; i < 2; i++) {
+		frames[i] = (struct fp_frame){
+			.data = data[i], .len = 60, .out_port = WAN, .fenced = fenced, .verdict = V_ROUTED
+		};
+		conduit_send(w, &frames[i]);
+	}
+	CHECK_EQ(30, frames[0].verdict, V_ROUTED);
+	REQUIRE(fence_set(&dp->plane.fence, role, 2) == 0);
+	fence_renew(&dp->plane.fence, lease_until_ns);
+	conduit_flush(w);
+	verdict = frames[0].verdict;
+	CHECK_EQ(31, frames[1].verdict, verdict);
+	CHECK_EQ(32, counter_read(&w->ports[WAN].tx_dropped), verdict == V_CONDUIT_FULL ? 0 : 2);
+	CHECK_EQ(33, counter_read(&w->conduit.tx_calls), verdict == V_CONDUIT_FULL ? 2 : 0);
+	CHECK_EQ(34, w->conduit_tx.n, 0);
+	w->conduit_tx.room = NULL;
+	fp_close(dp);
+	return verdict;
+}
+
+/* V_CONDUIT_FULL: they were sent; here is no socket that takes them. */
+static void check_what_was_collected_needs_the_role_still(void)
+{
+	CHECK_EQ(40, verdict_of_collected(true, FP_ROLE_ACTIVE, UINT64_MAX), V_CONDUIT_FULL);
+	CHECK_EQ(41, verdict_of_collected(true, FP_ROLE_PASSIVE, UINT64_MAX), V_FENCED);
+	CHECK_EQ(42, verdict_of_collected(true, FP_ROLE_ACTIVE, 1), V_LEASE);
+	CHECK_EQ(43, verdict_of_collected(false, FP_ROLE_PASSIVE, UINT64_MAX), V_CONDUIT_FULL);
+}
+
 int main(void)
 {
+	check_what_was_collected_needs_the_role_still();
 	check_heartbeats_do_not_wait();
 	check_another_worker_leaves_them();
 	return check_done("tx");

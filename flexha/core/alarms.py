@@ -20,6 +20,7 @@ XC_SILENT: Final = "xc-silent"
 WORKER_HUNG: Final = "worker-hung"
 PEER_HUNG: Final = "peer-hung"
 PORT_LENT: Final = "port-lent"
+MOVES_SUSPENDED: Final = "moves-suspended"
 TEXTS: Final[Mapping[str, str]] = {
     XC_SILENT: "the cross-connect is silent, though the peer lives: sync stands still, and sessions that "
     "began since would not survive a failover; look at its cable, and at its device on both nodes",
@@ -29,6 +30,9 @@ TEXTS: Final[Mapping[str, str]] = {
     "over; look at its log and load, and restart its daemon",
     PORT_LENT: "a port of this node is down, and the peer stands in for it: traffic takes the cross-connect; "
     "look at the cable and the switch of the port that flexhactl status names under lending",
+    MOVES_SUSPENDED: "the role has moved too often of late: for a while it moves neither for a lost port or "
+    "next hop nor by preempt; look in flexhactl ha history at what comes and goes; flexhactl failover moves "
+    "it all the same",
 }
 """Every alarm there is: what it means, and the remedy."""
 _XC: Final = "xc"
@@ -46,10 +50,13 @@ Alarms = Mapping[str, Alarm]
 
 
 def step(
-    alarms: Alarms, liveness: Liveness, loans: Loans, now: Ns, *, stuck: bool
+    alarms: Alarms, liveness: Liveness, loans: Loans, now: Ns, *, stuck: bool, suspended: bool
 ) -> tuple[Alarms, tuple[Record, ...]]:
-    """Look at the conditions; what begins or ends is recorded. ``stuck``: a worker of ours hangs."""
-    wanted = _conditions(liveness, loans, stuck=stuck)
+    """Look at the conditions; what begins or ends is recorded.
+
+    ``stuck``: a worker of ours hangs. ``suspended``: by flap damping.
+    """
+    wanted = _conditions(liveness, loans, stuck=stuck, suspended=suspended)
     if not alarms and not wanted:
         return alarms, ()
     records = [
@@ -70,7 +77,7 @@ def step(
     return (alarms if after == alarms else after), tuple(records)
 
 
-def _conditions(liveness: Liveness, loans: Loans, *, stuck: bool) -> tuple[str, ...]:
+def _conditions(liveness: Liveness, loans: Loans, *, stuck: bool, suspended: bool) -> tuple[str, ...]:
     xc, info = liveness.paths.get(_XC), liveness.info
     found = []
     if liveness.alive and xc is not None and not xc.alive:
@@ -81,6 +88,8 @@ def _conditions(liveness: Liveness, loans: Loans, *, stuck: bool) -> tuple[str, 
         found.append(PEER_HUNG)
     if loans.lent:
         found.append(PORT_LENT)
+    if suspended:
+        found.append(MOVES_SUSPENDED)
     return tuple(found)
 
 

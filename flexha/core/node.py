@@ -464,7 +464,12 @@ class _Turn:
     def _look_at_alarms(self) -> None:
         state = self.state
         found, records = alarms.step(
-            state.alarms, state.liveness, state.loans, self._now, stuck=state.session.stuck
+            state.alarms,
+            state.liveness,
+            state.loans,
+            self._now,
+            stuck=state.session.stuck,
+            suspended=state.role.damp.suspended_until is not None,
         )
         if found is not self.state.alarms:
             self._replace(alarms=found)

@@ -70,6 +70,18 @@ def test_one_move_too_many_is_suspended_and_then_made() -> None:
     assert [record["motive"] for record in records(later, "handover-begun")] == ["track"]
 
 
+def test_a_suspension_is_an_alarm_while_it_lasts() -> None:
+    """Spec: R15, R25."""
+    core = flapping()
+    core.do(PortChanged("wan", up=False), peer(core))
+    assert {"name": "moves-suspended"} in records(core.sleep(1000), "alarm")
+    shown = node.status(core.state, core.now)["alarms"]
+    assert isinstance(shown, list)
+    assert "moves-suspended" in [entry["name"] for entry in shown]
+    over = {alarm["name"]: alarm["for_s"] for alarm in records(core.sleep(29_500), "alarm-over")}
+    assert over["moves-suspended"] == 30.0
+
+
 def test_the_operator_is_not_suspended() -> None:
     core = flapping()
     core.do(PortChanged("wan", up=False), peer(core))

@@ -16,8 +16,8 @@ from typing import Any
 import faults
 import pytest
 import topo
-from netns.wire import ETH_P_IP, Capture, mac_of, sender
-from pair import Node, Pair, configuration
+from netns.wire import ETH_P_IP, Capture, advert, mac_of, sender
+from pair import Node, Pair, configuration, with_keys
 from sandbox import Lab, wait_until
 from scapy.layers.inet import IP, UDP
 from scapy.packet import Raw
@@ -39,10 +39,14 @@ VNI, OTHERS = pair_id("lab") & 0xFFFFFF, pair_id("other") & 0xFFFFFF
 
 @pytest.fixture(scope="module")
 def two_workers(lab: Lab, session_pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    """The pair with two workers each; node a is ACTIVE."""
+    """The pair with two workers each, which ignores other VRRP routers; node a is ACTIVE."""
     directory = tmp_path_factory.mktemp("conduit")
     config = directory / "pair.toml"
-    config.write_text(configuration(directory).read_text() + "\n[fastpath]\nworkers = 2\n")
+    config.write_text(
+        with_keys(
+            configuration(directory).read_text(), {"fastpath": "workers = 2", "vrrp": 'foreign = "ignore"'}
+        )
+    )
     made = Pair(lab, session_pair["a"].log.parent, config)
     session_pair.stop_all()
     for node in made.nodes.values():
@@ -362,3 +366,25 @@ def test_geneve_from_a_port(
     wait_until(lambda: node.counter(verdict) > before, 5, f"{verdict} is counted")
     assert sum(conduit(node, "rx_frames")) == taken
     assert two_workers.settled()
+
+
+# ---- the third router (here since this pair ignores it) --------------------------------------------------
+def test_a_third_router_is_ignored(lab: Lab, two_workers: Pair) -> None:
+    """A better one: counted and warned of once on both nodes, and no role moves. Spec: R2; RFC 9568 §9.
+
+    What ``foreign = "yield"`` does is in test_roles.py.
+    """
+    nodes = two_workers.nodes.values()
+    reigned = [(node.role(), status_of(node)["term"]) for node in nodes]
+    before = [node.counter("vrrp.wan.foreign") for node in nodes]
+    with sender(lab, "isp", "wan0") as send:
+        for _ in range(3):
+            send(advert(source="203.0.113.6", priority=254, mac=mac_of(lab, "isp", "wan0")))
+
+    def counted() -> bool:
+        return [node.counter("vrrp.wan.foreign") for node in nodes] == [n + 3 for n in before]
+
+    wait_until(counted, 5, "both nodes count the third router's adverts")
+    assert [(node.role(), status_of(node)["term"]) for node in nodes] == reigned
+    for node in nodes:
+        assert node.log.read_text().count("vrrp-foreign") == 1

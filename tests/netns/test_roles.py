@@ -11,7 +11,7 @@ from typing import Any
 import faults
 import pytest
 import topo
-from netns.wire import flooding, node_port
+from netns.wire import advert, flooding, mac_of, node_port, sender
 from pair import Node, Pair
 from sandbox import Lab, LabError, now_ns, wait_until
 from traffic import UdpProbe
@@ -327,3 +327,21 @@ def test_both_nodes_tell_their_role(lab: Lab, pair: Pair) -> None:
         assert status["sync"]["connected"]
         assert all(port["up"] for port in status["ports"])
     assert sorted(roles.values()) == ["ACTIVE", "PASSIVE"]
+
+
+def test_a_better_third_router_gets_the_link_and_leaves_it(lab: Lab, pair: Pair) -> None:
+    """``vrrp.foreign = "yield"``, the default; ``"ignore"`` is in test_conduit.py. Spec: R2;
+    RFC 9568 §6.4.3 (725), §6.4.2 (425).
+    """
+    mac = mac_of(lab, "isp", "wan0")  # as keepalived without use_vmac
+
+    def outranked() -> bool:
+        send(advert(source="203.0.113.6", priority=254, mac=mac))
+        return [node.role() for node in pair.nodes.values()] == ["PASSIVE", "PASSIVE"]
+
+    with sender(lab, "isp", "wan0") as send:
+        wait_until(outranked, 5, "both nodes stand back")
+        for node in pair.nodes.values():
+            send(advert(source="203.0.113.6", priority=0, mac=mac))
+            assert node.role() == "PASSIVE"
+    pair.wait_settled()

@@ -33,6 +33,8 @@ TOLD = {**LIVE, "remote": topo.SERVER_ADDRESS}
 """What is compared of two tables; not what else may be in them by the million."""
 FIRST_NUMBER = 100
 """Of a stage's trials: ``embryonic.py`` has the source ports of lower ones (``FIRST_SOURCE_PORT``)."""
+SHORTER_S = 2
+"""So much less takes the download that is played short."""
 TAKEOVER_S = 10
 RECOVERY_S = 20
 DIGESTS_S = 30
@@ -99,6 +101,8 @@ class Stage:
 
     def trial(self, number: int, victim: Node, fault: str, *, download_s: float = 6) -> Take:
         """A trial whose traffic is steady, and known to both nodes."""
+        if self.short:
+            download_s -= SHORTER_S
         return Take(self, number, victim, fault, download_s)
 
 

@@ -7,7 +7,7 @@ from pair import Node
 from sandbox import now_ns
 from scenario import Bar, Scenario, Trial
 from scenario_stage import Stage, Take, repeated
-from scenarios_steady import IN_ORDER, UNHARMED, pass_time
+from scenarios_steady import UNHARMED, pass_time
 
 MOVES, MOVES_SHORT = 20, 4
 MOVE_S = 1.5
@@ -73,7 +73,7 @@ SCENARIOS = (
         "planned",
         ("R15", "B3"),
         f"The role is moved by command, {MOVES} times back and forth, under one traffic.",
-        (*UNHARMED, IN_ORDER, Bar("moves_failed", 0)),
+        (*UNHARMED, Bar("moves_failed", 0)),
         repeated(moves),
         runs=1,
     ),
@@ -81,14 +81,14 @@ SCENARIOS = (
         "sigterm-active",
         ("R15", "B3"),
         "The ACTIVE node is told to end by SIGTERM.",
-        (*UNHARMED, IN_ORDER),
+        UNHARMED,
         repeated(active_stops),
     ),
     Scenario(
         "sigterm-passive",
         ("R15",),
         "The PASSIVE node is told to end by SIGTERM, and starts again.",
-        (*UNHARMED, IN_ORDER, Bar("moves", 0)),
+        (*UNHARMED, Bar("moves", 0)),
         repeated(passive_stops),
     ),
 )

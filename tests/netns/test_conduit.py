@@ -28,6 +28,8 @@ from flexha.config.naming import pair_id
 PORT = 6081
 SOURCE_PORT = 61440
 """Of shard 0."""
+NEEDED_MTU = 1500 + 14 + 20 + 8 + 8 + 12
+"""An Ethernet frame in IPv4, UDP and Geneve with its option."""
 SPREAD_FLOWS = 10_000
 BUSIEST_MAX = 1.15
 """Of the mean; DESIGN §5."""
@@ -141,6 +143,14 @@ def test_traffic_that_lands_on_passive(lab: Lab, two_workers: Pair) -> None:
     status = status_of(passive)
     assert status["conduit"]["on"]
     assert status["conduit"]["term"] == status["peer"]["term"]
+
+
+def test_the_cross_connect_carries_whole_packets(lab: Lab, two_workers: Pair) -> None:
+    """``mtu_policy = "raise"``: a packet of the wires fits into Geneve, at both ends. Spec: R8, DESIGN §2."""
+    for node in two_workers.nodes.values():
+        with lab.links(node.name) as links:
+            (device,) = links.get_links(links.link_lookup(ifname=topo.XC_DEVICE)[0])
+        assert device.get_attr("IFLA_MTU") == NEEDED_MTU
 
 
 def test_a_planned_move_loses_nothing_of_it(lab: Lab, two_workers: Pair) -> None:

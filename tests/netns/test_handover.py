@@ -1,55 +1,121 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A planned move of the role loses no packet and doubles none. Spec: R15, B3."""
+"""A move of the role that somebody means, or has configured, loses no packet and doubles none. Spec: R15, B3.
+
+``flexhactl failover``, 20 times, and SIGTERM of either node are rows of the lab (``test_scenarios.py``).
+"""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
+import pytest
 from netns.conftest import LOG_DIR
-from pair import Node, Pair
-from sandbox import Lab, wait_until
-from traffic import Download, TcpFlows, UdpProbe, web_server
+from pair import Node, Pair, configuration_text, with_keys
+from sandbox import Lab, now_ns, wait_until
+from traffic import TcpFlows, UdpProbe
 
 FLOWS = 200
-MOVES = 4
+HOLD_S, SUSPEND_S = 1, 6
+EAGER = f"preempt = true\npreempt_hold_s = {HOLD_S}\nflap_max = 2\nflap_suspend_s = {SUSPEND_S}"
 
 
-def settled(pair: Pair, new: Node) -> None:
-    """Wait until ``new`` reigns, and could hand the role back."""
-    wait_until(lambda: new.role() == "ACTIVE", 10, "the peer is ACTIVE")
-    assert pair.wait_settled() is new
-
-
-def stop_and_start(pair: Pair, node: Node, reigns: Node) -> None:
-    """SIGTERM; ``reigns`` is ACTIVE then; the node comes back."""
-    assert node.stop() == 0
-    wait_until(lambda: reigns.role() == "ACTIVE", 10, "the other one is ACTIVE")
-    node.start()
-    settled(pair, reigns)
-
-
-def test_nothing_is_lost_by_a_planned_move(lab: Lab, pair: Pair) -> None:
-    """Back and forth by command, then SIGTERM of the ACTIVE and of the PASSIVE node, all under one traffic: a
-    datagram each millisecond and its echo, 200 TCP connections, a download."""
-    udp, flows = UdpProbe(lab, 700), TcpFlows(lab, 700, flows=FLOWS)
-    with web_server(lab, LOG_DIR / "nginx-handover.log") as web:
-        download = Download(lab, web, 700)
-        try:
-            flows.wait_open()
-            wait_until(lambda: pair.holds(udp.source), 10, "both nodes have its session")
-            for _ in range(MOVES):
-                old = pair.active()
-                old.request("failover")
-                settled(pair, pair.peer(old))
-            active = pair.active()
-            stop_and_start(pair, active, pair.peer(active))
-            stop_and_start(pair, active, pair.peer(active))
-            assert download.finish().sha256_ok
-            moved, tcp = udp.finish(), flows.finish()
-        finally:
-            udp.close()
-            flows.close()
-            download.close()
+@contextlib.contextmanager
+def unharmed(lab: Lab, pair: Pair, run: int) -> Iterator[None]:
+    """A datagram each millisecond and its echo, and 200 TCP connections: nothing is lost or comes twice."""
+    with contextlib.ExitStack() as stack:
+        flows = TcpFlows(lab, run, flows=FLOWS)
+        stack.callback(flows.close)
+        flows.wait_open()
+        udp = UdpProbe(lab, run)
+        stack.callback(udp.close)
+        wait_until(lambda: pair.holds(udp.source), 10, "both nodes have its session")
+        begun_ns = now_ns()
+        yield
+        flows.mark()
+        wait_until(flows.recovered, 20, "each connection has a new request answered")
+        moved, tcp = udp.finish(begun_ns), flows.finish()
     assert (moved.there.lost, moved.echoes.lost) == (0, 0)
     assert (moved.there.duplicated, moved.echoes.duplicated) == (0, 0)
     assert tcp.survived == tcp.opened == flows.flows
-    passed = [pair.active().counter("passed_on"), pair.peer(pair.active()).counter("passed_on")]
+
+
+def test_the_active_node_is_taken_out_for_maintenance(lab: Lab, pair: Pair) -> None:
+    """It hands the role over, and has none until the operator wants it back: not after a restart, nor when
+    its peer dies. Spec: R15, B3.
+    """
+    node = pair.active()
+    other = pair.peer(node)
+    with unharmed(lab, pair, 700):
+        node.ctl("maintenance", "enter")
+        wait_until(lambda: other.role() == "ACTIVE" and node.role() == "MAINTENANCE", 10, "the role is moved")
+        assert node.stop() == 0
+        node.start()
+        wait_until(lambda: node.role() == "MAINTENANCE", 10, "it is in maintenance again")
+        node.ctl("maintenance", "exit")
+        assert pair.wait_settled() is other
+        other.request("failover")
+        wait_until(lambda: node.role() == "ACTIVE", 10, "it has the role back")
+        assert pair.wait_settled() is node
+    passed = [node.counter("passed_on"), other.counter("passed_on")]
     assert sum(passed) > 0, "something was under way when the role moved"
+    other.ctl("maintenance", "enter")
+    wait_until(lambda: other.role() == "MAINTENANCE", 10, "the other one is in maintenance")
+    node.kill()
+    wait_until(lambda: any(event["event"] == "peer-lost" for event in other.history()[-3:]), 10, "a death")
+    assert other.role() == "MAINTENANCE"
+    node.start()
+    wait_until(lambda: node.role() == "ACTIVE", 10, "the other one does not want the role")
+    other.ctl("maintenance", "exit")
+    assert pair.wait_settled() is node
+
+
+@pytest.fixture
+def eager(lab: Lab, session_pair: Pair) -> Iterator[Pair]:
+    """A pair whose node a takes the role back after a while, twice in a minute."""
+    session_pair.stop_all()
+    LOG_DIR.mkdir(parents=True, exist_ok=True)
+    config = LOG_DIR / "handover.toml"
+    config.write_text(with_keys(configuration_text(), {"ha": EAGER}))
+    made = Pair(lab, LOG_DIR, config)
+    made.start()
+    yield made
+    made.stop_all()
+
+
+def reigns_since(node: Node) -> tuple[float, str]:
+    """When a node became ACTIVE, ms, and why."""
+    event = next(e for e in reversed(node.history()) if e["event"] == "role" and e["to"] == "ACTIVE")
+    return float(event["t_ms"]), str(event["reason"])
+
+
+def test_the_better_node_takes_the_role_back_but_not_for_ever(lab: Lab, eager: Pair) -> None:
+    """Preemption waits for its hold time, and loses nothing; what goes to and fro is suspended, told as an
+    alarm, and over after a while. A death moves the role all the same. Spec: R13, R15, B3.
+    """
+    a, b = eager["a"], eager["b"]
+    eager.wait_settled()
+    with unharmed(lab, eager, 701):
+        for _ in range(2):
+            wait_until(lambda: eager.settled() and a.role() == "ACTIVE", 20, "the better node has the role")
+            a.request("failover")
+            wait_until(lambda: b.role() == "ACTIVE", 10, "the operator moves the role")
+            wait_until(lambda: a.role() == "ACTIVE", 20, "the better node has it back")
+            since_b, since_a = reigns_since(b), reigns_since(a)
+            assert since_a[0] - since_b[0] >= HOLD_S * 1000
+            assert since_a[1] == "handover"
+        wait_until(eager.settled, 10, "the pair is whole")
+        a.request("failover")
+        wait_until(lambda: [e for e in b.history() if e["event"] == "moves-suspended"], 20, "it is too much")
+        wait_until(lambda: alarms(b) == ["moves-suspended"], 10, "somebody is told")
+        assert b.role() == "ACTIVE"
+    b.kill()
+    wait_until(lambda: a.role() == "ACTIVE", 10, "a death is no flapping")
+    assert reigns_since(a)[1] == "peer-died"
+
+
+def alarms(node: Node) -> list[str]:
+    """What somebody has to mend."""
+    status = node.status()
+    assert status is not None
+    return [str(alarm["name"]) for alarm in status["alarms"]]

@@ -95,16 +95,17 @@ fmt: $(STAMPS)/venv-check ## format Python and C
 
 # ---- tests -------------------------------------------------------------------------------------------
 
-# Daemons in namespaces wait for conditions most of the time. Tests that need none run meanwhile, one step behind
-# them; what they print comes last.
-TIERS := unit spec transcript sim model c
+# Daemons in namespaces wait for conditions most of the time. Tests that need none, or have a machine of their own,
+# run meanwhile, one step behind them; what they print comes last.
+MACHINE := netns/test_systemd.py
+TIERS := unit spec transcript sim model c $(MACHINE)
 
 test: build packages-test ## all tiers: unit, spec, model, transcript, sim, c, and meanwhile netns
 ifeq ($(PYTEST),)
 	@mkdir -p build
 	@nice -n 10 $(BIN)/pytest -o cache_dir=build/pytest-tiers $(TIERS:%=tests/%) >build/test-tiers.log 2>&1 & \
 	tiers=$$!; trap "kill $$tiers" INT TERM; \
-	$(BIN)/pytest tests/netns; netns=$$?; \
+	$(BIN)/pytest tests/netns --ignore=tests/$(MACHINE); netns=$$?; \
 	wait $$tiers; others=$$?; cat build/test-tiers.log; \
 	test $$netns$$others = 00
 else
@@ -115,7 +116,7 @@ test-netns: build packages-test ## only the tier with real daemons in namespaces
 	FLEXHA_LAB_DRIVER=$(DRIVER) $(BIN)/pytest tests/netns $(PYTEST)
 
 # What depends on how frames come and go; the driver itself is tested in either pass.
-PACKET_TESTS := nat fragments icmp failover policy tcp_windows bad_input capture limits workers
+PACKET_TESTS := nat fragments icmp failover tcp_windows bad_input capture workers
 
 test-packet: build packages-test ## what of the tier can differ by driver, once more with driver packet
 	FLEXHA_LAB_DRIVER=packet $(BIN)/pytest $(PACKET_TESTS:%=tests/netns/test_%.py) $(PYTEST)

@@ -244,6 +244,8 @@ def _take_word(state: RoleState, event: GoReceived, now: Ns) -> Result:
     """The reigning peer has fenced itself and gives us the word."""
     if event.term <= state.term:
         return state, (Record(Level.WARNING, "stale-handover", {"term": event.term, "known": state.term}),)
+    if state.leave_at is not None:  # it was given before the peer heard that we are not ready
+        return state, (Record(Level.WARNING, "handover-refused", {"term": event.term}, history=True),)
     state = replace(state, heir=event.passes_on, damp=damp.inherited(event.moves, state.limits, now))
     return claim_reign(state, "handover", now)
 

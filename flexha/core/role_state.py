@@ -203,8 +203,11 @@ class RoleState:
 
     @property
     def ready(self) -> bool:
-        """Whether the peer may hand over to us: PASSIVE, its table is ours, and a term for it is on disk."""
-        return self.role is Role.PASSIVE and self.synced and is_usable(self, self.reserved)
+        """Whether the peer may hand over to us: PASSIVE, its table is ours, a term for it is on disk, and
+        nobody has told us to stop.
+        """
+        stays = self.leave_at is None
+        return stays and self.role is Role.PASSIVE and self.synced and is_usable(self, self.reserved)
 
 
 Result = tuple[RoleState, tuple[Output, ...]]

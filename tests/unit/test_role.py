@@ -23,7 +23,7 @@ from cores import (
     sent,
 )
 
-from flexha.core import node
+from flexha.core import node, role
 from flexha.core.actions import (
     Action,
     AskDigest,
@@ -63,6 +63,7 @@ from flexha.core.events import (
 )
 from flexha.core.role_moves import DISK_MS
 from flexha.core.shards import ALL
+from flexha.core.sync import GoReceived, SyncedChanged
 from flexha.core.sync_wire import Ack, Digest, Go, Hello, Stream, SweepBegin, SweepEnd
 from flexha.units import TERM_MAX, Term
 
@@ -738,6 +739,23 @@ def test_an_active_node_stops_by_handing_over() -> None:
     assert only(actions, SetPulse)[-1].bye
     assert names(actions)[-1] == "Stop"
     assert adverts(actions) == [], "the heir is Active: a release would confuse"
+
+
+def test_who_is_about_to_stop_does_not_take_the_role_back() -> None:
+    """It follows in sync, while it passes on: it is not ready, refuses the word, and ends."""
+    core = Core(config(0)).with_ready_peer()
+    core.do(StopRequested())
+    core.settle()
+    core.do(PeerHeard(peer_info(Role.ACTIVE, 3)))
+    state, _ = role.step(core.state.role, SyncedChanged(True), core.now)
+    assert state.role is Role.PASSIVE
+    assert not state.ready
+    state, outputs = role.step(state, GoReceived(Term(4), passes_on=True), core.now)
+    assert state.role is Role.PASSIVE
+    assert [output.event for output in outputs if isinstance(output, Record)] == ["handover-refused"]
+    assert state.leave_at is not None
+    _, outputs = role.step(state, TimerFired(), state.leave_at)
+    assert Stop() in outputs
 
 
 def test_an_heir_that_says_nothing_does_not_keep_us() -> None:

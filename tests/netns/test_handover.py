@@ -46,7 +46,7 @@ def test_the_active_node_is_taken_out_for_maintenance(lab: Lab, pair: Pair) -> N
     """
     node = pair.active()
     other = pair.peer(node)
-    with unharmed(lab, pair, 700):
+    with unharmed(lab, pair, 393):
         node.ctl("maintenance", "enter")
         wait_until(lambda: other.role() == "ACTIVE" and node.role() == "MAINTENANCE", 10, "the role is moved")
         assert node.stop() == 0
@@ -95,7 +95,7 @@ def test_the_better_node_takes_the_role_back_but_not_for_ever(lab: Lab, eager: P
     """
     a, b = eager["a"], eager["b"]
     eager.wait_settled()
-    with unharmed(lab, eager, 701):
+    with unharmed(lab, eager, 394):
         taken_back = 0  # once at least: if b was first at the start, one move has been counted already
         for _ in range(MOVES + 1):
             wait_until(lambda: eager.settled() and a.role() == "ACTIVE", 20, "the better node has the role")

@@ -57,8 +57,6 @@ def test_the_active_node_is_taken_out_for_maintenance(lab: Lab, pair: Pair) -> N
         other.request("failover")
         wait_until(lambda: node.role() == "ACTIVE", 10, "it has the role back")
         assert pair.wait_settled() is node
-    passed = [node.counter("passed_on"), other.counter("passed_on")]
-    assert sum(passed) > 0, "something was under way when the role moved"
     other.ctl("maintenance", "enter")
     wait_until(lambda: other.role() == "MAINTENANCE", 10, "the other one is in maintenance")
     node.kill()
@@ -109,7 +107,7 @@ def test_the_better_node_takes_the_role_back_but_not_for_ever(lab: Lab, eager: P
             assert since_a[1] == "handover"
             taken_back += 1
         assert 1 <= taken_back <= MOVES
-        wait_until(lambda: alarms(b) == ["moves-suspended"], 10, "somebody is told")
+        wait_until(lambda: "moves-suspended" in alarms(b), 10, "somebody is told")
         assert b.role() == "ACTIVE"
     b.kill()
     wait_until(lambda: a.role() == "ACTIVE", 10, "a death is no flapping")

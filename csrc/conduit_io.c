@@ -26,15 +26,15 @@ static enum fence_says look(const struct worker *w)
 	return w->conduit_tx.fenced ? fence_look(&w->plane->fence) : FENCE_OPEN;
 }
 
-/* Each packet by a call of its own; returns how many left. */
-static uint32_t send_singly(struct worker *w)
+/* Each packet by a call of its own, while the fence is open; returns how many left. */
+static uint32_t send_singly(struct worker *w, enum fence_says *says)
 {
 	const struct conduit_io *io = &w->plane->conduit;
 	const struct conduit_tx *tx = &w->conduit_tx;
 	uint32_t n = 0, calls = 0;
 
 	for (uint32_t at = 0; at < tx->len; at += tx->size) {
-		if (calls % FP_TX_BURST == 0 && look(w) != FENCE_OPEN)
+		if (calls % FP_TX_BURST == 0 && (*says = look(w)) != FENCE_OPEN)
 			break;
 		n += xc_send(io->tx[tx->shard], &io->peer, tx->room + at, min_u32(tx->size, tx->len - at), 0,
 			     tx->tos) == 0;
@@ -45,23 +45,23 @@ static uint32_t send_singly(struct worker *w)
 }
 
 /* All by one call, where the kernel does that; returns how many left. */
-static uint32_t send_together(struct worker *w)
+static uint32_t send_together(struct worker *w, enum fence_says *says)
 {
 	struct conduit_io *io = &w->plane->conduit;
 	const struct conduit_tx *tx = &w->conduit_tx;
 	int rc;
 
 	if (tx->n == 1 || !atomic_load_explicit(&io->cuts, memory_order_relaxed))
-		return send_singly(w);
+		return send_singly(w, says);
 	rc = xc_send(io->tx[tx->shard], &io->peer, tx->room, tx->len, (uint16_t)tx->size, tx->tos);
 	counter_add(&w->conduit.tx_calls, 1);
 	if (rc != -EIO && rc != -EINVAL && rc != -EOPNOTSUPP)
 		return rc ? 0 : tx->n;
 	atomic_store_explicit(&io->cuts, false, memory_order_relaxed); /* a device that makes no checksums */
-	return send_singly(w);
+	return send_singly(w, says);
 }
 
-/* Nothing of it leaves. It is not kept for the lease to be renewed: parts of a frame may have left already. */
+/* What has not left does not. It is not kept for the lease to be renewed: parts of a frame may have left already. */
 static void drop(struct worker *w, enum fence_says says)
 {
 	struct conduit_tx *tx = &w->conduit_tx;
@@ -75,11 +75,16 @@ static void drop(struct worker *w, enum fence_says says)
 static void send_collected(struct worker *w)
 {
 	struct conduit_tx *tx = &w->conduit_tx;
-	const uint32_t sent = send_together(w);
+	enum fence_says says = FENCE_OPEN;
+	const uint32_t sent = send_together(w, &says);
 
 	counter_add(&w->conduit.tx_frames, sent);
 	counter_add(&w->conduit.tx_bytes, sent == tx->n ? tx->len : sent * tx->size);
 	counter_add(&w->conduit.tx_lost, tx->n - sent);
+	if (says != FENCE_OPEN) {
+		drop(w, says);
+		return;
+	}
 	for (uint32_t i = 0; i < tx->n_frames && sent < tx->n; i++)
 		tx->frames[i]->verdict = V_CONDUIT_FULL;
 }

@@ -11,7 +11,10 @@
 #define DIED_NS     (20 * NS_PER_MS)  /* for what a dead peer has said to arrive */
 #define TAKEOVER_NS (50 * NS_PER_MS)  /* for control to begin a reign after the peer was judged dead */
 #define STALE_NS    (500 * NS_PER_MS) /* slow wires, and threads that get no CPU */
-enum { DRIFT_SHARE = 2000 };          /* of a second, clocks of two nodes go apart in one: 500 ppm */
+#define AHEAD_NS    (10 * NS_PER_MS)  /* between a look at the clock and one at the frames */
+enum {
+	DRIFT_SHARE = 100
+}; /* of a second, clocks of two nodes go apart in one: while they are steered, too */
 
 static uint64_t dead_ns(const struct pulse *p)
 {
@@ -173,7 +176,8 @@ static bool is_proved(const struct pulse *p, const struct heartbeat *hb, uint64_
 {
 	const uint64_t named_ns = hb->heard > hb->answers ? hb->heard : hb->answers;
 
-	return named_ns && now_ns - named_ns <= STALE_NS + 2 * dead_ns(p);
+	/* A worker reads the clock before its frames: one of them may name what was said in between. */
+	return named_ns && now_ns + AHEAD_NS - named_ns <= AHEAD_NS + STALE_NS + 2 * dead_ns(p);
 }
 
 /*
@@ -182,7 +186,8 @@ static bool is_proved(const struct pulse *p, const struct heartbeat *hb, uint64_
  */
 static bool is_fresh(const struct pulse *p, const struct heartbeat *hb, bool newer, uint64_t now_ns)
 {
-	const uint64_t apart_ns = STALE_NS + (now_ns - p->proved_ns) / DRIFT_SHARE;
+	const uint64_t since_ns = now_ns > p->proved_ns ? now_ns - p->proved_ns : 0;
+	const uint64_t apart_ns = STALE_NS + since_ns / DRIFT_SHARE;
 
 	if (!hb->extended || is_proved(p, hb, now_ns))
 		return true;
@@ -191,6 +196,8 @@ static bool is_fresh(const struct pulse *p, const struct heartbeat *hb, bool new
 
 static void introduce(struct pulse_path *pp, const struct heartbeat *hb)
 {
+	if (hb->incarnation < pp->introduced) /* an earlier life: nobody's by now, and recorded */
+		return;
 	pp->introduced = hb->incarnation;
 	pp->introduced_ns = hb->t_ns;
 	if (hb->flags & FP_HB_PROBE &&

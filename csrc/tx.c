@@ -156,12 +156,13 @@ static void send_deferred(struct worker *w)
 {
 	struct defer *d = &w->defer;
 	enum fence_says says = FENCE_CLOSED;
+	uint32_t was[DEFER_FRAMES];
 
 	d->leaving = true;
 	for (uint32_t i = 0; i < d->n; i++) {
 		struct fp_frame *f = &d->frames[i];
-		const uint16_t verdict = f->verdict;
 
+		was[i] = f->verdict;
 		if (i % FP_TX_BURST == 0) {
 			batch_flush(w);
 			says = tx_look(w);
@@ -170,11 +171,13 @@ static void send_deferred(struct worker *w)
 			send_wire(w, f, says, true);
 		else if (!tx_is_fenced(w, f, says))
 			conduit_send(w, f);
-		if (f->verdict != verdict) /* as it was, it is counted already */
-			counter_add(&w->core.verdicts[f->verdict], 1);
 	}
 	batch_flush(w);
 	conduit_flush(w);
+	for (uint32_t i = 0; i < d->n; i++) {
+		if (d->frames[i].verdict != was[i]) /* as it was, it is counted already */
+			counter_add(&w->core.verdicts[d->frames[i].verdict], 1);
+	}
 	defer_clear(d);
 }
 

@@ -518,8 +518,12 @@ static void check_held_back(void)
 	hb.seq = 11;
 	hb.heard = 0;
 	hb.t_ns = MS(4000);
-	CHECK_EQ(547, say(b, 1, &hb, MS(4000) + MS(800) + MS(510)), (uint64_t)-ESTALE);
+	CHECK_EQ(547, say(b, 1, &hb, MS(4000) + MS(800) + MS(560)), (uint64_t)-ESTALE);
 	CHECK_EQ(548, say(b, 1, &hb, MS(4000) + MS(800) + MS(500)), 0);
+	/* An earlier life, recorded, does not take the place of who introduces himself. */
+	CHECK_EQ(570, hear_life(b, 2, 70, 0, 1, MS(5000)), (uint64_t)-ESTALE);
+	CHECK_EQ(571, hear_life(b, 2, 60, 0, 9, MS(5000)), (uint64_t)-ESTALE);
+	CHECK_EQ(572, echoed(b, 2), 70);
 	/* It says that it has heard what we have not said yet. */
 	hb.seq = 12;
 	hb.heard = MS(9000);

@@ -163,6 +163,8 @@ class Outcome:
     figures: Figures = field(default_factory=dict)
     """Of all trials together."""
     seconds: float = 0.0
+    short: bool = False
+    """Less often, and what takes long for less long, than the row says."""
     played: str = ""
     """When it ended, RFC 3339, UTC."""
 
@@ -212,6 +214,7 @@ class Outcome:
             "wanted": self.wanted,
             "broken": self.broken,
             "runs": [trial.as_json() for trial in self.trials],
+            "short": self.short,
             "played": self.played,
             "seconds": round(self.seconds, 1),
             "passed": self.passed,

@@ -70,7 +70,7 @@ def _summary(rows: Sequence[tuple[str, Told]]) -> str:
     lines = []
     for title, told in rows:
         name = f"<a href='#{escape(title)}'>{escape(title)}</a>"
-        runs = str(len(told["runs"]))
+        runs = str(len(told["runs"])) + (" (short)" if told["short"] else "")
         for bar, measured, state in rows_of(told):
             css = "good" if state == MET else "bad"
             lines.append(
@@ -88,7 +88,8 @@ def card(outcome: Outcome) -> str:
     failed = "".join(f"<li>{escape(bar)}</li>" for bar in outcome.failed_bars)
     name, shows = escape(outcome.title), escape(", ".join(outcome.requirements))
     text = f"{escape(outcome.row)} Shows {shows}. {escape(timers)}; took {outcome.seconds:.0f} s"
-    text += f", to {escape(outcome.played)}." if outcome.played else "."
+    text += f", to {escape(outcome.played)}" if outcome.played else ""
+    text += "; played short: once, with less of what takes long." if outcome.short else "."
     parts = [f"<h2 id='{name}'>{name}: <span class='verdict {css}'>{word}</span></h2>", f"<p>{text}</p>"]
     if failed:
         parts.append(f"<ul class='bad'>{failed}</ul>")

@@ -110,6 +110,7 @@ class Theatre:
             broken=broken,
             figures=scenario.summary(trials) if scenario.summary is not None else {},
             seconds=time.monotonic() - began,
+            short=self._short,
             played=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 

@@ -63,13 +63,18 @@ def syn_acks_on_passive(stage: Stage, number: int) -> Trial:
             stage.trial(number, active, f"SYN-ACKs land on node {passive.name}", download_s=8)
         )
         trial.fault_ns = now_ns()
+        handed = passive.counter("conduit_to")
         first_port = FIRST_SOURCE_PORT + number % 8 * SYN_ACKS // len(topo.CLIENT_ADDRESSES)
         conns = ShortConns(stage.lab, FIRST_PORT + number, first_port, conns=SYN_ACKS, per_s=SYN_ACKS // 2)
         stack.callback(conns.close)
         wait_until(lambda: int(conns.progress().get("begun", 0)) >= SYN_ACKS, 20, "all have begun")
         conns.end(END_S)
         result = conns.finish(END_S + 10)
-        return trial.end(opening_lost=float(SYN_ACKS - result.survived), repeated=float(result.repeated))
+        return trial.end(
+            opening_lost=float(SYN_ACKS - result.survived),
+            repeated=float(result.repeated),
+            conduit_to=float(passive.counter("conduit_to") - handed),
+        )
 
 
 def spread(stage: Stage, runs: int) -> Iterator[Trial]:
@@ -105,7 +110,7 @@ SCENARIOS = (
             f"syn-ack-passive-{mode}",
             ("R16",),
             f"SYN-ACKs of {SYN_ACKS:,} new connections land on the PASSIVE node; commit is {mode}.",
-            (*UNHARMED, Bar("opening_lost", 0)),
+            (*UNHARMED, Bar("opening_lost", 0), Bar("conduit_to", SYN_ACKS, at_least=True)),
             repeated(syn_acks_on_passive),
             runs=1,
             settings=settings,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import statistics
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import faults
 import topo
@@ -96,29 +97,38 @@ def with_many_sessions(stage: Stage, runs: int) -> Iterator[Trial]:
     ways = [
         (die_whole, "is killed, its links go down"),
         (die_alone, "is killed"),
-        (lose_power, "loses power"),
+        (lose_power, "is powered off"),
     ]
     rounds = (ways[:1] if stage.short else ways) * runs
     for number, (die, what) in enumerate(rounds, 1):
         trial = one_death(stage, number, die, what)
         trial.figures["outage_small_ms"] = trial.figures.pop("outage_ms")
-        yield trial
+        yield replace(trial, more={"death": what})
     many = MILLION_SHORT if stage.short else MILLION
     fill(stage, many)
     for number, (die, what) in enumerate(rounds, len(rounds) + 1):
         trial = one_death(stage, number, die, f"{what}, with {many:,} sessions")
         trial.figures["outage_large_ms"] = trial.figures.pop("outage_ms")
         trial.figures["sessions"] = float(sessions_of(stage.pair.active()))
-        yield trial
+        yield replace(trial, more={"death": what})
 
 
 def ratio(trials: Sequence[Trial]) -> Figures:
-    """The outage with the large table by that with the small one, medians."""
-    small, large = (
-        [trial.figures[name] for trial in trials if name in trial.figures]
-        for name in ("outage_small_ms", "outage_large_ms")
-    )
-    return {"large_by_small": statistics.median(large) / statistics.median(small)} if small and large else {}
+    """The outage with the large table by that with the small one, medians: of all deaths, and of each."""
+    figures: Figures = {}
+    deaths = sorted({str(trial.more["death"]) for trial in trials if "death" in trial.more})
+    for name, those in [("", list(trials)), *((f", {death}", _of(death, trials)) for death in deaths)]:
+        small, large = (
+            [trial.figures[figure] for trial in those if figure in trial.figures]
+            for figure in ("outage_small_ms", "outage_large_ms")
+        )
+        if small and large:
+            figures[f"large_by_small{name}"] = statistics.median(large) / statistics.median(small)
+    return figures
+
+
+def _of(death: str, trials: Sequence[Trial]) -> list[Trial]:
+    return [trial for trial in trials if trial.more.get("death") == death]
 
 
 def sessions_of(node: Node) -> int:

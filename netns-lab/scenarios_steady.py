@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
 from collections.abc import Iterator
 
 import topo
@@ -40,11 +42,11 @@ def pass_time(since_ns: int, seconds: float) -> None:
 
 @contextlib.contextmanager
 def full_load(stage: Stage) -> Iterator[None]:
-    """Both cores have more to do than they can: programs that spin, and downloads as fast as they go."""
+    """All cores have more to do than they can: programs that spin, and downloads as fast as they go."""
     spin = ["sh", "-c", "while :; do :; done"]
     fetch = f"while :; do curl --silent --output /dev/null 'http://{topo.SERVER_ADDRESS}/file?rate=0'; done"
     with contextlib.ExitStack() as stack:
-        for host in topo.NODES:
+        for _, host in zip(range(max(os.cpu_count() or 1, 2)), itertools.cycle(topo.NODES), strict=False):
             stack.enter_context(stage.lab.spawn(host, spin))
         for _ in range(2):
             stack.enter_context(stage.lab.spawn("client", ["sh", "-c", fetch]))

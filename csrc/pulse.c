@@ -361,7 +361,9 @@ static void report_lease(struct pulse *p, uint64_t now_ns)
 		.stall_us = (uint32_t)min_u64(l->stall_ns / 1000, UINT32_MAX),
 		.answered = l->end == LEASE_ANSWERED,
 	};
-	const bool rests = p->lease_told_ns && now_ns < p->lease_told_ns + TELL_NS;
+	/* Within a short stall nobody has begun and ended a reign. */
+	const bool rests = p->lease_told_ns && now_ns < p->lease_told_ns + TELL_NS &&
+			   l->stall_ns < dead_ns(p);
 
 	if (l->end == LEASE_NO_END || l->asking)
 		return;

@@ -66,7 +66,12 @@ class PeerLost:
     """What its new life says, which follows as ``PeerFound``; None too if all that it says is goodbye."""
 
 
-Fact = PeerFound | PeerChanged | PeerLost
+@dataclass(frozen=True, slots=True)
+class Awake:
+    """This node was stopped for longer than its lease while it reigned, and asked its peer who reigns now."""
+
+
+Fact = PeerFound | PeerChanged | PeerLost | Awake
 Output = Fact | Record
 
 
@@ -129,7 +134,7 @@ def step(liveness: Liveness, event: Report, now: Ns) -> Result:
             return liveness, (Record(Level.WARNING, "suspicion", fields, history=True),)
         case LeaseAsked(stall_ms, asked_ms, path_or_none):
             asked = {"stall_ms": stall_ms, "asked_ms": asked_ms, "path": path_or_none}
-            return liveness, (Record(Level.WARNING, "lease-asked", asked, history=True),)
+            return liveness, (Record(Level.WARNING, "lease-asked", asked, history=True), Awake())
 
 
 def _path(liveness: Liveness, name: str, now: Ns, *, alive: bool) -> Result:

@@ -86,7 +86,7 @@ from flexha.core.events import (
     WiresSettled,
 )
 from flexha.core.evolve import replace
-from flexha.core.heartbeat import Liveness, PeerChanged, PeerFound, PeerLost
+from flexha.core.heartbeat import Awake, Liveness, PeerChanged, PeerFound, PeerLost
 from flexha.core.role_state import (
     IsolationChanged,
     LowerRouters,
@@ -552,6 +552,7 @@ class _Turn:
                     PeerFound()
                     | PeerChanged()
                     | PeerLost()
+                    | Awake()
                     | SyncedChanged()
                     | Drained()
                     | DrainFailed()

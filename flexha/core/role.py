@@ -59,7 +59,7 @@ from flexha.core.events import (
     Wires,
     WiresSettled,
 )
-from flexha.core.heartbeat import PeerChanged, PeerFound, PeerLost
+from flexha.core.heartbeat import Awake, PeerChanged, PeerFound, PeerLost
 from flexha.core.role_moves import (
     DISK_MS,
     abdicate,
@@ -397,6 +397,13 @@ def _left_alone(state: RoleState, event: PeerLost, now: Ns) -> Result:
     return state, ()
 
 
+def _speak_up(state: RoleState, _event: Awake, _now: Ns) -> Result:
+    """A peer may have reigned meanwhile, and died: switches look for the virtual MAC where that was."""
+    if state.heir or state.handover is not None:
+        return state, ()
+    return state, (RaiseRouters(),)
+
+
 # ---- handover ----------------------------------------------------------------------------------------
 def _not_ready(state: RoleState) -> str | None:
     """Why the peer cannot take over now."""
@@ -603,6 +610,7 @@ _SAID: Final = Ignore("step() tells the peer whether this node is ready")
 _PAST: Final = Ignore("its handover is over")
 _SHUT: Final = Ignore("the fence is closed here; PeerChanged tells of the new term")
 _EMPTY: Final = Ignore("the word is for a node in sync; an election decides")
+_MUTE: Final = Ignore("it does not reign any more, and has nothing to say")
 _DEAF: Final = Impossible("the sync session receives in JOINING and PASSIVE only")
 
 # fmt: off
@@ -622,6 +630,7 @@ _ROWS: Final[tuple[tuple[type, Cell, Cell, Cell, Cell, Cell, Cell], ...]] = (
     (PeerFound,         _SLEEP,     _meet,           _meet,           _compare,      _follow_on,  _follow_on),
     (PeerChanged,       _SLEEP,     _meet,           _meet,           _compare,      _follow_on,  _follow_on),
     (PeerLost,          _SLEEP,     _mourn,          _mourn,          _left_alone,   _AWAY,       _AWAY),
+    (Awake,             _SLEEP,     _MUTE,           _MUTE,           _speak_up,     _AWAY,       _AWAY),
     (Fenced,            _SHUT,      _SHUT,           _SHUT,           _fenced,       _SHUT,       _SHUT),
     (Hung,              _hung,      _hung,           _hung,           _hung,         _hung,       _hung),
     (WireChanged,       _SLEEP,     _world_changed,  _world_changed,  _NOTED,        _AWAY,       _AWAY),

@@ -26,7 +26,7 @@ from flexha.core.events import (
     Wires,
     WiresSettled,
 )
-from flexha.core.heartbeat import PeerChanged, PeerFound, PeerLost
+from flexha.core.heartbeat import Awake, PeerChanged, PeerFound, PeerLost
 from flexha.core.sync import DrainFailed, GoReceived, ImportBroken, PassedOn, SyncedChanged
 from flexha.core.sync_sender import Drained
 from flexha.units import EPOCH, NO_TERM, Ns, Term
@@ -98,6 +98,7 @@ Input = (
     | PeerFound
     | PeerChanged
     | PeerLost
+    | Awake
     | Hung
     | Fenced
     | WireChanged

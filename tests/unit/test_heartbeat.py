@@ -20,7 +20,7 @@ from flexha.core.events import (
     Role,
     SuspicionRefuted,
 )
-from flexha.core.heartbeat import Fact, Liveness, PeerChanged, PeerFound, PeerLost, Report
+from flexha.core.heartbeat import Awake, Fact, Liveness, PeerChanged, PeerFound, PeerLost, Report
 from flexha.units import Ns, Term
 
 PATHS = ("xc", "lan", "wan")
@@ -240,7 +240,7 @@ def test_a_hung_peer_may_die() -> None:
 def test_a_question_about_the_lease_is_history() -> None:
     """Spec: B2."""
     story = Story()
-    assert story.facts(LeaseAsked(40.5, 0.3, "xc"), LeaseAsked(99.0, 10.0, None)) == []
+    assert story.facts(LeaseAsked(40.5, 0.3, "xc"), LeaseAsked(99.0, 10.0, None)) == [Awake(), Awake()]
     assert [(r.event, r.history, r.fields["path"]) for r in story.records] == [
         ("lease-asked", True, "xc"),
         ("lease-asked", True, None),

@@ -138,7 +138,7 @@ def hung(lab: Lab, node: str) -> Iterator[int]:
 
     They do from the same moment on, which is yet to come when the block begins: CLOCK_BOOTTIME (ns).
     """
-    since_s = int(time.time() + 0.5) + 1  # nft knows whole seconds
+    since_s = int(time.time() + 1.5) + 1  # nft knows whole seconds, and takes its time on a busy machine
     ends = [(switch, f"fx-{port}-{node}") for port, switch in topo.SWITCHES.items()]
     ends.append((node, topo.XC_DEVICE))
     with ExitStack() as stack:

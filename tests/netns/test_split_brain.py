@@ -28,8 +28,8 @@ CONTROL_STALL_MS = 1800
 WORKER_STALL_MS = 3500
 """``ha.worker_dead_ms`` is 500; and who asks a worker gives up after 2,000."""
 NAP_MS = 40
-RECOVERED_MS_MAX = 3000
-"""A second, and what TCP waits before it says again what was lost in it."""
+ADOPTED_MS_MAX = 2000
+"""After the paths are whole: a second, and what a machine takes that does other work, too."""
 GAP_MS_MAX = 300
 """Far less than an advertisement interval (1 s), after which any switch knows better."""
 
@@ -357,10 +357,10 @@ def test_sessions_of_both_reigns_go_on(lab: Lab, pair: Pair) -> None:
         assert outside_end(winner, both) == outside_end(loser, both) == wanted
         results = [ours.finish(), theirs.finish()]
     print("recovered_ms", recovered_ms)
-    assert max(recovered_ms) < RECOVERED_MS_MAX
     assert [(result.survived, result.foreign, result.corrupt) for result in results] == [(20, 0, 0)] * 2
     told = {event["event"]: event for node in pair.nodes.values() for event in node.history()}
     assert told["sessions-adopted"]["taken"] >= 20
+    assert told["sessions-adopted"]["t_ms"] - healed_ns / 1e6 < ADOPTED_MS_MAX
     offered = told["sessions-offered"]
     assert offered["t_ms"] >= start_ns / 1e6
     assert offered["taken"] == offered["offered"] - offered["refused"] >= 20

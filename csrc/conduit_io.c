@@ -26,7 +26,7 @@ static enum fence_says look(const struct worker *w)
 	return w->conduit_tx.fenced ? fence_look(&w->plane->fence) : FENCE_OPEN;
 }
 
-/* Each packet by a call of its own, while the fence is open; returns how many left. */
+/* Each packet by a call of its own, while the fence is open, as it was just now; returns how many left. */
 static uint32_t send_singly(struct worker *w, enum fence_says *says)
 {
 	const struct conduit_io *io = &w->plane->conduit;
@@ -34,7 +34,7 @@ static uint32_t send_singly(struct worker *w, enum fence_says *says)
 	uint32_t n = 0, calls = 0;
 
 	for (uint32_t at = 0; at < tx->len; at += tx->size) {
-		if (calls % FP_TX_BURST == 0 && (*says = look(w)) != FENCE_OPEN)
+		if (calls && calls % FP_TX_BURST == 0 && (*says = look(w)) != FENCE_OPEN)
 			break;
 		n += xc_send(io->tx[tx->shard], &io->peer, tx->room + at, min_u32(tx->size, tx->len - at), 0,
 			     tx->tos) == 0;

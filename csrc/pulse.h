@@ -33,10 +33,11 @@
  *                     nobody can hold heartbeats back to let a dead node seem alive
  *
  * All else counts as replayed, and changes nothing: it does not even break a silence. A peer that we do not know
- * introduces itself by a heartbeat whose echo is not ours yet; we answer by echoing its incarnation on that path,
- * at once if it asks, and believe what it says next. While the known peer is heard there, every other heartbeat answers it, and its
- * next word ends the introduction: who lies about being the peer's next life breaks no path. So two nodes know each other after one heartbeat each way, and no recording
- * does, whatever it is of: to be heard, one has to hear.
+ * introduces itself by a heartbeat whose echo is not ours yet; we answer by echoing its incarnation on that path, at
+ * once if it asks, and believe what it says next. While the known peer is heard there, every other heartbeat answers
+ * it, and its next word ends the introduction: who lies about being the peer's next life breaks no path. So two nodes
+ * know each other after one heartbeat each way, and no recording does, whatever it is of: to be heard, one has to
+ * hear.
  *
  * An incarnation is the wall clock at the start, in nanoseconds, or one more than the last one of this node if
  * that is higher (state_dir/incarnation): it grows from start to start even if the clock was set back.

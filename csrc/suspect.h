@@ -4,9 +4,9 @@
  *
  * Theory of operation
  *   Timers alone are slow, because they must be longer than any stall. But most deaths leave a mark at once: the
- *   cross-connect loses its carrier, or the dead process's kernel closes the sync connection. A mark is no proof, for
- *   a cable may have been pulled, and connections end for many reasons; it is a reason to ask. So a mark starts a burst of probes on every path, SUSPECT_PROBE_NS apart, which the peer's pulse thread answers
- *   at once:
+ *   cross-connect loses its carrier, or the dead process's kernel closes the sync connection. A mark is no proof,
+ *   for a cable may have been pulled, and connections end for many reasons; it is a reason to ask. So a mark starts
+ *   a burst of probes on every path, SUSPECT_PROBE_NS apart, which the peer's pulse thread answers at once:
  *
  *   state      event                                          becomes    what follows
  *   calm       a mark                                         probing    probes

@@ -318,17 +318,22 @@ def counted_only(pair: Pair, node: Node, verdict: str) -> Iterator[None]:
     assert reigns() == reigned
 
 
+def drops_as(lab: Lab, pair: Pair, node: Node, verdict: str, changed: dict[str, Any], **outer: Any) -> None:
+    """A packet from its peer, of this term, but for what is ``changed`` of the option and ``outer``."""
+    with counted_only(pair, node, verdict):
+        inner = geneve(option(**{"term": status_of(node)["term"], **changed}), **outer)
+        send_geneve(lab, inner, to=node.name)
+
+
 @pytest.mark.parametrize("name", topo.NODES)
 @pytest.mark.parametrize("kind", BAD)
 def test_bad_geneve(lab: Lab, two_workers: Pair, kind: str, name: str) -> None:
     """It is dropped, counted by its reason, and changes no role. Spec: R22; RFC 8926 §3.4, §3.5."""
     node = two_workers[name]
-    status = status_of(node)
     changed, outer, verdict = BAD[kind]
-    if kind == "inner" and status["role"] != "ACTIVE":
+    if kind == "inner" and node.role() != "ACTIVE":
         changed = {"way": 1}
-    with counted_only(two_workers, node, verdict):
-        send_geneve(lab, geneve(option(**{"term": status["term"], **changed}), **outer), to=name)
+    drops_as(lab, two_workers, node, verdict, changed, **outer)
 
 
 @pytest.mark.parametrize("name", topo.NODES)
@@ -336,10 +341,8 @@ def test_bad_geneve(lab: Lab, two_workers: Pair, kind: str, name: str) -> None:
 def test_geneve_of_no_reign(lab: Lab, two_workers: Pair, kind: str, name: str) -> None:
     """PASSIVE takes nothing that is for ACTIVE, and ACTIVE nothing of another one. Spec: R22, B2."""
     node = two_workers[name]
-    status = status_of(node)
     changed, of_active, of_passive = REIGN[kind]
-    with counted_only(two_workers, node, of_active if status["role"] == "ACTIVE" else of_passive):
-        send_geneve(lab, geneve(option(**{"term": status["term"], **changed})), to=name)
+    drops_as(lab, two_workers, node, of_active if node.role() == "ACTIVE" else of_passive, changed)
 
 
 @pytest.mark.parametrize("name", topo.NODES)

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 from netns.conftest import LOG_DIR
+from netns.flows import through
 from pair import Node, Pair, configuration_text, with_keys
 from sandbox import Lab, now_ns, wait_until
-from traffic import TcpFlows, UdpProbe
 
 FLOWS = 200
 HOLD_S, SUSPEND_S, MOVES = 1, 60, 2
@@ -23,13 +23,7 @@ EAGER = f"preempt = true\npreempt_hold_s = {HOLD_S}\nflap_max = {MOVES}\nflap_su
 @contextlib.contextmanager
 def unharmed(lab: Lab, pair: Pair, run: int) -> Iterator[None]:
     """A datagram each millisecond and its echo, and 200 TCP connections: nothing is lost or comes twice."""
-    with contextlib.ExitStack() as stack:
-        flows = TcpFlows(lab, run, flows=FLOWS)
-        stack.callback(flows.close)
-        flows.wait_open()
-        udp = UdpProbe(lab, run)
-        stack.callback(udp.close)
-        wait_until(lambda: pair.holds(udp.source), 10, "both nodes have its session")
+    with through(lab, pair, run, FLOWS) as (flows, udp):
         begun_ns = now_ns()
         yield
         flows.mark()

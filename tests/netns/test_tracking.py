@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 
 import faults
 import pytest
 import topo
+from netns.flows import through
 from pair import Node, Pair, configuration_text
 from sandbox import BUILD_DIR, Lab, LabError, wait_until
-from traffic import TcpFlows, UdpProbe
 
 LOG_DIR = BUILD_DIR / "tests"
 pytestmark = pytest.mark.timeout(120)
@@ -39,19 +38,6 @@ def probing(lab: Lab, session_pair: Pair) -> Iterator[Pair]:
     pair.stop_all()
 
 
-@contextlib.contextmanager
-def traffic(lab: Lab, pair: Pair, run: int) -> Iterator[tuple[TcpFlows, UdpProbe]]:
-    """Connections, and a datagram each millisecond; both nodes have the sessions."""
-    with contextlib.ExitStack() as stack:
-        tcp = TcpFlows(lab, run, flows=FLOWS)
-        stack.callback(tcp.close)
-        tcp.wait_open()
-        udp = UdpProbe(lab, run)
-        stack.callback(udp.close)
-        wait_until(lambda: pair.holds(udp.source), 10, "both nodes have its session")
-        yield tcp, udp
-
-
 def wait_usable(node: Node, port: str, *, usable: bool) -> None:
     """Wait until the node, and its peer of it, knows whether its port is usable."""
     wait_until(lambda: tracked(node, port)["usable"] is usable, 10, f"{node.name}: {port} usable is {usable}")
@@ -76,7 +62,7 @@ def test_a_lost_lan_is_lent(lab: Lab, pair: Pair) -> None:
     active = pair.wait_settled()
     passive = pair.peer(active)
     before = len(active.history()), len(passive.history())
-    with traffic(lab, pair, 373) as (tcp, udp):
+    with through(lab, pair, 373, FLOWS) as (tcp, udp):
         with faults.link_down(lab, topo.SWITCHES["lan"], f"fx-lan-{active.name}"):
             tcp.mark()
             wait_until(lambda: lending(active)["lent"] == ["lan"], 10, "ACTIVE lends its LAN")
@@ -104,7 +90,7 @@ def test_a_lent_port_goes_with_the_role(lab: Lab, pair: Pair) -> None:
     new = pair.peer(old)
     with faults.link_down(lab, topo.SWITCHES["lan"], f"fx-lan-{old.name}"):
         wait_until(lambda: lending(new)["borrowed"] == ["lan"], 10, "the peer borrows it")
-        with traffic(lab, pair, 377) as (tcp, udp):
+        with through(lab, pair, 377, FLOWS) as (tcp, udp):
             tcp.mark()
             old.request("failover")
             wait_until(lambda: new.role() == "ACTIVE", 10, "the peer is ACTIVE")
@@ -121,7 +107,7 @@ def test_the_role_leaves_a_node_that_lost_a_port(lab: Lab, pair: Pair, port: str
     """Its wire loses carrier: the peer gets the role by word, and keeps it when the wire is whole."""
     old = pair.active()
     new = pair.peer(old)
-    with traffic(lab, pair, run) as (tcp, udp):
+    with through(lab, pair, run, FLOWS) as (tcp, udp):
         with faults.link_down(lab, topo.SWITCHES[port], f"fx-{port}-{old.name}"):
             tcp.mark()
             wait_until(lambda: new.role() == "ACTIVE", 10, "the peer is ACTIVE")
@@ -143,7 +129,7 @@ def test_the_role_leaves_a_node_whose_wan_is_silent(lab: Lab, probing: Pair, run
     """Its switch port is blocked and carrier stays: the probes tell, a's by ARP and b's by ICMP."""
     old = probing.wait_settled()
     new = probing.peer(old)
-    with traffic(lab, probing, run) as (tcp, udp):
+    with through(lab, probing, run, FLOWS) as (tcp, udp):
         with faults.bridge_port_off(lab, "wan", old.name):
             tcp.mark()
             wait_until(lambda: new.role() == "ACTIVE", 10, "the peer is ACTIVE")

@@ -25,9 +25,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-from flexha.core import sync
 from flexha.core.events import PeerInfo, Role
 from flexha.core.heartbeat import Liveness
+from flexha.core.sync_orders import RECEIVING_ROLES
 from flexha.core.track import TrackedPort
 from flexha.units import Ns, Term, ms
 
@@ -105,7 +105,7 @@ def _is_reachable(liveness: Liveness) -> bool:
 
 
 def _lent(was: Loans, at: Situation, info: PeerInfo) -> frozenset[str]:
-    if at.role is not Role.ACTIVE or info.role not in sync.RECEIVING_ROLES:
+    if at.role is not Role.ACTIVE or info.role not in RECEIVING_ROLES:
         return frozenset()
     sides = {port.inside for port in at.ports if port.name in at.usable}
     lost = {port.name for port in at.ports if port.lendable and port.inside not in sides} & info.ports_up
@@ -121,7 +121,7 @@ def _without_wire(was: Loans, at: Situation) -> frozenset[str]:
 
 
 def _borrowed(was: Loans, at: Situation, info: PeerInfo) -> frozenset[str]:
-    if at.role not in sync.RECEIVING_ROLES or info.term < at.term:
+    if at.role not in RECEIVING_ROLES or info.term < at.term:
         return frozenset()
     if info.role is Role.JOINING:  # it hands its role over
         return was.borrowed & at.usable

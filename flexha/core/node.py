@@ -25,7 +25,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeGuard
 
-from flexha.core import alarms, conduit, heartbeat, lend, role, role_state, shards, sync, track, vrrp
+from flexha.core import (
+    alarms,
+    conduit,
+    heartbeat,
+    lend,
+    role,
+    role_state,
+    shards,
+    sync,
+    sync_orders,
+    track,
+    vrrp,
+)
 from flexha.core.actions import (
     AckFlows,
     Action,
@@ -96,15 +108,8 @@ from flexha.core.role_state import (
     Wire,
     WireChanged,
 )
-from flexha.core.sync import (
-    DrainFailed,
-    GoReceived,
-    ImportBroken,
-    PassedOn,
-    Session,
-    SyncedChanged,
-    SyncLimits,
-)
+from flexha.core.sync import Session, SyncLimits
+from flexha.core.sync_orders import DrainFailed, GoReceived, ImportBroken, PassedOn, SyncedChanged
 from flexha.core.sync_sender import Drained
 from flexha.core.track import TrackedPort, Tracks, UsableChanged
 from flexha.core.vrrp import Router, VrrpPort
@@ -426,7 +431,7 @@ class _Turn:
             case Hung():
                 self._facts.append(event)
                 if event.is_stuck is not self.state.session.stuck:
-                    self._sync(sync.Stuck(event.is_stuck))
+                    self._sync(sync_orders.Stuck(event.is_stuck))
 
     def _tracks(self, event: track.Input) -> None:
         """Ports: a node with no wire at all takes nothing over."""
@@ -459,7 +464,7 @@ class _Turn:
                 self._role(WireChanged(wire))
         self._role(fact)
         if isinstance(fact, PeerLost):
-            self._sync(sync.PeerGone(fact.reason))
+            self._sync(sync_orders.PeerGone(fact.reason))
 
     def _look_at_alarms(self) -> None:
         state = self.state
@@ -538,7 +543,11 @@ class _Turn:
                 case StopRouters():
                     self._routers(vrrp.Shutdown())
                 case (
-                    sync.TakeRole() | sync.BeginDrain() | sync.Settle() | sync.SendGo() | sync.SendPassedOn()
+                    sync_orders.TakeRole()
+                    | sync_orders.BeginDrain()
+                    | sync_orders.Settle()
+                    | sync_orders.SendGo()
+                    | sync_orders.SendPassedOn()
                 ):
                     self._sync(output)
                 case vrrp.Outranked():

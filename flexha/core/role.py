@@ -38,7 +38,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from flexha.core import damp, role_wires, sync, track, vrrp
+from flexha.core import damp, role_wires, sync_orders, track, vrrp
 from flexha.core.actions import Level, PersistMaintenance, Record, Reply, SetPulse, Stop
 from flexha.core.damp import Damp
 from flexha.core.events import (
@@ -85,7 +85,14 @@ from flexha.core.role_state import (
     observe,
     reigns,
 )
-from flexha.core.sync import DrainFailed, GoReceived, ImportBroken, PassedOn, SyncedChanged
+from flexha.core.sync_orders import (
+    RECEIVING_ROLES,
+    DrainFailed,
+    GoReceived,
+    ImportBroken,
+    PassedOn,
+    SyncedChanged,
+)
 from flexha.core.sync_sender import Drained
 from flexha.core.table import Cell, Ignore, Impossible, TransitionTable
 from flexha.core.track import UsableChanged
@@ -176,7 +183,7 @@ def _elect(state: RoleState, now: Ns) -> Result:
         if state.wire is Wire.HELD and state.hold_until is None and state.role is Role.JOINING:
             return enter(state, Role.PASSIVE, now, "foreign-router")  # there is no table to join
         return state, ()
-    if peer is not None and peer.role in sync.RECEIVING_ROLES and not peer.hung:
+    if peer is not None and peer.role in RECEIVING_ROLES and not peer.hung:
         return claim_reign(state, "elected", now) if _outdoes(state, peer) else (state, ())
     return claim_reign(state, "no-peer", now)
 
@@ -217,7 +224,7 @@ def _mourn(state: RoleState, event: PeerLost, now: Ns) -> Result:
 
 def _defers_to(state: RoleState, reborn: PeerInfo) -> bool:
     """Whether the peer's new life reigns, or is the more entitled one."""
-    follows = reborn.role in sync.RECEIVING_ROLES and not reborn.hung
+    follows = reborn.role in RECEIVING_ROLES and not reborn.hung
     return reigns(reborn) or (follows and not _outdoes(state, reborn))
 
 
@@ -427,7 +434,7 @@ def _begin_handover(state: RoleState, now: Ns, motive: Motive, request: int | No
         fields["score"] = track.score(state.ports, state.usable)
         fields["peer_score"] = track.score(state.ports, state.peer.ports_up)
     record = Record(Level.INFO, "handover-begun", fields, history=True)
-    return state, (sync.BeginDrain(), *outputs, record)
+    return state, (sync_orders.BeginDrain(), *outputs, record)
 
 
 def _drained(state: RoleState, _event: Drained, now: Ns) -> Result:
@@ -448,7 +455,7 @@ def _fence(state: RoleState, now: Ns) -> Result:
     handover = replace(state.handover, fenced=True, deadline=Ns(now + ms(DRAIN_MS)))
     state = replace(state, handover=handover)
     state, outputs = enter(state, Role.JOINING, now, "handover", tell_sync=False)
-    return state, (*outputs, sync.Settle())
+    return state, (*outputs, sync_orders.Settle())
 
 
 def _settled(state: RoleState, _event: Drained, now: Ns) -> Result:
@@ -457,7 +464,7 @@ def _settled(state: RoleState, _event: Drained, now: Ns) -> Result:
 
 def _give_word(state: RoleState, now: Ns, *, complete: bool) -> Result:
     """The fence is closed and the peer has everything (or DRAIN_MS have passed): the peer is to reign."""
-    go = sync.SendGo(next_own_term(state.term, 1 - state.index), state.damp.recent(state.limits, now))
+    go = sync_orders.SendGo(next_own_term(state.term, 1 - state.index), state.damp.recent(state.limits, now))
     record = Record(Level.INFO, "handover-given", {"term": go.term, "complete": complete}, history=True)
     state = replace(state, given=go.term, wires_until=Ns(now + ms(FAREWELL_MS)))
     state, outputs = _handed_over(state, now)
@@ -480,7 +487,7 @@ def _handed_over(state: RoleState, now: Ns) -> Result:
     if handover.motive is Motive.STOP:
         state = replace(state, leave_at=Ns(now + ms(FAREWELL_MS)))
     state, more = reserve(state)
-    return state, (sync.TakeRole(state.role, state.term), *more, *outputs)
+    return state, (sync_orders.TakeRole(state.role, state.term), *more, *outputs)
 
 
 def _drain_failed(state: RoleState, event: DrainFailed, now: Ns) -> Result:

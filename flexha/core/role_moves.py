@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from flexha.core import sync
+from flexha.core import sync_orders
 from flexha.core.actions import (
     Level,
     PersistMaintenance,
@@ -29,6 +29,7 @@ from flexha.core.role_state import (
     StopRouters,
     is_usable,
 )
+from flexha.core.sync_orders import RECEIVING_ROLES
 from flexha.units import TERM_MAX, Ns, Term, ms, next_own_term
 
 HEIR_MS: Final = 50
@@ -56,7 +57,7 @@ def follow(state: RoleState) -> Result:
     state, outputs = reserve(replace(state, term=peer.term, claim=None))
     return state, (
         SetRole(state.role, state.term),
-        sync.TakeRole(state.role, state.term),
+        sync_orders.TakeRole(state.role, state.term),
         *outputs,
         Record(Level.INFO, "term", {"term": state.term, "peer_role": peer.role.name}),
     )
@@ -97,7 +98,7 @@ def enter(
         outputs.append(LowerRouters())
     outputs.append(SetPulse(ready=state.ready, bye=role is Role.INIT, burst=True))
     if tell_sync:
-        outputs.append(sync.TakeRole(role, state.term))
+        outputs.append(sync_orders.TakeRole(role, state.term))
     peer = was.peer
     inputs = {
         "from": was.role.name,

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from flexha.core import sync, track, vrrp
+from flexha.core import sync_orders, track, vrrp
 from flexha.core.actions import Action
 from flexha.core.damp import Damp, DampLimits
 from flexha.core.events import (
@@ -27,7 +27,7 @@ from flexha.core.events import (
     WiresSettled,
 )
 from flexha.core.heartbeat import Awake, PeerChanged, PeerFound, PeerLost
-from flexha.core.sync import DrainFailed, GoReceived, ImportBroken, PassedOn, SyncedChanged
+from flexha.core.sync_orders import DrainFailed, GoReceived, ImportBroken, PassedOn, SyncedChanged
 from flexha.core.sync_sender import Drained
 from flexha.units import EPOCH, NO_TERM, Ns, Term
 
@@ -77,11 +77,11 @@ Order = (
     RaiseRouters
     | LowerRouters
     | StopRouters
-    | sync.TakeRole
-    | sync.BeginDrain
-    | sync.Settle
-    | sync.SendGo
-    | sync.SendPassedOn
+    | sync_orders.TakeRole
+    | sync_orders.BeginDrain
+    | sync_orders.Settle
+    | sync_orders.SendGo
+    | sync_orders.SendPassedOn
 )
 Output = Action | Order
 Input = (

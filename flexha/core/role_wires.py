@@ -23,11 +23,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from flexha.core import sync
+from flexha.core import sync_orders
 from flexha.core.actions import Level, Record, SetWires
 from flexha.core.events import Role, Wires, WiresSettled
 from flexha.core.role_state import Input, Output, RaiseRouters, Result, RoleState, reigns
-from flexha.core.sync import PassedOn
+from flexha.core.sync_orders import PassedOn
 from flexha.units import Ns, ms
 
 PASS_ON_MS: Final = 1000
@@ -50,7 +50,7 @@ def tend(state: RoleState, event: Input, now: Ns) -> Result:
             return _read(state, complete=True)
         case WiresSettled(Wires.PASS_ON) if state.wires is Wires.PASS_ON:
             record = Record(Level.INFO, "passed-on", {"term": state.term}, history=True)
-            return state, (sync.SendPassedOn(state.term), record)
+            return state, (sync_orders.SendPassedOn(state.term), record)
     peer = state.peer
     if state.given is None or peer is None or not reigns(peer) or peer.term < state.given:
         return state, ()

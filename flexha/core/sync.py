@@ -46,6 +46,21 @@ from flexha.core.events import (
 from flexha.core.evolve import replace
 from flexha.core.keys_wire import Keys, KeysAck
 from flexha.core.sync_offer import Adoption, Offers
+from flexha.core.sync_orders import (
+    RECEIVING_ROLES,
+    BeginDrain,
+    DrainFailed,
+    GoReceived,
+    ImportBroken,
+    PassedOn,
+    PeerGone,
+    SendGo,
+    SendPassedOn,
+    Settle,
+    Stuck,
+    SyncedChanged,
+    TakeRole,
+)
 from flexha.core.sync_receiver import IMPORT_FAILURES_MAX, Receiver
 from flexha.core.sync_sender import Drained, Sender, SyncLimits
 from flexha.core.sync_wire import (
@@ -77,7 +92,6 @@ COMPLAINT_S: Final = 60
 OFFENCE_PAUSE_MAX_S: Final = 32
 OFFENCES_MAX: Final = 10
 """A connection that ends for the reason that ended the last one is a warning again only after so long."""
-RECEIVING_ROLES: Final = (Role.JOINING, Role.PASSIVE)
 
 
 class Mode(StrEnum):
@@ -88,96 +102,6 @@ class Mode(StrEnum):
     IDLE = "idle"
     SENDING = "sending"
     RECEIVING = "receiving"
-
-
-# ---- orders of the node ------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class TakeRole:
-    """This node has a new role or term."""
-
-    role: Role
-    term: Term
-
-
-@dataclass(frozen=True, slots=True)
-class BeginDrain:
-    """Tell (``Drained``) when the peer has what was sent so far; ``DrainFailed`` if it never will."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settle:
-    """The fence is closed: tell (``Drained``) when the peer has everything."""
-
-
-@dataclass(frozen=True, slots=True)
-class SendGo:
-    """Give the peer the word to reign. ``moves``: as flap damping counts them."""
-
-    term: Term
-    moves: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class SendPassedOn:
-    """Tell the peer, which reigns in ``term``, that it has what waited here."""
-
-    term: Term
-
-
-@dataclass(frozen=True, slots=True)
-class PeerGone:
-    """Heartbeats say that the peer is dead: do not wait for TCP to find out."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stuck:
-    """A worker hangs, or does no more: with half of the table there is no sync."""
-
-    on: bool
-
-
-# ---- facts for the node ------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class SyncedChanged:
-    """Whether our table follows the ACTIVE's."""
-
-    synced: bool
-
-
-@dataclass(frozen=True, slots=True)
-class DrainFailed:
-    """A drain or a settling cannot end well."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class GoReceived:
-    """The ACTIVE's word: it is fenced; reign in ``term`` or later.
-
-    ``passes_on``: it does not read its wires, and will send on what waits there, then ``PassedOn``.
-    ``moves``: so many it has counted for flap damping.
-    """
-
-    term: Term
-    passes_on: bool = False
-    moves: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class PassedOn:
-    """What waited for the peer that was ACTIVE before us is in our wires."""
-
-    term: Term
-
-
-@dataclass(frozen=True, slots=True)
-class ImportBroken:
-    """The fast path keeps refusing what the peer sends."""
-
-    error: str
 
 
 Input = (

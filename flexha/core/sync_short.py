@@ -16,7 +16,8 @@ from enum import Enum, auto
 
 from flexha.core import sync_sender
 from flexha.core.evolve import replace
-from flexha.core.sync import RECEIVING_ROLES, Mode, Session
+from flexha.core.sync import Mode, Session
+from flexha.core.sync_orders import RECEIVING_ROLES
 from flexha.core.sync_sender import Sent
 from flexha.units import Ns
 

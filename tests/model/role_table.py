@@ -17,7 +17,7 @@ from enum import IntEnum
 from typing import Final
 
 from flexha.core import role as machine
-from flexha.core import sync
+from flexha.core import sync_orders
 from flexha.core.actions import PersistMaintenance, SetRole, Stop
 from flexha.core.damp import Damp
 from flexha.core.events import (
@@ -37,7 +37,7 @@ from flexha.core.events import (
 )
 from flexha.core.heartbeat import PeerChanged, PeerFound, PeerLost
 from flexha.core.role_state import Input, Output, RoleState, Wire
-from flexha.core.sync import DrainFailed, GoReceived, PassedOn, SyncedChanged
+from flexha.core.sync_orders import RECEIVING_ROLES, DrainFailed, GoReceived, PassedOn, SyncedChanged
 from flexha.core.sync_sender import Drained
 from flexha.units import EPOCH, Ns, Term, ms
 
@@ -228,7 +228,7 @@ def step(state: RoleState, number: int, now: Ns = EPOCH) -> tuple[RoleState, tup
     state, outputs = machine.step(state, event, now)
     for order in outputs:
         match order:
-            case sync.TakeRole(role=taken) if state.synced and taken not in sync.RECEIVING_ROLES:
+            case sync_orders.TakeRole(role=taken) if state.synced and taken not in RECEIVING_ROLES:
                 state, more = machine.step(state, SyncedChanged(synced=False), now)
                 outputs = (*outputs, *more)
             case PersistMaintenance(request=request, on=on):
@@ -273,8 +273,8 @@ class RoleTable:
         terms = (after.term, after.persisting or 0, after.reserved or 0, after.given or 0, after.floor)
         if max(terms) > TERM_MAX:
             return Answer(BEYOND)
-        go = next((o.term for o in outputs if isinstance(o, sync.SendGo)), 0)
-        passed = next((o.term for o in outputs if isinstance(o, sync.SendPassedOn)), 0)
+        go = next((o.term for o in outputs if isinstance(o, sync_orders.SendGo)), 0)
+        passed = next((o.term for o in outputs if isinstance(o, sync_orders.SendPassedOn)), 0)
         reigns_anew = any(isinstance(o, SetRole) and o.role is Role.ACTIVE for o in outputs)
         orders = int(reigns_anew) | any(isinstance(o, Stop) for o in outputs) << 1
         return Answer(self.number(after), attributes(after), go, passed, orders)

@@ -15,7 +15,8 @@ from unit.test_sync_short import begun, hello, run, said
 from flexha.core import sync
 from flexha.core.actions import AckFlows, SendSync, SetDrainCredit
 from flexha.core.events import FlowsDrained, Role, SyncConnected
-from flexha.core.sync import Session, TakeRole
+from flexha.core.sync import Session
+from flexha.core.sync_orders import TakeRole
 from flexha.core.sync_sender import SyncLimits
 from flexha.core.sync_wire import Ack, Want
 from flexha.fastpath import Fastpath

@@ -63,7 +63,7 @@ from flexha.core.events import (
 )
 from flexha.core.role_moves import DISK_MS
 from flexha.core.shards import ALL
-from flexha.core.sync import GoReceived, SyncedChanged
+from flexha.core.sync_orders import GoReceived, SyncedChanged
 from flexha.core.sync_wire import Ack, Digest, Go, Hello, Stream, SweepBegin, SweepEnd
 from flexha.units import TERM_MAX, Term
 

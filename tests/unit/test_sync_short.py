@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from flexha.core import sync, sync_sender, sync_short, sync_wire
 from flexha.core.events import FlowsDrained, FlowsImported, Role, SyncClosed, SyncConnected, SyncReceived
 from flexha.core.shards import ALL
-from flexha.core.sync import Session, TakeRole
+from flexha.core.sync import Session
+from flexha.core.sync_orders import TakeRole
 from flexha.core.sync_sender import Sent, SyncLimits
 from flexha.core.sync_short import Progress, Way
 from flexha.core.sync_wire import Ack, Batch, Beat, Hello, Message, Stream, SweepBegin, Want

@@ -70,7 +70,7 @@ def _summary(rows: Sequence[tuple[str, Told]]) -> str:
     lines = []
     for title, told in rows:
         name = f"<a href='#{escape(title)}'>{escape(title)}</a>"
-        runs = str(len(told["runs"])) + (" (short)" if told["short"] else "")
+        runs = str(len(told["runs"])) + (" (short)" if told.get("short") else "")
         for bar, measured, state in rows_of(told):
             css = "good" if state == MET else "bad"
             lines.append(

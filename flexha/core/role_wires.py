@@ -26,7 +26,7 @@ from typing import Final
 from flexha.core import sync_orders
 from flexha.core.actions import Level, Record, SetWires
 from flexha.core.events import Role, Wires, WiresSettled
-from flexha.core.role_state import Input, Output, RaiseRouters, Result, RoleState, reigns
+from flexha.core.role_state import Input, RaiseRouters, Result, RoleState, reigns
 from flexha.core.sync_orders import PassedOn
 from flexha.units import Ns, ms
 
@@ -47,7 +47,9 @@ def tend(state: RoleState, event: Input, now: Ns) -> Result:
         return _read(state, complete=False)
     match event:
         case PassedOn(term) if state.heir and term == state.term:
-            return _read(state, complete=True)
+            if not _has_reason(replace(state, heir=False)):
+                return _read(state, complete=True)
+            return _announce(replace(state, heir=False), complete=True)  # a handover parks them by now
         case WiresSettled(Wires.PASS_ON) if state.wires is Wires.PASS_ON:
             record = Record(Level.INFO, "passed-on", {"term": state.term}, history=True)
             return state, (sync_orders.SendPassedOn(state.term), record)
@@ -70,9 +72,11 @@ def _has_reason(state: RoleState) -> bool:
 
 
 def _read(state: RoleState, *, complete: bool) -> Result:
-    outputs: list[Output] = [SetWires(Wires.READ)]
-    if state.heir:
-        outputs.append(RaiseRouters())
-        fields = {"term": state.term, "complete": complete}
-        outputs.append(Record(Level.INFO, "announced", fields, history=True))
-    return replace(state, wires=Wires.READ, wires_until=None, given=None, heir=False), tuple(outputs)
+    state, outputs = _announce(state, complete=complete) if state.heir else (state, ())
+    state = replace(state, wires=Wires.READ, wires_until=None, given=None, heir=False)
+    return state, (SetWires(Wires.READ), *outputs)
+
+
+def _announce(state: RoleState, *, complete: bool) -> Result:
+    fields = {"term": state.term, "complete": complete}
+    return state, (RaiseRouters(), Record(Level.INFO, "announced", fields, history=True))

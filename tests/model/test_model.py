@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from model import promela
-from model.role_table import Answer, Kind, RoleTable, attributes, cut, initial, step
+from model.role_table import Answer, Kind, RoleTable, Timer, attributes, cut, initial, step
 
 from flexha.core.events import Role
 from flexha.core.role_state import RoleState
@@ -25,6 +25,7 @@ def test_no_order_of_events_breaks_the_pair(world: str, tmp_path: Path) -> None:
     report = promela.check(world, tmp_path / world)
     assert report.errors == 0, (report.fault, (tmp_path / world / "trace.txt").read_text())
     assert report.complete
+    assert not report.endless, (tmp_path / world / "trace.txt").read_text()
     assert report.states > 1000
 
 
@@ -44,6 +45,22 @@ def test_spin_finds_a_broken_core(tmp_path: Path) -> None:
     assert report.errors == 1
     assert report.fault == "stuck", "it is fenced for ever, and believes that it reigns"
     assert "cut" in (tmp_path / "cut" / "trace.txt").read_text()
+
+
+class RestlessTable(RoleTable):
+    """Whoever waits before an election waits once more, for ever."""
+
+    def _compute(self, state: RoleState, event: int) -> Answer:
+        if Kind(event & 31) is Kind.TIMER and event >> 5 == Timer.HOLD:
+            return Answer(self.number(state), attributes(state))
+        return super()._compute(state, event)
+
+
+def test_spin_finds_a_core_that_never_comes_to_rest(tmp_path: Path) -> None:
+    report = promela.check("cut", tmp_path / "cut", RestlessTable())
+    assert report.errors == 0, "that nobody reigns would be seen at rest only"
+    assert report.endless
+    assert "hold" in (tmp_path / "cut" / "trace.txt").read_text()
 
 
 @pytest.mark.parametrize("world", WALKED)

@@ -15,6 +15,7 @@ from flexha.core.events import (
     PeerHeard,
     Role,
     StopRequested,
+    SweepWalked,
     SyncClosed,
     TimerFired,
     Wires,
@@ -22,8 +23,9 @@ from flexha.core.events import (
 )
 from flexha.core.heartbeat import PeerLost
 from flexha.core.role_state import RaiseRouters, RoleState, Wire
+from flexha.core.shards import ALL
 from flexha.core.sync_sender import Drained
-from flexha.core.sync_wire import Go, PassedOn
+from flexha.core.sync_wire import Ack, Go, PassedOn, Want
 from flexha.units import Ns, Term
 
 
@@ -220,3 +222,22 @@ def test_an_heir_that_is_late_announces_as_ever() -> None:
     assert roles(actions) == [(Role.ACTIVE, 4)]
     assert wires(actions) == []
     assert garps(actions) == ["lan", "wan"]
+
+
+def test_an_heir_that_hands_over_in_turn_stays_parked() -> None:
+    """What is passed on to it comes while it waits for its own workers; found by the model."""
+    core, _ = heir()
+    core.prompt_wires = False
+    core.hear(peer_info(Role.PASSIVE, 4, ready=True))
+    core.do(received(core.peer_hello(Role.PASSIVE), Want(None, 0)))
+    core.do(SweepWalked(ALL), received(Ack(2)))
+    core.agree()
+    assert wires(core.do(OperatorAsked(7, Command.FAILOVER))) == [Wires.PARK]
+    actions = core.do(received(PassedOn(Term(4))))
+    assert wires(actions) == []
+    assert garps(actions) == ["lan", "wan"], "it reigns yet"
+    assert roles(core.do(WiresSettled(Wires.PARK))) == [(Role.JOINING, 4)]
+    assert Go(Term(5), passes_on=True) in sent(core.settle())
+    assert wires(core.sleep(501)) == [Wires.READ]
+    due = node.next_deadline(core.state)
+    assert due is None or due > core.now

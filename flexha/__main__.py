@@ -15,7 +15,8 @@ from pathlib import Path
 from flexha.config.describe import render
 from flexha.config.load import findings, load
 from flexha.config.naming import control_path, keys_path, state_path
-from flexha.config.schema import INTERFACE, NODE_NAMES, Config, NodeName
+from flexha.config.schema import NODE_NAMES, Config, NodeName
+from flexha.config.values import INTERFACE
 from flexha.errors import EXIT_CONFIG, EXIT_OK, EXIT_RUNTIME, ConfigError, FlexhaError
 from flexha.version import flexha_version
 

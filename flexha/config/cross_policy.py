@@ -8,7 +8,8 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from flexha.config.policy import forward_ports, port_names_of, protocols_of
-from flexha.config.schema import INTERFACE, NO_NAT, PROTOCOLS, Forward, Pool, PortRange, Rule
+from flexha.config.schema import Forward, Pool, Rule
+from flexha.config.values import INTERFACE, NO_NAT, PROTOCOLS, PortRange
 from flexha.config.wires import known, outside
 
 if TYPE_CHECKING:

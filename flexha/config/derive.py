@@ -29,16 +29,8 @@ from flexha.config.naming import (
     wire_device,
 )
 from flexha.config.policy import COMMIT
-from flexha.config.schema import (
-    INTERFACE,
-    NODE_NAMES,
-    Config,
-    DriverName,
-    NodeName,
-    NodePort,
-    Port,
-    Route,
-)
+from flexha.config.schema import NODE_NAMES, Config, DriverName, NodeName, NodePort, Port, Route
+from flexha.config.values import INTERFACE
 from flexha.core.node import ChecksumForm, DampLimits, NodeConfig, SyncLimits, TrackedPort, VrrpPort
 from flexha.fastpath import records as fp
 

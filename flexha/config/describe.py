@@ -15,7 +15,8 @@ from annotated_types import Ge, Le, MaxLen, MinLen
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from flexha.config.schema import Config, Kind
+from flexha.config.schema import Config
+from flexha.config.values import Kind
 
 ANY = "*"
 """Stands for a name that the user chooses, or an index, in ``Row.path``."""

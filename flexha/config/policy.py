@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from flexha.config.schema import NO_NAT, PROTOCOLS, Config, Forward, Port, Rule
+from flexha.config.schema import Config, Forward, Port, Rule
+from flexha.config.values import NO_NAT, PROTOCOLS
 from flexha.fastpath import records as fp
 
 _ACTIONS = {"allow": fp.Action.ALLOW, "deny": fp.Action.DENY, "reject": fp.Action.REJECT}

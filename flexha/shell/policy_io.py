@@ -22,7 +22,8 @@ from typing import Any
 from flexha.config.derive import NodePlan
 from flexha.config.load import load
 from flexha.config.policy import policy_of, protocols_of
-from flexha.config.schema import PROTOCOLS, Config, Rule
+from flexha.config.schema import Config, Rule
+from flexha.config.values import PROTOCOLS
 from flexha.core.events import Role
 from flexha.errors import ConfigError
 from flexha.fastpath import Fastpath, FastpathError, SessionLine

@@ -194,9 +194,12 @@ static bool is_fresh(const struct pulse *p, const struct heartbeat *hb, bool new
 	return !newer && (int64_t)(now_ns - hb->t_ns - p->behind_ns) <= (int64_t)apart_ns;
 }
 
+/* A life that we do not know, or the peer, whose clock may have jumped while it was not heard. */
 static void introduce(struct pulse_path *pp, const struct heartbeat *hb)
 {
 	if (hb->incarnation < pp->introduced) /* an earlier life: nobody's by now, and recorded */
+		return;
+	if (hb->incarnation == pp->introduced && hb->t_ns < pp->introduced_ns) /* recorded, too */
 		return;
 	pp->introduced = hb->incarnation;
 	pp->introduced_ns = hb->t_ns;
@@ -210,14 +213,14 @@ static bool is_new(struct pulse *p, uint32_t path, const struct heartbeat *hb, u
 {
 	struct pulse_path *pp = &p->paths[path];
 	const bool newer = !p->peer_known || hb->incarnation > p->peer.incarnation;
-	const bool stale = hb->echo != p->cfg->pulse.incarnation || !is_fresh(p, hb, newer, now_ns) ||
-			   (!newer && (hb->incarnation != p->peer.incarnation || hb->seq <= pp->rx_seq));
+	const bool passed = !newer && (hb->incarnation != p->peer.incarnation || hb->seq <= pp->rx_seq);
+	const bool echoes = hb->echo == p->cfg->pulse.incarnation;
 
-	if (stale) {
+	if (passed || !echoes || !is_fresh(p, hb, newer, now_ns)) {
 		/* In silence a stranger's first word is an introduction; else, or repeated, it may be a replay. */
 		if (!newer || pp->alive || pp->introduced == hb->incarnation)
 			counter_add(&pp->replayed, 1);
-		if (newer)
+		if (newer || (!passed && echoes && !pp->alive))
 			introduce(pp, hb);
 		return false;
 	}

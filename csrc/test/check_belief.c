@@ -212,6 +212,48 @@ static void check_a_stranger_asks(void)
 	bench_close(b);
 }
 
+/* The peer's clock, or ours, has jumped while it was not heard: what it asks looks old, and is answered all the same. */
+static void check_a_clock_that_jumped(void)
+{
+	struct bench *b = bench_open(config(0));
+	struct heartbeat hb, told;
+	uint8_t bytes[HB_LEN];
+
+	CHECK_EQ(580, hear(b, 1, 1, FP_ROLE_PASSIVE, 4, MS(1000)), 0);
+	pulse_tick(&b->pulse, MS(2000));
+	CHECK(581, !b->pulse.paths[1].alive);
+	hb = words_of_peer(b, 100, MS(7900));
+	hb.heard = 0;
+	hb.role = FP_ROLE_ACTIVE;
+	hb.flags = FP_HB_PROBE;
+	CHECK_EQ(582, say(b, 1, &hb, MS(9001)), (uint64_t)-ESTALE);
+	CHECK(583, !b->pulse.paths[1].alive && pulse_answer_due(&b->pulse, 1, MS(9001)));
+	pulse_compose(&b->pulse, 1, MS(9001), bytes);
+	CHECK(584, decodes(bytes, HB_LEN, b->cfg.pulse.mac_key, 1, &told));
+	CHECK(585, told.echo == 55 && told.heard == MS(7900));
+	/* What it said before does not take the place of that, and what it has said already is no word at all. */
+	hb.seq = 99;
+	hb.t_ns = MS(7850);
+	CHECK_EQ(586, say(b, 1, &hb, MS(9002)), (uint64_t)-ESTALE);
+	hb.seq = 1;
+	hb.t_ns = MS(7950);
+	CHECK_EQ(587, say(b, 1, &hb, MS(9002)), (uint64_t)-ESTALE);
+	pulse_compose(&b->pulse, 1, MS(9002), bytes);
+	CHECK(588, decodes(bytes, HB_LEN, b->cfg.pulse.mac_key, 1, &told) && told.heard == MS(7900));
+	/* It has read the answer. */
+	hb = words_of_peer(b, 101, MS(7902));
+	hb.heard = MS(9001);
+	CHECK_EQ(589, say(b, 1, &hb, MS(9003)), 0);
+	/* While it is heard, what looks old is a recording, and not answered. */
+	hb.seq = 102;
+	hb.heard = 0;
+	hb.t_ns = MS(7000);
+	hb.flags = FP_HB_PROBE;
+	CHECK_EQ(590, say(b, 1, &hb, MS(9050)), (uint64_t)-ESTALE);
+	CHECK(591, !pulse_answer_due(&b->pulse, 1, MS(9060)));
+	bench_close(b);
+}
+
 /* A key is changed while heartbeats go on. */
 static void check_keys(void)
 {
@@ -244,6 +286,7 @@ int main(void)
 	check_replays();
 	check_held_back();
 	check_a_stranger_asks();
+	check_a_clock_that_jumped();
 	check_keys();
 	return check_done("belief");
 }

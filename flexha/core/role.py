@@ -516,7 +516,8 @@ def _handover_failed(state: RoleState, now: Ns, why: str) -> Result:
     if handover.motive is Motive.STOP:
         state, more = _leave(state, now, "stop")
     elif handover.fenced:
-        state, more = claim_reign(state, "handover-failed", now)
+        parked = replace(state, wires_until=Ns(now + ms(FAREWELL_MS)))  # a disk may take longer
+        state, more = claim_reign(parked, "handover-failed", now)
     else:
         again = Ns(now + state.hold) if handover.motive in (Motive.PREEMPT, Motive.TRACK) else None
         wires_until = now if state.heir else state.wires_until  # what parked them for us may have no end

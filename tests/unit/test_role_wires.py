@@ -132,11 +132,13 @@ def test_a_role_that_is_taken_back_forwards_what_waited() -> None:
     assert order == [SetRole(Role.ACTIVE, Term(4)), SetWires(Wires.READ)]
 
 
-def test_a_claim_that_waits_for_the_disk_keeps_them_parked() -> None:
+def test_a_claim_that_waits_for_the_disk_keeps_them_parked_for_half_a_second() -> None:
     core = Core(config(0)).with_ready_peer()
     core.prompt_disk = False
     core.do(OperatorAsked(7, Command.FAILOVER))
     assert wires(core.silence()) == []
+    assert wires(core.sleep(499)) == []
+    assert wires(core.sleep(2)) == [Wires.READ]
     assert core.state.role.claim is not None
 
 

@@ -142,6 +142,9 @@ def test_traffic_that_lands_on_passive(lab: Lab, two_workers: Pair) -> None:
     assert total(passive, "lookups") == looked
     assert sum(conduit(active, "rx_frames")) == sum(conduit(passive, "tx_frames"))
     assert sum(conduit(passive, "tx_lost")) == sum(conduit(active, "rx_missed")) == 0
+    for node, way in ((passive, "tx"), (active, "rx")):
+        frames, calls = (sum(conduit(node, f"{way}_{what}")) for what in ("frames", "calls"))
+        print(way, frames, calls)
     status = status_of(passive)
     assert status["conduit"]["on"]
     assert status["conduit"]["term"] == status["peer"]["term"]

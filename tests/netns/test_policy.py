@@ -116,15 +116,25 @@ def inside_addresses(node: Node) -> list[str]:
     return [session["inside"].partition(":")[0] for session in node.sessions(state="established")]
 
 
+def transitions(pair: Pair) -> dict[str, list[dict[str, Any]]]:
+    """What each node remembers of its roles."""
+    return {
+        name: [event for event in node.history() if event["event"] in ("role", "term", "handover-begun")]
+        for name, node in pair.nodes.items()
+    }
+
+
 def rounds(tcp: TcpFlows) -> int:
     return int(tcp.progress()["rounds"])
 
 
 @pytest.mark.parametrize("policy_pair", [PLAIN], ids=["one pool"], indirect=True)
 def test_a_reload_closes_exactly_what_the_new_rules_deny(lab: Lab, policy_pair: PolicyPair) -> None:
-    """Spec: R11, issue "a change re-evaluates live sessions and says how many it closed"."""
+    """And moves no role. Spec: R11, R15, issue "a change re-evaluates live sessions and says how many it
+    closed"."""
     pair = policy_pair.nodes
     active = pair.active()
+    reigned = transitions(pair)
     passive = pair.peer(active)
     with contextlib.ExitStack() as stack:
         tcp = TcpFlows(lab, 390, flows=FLOWS)
@@ -158,6 +168,7 @@ def test_a_reload_closes_exactly_what_the_new_rules_deny(lab: Lab, policy_pair: 
         assert DENIED not in inside_addresses(active)
         names = {session["rule_name"] for session in active.sessions(state="established")}
         assert names == {"all"}, "sessions have the number of the rule that allows them now"
+    assert transitions(pair) == reigned
 
 
 @pytest.mark.parametrize("policy_pair", [PLAIN], ids=["one pool"], indirect=True)

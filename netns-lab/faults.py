@@ -9,11 +9,10 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 
 import topo
 from pair import Node
-from pyroute2.netlink.exceptions import NetlinkError
 from sandbox import Lab, LabError, now_ns, wait_until
 
 BR_STATE_DISABLED = 0
@@ -189,11 +188,12 @@ def power_off(lab: Lab, node: str) -> int:
             links = stack.enter_context(lab.links(host))
             opened.append((host, links, links.link_lookup(ifname=device)[0]))
         t_ns = now_ns()
+        for pid in running:  # nothing runs any more; what its kernel would say of that does not leave
+            lab.signal(pid, signal.SIGSTOP)
+        for _, links, index in opened:
+            links.link("set", index=index, state="down")
         for pid in running:
             lab.signal(pid, signal.SIGKILL)
-        for _, links, index in opened:
-            with suppress(NetlinkError):  # a TAP goes with its daemon
-                links.link("set", index=index, state="down")
         for host, links, index in opened:
             if host == node:
                 links.link("set", index=index, net_ns_pid=lab.init_pid)

@@ -61,6 +61,7 @@ _IFLA_INET_CONF = 1
 _IFLA_INET6_ADDR_GEN_MODE = 8
 _IN6_ADDR_GEN_MODE_NONE = 1
 _IFLA_BRPORT_LEARNING = 8
+_IFLA_BRPORT_FLUSH = 24
 _NLA_F_NESTED = 0x8000
 
 _RECEIVE_BYTES = 65536
@@ -238,8 +239,9 @@ class Rtnl:
         )
 
     def bridge_port_no_learning(self, index: int) -> None:
-        """Let the bridge learn no address on this port of it."""
-        tail = _attribute(_IFLA_PROTINFO | _NLA_F_NESTED, _attribute(_IFLA_BRPORT_LEARNING, b"\0"))
+        """Let the bridge learn no address on this port of it, and forget those that it has learned there."""
+        attributes = _attribute(_IFLA_BRPORT_LEARNING, b"\0") + _attribute(_IFLA_BRPORT_FLUSH, b"")
+        tail = _attribute(_IFLA_PROTINFO | _NLA_F_NESTED, attributes)
         self._set_link(index, "set learning off", [], family=socket.AF_BRIDGE, tail=tail)
 
     def _set_link(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import topo
 from netns.wire import mac_of
 from sandbox import KEYS_DIR, Lab, Process, wait_until
 
@@ -200,8 +201,12 @@ def test_what_a_crash_left_does_not_stop_the_next_start(bench: Bench) -> None:
 
 # ---- the wire ----------------------------------------------------------------------------------------------
 def test_a_port_is_up_while_its_uplink_is(bench: Bench) -> None:
-    """The uplink learns no address, and its state is the port's, the host TAP's carrier included."""
+    """The uplink learns no address, forgets the learned, and its state is the port's and the host TAP's."""
     lab = bench.lab
+
+    def learned() -> list[str]:
+        shown = lab.run("lansw", ["bridge", "-json", "fdb", "show", "brport", "up0"]).stdout
+        return [entry["mac"] for entry in json.loads(shown) if entry.get("state") != "permanent"]
 
     def ask(*words: str) -> Any:
         return json.loads(lab.run(HOST, [sys.executable, "-m", "flexha.cli.main", *words, "--json"]).stdout)
@@ -218,7 +223,10 @@ def test_a_port_is_up_while_its_uplink_is(bench: Bench) -> None:
     try:
         lab.run("lansw", ["ip", "link", "set", "up0", "master", "br0", "up"])
         lab.run("lansw", ["ip", "link", "set", "up1", "up"])
+        lab.run("lansw", ["bridge", "fdb", "add", topo.LAN_VMAC, "dev", "up0", "master", "dynamic"])
+        assert learned() == [topo.LAN_VMAC], "the peer's adverts came first"
         with bench.running(**port("lan", uplink="up0")):
+            assert topo.LAN_VMAC not in learned()
             (link,) = json.loads(
                 lab.run("lansw", ["bridge", "-json", "-d", "link", "show", "dev", "up0"]).stdout
             )

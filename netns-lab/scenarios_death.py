@@ -34,7 +34,7 @@ INSIDE_PREFIX, OUTSIDE_PREFIX = "10.0.0.0/8", "198.18.0.0/15"
 DEATH_BARS = (
     Bar("sessions_lost", 0),
     Bar("outage_ms", OUTAGE_MS, Over.MEDIAN),
-    Bar("lost_there", LOST_MAX, Over.MEDIAN),
+    Bar("lost_there", LOST_MAX),
 )
 
 Die = Callable[[Stage, Node], int]

@@ -142,7 +142,7 @@ class Kill:
     def name(self) -> str:
         """In words."""
         if self.case is None:
-            return f"storm, far end {2 * self.delay_ms} ms away"
+            return f"storm, far end {self.delay_ms} ms away each way"
         return self.case.boundary
 
     @property

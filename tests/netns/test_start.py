@@ -223,7 +223,7 @@ def test_a_port_is_up_while_its_uplink_is(bench: Bench) -> None:
     try:
         lab.run("lansw", ["ip", "link", "set", "up0", "master", "br0", "up"])
         lab.run("lansw", ["ip", "link", "set", "up1", "up"])
-        lab.run("lansw", ["bridge", "fdb", "add", topo.LAN_VMAC, "dev", "up0", "master", "dynamic"])
+        lab.run("lansw", ["bridge", "fdb", "replace", topo.LAN_VMAC, "dev", "up0", "master", "dynamic"])
         assert learned() == [topo.LAN_VMAC], "the peer's adverts came first"
         with bench.running(**port("lan", uplink="up0")):
             assert topo.LAN_VMAC not in learned()

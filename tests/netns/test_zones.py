@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import faults
 import pytest
 import topo
 from netns.test_nat import talk, tcp
@@ -84,7 +85,9 @@ def connected(lab: Lab) -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def test_a_rule_between_inside_zones(lab: Lab, session_pair: Pair, dmz: None, tmp_path: Path) -> None:
-    """Routed untranslated, only as the rule says, and through a failover; the DMZ reaches the Internet."""
+    """Routed untranslated, only as the rule says, and through a loss of the LAN at ACTIVE, which moves the
+    role, for it has another inside port (R8), and through a failover; the DMZ reaches the Internet.
+    """
     session_pair.stop_all()
     config = tmp_path / "pair.toml"
     config.write_text(configuration_text() + ZONES)
@@ -98,6 +101,12 @@ def test_a_rule_between_inside_zones(lab: Lab, session_pair: Pair, dmz: None, tm
             talk(caller, served)
             refused_back(lab, active)
             wait_until(pair.settled, WAIT_S, "the PASSIVE node has caught up")
+            with faults.link_down(lab, topo.SWITCHES["lan"], f"fx-lan-{active.name}"):
+                wait_until(lambda: survivor.role() == "ACTIVE", WAIT_S, "one of two inside ports is not lent")
+                talk(served, caller)
+            active, survivor = survivor, active
+            assert [e["motive"] for e in survivor.history() if e["event"] == "handover-begun"] == ["track"]
+            wait_until(pair.settled, WAIT_S, "the node that lost its LAN follows")
             active.die()
             wait_until(lambda: survivor.role() == "ACTIVE", WAIT_S, "the peer takes over")
             talk(served, caller)

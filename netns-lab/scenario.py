@@ -167,6 +167,10 @@ class Outcome:
     """Less often, and what takes long for less long, than the row says."""
     played: str = ""
     """When it ended, RFC 3339, UTC."""
+    tree: str = ""
+    """Of which commit it is."""
+    retried: tuple[str, ...] = ()
+    """What it missed the first time, and was played again for."""
 
     @property
     def title(self) -> str:
@@ -216,6 +220,8 @@ class Outcome:
             "runs": [trial.as_json() for trial in self.trials],
             "short": self.short,
             "played": self.played,
+            "tree": self.tree,
+            "retried": list(self.retried),
             "seconds": round(self.seconds, 1),
             "passed": self.passed,
             "failed_bars": list(self.failed_bars),

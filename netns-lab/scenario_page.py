@@ -68,9 +68,12 @@ def _summary(rows: Sequence[tuple[str, Told]]) -> str:
     heads = ("scenario", "runs", "bar", "measured", "")
     head = "".join(f"<th class='t'>{text}</th>" for text in heads)
     lines = []
+    trees = {told.get("tree", "") for _, told in rows}
     for title, told in rows:
         name = f"<a href='#{escape(title)}'>{escape(title)}</a>"
         runs = str(len(told["runs"])) + (" (short)" if told.get("short") else "")
+        runs += f" of {escape(told.get('tree') or 'an unknown tree')}" if len(trees) > 1 else ""
+        runs += ", played again" if told.get("retried") else ""
         for bar, measured, state in rows_of(told):
             css = "good" if state == MET else "bad"
             lines.append(
@@ -89,6 +92,7 @@ def card(outcome: Outcome) -> str:
     name, shows = escape(outcome.title), escape(", ".join(outcome.requirements))
     text = f"{escape(outcome.row)} Shows {shows}. {escape(timers)}; took {outcome.seconds:.0f} s"
     text += f", to {escape(outcome.played)}" if outcome.played else ""
+    text += f"; commit {escape(outcome.tree)}" if outcome.tree else ""
     text += "; played short: once, with less of what takes long." if outcome.short else "."
     parts = [f"<h2 id='{name}'>{name}: <span class='verdict {css}'>{word}</span></h2>", f"<p>{text}</p>"]
     if failed:

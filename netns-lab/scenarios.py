@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,7 @@ import topo
 from failover import shown, timers
 from pyroute2.netlink.exceptions import NetlinkError
 from rich.console import Console
-from sandbox import BUILD_DIR, LabError
+from sandbox import BUILD_DIR, REPOSITORY, LabError
 from scenario import Outcome, Scenario, Settings, Trial
 from scenario_page import keep, write_index
 from scenario_report import print_table
@@ -80,6 +81,7 @@ class Theatre:
         self._console = console
         self._directory = directory
         self._short = short
+        self._tree = tree()
         self._stages = contextlib.ExitStack()
         self._stage: Stage | None = None
 
@@ -112,6 +114,7 @@ class Theatre:
             seconds=time.monotonic() - began,
             short=self._short,
             played=datetime.now(UTC).isoformat(timespec="seconds"),
+            tree=self._tree,
         )
 
     def close(self) -> None:
@@ -144,6 +147,15 @@ class Theatre:
         figures = ", ".join(f"{name} {value:.4g}" for name, value in trial.figures.items() if name in barred)
         found = f"; {len(trial.findings)} findings" if trial.findings else ""
         self._console.print(f"{scenario.name} {trial.number}: {figures}{found}", highlight=False)
+
+
+def tree() -> str:
+    """Which commit this is, and whether something is not committed; empty if it is no clone."""
+    argv = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:
+        return ""
 
 
 @contextlib.contextmanager

@@ -84,15 +84,16 @@ def play(stages: Theatre, scenario: Scenario) -> Outcome:
     """A machine of continuous integration is shared, and may stand still for longer than a row's time. So one
     time that is too long is not believed alone: the row is played twice more, and the middle one of all
     counts. A session that was lost, a frame too many, or a role that moved is believed at once, unless commit
-    had degraded by then: that row is played once more, and counts.
+    had degraded by then: that row is played once more, and counts. ``retried`` is what was missed at first.
     """
-    outcome = stages.play(scenario, None)
+    first = outcome = stages.play(scenario, None)
     if not outcome.passed and late_only(outcome):
         if scenario.summary is not None:
             stages.close()  # what was opened the first time is a part of the large table
         outcome = of_all(scenario, outcome, stages.play(scenario, MORE_RUNS))
     elif not outcome.passed and degraded(outcome):
         outcome = stages.play(scenario, None)
+    outcome = replace(outcome, retried=first.failed_bars if outcome is not first else ())
     keep(outcome, BUILD_DIR)
     return outcome
 

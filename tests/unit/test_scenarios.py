@@ -122,7 +122,19 @@ def test_json_has_the_keys_of_the_main_job(tmp_path: Path) -> None:
     found = json.loads(write_json(GOOD_OUTCOME, tmp_path).read_text())
     main_job = {"scenario", "requirements", "timers", "runs", "passed", "failed_bars"}
     assert set(found) == main_job | {
-        *("row", "topology", "bars", "figures", "wanted", "broken", "short", "played", "seconds"),
+        *(
+            "row",
+            "topology",
+            "bars",
+            "figures",
+            "wanted",
+            "broken",
+            "short",
+            "played",
+            "seconds",
+            "tree",
+            "retried",
+        ),
     }
     assert found["scenario"] == "death"
     assert found["bars"][1] == {

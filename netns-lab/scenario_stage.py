@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +40,8 @@ RECOVERY_S = 20
 DIGESTS_S = 30
 
 Record = dict[str, Any]
+Terms = Mapping[str, int | None]
+"""Of each node; None where no daemon answers."""
 
 
 @dataclass(slots=True)
@@ -143,6 +145,7 @@ class Take:
                 "both nodes have all of the traffic",
             )
             self.remember()
+            self._terms = terms_of(pair)
             self._steady_ns = now_ns()
             stage.say(fault)
         except BaseException:
@@ -150,11 +153,19 @@ class Take:
             raise
 
     def remember(self) -> None:
-        """Keep what the histories say by now: a node that dies takes its own along."""
+        """Keep what the histories say by now: a node that dies takes its own along.
+
+        That of a node that runs has to be read: of one that was not, no decision would be known.
+        """
         for node in self.stage.pair.nodes.values():
-            with contextlib.suppress(OSError, ValueError):
-                for event in node.history():
-                    self._history[event["node"], event["t_ms"], event["event"], str(event)] = event
+            try:
+                events = node.history()
+            except (OSError, ValueError) as error:
+                if node.pid is not None:
+                    self.findings.append(f"the history of node {node.name} was not read: {error}")
+                continue
+            for event in events:
+                self._history[event["node"], event["t_ms"], event["event"], str(event)] = event
 
     def keep_table(self) -> None:
         """The victim's sessions as they are now are what its peer has to have after the fault."""
@@ -204,6 +215,7 @@ class Take:
         self.stage.say("waiting for the end of the download")
         survived, probed, downloaded = self.traffic.finish(self._steady_ns)
         self.remember()
+        moved = moves_of(self._terms, terms_of(self.stage.pair))
         history = sorted(self._history.values(), key=lambda event: float(event["t_ms"]))
         run = Run(
             number=self.number,
@@ -226,7 +238,7 @@ class Take:
                 f"table of {run.survivor}: {len(run.table.missing)} records missing, "
                 f"{len(run.table.different)} different, {len(run.table.added)} new"
             )
-        figures = figures_of(run) | {"role_changes": float(len(self.role_changes()))} | more
+        figures = figures_of(run) | {"role_changes": float(max(len(self.role_changes()), moved))} | more
         return Trial(self.number, figures, (*self.findings, *traffic_findings(run)), run)
 
     def __enter__(self) -> Self:
@@ -236,6 +248,22 @@ class Take:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.traffic.close()
+
+
+def terms_of(pair: Pair) -> Terms:
+    """As both nodes have it now."""
+    return {name: None if status is None else int(status["term"]) for name, status in pair.statuses().items()}
+
+
+def moves_of(before: Terms, after: Terms) -> int:
+    """Nodes that are in another term: so many roles have changed at the least, whatever histories still say.
+
+    A history is a ring, and who took the role and gave it back may have left it; no term comes twice. Of a
+    node that does not answer nothing is known here: whether it may be silent, the scenario knows.
+    """
+    return sum(
+        term is not None and before[name] is not None and term != before[name] for name, term in after.items()
+    )
 
 
 def figures_of(run: Run) -> Figures:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from sandbox import LabError
 from scenario import Bar, Outcome, Over, Scenario, Trial
 from scenario_page import card, keep, page, worst, write_index
 from scenario_report import print_table, rows_of, write_json
-from scenario_stage import figures_of
+from scenario_stage import Take, figures_of, moves_of
 from scenarios import ALL, ON_DEMAND, chosen
 from traffic import order_of
 from unit.test_lab_report import GOOD
@@ -207,6 +208,45 @@ def test_datagrams_are_counted_on_both_ways() -> None:
     assert (figures["lost"], figures["lost_there"]) == (123.0, 120.0)
     assert figures["sessions_lost"] == 0
     assert figures["forwarding_ms"] == 120.0
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "moves"),
+    [
+        ({"a": 3, "b": 3}, {"a": 3, "b": 3}, 0),
+        ({"a": 3, "b": 3}, {"a": 5, "b": 5}, 2),
+        ({"a": 3, "b": 3}, {"a": None, "b": 4}, 1),
+        ({"a": None, "b": 3}, {"a": 3, "b": 3}, 0),
+    ],
+)
+def test_another_term_is_a_role_change(
+    before: dict[str, int | None], after: dict[str, int | None], moves: int
+) -> None:
+    """There and back is a move, though no history may have it any more."""
+    assert moves_of(before, after) == moves
+
+
+class Mute:
+    """A node whose history cannot be read."""
+
+    name = "a"
+
+    def __init__(self, pid: int | None) -> None:
+        self.pid = pid
+
+    def history(self) -> list[dict[str, Any]]:
+        """It hangs up."""
+        raise ConnectionError("the daemon hung up")
+
+
+@pytest.mark.parametrize(("pid", "findings"), [(7, 1), (None, 0)])
+def test_a_history_that_was_not_read_is_a_finding(pid: int | None, findings: int) -> None:
+    """Of a node that runs; one that is dead takes its history along."""
+    take: Any = Take.__new__(Take)
+    take.stage = SimpleNamespace(pair=SimpleNamespace(nodes={"a": Mute(pid)}))
+    take.findings, take._history = [], {}
+    take.remember()
+    assert len(take.findings) == findings
 
 
 def ethernet(source: str, packet: bytes) -> bytes:

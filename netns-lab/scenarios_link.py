@@ -84,6 +84,8 @@ ASYMMETRIC = (
     Bar("for_active", 1, at_least=True),
 )
 """ACTIVE stays what it is, and frames go by its peer's ports, both ways."""
+MOVED = Bar("role_changes", 1, at_least=True)
+"""Whoever has the WAN reigns."""
 OFTEN = ("ha", "flap_max = 100")
 """Trials follow each other faster than a role may move for tracking (flap damping)."""
 UNDAMPED = Settings(keys=(OFTEN,))
@@ -93,7 +95,7 @@ SCENARIOS = (
         "wan-down",
         ("R8", "R14"),
         "The WAN link of the ACTIVE node loses its carrier.",
-        (Bar("sessions_lost", 0), Bar("outage_ms", OUTAGE_MS)),
+        (Bar("sessions_lost", 0), Bar("outage_ms", OUTAGE_MS), MOVED),
         losing(carrier_lost("wan"), "node {} loses its WAN"),
         settings=UNDAMPED,
         boxed=True,
@@ -102,7 +104,7 @@ SCENARIOS = (
         "wan-silent",
         ("R8", "R14"),
         "The switch no longer forwards from or to the WAN port of the ACTIVE node; its carrier stays.",
-        (Bar("sessions_lost", 0), Bar("outage_ms", PROBE_MS + OUTAGE_MS)),
+        (Bar("sessions_lost", 0), Bar("outage_ms", PROBE_MS + OUTAGE_MS), MOVED),
         losing(silently("wan"), "node {} loses its WAN, and its carrier stays"),
         settings=TRACKED,
         boxed=True,

@@ -41,6 +41,8 @@ class Bar:
     limit: float
     over: Over = Over.EACH
     at_least: bool = False
+    of_some: bool = False
+    """Not every trial has this figure; of any other bar's, one that is missing is a flaw."""
 
     def measured(self, values: Sequence[float]) -> float | None:
         """The value that decides; None if there is none."""

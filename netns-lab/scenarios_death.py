@@ -118,6 +118,7 @@ def with_many_sessions(stage: Stage, runs: int) -> Iterator[Trial]:
         trial = one_death(stage, number, die, f"{what}, with {many:,} sessions")
         trial.figures["outage_large_ms"] = trial.figures.pop("outage_ms")
         trial.figures["sessions"] = float(sessions_of(stage.pair.active()))
+        trial.figures["kept"] = trial.figures["sessions"] / many
         yield replace(trial, more={"death": what})
 
 
@@ -206,7 +207,11 @@ SCENARIOS = (
         "death-million",
         ALL_DEATHS,
         "The ACTIVE node dies (each of the three deaths) with a million sessions in the table, and with few.",
-        (Bar("sessions_lost", 0), Bar("large_by_small", LARGE_RATIO)),
+        (
+            Bar("sessions_lost", 0),
+            Bar("kept", FILLED_MIN, at_least=True, of_some=True),
+            Bar("large_by_small", LARGE_RATIO),
+        ),
         with_many_sessions,
         runs=2,
         settings=LARGE_TABLE,

@@ -42,7 +42,7 @@ class Bar:
     over: Over = Over.EACH
     at_least: bool = False
     of_some: bool = False
-    """Not every trial has this figure; of any other bar's, one that is missing is a flaw."""
+    """Not every trial has this figure; any other bar is missed by a trial without its figure."""
 
     def measured(self, values: Sequence[float]) -> float | None:
         """The value that decides; None if there is none."""
@@ -94,11 +94,13 @@ class Verdict:
 
     bar: Bar
     values: tuple[float, ...]
+    without: tuple[int, ...] = ()
+    """Trials in which it was not measured."""
 
     @property
     def holds(self) -> bool:
-        """Whether the bar is met."""
-        return self.bar.holds(self.values)
+        """Whether the bar is met, by every trial."""
+        return self.bar.holds(self.values) and not self.without
 
     @property
     def measured(self) -> str:
@@ -108,7 +110,8 @@ class Verdict:
             return "nothing"
         low, high = min(self.values), max(self.values)
         spread = "" if low == high else f" ({low:.4g} .. {high:.4g})"
-        return f"{value:.4g}{spread}"
+        without = f", nothing in run {', '.join(map(str, self.without))}" if self.without else ""
+        return f"{value:.4g}{spread}{without}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +128,8 @@ class Settings:
 
 Play = Callable[["Stage", int], Iterator[Trial]]
 """Goes through the fault so many times, and tells of each."""
+Count = Callable[[int, bool], int]
+"""Trials of so many runs, played short or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +145,8 @@ class Scenario:
     runs: int = 3
     """Trials if nobody says how many."""
     runs_short: int = 1
+    count: Count = lambda runs, _: runs
+    """How many trials its play must come to."""
     settings: Settings = Settings()
     boxed: bool = False
     """It depends on how the ports are made, and is played in topology ``bridges`` too."""
@@ -182,7 +189,7 @@ class Outcome:
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
         """Of each bar."""
-        return tuple(Verdict(bar, self._values(bar.figure)) for bar in self.bars)
+        return tuple(Verdict(bar, self._values(bar.figure), self._without(bar)) for bar in self.bars)
 
     def _values(self, figure: str) -> tuple[float, ...]:
         if figure in self.figures:
@@ -198,6 +205,12 @@ class Outcome:
         failed += [f"run {trial.number}: {finding}" for trial in self.trials for finding in trial.findings]
         failed += [f"{v.bar.text}: measured {v.measured}" for v in self.verdicts if not v.holds]
         return tuple(failed)
+
+    def _without(self, bar: Bar) -> tuple[int, ...]:
+        """Trials that have no such figure; the others cannot meet the bar for them."""
+        if bar.of_some or bar.figure in self.figures:
+            return ()
+        return tuple(trial.number for trial in self.trials if bar.figure not in trial.figures)
 
     @property
     def passed(self) -> bool:

@@ -87,13 +87,13 @@ class Theatre:
 
     def play(self, scenario: Scenario, runs: int | None) -> Outcome:
         """All its trials, or what came of them until something broke."""
-        wanted = runs or (scenario.runs_short if self._short else scenario.runs)
+        runs = runs or (scenario.runs_short if self._short else scenario.runs)
         trials: list[Trial] = []
         broken = ""
         began = time.monotonic()
         try:
             stage = self._stage_for(scenario.settings)
-            for trial in scenario.play(stage, wanted):
+            for trial in scenario.play(stage, runs):
                 trials.append(trial)
                 self._tell(scenario, trial)
         except (LabError, NetlinkError, OSError, ValueError, LookupError) as error:
@@ -108,7 +108,7 @@ class Theatre:
             timers=timers(config) if config.exists() else {},
             bars=scenario.bars,
             trials=tuple(trials),
-            wanted=len(trials) if not broken else max(wanted, len(trials) + 1),
+            wanted=scenario.count(runs, self._short),
             broken=broken,
             figures=scenario.summary(trials) if scenario.summary is not None else {},
             seconds=time.monotonic() - began,

@@ -75,16 +75,21 @@ AT_PACKETS = (
 HEARD = {"async": (RACING, TOLD, UNHEARD), "bounded": (RACING,)}
 
 
+def cases_of(mode: str, *, short: bool) -> list[Case]:
+    """Each of them is a trial."""
+    return [
+        Case(mode, where, when, stage_name, heard)
+        for where, when, stage_name in AT_PACKETS
+        for heard in (HEARD[mode][-1:] if short else HEARD[mode])
+        if heard != UNHEARD or when == "before"
+    ]
+
+
 def at_packets(mode: str) -> Play:
     """The node is killed at a packet of every connection; what may survive is what the case says."""
 
     def play(stage: Stage, runs: int) -> Iterator[Trial]:
-        cases = [
-            Case(mode, where, when, stage_name, heard)
-            for where, when, stage_name in AT_PACKETS
-            for heard in (HEARD[mode][-1:] if stage.short else HEARD[mode])
-            if heard != UNHEARD or when == "before"
-        ]
+        cases = cases_of(mode, short=stage.short)
         with spliced(stage.lab, PLACE_NAMES[0]) as first, spliced(stage.lab, PLACE_NAMES[1]) as second:
             bench = Bench(stage.lab, stage.pair, mode, dict(zip(PLACE_NAMES, (first, second), strict=True)))
             number = 0
@@ -160,6 +165,7 @@ SCENARIOS = (
         (Bar("opening_lost", 0, Over.SUM),),
         at_packets("bounded"),
         runs=1,
+        count=lambda runs, short: runs * len(cases_of("bounded", short=short)),
         settings=MODES["bounded"],
     ),
     Scenario(
@@ -169,6 +175,7 @@ SCENARIOS = (
         (Bar("not_as_it_must_be", 0),),
         at_packets("async"),
         runs=1,
+        count=lambda runs, short: runs * len(cases_of("async", short=short)),
         settings=MODES["async"],
     ),
     Scenario(

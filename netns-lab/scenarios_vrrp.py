@@ -56,5 +56,6 @@ SCENARIOS = (
         ),
         beside_each,
         runs=1,
+        count=lambda runs, _: runs * len(vrrp_peers.ROWS),
     ),
 )

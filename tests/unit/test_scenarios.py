@@ -22,7 +22,7 @@ from scenario import Bar, Outcome, Over, Scenario, Trial
 from scenario_page import card, keep, page, worst, write_index
 from scenario_report import print_table, rows_of, write_json
 from scenario_stage import Take, figures_of, moves_of
-from scenarios import ALL, ON_DEMAND, chosen
+from scenarios import ALL, ON_DEMAND, Theatre, chosen
 from traffic import order_of
 from unit.test_lab_report import GOOD
 
@@ -53,6 +53,8 @@ def outcome(*trials: Trial, **changes: Any) -> Outcome:
     return replace(made, **changes)
 
 
+LATE = replace(trial(2, 12.0), figures={"sessions_lost": 0.0})
+"""One whose outage was not measured."""
 GOOD_OUTCOME = outcome(trial(1, 12.0), trial(2, 20.5), trial(3, 80.0))
 
 
@@ -94,6 +96,7 @@ def test_a_good_outcome_passes() -> None:
         (outcome(trial(1, 12.0), broken="no lab"), "lab: no lab", "BROKEN"),
         (outcome(trial(1, 12.0), wanted=2), "runs: 1 of 2 came to their end", "BROKEN"),
         (outcome(), "measured nothing", "MISSED"),
+        (outcome(trial(1, 12.0), LATE), "outage_ms (median) <= 25: measured 12, nothing in run 2", "MISSED"),
         (replace(GOOD_OUTCOME, bars=(Bar("never", 1),)), "never <= 1: measured nothing", "MISSED"),
     ],
 )
@@ -108,6 +111,49 @@ def test_what_does_not_hold_is_told(spoilt: Outcome, word: str, state: str) -> N
     assert "FAILED: 1 of 2 scenarios hold every bar" in text.getvalue()
     assert state in page([(spoilt.title, spoilt.as_json())], [card(spoilt)])
     assert spoilt.as_json()["passed"] is False
+
+
+def test_a_figure_of_some_trials() -> None:
+    """The bar that says so asks it of those alone that have it, and of one at the least."""
+    kept = replace(GOOD_OUTCOME, bars=(Bar("kept", 0.98, at_least=True, of_some=True),))
+    large = trial(2, 12.0, kept=0.99)
+    assert not kept.passed
+    assert replace(kept, trials=(trial(1, 12.0), large), wanted=2).passed
+    assert not replace(kept, trials=(trial(1, 12.0), large, trial(3, 12.0, kept=0.5)), wanted=3).passed
+
+
+@pytest.mark.parametrize(
+    ("name", "runs", "short", "trials"),
+    [
+        ("hang", 3, False, 3),
+        ("death-million", 2, False, 12),
+        ("death-million", 1, True, 2),
+        ("embryonic-bounded", 1, True, 4),
+        ("embryonic-async", 1, False, 11),
+        ("vrrp-peers", 2, False, 8),
+    ],
+)
+def test_how_many_trials_a_play_must_come_to(name: str, runs: int, *, short: bool, trials: int) -> None:
+    """A play that yields fewer has not come to its end."""
+    (scenario,) = (scenario for scenario in ALL if scenario.name == name)
+    assert scenario.count(runs, short) == trials
+
+
+@pytest.mark.parametrize(("yields", "passed"), [(2, True), (1, False)])
+def test_a_play_that_yields_too_few(
+    yields: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, passed: bool
+) -> None:
+    """It ends by itself, and nothing broke; what was asked for did not take place."""
+    scenario = Scenario(
+        "few",
+        ("R7",),
+        "Nothing.",
+        (SESSIONS,),
+        lambda _, __: iter([trial(number, 12.0) for number in range(1, yields + 1)]),
+    )
+    theatre = Theatre(Console(file=io.StringIO()), tmp_path, short=True)
+    monkeypatch.setattr(theatre, "_stage_for", lambda _: None)
+    assert theatre.play(scenario, 2).passed is passed
 
 
 def test_figures_of_all_trials_together() -> None:

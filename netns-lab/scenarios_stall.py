@@ -47,6 +47,8 @@ def stopped(stage: Stage, number: int) -> Trial:
 
 def _tell(trial: Take, said: Said) -> None:
     """What it was, beside how many."""
+    if said.unheard:
+        trial.findings.append(f"{said.unheard} frames of node {trial.victim.name} were not heard")
     if said.first:
         trial.findings.append(f"node {trial.victim.name} spoke as ACTIVE, first {said.first}")
 
@@ -60,27 +62,39 @@ def stalled(lab: Lab, node: Node) -> Iterator[int]:
         stall.wait_event("done", STALL_MS / 1e3 + 5)
 
 
+def _reigned_ns(trial: Take) -> int:
+    """When the peer decided to reign, by its own history: CLOCK_BOOTTIME (ns)."""
+    trial.remember()
+    return next(
+        int(float(event["t_ms"]) * 1e6)
+        for event in trial.role_changes()
+        if event["node"] == trial.survivor.name and event["to"] == "ACTIVE"
+    )
+
+
 def control_hangs(stage: Stage, number: int) -> Trial:
     """The fast path runs on, heartbeats with it; nobody decides any more."""
     victim = stage.settle()
     fault = f"the control plane of node {victim.name} hangs"
     with stage.trial(number, victim, fault, download_s=9) as trial, contextlib.ExitStack() as stack:
+        heard = stack.enter_context(Overheard(stage.lab, victim))
         with stalled(stage.lab, victim) as fault_ns:
             trial.fault_ns = fault_ns
-            wait_until(
-                lambda: trial.survivor.role() == "ACTIVE" or now_ns() - fault_ns > (STALL_MS - 500) * 1e6,
-                STALL_MS / 1e3 + 5,
-                "the peer takes over, or never will",
-            )
+
+            def decided() -> bool:
+                heard.listen()
+                late = now_ns() - fault_ns > (STALL_MS - 500) * 1e6
+                return late or trial.survivor.role() == "ACTIVE"
+
+            wait_until(decided, STALL_MS / 1e3 + 5, "the peer takes over, or never will")
             taken_ns = now_ns()
             reigns = trial.survivor.role() == "ACTIVE"
-            heard = stack.enter_context(Overheard(stage.lab, victim))
         trial.happened(f"the control plane of node {victim.name} goes on")
         trial.recover()
         trial.expect(stage.pair.settled, 20, "the woken node is PASSIVE")
         figures = {}
         if reigns:
-            said = heard.said()
+            said = heard.said(_reigned_ns(trial))
             _tell(trial, said)
             figures = {
                 "takeover_ms": (taken_ns - fault_ns) / 1e6,

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import topo
-from overheard import judge
+from overheard import is_from_active, judge
 from pair import CONFIG, configuration_text, with_keys
 from rich.console import Console
 from sandbox import LabError
@@ -325,6 +325,18 @@ def test_what_only_an_active_node_says(frame: bytes, data: int, adverts: int) ->
     said = judge([frame], frozenset([IPv4Address("198.51.100.2").packed]))
     assert (said.data, said.adverts) == (data, adverts)
     assert bool(said.first) == bool(data or adverts)
+
+
+@pytest.mark.parametrize(
+    ("dport", "direction", "from_active"), [(6081, 1, True), (6081, 0, False), (47851, 1, False)]
+)
+def test_what_active_sends_by_its_peers_port(dport: int, direction: int, *, from_active: bool) -> None:
+    """By the cross-connect; what a node hands over to ACTIVE goes the other way."""
+    udp = bytes(2) + dport.to_bytes(2, "big") + bytes(4)
+    geneve = bytes(12) + bytes([direction]) + bytes(7)
+    frame = ethernet("02:00:00:00:00:01", ipv4("169.254.100.1") + udp + geneve)
+    assert is_from_active(frame) is from_active
+    assert not is_from_active(frame[:50])
 
 
 # ---- the registry --------------------------------------------------------------------------------------

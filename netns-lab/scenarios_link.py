@@ -70,6 +70,30 @@ def losing(fault: Fault, what: str) -> Play:
     return repeated(once)
 
 
+def crippled_wan_first(stage: Stage, number: int) -> Trial:
+    """ACTIVE loses its WAN, and the role moves; then the new ACTIVE loses its LAN: the old one's is used."""
+    old = stage.settle()
+    new = stage.pair.peer(old)
+    fault = f"node {old.name} loses its WAN, then its peer the LAN"
+    with stage.trial(number, old, fault, download_s=7) as trial:
+        trial.fault_ns = now_ns()
+        with carrier_lost("wan")(stage.lab, old, new):
+            trial.wait_takeover()
+            trial.expect(lambda: old.role() == "PASSIVE", 10, "the old ACTIVE follows")
+            before = carried(new, old)
+            cut_ns = now_ns()
+            with carrier_lost("lan")(stage.lab, new, old):
+                trial.happened(f"node {new.name} loses its LAN", cut_ns)
+                trial.recover()
+                pass_time(cut_ns, DOWN_S)
+                if new.role() != "ACTIVE":
+                    trial.findings.append(f"node {new.name} has the one WAN, and does not reign")
+                after = carried(new, old)
+        trial.happened("both wires are there again")
+        trial.expect(stage.pair.settled, 20, "the pair is whole again")
+        return trial.end(**{way: after[way] - before[way] for way in before})
+
+
 def carried(active: Node, passive: Node) -> Figures:
     """Frames by the cross-connect: what PASSIVE handed over, and what it sent on for ACTIVE."""
     return {
@@ -78,11 +102,8 @@ def carried(active: Node, passive: Node) -> Figures:
     }
 
 
-ASYMMETRIC = (
-    Bar("role_changes", 0),
-    Bar("to_active", 1, at_least=True),
-    Bar("for_active", 1, at_least=True),
-)
+BY_CONDUIT = (Bar("to_active", 1, at_least=True), Bar("for_active", 1, at_least=True))
+ASYMMETRIC = (Bar("role_changes", 0), *BY_CONDUIT)
 """ACTIVE stays what it is, and frames go by its peer's ports, both ways."""
 MOVED = Bar("role_changes", 1, at_least=True)
 """Whoever has the WAN reigns."""
@@ -124,6 +145,15 @@ SCENARIOS = (
         "ACTIVE has only its LAN, PASSIVE only its WAN.",
         (Bar("sessions_lost", 0), Bar("outage_ms", OUTAGE_MS), *ASYMMETRIC),
         losing(crippled, "node {} loses its WAN, its peer the LAN"),
+        settings=UNDAMPED,
+        boxed=True,
+    ),
+    Scenario(
+        "crippled-wan-first",
+        ("R8",),
+        "ACTIVE loses its WAN; once the role has moved, the new ACTIVE loses its LAN.",
+        (Bar("sessions_lost", 0), Bar("outage_ms", OUTAGE_MS), MOVED, *BY_CONDUIT),
+        repeated(crippled_wan_first),
         settings=UNDAMPED,
         boxed=True,
     ),

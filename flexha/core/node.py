@@ -204,7 +204,6 @@ def initial(cfg: NodeConfig) -> NodeState:
             preempt=cfg.preempt,
             hold=max(ms(cfg.start_hold_ms), dead_time) if cfg.has_peer else Ns(0),
             preempt_hold=Ns(int(cfg.preempt_hold_s * NS_PER_S)),
-            introduction=ms(3 * cfg.interval_ms),
             limits=cfg.damping,
             ports=cfg.tracked,
             usable=track.initial(cfg.tracked).usable,

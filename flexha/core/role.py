@@ -109,8 +109,7 @@ WORDS: Final = ("handover", "outdated-term")
 LINGER_MS: Final = 100
 """A node that stops passes on for so long what switches still send to it."""
 ADVERT_DOUBT_MS: Final = 500
-"""Whoever has reigned for so long waits as long for a heartbeat of a peer whose advert outranks its own, and
-then for one more advert."""
+"""Whoever has reigned for so long waits as long for a heartbeat of a peer whose advert outranks its own."""
 ADVERT_STALE_MS: Final = 60_000
 """An advert that came so long ago says nothing of the next one."""
 
@@ -368,30 +367,21 @@ def _outranked(state: RoleState, event: vrrp.Outranked, now: Ns) -> Result:
 
     When a split heals, its first advert may come before its first heartbeat, which will say who of us leaves.
     Who only ever hears its adverts yields to the next one. But who has just taken over, and is answered by an
-    advert, was wrong: it yields as soon as a heartbeat would have come.
+    advert, was wrong, and yields at once.
     """
-    if not event.is_peer:
-        return _yield(state, event, now)
-    if state.peer is not None or state.outranked is not None:
+    if event.is_peer and state.peer is not None:
         return state, ()
-    if now < state.since + ms(ADVERT_DOUBT_MS):
-        return replace(state, outranked=event, outranked_until=Ns(now + state.introduction)), ()
-    since = state.peer_advert_at
-    if since is None or now > since + ms(ADVERT_STALE_MS):
-        return replace(state, peer_advert_at=now), ()
-    if now < since + max(ms(ADVERT_DOUBT_MS), state.introduction):
-        return state, ()
-    return _yield(state, event, now)
-
-
-def _yield(state: RoleState, event: vrrp.Outranked, now: Ns) -> Result:
+    if event.is_peer and now >= state.since + ms(ADVERT_DOUBT_MS):
+        since = state.peer_advert_at
+        if since is None or now > since + ms(ADVERT_STALE_MS):
+            return replace(state, peer_advert_at=now), ()
+        if now < since + ms(ADVERT_DOUBT_MS):
+            return state, ()
     fields = {"port": event.port, "source": str(event.source), "priority": event.priority}
     return abdicate(state, Role.PASSIVE, now, "outranked", **fields)
 
 
 def _active_timer(state: RoleState, _event: TimerFired, now: Ns) -> Result:
-    if state.outranked is not None and now >= state.outranked_until:
-        return _yield(state, state.outranked, now)
     if state.claim is not None and now >= state.claim_until:
         fields = {"claim": reason_of(state.claim), "disk_ms": DISK_MS, "waits_for": state.persisting}
         return replace(state, claim=None), (Record(Level.ERROR, "claim-given-up", fields, history=True),)

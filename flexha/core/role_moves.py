@@ -79,8 +79,7 @@ def enter(
     """
     was, state = state, replace(state, role=role, since=now, disk_slow=False)
     if role is not Role.ACTIVE:
-        damp = replace(state.damp, suspended_until=None)
-        state = replace(state, damp=damp, preferred_since=None, outranked=None)
+        state = replace(state, damp=replace(state.damp, suspended_until=None), preferred_since=None)
     if role not in RECEIVING_ROLES:
         state = replace(state, claim=None, hold_until=None, handover=None, leave_at=None)
     elif was.role is Role.ACTIVE:

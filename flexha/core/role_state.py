@@ -29,7 +29,7 @@ from flexha.core.events import (
 from flexha.core.heartbeat import Awake, PeerChanged, PeerFound, PeerLost
 from flexha.core.sync_orders import DrainFailed, GoReceived, ImportBroken, PassedOn, SyncedChanged
 from flexha.core.sync_sender import Drained
-from flexha.units import EPOCH, NO_TERM, Ns, Term, ms
+from flexha.units import EPOCH, NO_TERM, Ns, Term
 
 
 class Wire(StrEnum):
@@ -183,11 +183,6 @@ class RoleState:
     hold_until: Ns | None = None
     peer_advert_at: Ns | None = None
     """ACTIVE: when an advert of the peer that outranks ours was heard first, while no heartbeat of it was."""
-    introduction: Ns = Ns(ms(150))
-    """A peer that is heard again is believed by then: a heartbeat each way, and an interval to spare."""
-    outranked: vrrp.Outranked | None = None
-    """ACTIVE, and not for long: such an advert was heard. We yield, if no heartbeat comes by then:"""
-    outranked_until: Ns = EPOCH
     handover: Handover | None = None
     leave_at: Ns | None = None
     """Stopping, the role handed over: leave when the peer reigns, or then."""
@@ -229,7 +224,6 @@ def next_deadline(state: RoleState) -> Ns | None:
         state.leave_at,
         state.wires_until,
         claim_at,
-        state.outranked_until if state.outranked is not None else None,
         state.damp.suspended_until,
     )
     return min((t for t in deadlines if t is not None), default=None)
@@ -242,8 +236,7 @@ def observe(state: RoleState, event: Input) -> RoleState:
             return replace(state, out_of_service=on)
         case PeerFound(info) | PeerChanged(_, info):
             reigned = state.pair_reigned or reigns(info)
-            heard = max(info.term, state.heard)
-            return replace(state, peer=info, heard=heard, pair_reigned=reigned, outranked=None)
+            return replace(state, peer=info, heard=max(info.term, state.heard), pair_reigned=reigned)
         case PeerLost():
             return replace(state, peer=None, preferred_since=None)
         case WireChanged(wire):

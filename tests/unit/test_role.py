@@ -425,35 +425,6 @@ def test_vrrp_decides_between_peers_that_do_not_hear_each_other() -> None:
     assert roles(core.sleep(3700)) == [(Role.ACTIVE, 3)], "its adverts have ended"
 
 
-def taken_over() -> Core:
-    """Node b, which has just taken over from a peer that it does not hear."""
-    core = Core(config(1))
-    core.start()
-    core.sleep(3700)
-    assert core.role is Role.ACTIVE
-    return core
-
-
-def test_who_took_over_by_mistake_yields_as_soon_as_a_heartbeat_would_have_come() -> None:
-    core = taken_over()
-    assert roles(core.do(advert("lan", 150, "198.51.100.2"))) == [], "a heartbeat each way may be under way"
-    assert roles(core.do(advert("wan", 150, "203.0.113.4"))) == []
-    assert roles(core.sleep(149)) == []
-    actions = core.sleep(1)
-    assert roles(actions) == [(Role.PASSIVE, core.state.role.term)]
-    assert reason(actions) == "outranked"
-
-
-def test_an_advert_that_comes_before_the_heartbeat_decides_nothing() -> None:
-    """A hang, or a split, heals right after the takeover: the older reign is over, whatever its priority."""
-    core = taken_over()
-    core.do(advert("lan", 150, "198.51.100.2"))
-    core.sleep(100)
-    core.hear(peer_info(Role.ACTIVE, 0, index=0))
-    core.sleep(100)
-    assert core.role is Role.ACTIVE
-
-
 def test_the_peers_adverts_do_not_outrank_while_heartbeats_live() -> None:
     core = Core(config(1)).become_active()
     core.hear(peer_info(Role.PASSIVE, 1, index=0))
